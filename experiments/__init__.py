@@ -1,0 +1,1 @@
+"""Experiments on jsnn: presets, the stages of a run as commands, plots and reports."""

@@ -1,0 +1,148 @@
+"""All fields of a run, with their units and defaults, and the checks that refuse a bad one at the door."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from jsnn.datasets import DATASETS, info
+from jsnn.models import ARCHITECTURES
+from jsnn.optimizers import OPTIMIZERS, SCHEDULES
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run from nothing to the report. The defaults are the paper's recipe (arXiv:2005.01807) where it has one."""
+
+    dataset: Literal[tuple(DATASETS)] = "digits"
+    """Data set; all but digits are read from data_dir."""
+    data_dir: str | None = None
+    """Folder of prepared TFDS data sets; None is TFDS's own default."""
+    crop_padding: int = 0
+    """Random crops of training images reach this many pixels beyond their border."""
+    flip: bool = False
+    """Mirror training images at random."""
+    workers: int = 0
+    """Processes that decode streamed images (ImageNet); 0 decodes in threads."""
+
+    architecture: Literal[ARCHITECTURES] = "vgg5"
+    """Network."""
+    width: float = 1.0
+    """Factor on the channels of all convolutions; 1 is the paper's network."""
+    hidden: tuple[int, ...] = (4096, 4096)
+    """Units of the hidden dense layers of a VGG."""
+    conv_dropout: float = 0.2
+    """Dropout rate after convolutions."""
+    dense_dropout: float = 0.5
+    """Dropout rate after hidden dense layers."""
+
+    dense_std: float = 0.01
+    """Standard deviation of the initial weights of dense layers; narrow ones need more than the paper's 0.01."""
+
+    ann_epochs: int = 300
+    """Epochs of ANN training."""
+    ann_lr: float = 1e-2
+    """Initial learning rate of the ANN's SGD with momentum 0.9."""
+    ann_schedule: Literal[SCHEDULES] = "tenths"
+    """Learning rate of the ANN: divided by 10 at 60/80/90 % of the epochs, halved every 5 epochs, or constant."""
+
+    balance_images: int = 512
+    """Training images on which thresholds are balanced."""
+    balance_steps: int = 1000
+    """Time steps over which thresholds are balanced."""
+    percentile: float = 100.0
+    """Percentile of the input current that becomes the threshold; 100 is the maximum."""
+    balance: Literal["all", "stem"] = "all"
+    """Layers to balance: all, or a ResNet's stem only, as the paper did."""
+    scaling_factor: float | Literal["auto"] = AUTO
+    """Factor on all thresholds at num_steps, or auto: the best of a sweep on the validation split."""
+
+    num_steps: int = 100
+    """Time steps of the SNN in training, and at which its accuracy is reported."""
+    encoding: Literal["poisson", "constant"] = "poisson"
+    """Input of the SNN: signed Poisson spikes, or the image itself at every step."""
+    start: Literal["converted", "scratch"] = "converted"
+    """Weights that fine-tuning starts from: the converted ANN's, or random ones (the control)."""
+    surrogate: Literal["stdb", "linear"] = "stdb"
+    """Surrogate derivative of the spike."""
+    alpha: float = 0.3
+    """STDB: derivative right after a spike."""
+    beta: float = 0.01
+    """STDB: decay of the derivative per time step since the last spike."""
+    gamma: float = 0.3
+    """Linear: derivative at the threshold."""
+    leak: float = 0.99
+    """Leak of the membrane per time step in fine-tuning; 1 is IF. The converted net is always IF."""
+    hybrid_epochs: int = 20
+    """Epochs of fine-tuning."""
+    hybrid_lr: float = 1e-4
+    """Initial learning rate of fine-tuning."""
+    hybrid_schedule: Literal[SCHEDULES] = "tenths"
+    """Learning rate of fine-tuning: see ann_schedule."""
+    hybrid_optimizer: Literal[OPTIMIZERS] = "adam"
+    """Optimiser of fine-tuning."""
+
+    batch_size: int = 64
+    """Training images per step, over all devices."""
+    weight_decay: float = 5e-4
+    """L2 term in the gradient: weights times this."""
+    eval_batch_size: int = 256
+    """Images per step in evaluation, over all devices; does not change results."""
+    eval_steps: int = 100
+    """Time steps up to which the accuracy of the SNNs is reported."""
+    streams: int = 5
+    """Poisson streams over which accuracy at num_steps is averaged."""
+    chunk: int = 16
+    """Time steps that run at once; bounds the memory, does not change results."""
+    seed: int = 0
+    """Seed of everything random."""
+    keep_checkpoints: int = 2
+    """Checkpoints kept of each stage."""
+    tensorboard: bool = True
+    """Write TensorBoard files too, where tensorboardX is installed."""
+
+
+def check(config: Config) -> None:
+    """Refuse a config with a number out of its range.
+
+    Raises:
+        ValueError: naming the first field that is wrong, its value and the range.
+    """
+    at_least_one = (
+        "ann_epochs balance_images balance_steps num_steps hybrid_epochs batch_size eval_batch_size eval_steps "
+        "streams chunk keep_checkpoints"
+    )
+    for name in at_least_one.split():
+        _require(getattr(config, name) >= 1, config, name, "at least 1")
+    for name in ("crop_padding", "workers", "weight_decay", "beta", "seed"):
+        _require(getattr(config, name) >= 0, config, name, "at least 0")
+    for name in ("width", "dense_std", "ann_lr", "hybrid_lr", "alpha", "gamma"):
+        _require(0 < getattr(config, name) < math.inf, config, name, "above 0 and finite")
+    for name in ("conv_dropout", "dense_dropout"):
+        _require(0 <= getattr(config, name) < 1, config, name, "in [0, 1)")
+    _require(0 < config.leak <= 1, config, "leak", "in (0, 1]")
+    _require(0 < config.percentile <= 100, config, "percentile", "in (0, 100]")
+    factor = config.scaling_factor
+    _require(factor == AUTO or 0 < factor < math.inf, config, "scaling_factor", "above 0 and finite, or auto")
+    _require(config.eval_steps >= config.num_steps, config, "eval_steps", f"at least num_steps, {config.num_steps}")
+    _require(min(config.hidden, default=1) >= 1, config, "hidden", "at least 1 unit each")
+    if config.balance == "stem" and not config.architecture.startswith("resnet"):
+        raise ValueError(f"balance stem is for ResNets, {config.architecture} has no stem: use balance all.")
+    if info(config.dataset).streamed and (config.crop_padding or config.flip):
+        raise ValueError(f"{config.dataset} has crops and flips of its own: leave crop_padding 0 and flip off.")
+
+
+def difference(one: Config, other: Config) -> str | None:
+    """The first field in which two configs differ, with both values, or None."""
+    for field in dataclasses.fields(Config):
+        a, b = getattr(one, field.name), getattr(other, field.name)
+        if a != b:
+            return f"{field.name} is {a} there and {b} here"
+    return None
+
+
+def _require(holds: bool, config: Config, name: str, what: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} must be {what}, got {getattr(config, name)}.")

@@ -1,0 +1,121 @@
+"""Evaluate ANN, converted net and fine-tuned net on the test split, and draw the plots.
+
+python -m experiments.evaluate [PRESET] [--workdir DIR] [--field value ...]
+"""
+
+import time
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import command, plots, table
+from experiments.config import Config
+from experiments.convert import chosen_factor, converted_snn
+from experiments.environment import environment
+from experiments.finetune import finetuned_snn
+from experiments.networks import build_ann, build_snn, encoding_of, open_source, random_key
+from experiments.progress import say, watcher
+from experiments.train_ann import trained_ann
+from experiments.workdir import Run, finish, read_results, require
+from jsnn.datasets import TEST
+from jsnn.evaluation import Evaluation, evaluate_ann, evaluate_snn
+from jsnn.parallel import evaluate_split, parallel_evaluation
+from jsnn.simulation import Variables
+
+
+def evaluate(run: Run) -> None:
+    """Evaluate the networks of a run on the test split.
+
+    Args:
+        run: the run, its net fine-tuned; gets accuracies and spikes in results.json, plots, and prints its row.
+    """
+    require(run, "finetune")
+    begin = time.perf_counter()
+    ann_accuracy = _score_ann(run)
+    say(f"ann       test {ann_accuracy:.2%}")
+    unscaled = _score_snn(run, "converted, factor 1", converted_snn(run), streams=1)
+    converted = _score_snn(run, "converted", converted_snn(run, chosen_factor(run)), run.config.streams)
+    hybrid = _score_snn(run, "hybrid", finetuned_snn(run), run.config.streams)
+    found = {
+        "ann": {"accuracy": ann_accuracy},
+        "converted": {
+            **_without_spikes(converted),
+            "accuracy_by_step_at_factor_1": unscaled["accuracy_by_step"],
+        },
+        "hybrid": _without_spikes(hybrid),
+        "spikes_per_neuron": {"converted": converted["spikes"], "hybrid": hybrid["spikes"]},
+        "environment": environment(),
+    }
+    finish(run, "evaluate", time.perf_counter() - begin, found)
+    plots.draw_run(run.directory)
+    say(table.markdown([(run.config, read_results(run.directory))]))
+
+
+def _score_ann(run: Run) -> float:
+    source = open_source(run.config, TEST)
+    scored = evaluate_split(
+        parallel_evaluation(partial(evaluate_ann, build_ann(run.config), source)),
+        trained_ann(run),
+        source,
+        run.config.eval_batch_size,
+        random_key(run.config, "test"),
+    )
+    return float(scored.accuracy[-1])
+
+
+def _score_snn(run: Run, label: str, variables: Variables, streams: int) -> dict[str, Any]:
+    """Accuracy by step and at num_steps, its spread over streams of noise, and spikes per neuron by layer.
+
+    The first stream runs for eval_steps steps, the others for num_steps: up to num_steps the accuracy by step is the
+    mean over all streams, beyond it that of the first.
+    """
+    config = run.config
+    first, *others = (
+        _present(run, label, variables, config.num_steps if stream else config.eval_steps, stream)
+        for stream in range(streams)
+    )
+    reduced = np.stack([scores.accuracy[: config.num_steps] for scores in (first, *others)])
+    by_step = np.concatenate([reduced.mean(0), first.accuracy[config.num_steps :]])
+    final = reduced[:, -1]
+    spikes = {layer: float(first.spikes[layer][: config.num_steps].sum()) for layer in build_snn(config).spiking_layers}
+    say(f"{label:<9} test {final.mean():.2%} at T={config.num_steps}, {by_step[-1]:.2%} at T={config.eval_steps}")
+    return {
+        "accuracy": float(final.mean()),
+        "accuracy_std": float(final.std(ddof=1)) if streams > 1 else 0.0,
+        "accuracy_by_step": [float(value) for value in by_step],
+        "loss": float(first.loss[config.num_steps - 1]),
+        "spikes": spikes,
+    }
+
+
+def _present(run: Run, label: str, variables: Variables, num_steps: int, stream: int) -> Evaluation:
+    """Scores of one stream of noise over the test split."""
+    config = run.config
+    source = open_source(config, TEST)
+    return evaluate_split(
+        _presentation(config, num_steps),
+        variables,
+        source,
+        config.eval_batch_size,
+        jax.random.fold_in(random_key(config, "test"), stream),
+        watcher(f"{label}, stream {stream}", -(-source.num_examples // config.eval_batch_size)),
+    )
+
+
+@cache
+def _presentation(config: Config, num_steps: int) -> Callable[..., Evaluation]:
+    """The compiled evaluation over `num_steps` steps, the same for all networks of a run."""
+    source = open_source(config, TEST)
+    present = partial(evaluate_snn, build_snn(config), encoding_of(config), num_steps, config.chunk, source)
+    return parallel_evaluation(present)
+
+
+def _without_spikes(scores: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in scores.items() if name != "spikes"}
+
+
+if __name__ == "__main__":
+    command.run_stage("evaluate", __doc__, evaluate)

@@ -1,0 +1,82 @@
+"""From a config to what jsnn works with: networks, encodings, sources, random keys."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+
+from experiments.config import Config
+from jsnn import encoding, surrogate
+from jsnn.datasets import info, load_split
+from jsnn.models import VGG, ResNet, build, spiking
+from jsnn.parallel import check_batch_size, replicate
+from jsnn.simulation import Variables
+from jsnn.sources import Source, resident_source
+
+PURPOSES = ("init", "ann", "balance", "validation", "scratch", "hybrid", "test")
+
+
+def build_ann(config: Config) -> VGG | ResNet:
+    """The ANN of a config."""
+    return build(
+        config.architecture,
+        info(config.dataset).num_classes,
+        width=config.width,
+        hidden=config.hidden,
+        conv_dropout=config.conv_dropout,
+        dense_dropout=config.dense_dropout,
+        dense_std=config.dense_std,
+    )
+
+
+def build_snn(config: Config) -> VGG | ResNet:
+    """The SNN of a config, with its surrogate."""
+    if config.surrogate == "stdb":
+        return spiking(build_ann(config), surrogate.stdb(config.alpha, config.beta))
+    return spiking(build_ann(config), surrogate.linear(config.gamma))
+
+
+def encoding_of(config: Config) -> encoding.Encoding:
+    """The encoding of a config."""
+    return {"poisson": encoding.poisson, "constant": encoding.constant}[config.encoding]
+
+
+def random_key(config: Config, purpose: str) -> jax.Array:
+    """The random key of a config for one of PURPOSES; no two purposes share a stream."""
+    return jax.random.fold_in(jax.random.key(config.seed), PURPOSES.index(purpose))
+
+
+def init_variables(config: Config, purpose: str) -> Variables:
+    """Fresh ANN variables, drawn for a purpose."""
+    images = jnp.zeros((1, *info(config.dataset).image_shape), jnp.float32)
+    return jax.jit(build_ann(config).init)(random_key(config, purpose), images)
+
+
+def snn_like(config: Config) -> Variables:
+    """SNN variables of the structure, shapes and dtypes of the config's, with thresholds of 1."""
+    inputs = jnp.zeros((1, 1, *info(config.dataset).image_shape), jnp.float32)
+    variables = build_snn(config).init(random_key(config, "init"), inputs)
+    return {"params": variables["params"], "neuron": variables["neuron"]}
+
+
+@cache
+def open_source(config: Config, split: str) -> Source:
+    """A split of the config's data set, read once and held on the devices where it fits."""
+    if info(config.dataset).streamed:
+        from jsnn.streaming import streamed_source  # grain takes a second to import, and only streams need it
+
+        return streamed_source(config.dataset, split, config.data_dir, config.workers)
+    data = load_split(config.dataset, split, config.data_dir)
+    source = resident_source(data, config.crop_padding, config.flip)
+    return source._replace(resident=replicate(source.resident))
+
+
+def check_fits(config: Config) -> None:
+    """Refuse a config whose network can't take the images or whose batches don't divide by the devices.
+
+    Raises:
+        ValueError: naming what does not fit.
+    """
+    check_batch_size(config.batch_size)
+    check_batch_size(config.eval_batch_size)
+    jax.eval_shape(lambda: init_variables(config, "init"))

@@ -1,0 +1,117 @@
+"""The plots of a run, and of several runs side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # before pyplot: runs have no screen
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+from experiments.config import Config
+from experiments.table import title
+from experiments.workdir import Results, read_results, saved_config
+from jsnn.metrics import Record, read
+
+ANN, CONVERTED, UNSCALED, HYBRID = "0.35", "tab:blue", "tab:cyan", "tab:red"
+SIZE = (7.2, 4.2)  # inches
+
+
+def draw_run(directory: Path) -> None:
+    """Draw the plots of a finished run into its folder.
+
+    Args:
+        directory: folder of the run; gets accuracy_by_step.png, training.png and spikes.png.
+    """
+    config, results = saved_config(directory), read_results(directory)
+    figure, axes = plt.subplots(figsize=SIZE)
+    _accuracy_by_step(axes, config, results)
+    _save(figure, directory / "accuracy_by_step.png")
+    figure, pair = plt.subplots(1, 2, figsize=SIZE, sharey=True)
+    records = read(directory / "metrics.jsonl")
+    _training(pair[0], "ANN", [record for record in records if record["stage"] == "ann"])
+    _training(pair[1], f"SNN, T = {config.num_steps}", [record for record in records if record["stage"] == "hybrid"])
+    pair[0].set_ylabel("accuracy [%]")
+    _save(figure, directory / "training.png")
+    figure, axes = plt.subplots(figsize=SIZE)
+    _spikes(axes, config, results)
+    _save(figure, directory / "spikes.png")
+
+
+def draw_comparison(runs: Sequence[tuple[str, Config, Results]], path: Path) -> None:
+    """Draw accuracy against time steps of several runs into one plot.
+
+    Args:
+        runs: label, config and finished results of each.
+        path: the PNG file.
+    """
+    figure, axes = plt.subplots(figsize=SIZE)
+    for i, (label, config, results) in enumerate(runs):
+        color = f"C{i}"
+        axes.axhline(results["ann"]["accuracy"] * 100, color=color, linestyle=":", linewidth=1)
+        _curve(axes, results["converted"]["accuracy_by_step"], color=color, linestyle="--")
+        _curve(axes, results["hybrid"]["accuracy_by_step"], color=color, label=label)
+        axes.plot(config.num_steps, results["hybrid"]["accuracy"] * 100, "o", color=color)
+    axes.set_title("hybrid (line, ● at the trained T), converted (dashed), ANN (dotted)", fontsize=10)
+    _finish_time_axis(axes)
+    _save(figure, path)
+
+
+def _accuracy_by_step(axes: Axes, config: Config, results: Results) -> None:
+    converted, hybrid = results["converted"], results["hybrid"]
+    accuracy = results["ann"]["accuracy"] * 100
+    axes.axhline(accuracy, color=ANN, linestyle=":", label=f"ANN, {accuracy:.1f} %")
+    _curve(axes, converted["accuracy_by_step_at_factor_1"], color=UNSCALED, label="converted, thresholds x 1")
+    factor = f"converted, thresholds x {converted['scaling_factor']:g}"
+    _curve(axes, converted["accuracy_by_step"], color=CONVERTED, label=factor)
+    _curve(axes, hybrid["accuracy_by_step"], color=HYBRID, label=f"hybrid, trained at T = {config.num_steps}")
+    axes.plot(config.num_steps, hybrid["accuracy"] * 100, "o", color=HYBRID)
+    axes.set_title(f"{title(config)}: test accuracy against time steps")
+    _finish_time_axis(axes)
+
+
+def _curve(axes: Axes, accuracy_by_step: Sequence[float], **style: object) -> None:
+    steps = range(1, len(accuracy_by_step) + 1)
+    axes.plot(steps, [value * 100 for value in accuracy_by_step], **style)
+
+
+def _finish_time_axis(axes: Axes) -> None:
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlabel("time steps of the presentation")
+    axes.set_ylabel("top-1 accuracy [%]")
+    axes.set_ylim(0, 102)
+    axes.legend(loc="lower right")
+
+
+def _training(axes: Axes, name: str, records: Sequence[Record]) -> None:
+    epochs = [record["step"] for record in records]
+    for split, color in (("train", CONVERTED), ("validation", HYBRID)):
+        accuracy = [record[f"{split}_accuracy"] * 100 for record in records]
+        axes.plot(epochs, accuracy, color=color, marker="." if len(epochs) < 30 else None, label=split)
+    axes.set_title(name)
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(loc="lower right")
+
+
+def _spikes(axes: Axes, config: Config, results: Results) -> None:
+    counts = results["spikes_per_neuron"]
+    layers = list(counts["converted"])
+    for offset, network, color in ((-0.2, "converted", CONVERTED), (0.2, "hybrid", HYBRID)):
+        positions = [i + offset for i in range(len(layers))]
+        axes.bar(positions, [counts[network][layer] for layer in layers], 0.4, color=color, label=network)
+    axes.set_xticks(range(len(layers)), layers, rotation=45, ha="right")
+    axes.set_ylabel("spikes per neuron and image")
+    axes.set_title(f"{title(config)}: mean spikes per neuron in {config.num_steps} time steps")
+    axes.legend()
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    for axes in figure.axes:
+        axes.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

@@ -1,0 +1,165 @@
+"""Presets: one per row of the paper's table, Fashion-MNIST, and small ones for a CPU.
+
+A preset's docstring gives what the paper reports for it (arXiv:2005.01807, table 1: ANN, converted at T = 2500,
+hybrid). Run one with `python -m experiments.hybrid NAME`; any field of it can be set on the command line.
+"""
+
+from collections.abc import Callable
+
+from experiments.config import Config
+
+
+def digits() -> Config:
+    """The embedded default: scikit-learn's 8x8 digits, a small VGG5, T = 4, about two minutes on two CPU cores."""
+    return Config(
+        dataset="digits",
+        width=0.25,
+        hidden=(64, 64),
+        conv_dropout=0.1,
+        dense_dropout=0.1,
+        dense_std=0.1,
+        ann_epochs=60,
+        balance_steps=100,
+        num_steps=4,
+        hybrid_epochs=10,
+        hybrid_lr=3e-5,
+        eval_steps=64,
+    )
+
+
+def fashion_mnist_cpu() -> Config:
+    """Fashion-MNIST, a VGG5 of a quarter of the width, T = 4: under half an hour on two CPU cores."""
+    return Config(
+        dataset="fashion_mnist",
+        flip=True,
+        width=0.25,
+        hidden=(128,),
+        conv_dropout=0.1,
+        dense_dropout=0.2,
+        dense_std=0.05,
+        ann_epochs=15,
+        balance_steps=100,
+        num_steps=4,
+        hybrid_epochs=3,
+        hybrid_lr=3e-5,
+        eval_steps=100,
+    )
+
+
+def cifar10_cpu() -> Config:
+    """CIFAR-10, a VGG5 of a quarter of the width, T = 16: for two CPU cores."""
+    return Config(
+        dataset="cifar10",
+        crop_padding=4,
+        flip=True,
+        width=0.25,
+        hidden=(256,),
+        conv_dropout=0.1,
+        dense_dropout=0.2,
+        dense_std=0.05,
+        ann_epochs=30,
+        balance_steps=100,
+        num_steps=16,
+        hybrid_epochs=3,
+        hybrid_lr=3e-5,
+        eval_steps=100,
+    )
+
+
+def fashion_mnist() -> Config:
+    """Fashion-MNIST, the paper's VGG5 at full width, T = 16; not in the paper."""
+    return Config(
+        dataset="fashion_mnist",
+        flip=True,
+        ann_epochs=60,
+        balance_steps=500,
+        num_steps=16,
+        hybrid_lr=3e-5,
+        hybrid_epochs=10,
+        eval_steps=200,
+    )
+
+
+def vgg5_cifar10() -> Config:
+    """VGG5 on CIFAR-10, T = 75: ANN 87.88, converted 87.64, hybrid 86.91."""
+    return _cifar10("vgg5", num_steps=75, alpha=0.5, beta=0.035)
+
+
+def vgg9_cifar10() -> Config:
+    """VGG9 on CIFAR-10, T = 100: ANN 91.45, converted 90.98, hybrid 90.54."""
+    return _cifar10("vgg9", num_steps=100)
+
+
+def vgg16_cifar10() -> Config:
+    """VGG16 on CIFAR-10, T = 100: ANN 92.81, converted 92.48, hybrid 91.13."""
+    return _cifar10("vgg16", num_steps=100)
+
+
+def vgg16_cifar10_t200() -> Config:
+    """VGG16 on CIFAR-10, T = 200: ANN 92.81, hybrid 92.02."""
+    return _cifar10("vgg16", num_steps=200)
+
+
+def resnet8_cifar10() -> Config:
+    """ResNet8 on CIFAR-10, T = 200: ANN 91.35, converted 91.12, hybrid 91.35."""
+    return _cifar10("resnet8", num_steps=200)
+
+
+def resnet20_cifar10() -> Config:
+    """ResNet20 on CIFAR-10, T = 250: ANN 93.15, converted 92.94, hybrid 92.22."""
+    return _cifar10("resnet20", num_steps=250)
+
+
+def vgg11_cifar100() -> Config:
+    """VGG11 on CIFAR-100, T = 125: ANN 71.21, converted 70.94, hybrid 67.87."""
+    return _cifar10("vgg11", num_steps=125, dataset="cifar100")
+
+
+def vgg16_imagenet() -> Config:
+    """VGG16 on ImageNet, T = 250: ANN 69.35, converted 68.12, hybrid 65.19."""
+    return _imagenet("vgg16")
+
+
+def resnet34_imagenet() -> Config:
+    """ResNet34 on ImageNet, T = 250: ANN 70.2, converted 65.1, hybrid 61.48."""
+    return _imagenet("resnet34")
+
+
+def _cifar10(architecture: str, num_steps: int, **fields: object) -> Config:
+    """The paper's hyperparameters for 32x32 images."""
+    common = {"dataset": "cifar10", "crop_padding": 4, "flip": True, "balance_steps": 2500, "eval_steps": 2500}
+    return Config(architecture=architecture, num_steps=num_steps, **{**common, **fields})
+
+
+def _imagenet(architecture: str) -> Config:
+    """The paper's hyperparameters for ImageNet; its number of ANN epochs is not given, 90 is the field's custom."""
+    return Config(
+        dataset="imagenet2012",
+        workers=8,
+        architecture=architecture,
+        ann_epochs=90,
+        balance_steps=1000,
+        num_steps=250,
+        eval_steps=2500,
+        chunk=4,
+    )
+
+
+PRESETS: dict[str, Callable[[], Config]] = {
+    preset.__name__: preset
+    for preset in (
+        digits,
+        fashion_mnist_cpu,
+        cifar10_cpu,
+        fashion_mnist,
+        vgg5_cifar10,
+        vgg9_cifar10,
+        vgg16_cifar10,
+        vgg16_cifar10_t200,
+        resnet8_cifar10,
+        resnet20_cifar10,
+        vgg11_cifar100,
+        vgg16_imagenet,
+        resnet34_imagenet,
+    )
+}

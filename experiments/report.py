@@ -1,0 +1,65 @@
+"""Several runs side by side: one Markdown table and one plot of accuracy against time steps.
+
+python -m experiments.report WORKDIR... [--output DIR]
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from experiments import table
+from experiments.command import refuse
+from experiments.config import Config
+from experiments.plots import draw_comparison
+from experiments.workdir import Results, read_results, saved_config
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Several runs side by side: one Markdown table and one plot."""
+
+    workdirs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of finished runs."""
+    output: Path = Path("report")
+    """Folder for report.md and report.png."""
+
+
+def report(workdirs: tuple[Path, ...], output: Path) -> str:
+    """Write report.md and report.png.
+
+    Args:
+        workdirs: folders of finished runs, at least one.
+        output: folder, made where there is none.
+
+    Returns:
+        The table.
+
+    Raises:
+        ValueError: where a folder holds no finished run.
+    """
+    if not workdirs:
+        raise ValueError("a report needs at least one workdir: python -m experiments.report WORKDIR...")
+    runs = [_finished(workdir) for workdir in workdirs]
+    text = table.markdown(runs)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "report.md").write_text(f"{text}\n\n![accuracy against time steps](report.png)\n")
+    labels = [f"{table.title(config)}, T = {config.num_steps}" for config, _ in runs]
+    draw_comparison([(label, *run) for label, run in zip(labels, runs, strict=True)], output / "report.png")
+    return text
+
+
+def _finished(workdir: Path) -> tuple[Config, Results]:
+    config, results = saved_config(workdir), read_results(workdir)
+    if config is None or "evaluate" not in results.get("seconds", {}):
+        raise ValueError(f"{workdir} holds no finished run: run `python -m experiments.hybrid --workdir {workdir}`.")
+    return config, results
+
+
+if __name__ == "__main__":
+    arguments = tyro.cli(Arguments, prog="python -m experiments.report", description=__doc__)
+    try:
+        print(report(arguments.workdirs, arguments.output))
+    except ValueError as error:
+        sys.exit(refuse(error, debug=False))

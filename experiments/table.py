@@ -1,0 +1,58 @@
+"""Results as a Markdown table like the paper's."""
+
+from collections.abc import Sequence
+
+from experiments.config import Config
+from experiments.workdir import Results
+
+HEADER = ("net, data", "ANN", "converted, T={eval}", "converted, reduced T (factor)", "hybrid", "T", "epochs")
+
+
+def markdown(runs: Sequence[tuple[Config, Results]]) -> str:
+    """One row per run: accuracies on the test split in %, with their spread over Poisson streams.
+
+    Args:
+        runs: config and finished results of each.
+
+    Returns:
+        The table, columns aligned.
+    """
+    cells = [_header(runs), *(_row(config, results) for config, results in runs)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in cells]
+    lines = [f"| {' | '.join(row)} |" for row in padded]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def title(config: Config) -> str:
+    """A short name of a run's network and data set, with what differs from the paper's way."""
+    name = config.architecture.upper().replace("RESNET", "ResNet")
+    width = "" if config.width == 1 else f" x{config.width:g}"
+    control = " from scratch" if config.start == "scratch" else ""
+    rule = "" if config.surrogate == "stdb" else f" ({config.surrogate})"
+    return f"{name}{width}, {config.dataset}{control}{rule}"
+
+
+def _header(runs: Sequence[tuple[Config, Results]]) -> tuple[str, ...]:
+    """The header, with the longest presentation where all runs agree on it."""
+    lengths = {config.eval_steps for config, _ in runs}
+    eval_steps = str(lengths.pop()) if len(lengths) == 1 else "long"
+    return tuple(name.format(eval=eval_steps) for name in HEADER)
+
+
+def _row(config: Config, results: Results) -> tuple[str, ...]:
+    ann, converted, hybrid = results["ann"], results["converted"], results["hybrid"]
+    return (
+        title(config),
+        f"{ann['accuracy']:.2%}",
+        f"{converted['accuracy_by_step_at_factor_1'][-1]:.2%}",
+        f"{_spread(converted)} ({converted['scaling_factor']:g})",
+        _spread(hybrid),
+        str(config.num_steps),
+        str(hybrid["epochs"]),
+    )
+
+
+def _spread(scores: Results) -> str:
+    return f"{scores['accuracy']:.2%} ± {scores['accuracy_std'] * 100:.2f}"

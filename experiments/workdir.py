@@ -1,0 +1,125 @@
+"""The folder of a run: config.json, results.json, metrics.jsonl, checkpoints and plots.
+
+config.json      the config that the folder belongs to
+metrics.jsonl    a record per epoch
+results.json     what the stages found, by network; a stage that is done has its time in "seconds"
+ann/ converted/ hybrid/    checkpoints
+*.png            plots
+"""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.config import Config, check, difference
+from experiments.networks import check_fits
+from jsnn.datasets import TRAIN, open_split
+from jsnn.metrics import MetricsLog, forget, open_metrics
+
+Results = dict[str, Any]
+STAGES = ("train_ann", "convert", "finetune", "evaluate")
+
+
+class Run(NamedTuple):
+    """A config and the folder that belongs to it.
+
+    Attributes:
+        config: fields of the run.
+        directory: its folder.
+        metrics: its log of metrics.
+    """
+
+    config: Config
+    directory: Path
+    metrics: MetricsLog
+
+
+def open_run(config: Config, directory: Path) -> Run:
+    """Open the folder of a run, or make it.
+
+    Args:
+        config: fields of the run.
+        directory: its folder.
+
+    Returns:
+        The Run.
+
+    Raises:
+        ValueError: where a field is out of its range, the network can't take the images, the data set is not
+            prepared, or the folder belongs to another config; then nothing is written.
+    """
+    check(config)
+    check_fits(config)
+    found = saved_config(directory)
+    if found and difference(found, config):
+        raise ValueError(
+            f"{directory} belongs to another config: {difference(found, config)}; "
+            "use another workdir, or the config that is there."
+        )
+    if config.dataset != "digits":
+        open_split(config.dataset, TRAIN, config.data_dir)
+    directory.mkdir(parents=True, exist_ok=True)
+    if not found:
+        write_json(directory / "config.json", dataclasses.asdict(config))
+    return Run(config, directory, open_metrics(directory, config.tensorboard))
+
+
+def saved_config(directory: Path) -> Config | None:
+    """The config that a folder belongs to, or None for a new folder."""
+    path = directory / "config.json"
+    if not path.exists():
+        return None
+    fields = json.loads(path.read_text())
+    return Config(**{**fields, "hidden": tuple(fields["hidden"])})
+
+
+def read_results(directory: Path) -> Results:
+    """What the stages of a run have found so far."""
+    path = directory / "results.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def finish(run: Run, stage: str, seconds: float, found: Results) -> None:
+    """Add what a stage found to results.json; that makes the stage done."""
+    results = read_results(run.directory)
+    for network, values in found.items():
+        results[network] = {**results.get(network, {}), **values}
+    results["seconds"] = {**results.get("seconds", {}), stage: round(seconds, 2)}
+    write_json(run.directory / "results.json", results)
+
+
+def is_done(run: Run, stage: str) -> bool:
+    """Whether a stage has run to its end."""
+    return stage in read_results(run.directory).get("seconds", {})
+
+
+def require(run: Run, stage: str) -> None:
+    """Refuse to go on where an earlier stage is not done.
+
+    Raises:
+        ValueError: naming the command to run first.
+    """
+    if not is_done(run, stage):
+        raise ValueError(f"{run.directory} has no finished {stage}: run `python -m experiments.{stage}` on it first.")
+
+
+def reopen(run: Run, stage: str) -> None:
+    """Make a stage and all that follow it undone, for it is about to run again."""
+    results = read_results(run.directory)
+    undone = STAGES[STAGES.index(stage) :]
+    results["seconds"] = {name: t for name, t in results.get("seconds", {}).items() if name not in undone}
+    write_json(run.directory / "results.json", results)
+
+
+def forget_epochs(run: Run, network: str, after: int) -> None:
+    """Drop the metrics of epochs after one, for they are about to be run again."""
+    forget(run.metrics.path, lambda record: record["stage"] == network and record["step"] > after)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file in one move: a reader sees the old file or the new one, whole."""
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(draft, path)

@@ -1,0 +1,176 @@
+"""Image data sets by name and split, as uint8 arrays; TFDS reads them, without TensorFlow.
+
+Train, validation and test are three splits of every set: validation is the last tenth of the official training data
+(at most 5,000 images) and serves every choice that is made; test is the official test data (ImageNet: its validation
+split) and serves the final evaluation only.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
+LARGEST_VALIDATION = 5000  # images
+
+
+class Info(NamedTuple):
+    """What is known of a data set before it is read.
+
+    Attributes:
+        image_shape: (H, W, C) of the network's input, pixels.
+        num_classes: number of labels.
+        test_split: TFDS's name of the official test data.
+        streamed: whether it is read image by image because it does not fit the device.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    test_split: str = "test"
+    streamed: bool = False
+
+
+DATASETS = {
+    "digits": Info((8, 8, 1), 10),
+    "mnist": Info((28, 28, 1), 10),
+    "fashion_mnist": Info((28, 28, 1), 10),
+    "cifar10": Info((32, 32, 3), 10),
+    "cifar100": Info((32, 32, 3), 100),
+    "imagenet2012": Info((224, 224, 3), 1000, test_split="validation", streamed=True),
+}
+
+
+class Split(NamedTuple):
+    """A split that fits into memory.
+
+    Attributes:
+        images: [N, H, W, C] uint8.
+        labels: [N] int32.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+def info(name: str) -> Info:
+    """What is known of a data set.
+
+    Raises:
+        ValueError: where there is no data set of this name.
+    """
+    if name not in DATASETS:
+        raise ValueError(f"unknown data set {name!r}: choose one of {', '.join(DATASETS)}.")
+    return DATASETS[name]
+
+
+def load_split(name: str, split: str, data_dir: str | None = None) -> Split:
+    """Read a split of a small data set whole.
+
+    Args:
+        name: one of DATASETS.
+        split: "train", "validation" or "test".
+        data_dir: TFDS's data directory; None for its default. "digits" comes with scikit-learn and needs none.
+
+    Returns:
+        The Split, in the data set's own order.
+
+    Raises:
+        ValueError: where the data set is unknown or not prepared, or its pixels or labels are out of range.
+    """
+    about = info(name)
+    if name == "digits":
+        return check_split(name, _digits(split), about)
+    examples = open_split(name, split, data_dir)
+    records = examples.__getitems__(range(len(examples)))
+    images = np.stack([record["image"] for record in records])
+    labels = np.array([record["label"] for record in records], np.int32)
+    return check_split(name, Split(images, labels), about)
+
+
+def open_split(name: str, split: str, data_dir: str | None = None) -> Sequence[dict[str, Any]]:
+    """Open a split of a data set that TFDS has prepared, for random access.
+
+    Args:
+        name: one of DATASETS, but "digits".
+        split: "train", "validation" or "test".
+        data_dir: TFDS's data directory; None for its default.
+
+    Returns:
+        A sequence of {"image": [H, W, C] uint8, "label": int, ...}; an image is decoded when it is asked for.
+
+    Raises:
+        ValueError: where the data set is not prepared, with the command that prepares it.
+    """
+    about = info(name)
+    builder = _builder(name, data_dir)
+    if split == TEST:
+        return builder.as_data_source(about.test_split)
+    total = builder.info.splits["train"].num_examples
+    kept = total - validation_size(total)
+    return builder.as_data_source(f"train[:{kept}]" if split == TRAIN else f"train[{kept}:]")
+
+
+def validation_size(num_train: int) -> int:
+    """How many of `num_train` official training images are held out: a tenth, at most 5,000."""
+    return min(LARGEST_VALIDATION, num_train // 10)
+
+
+def check_split(name: str, split: Split, about: Info) -> Split:
+    """Refuse images and labels that are not what the data set is known to hold.
+
+    Raises:
+        ValueError: naming the first thing that is wrong.
+    """
+    images, labels = split
+    if images.dtype != np.uint8:
+        raise ValueError(
+            f"{name} has pixel values outside the range: images must be uint8 from 0 to 255, got {images.dtype}."
+        )
+    if len(images) == 0 or images.shape[1:] != about.image_shape:
+        raise ValueError(f"{name} needs images of shape {about.image_shape}, got an array of shape {images.shape}.")
+    if labels.min() < 0 or labels.max() >= about.num_classes:
+        raise ValueError(
+            f"{name} has labels from {labels.min()} to {labels.max()}, outside 0 to {about.num_classes - 1}."
+        )
+    return split
+
+
+def _builder(name: str, data_dir: str | None) -> Any:
+    """TFDS's reader of a prepared data set."""
+    import tensorflow_datasets as tfds  # a second to import, and not needed for digits
+
+    logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS tells at length about optional packages
+    message = (
+        f"the data set {name} is not prepared in {data_dir or '~/tensorflow_datasets'}: prepare it once with "
+        f"`pip install tensorflow importlib_resources` and `tfds build {name} --file_format=array_record"
+        f"{f' --data_dir={data_dir}' if data_dir else ''}`, or point data_dir to where it is."
+    )
+    try:
+        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+        prepared = builder.is_prepared()
+    except (tfds.core.DatasetNotFoundError, ImportError, FileNotFoundError) as error:
+        raise ValueError(message) from error
+    if not prepared:
+        raise ValueError(message)
+    return builder
+
+
+def _digits(split: str) -> Split:
+    """scikit-learn's 8x8 digits: 1797 images in a fixed random order, the last 360 for test."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images, labels = bunch.images, bunch.target.astype(np.int32)
+    if images.min() < 0 or images.max() > 16:
+        raise ValueError(
+            f"digits has pixel values outside the range: 0 to 16, got {images.min():g} to {images.max():g}."
+        )
+    images = np.round(images[..., None] * (255 / 16)).astype(np.uint8)
+    order = np.random.RandomState(0).permutation(len(images))  # a stream that NumPy has frozen for good
+    images, labels = images[order], labels[order]
+    first_test = len(images) - 360
+    first_validation = first_test - validation_size(first_test)
+    bounds = {TRAIN: (0, first_validation), VALIDATION: (first_validation, first_test), TEST: (first_test, None)}
+    part = slice(*bounds[split])
+    return Split(images[part], labels[part])

@@ -1,0 +1,52 @@
+"""Encodings: what the network is fed at each time step for an image.
+
+An encoding is a function `(images, key, index, time) -> inputs` that gives the inputs of the time steps asked for, so
+that the [T, B, ...] tensor of a whole presentation need never exist.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jsnn.randomness import sample_keys, step_keys
+
+Encoding = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def poisson(images: jax.Array, key: jax.Array, index: jax.Array, time: jax.Array) -> jax.Array:
+    """Signed Poisson spikes, drawn afresh at every step.
+
+        o_0[t] = sign(x) * Bernoulli(min(|x|, 1))
+
+    Section 2.1 of Rathi et al., 2020 (arXiv:2005.01807).
+
+    Args:
+        images: [B, ...] float, pixels in [-1, 1].
+        key: a key that stands for (seed, train step).
+        index: [B] int32, the samples' indices in the data set.
+        time: [K] int32, the time steps.
+
+    Returns:
+        [K, B, ...] of -1, 0 and 1, dtype of `images`. A draw depends on (key, index, time) alone.
+    """
+    keys = step_keys(sample_keys(key, index), time)
+    # float32 draws whatever the dtype of the images: the spikes are then the same in every precision.
+    draw = jax.vmap(jax.vmap(lambda k: jax.random.uniform(k, images.shape[1:], jnp.float32)))
+    return jnp.where(draw(keys) < jnp.abs(images), jnp.sign(images), 0).astype(images.dtype)
+
+
+def constant(images: jax.Array, key: jax.Array, index: jax.Array, time: jax.Array) -> jax.Array:
+    """Direct input: the image itself at every step.
+
+    Args:
+        images: [B, ...] float.
+        key: not used.
+        index: not used.
+        time: [K] int32, the time steps.
+
+    Returns:
+        [K, B, ...], K copies of `images`.
+    """
+    del key, index
+    return jnp.broadcast_to(images, (time.shape[0], *images.shape))

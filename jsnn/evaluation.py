@@ -1,0 +1,150 @@
+"""Evaluation: top-1 and loss at every time step, spikes per neuron of every layer, from one pass.
+
+The readout's potential is a running sum, so the logits at step t are those of a presentation of t steps.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from jsnn.augment import scale
+from jsnn.conversion import scale_thresholds
+from jsnn.encoding import Encoding
+from jsnn.simulation import Variables, simulate, spikes_per_neuron
+from jsnn.sources import PADDING, Batch, Source
+
+
+class Evaluation(NamedTuple):
+    """Sums over samples, or means per sample after `mean`; an ANN counts as one time step.
+
+    Attributes:
+        count: [] number of samples.
+        accuracy: [T] top-1 after t + 1 steps: samples classified correctly, or their share.
+        loss: [T] cross-entropy of the logits after t + 1 steps, nats.
+        spikes: layer -> [T] spikes per neuron at step t.
+    """
+
+    count: jax.Array
+    accuracy: jax.Array
+    loss: jax.Array
+    spikes: dict[str, jax.Array]
+
+
+def mean(sums: Evaluation) -> Evaluation:
+    """Turn sums over samples into means per sample; the count stays."""
+    return Evaluation(sums.count, *jax.tree.map(lambda x: x / sums.count, tuple(sums[1:])))
+
+
+def evaluate_ann(
+    model: nn.Module, source: Source, variables: Variables, resident: Any, item: Any, key: jax.Array
+) -> Evaluation:
+    """Score an ANN on one item, dropout off.
+
+    Args:
+        model: the ANN.
+        source: tells how to take samples.
+        variables: {"params": ...}.
+        resident: what `source.resident` holds.
+        item: an item of the source.
+        key: not used; an ANN is fed the image itself.
+
+    Returns:
+        Evaluation of sums, T = 1; padding does not count.
+    """
+    del key
+    batch = source.take(resident, item)
+    logits = model.apply({"params": variables["params"]}, scale(batch.images))
+    return _sum_of_samples(batch, *_scores(logits[None], batch.labels), {})
+
+
+def evaluate_snn(
+    model: nn.Module,
+    encode: Encoding,
+    num_steps: int,
+    chunk: int,
+    source: Source,
+    variables: Variables,
+    resident: Any,
+    item: Any,
+    key: jax.Array,
+) -> Evaluation:
+    """Score an SNN on one item at every time step, dropout off.
+
+    Args:
+        model: the SNN.
+        encode: the encoding of the images.
+        num_steps: T.
+        chunk: time steps per chunk; bounds the memory.
+        source: tells how to take samples.
+        variables: SNN variables.
+        resident: what `source.resident` holds.
+        item: an item of the source.
+        key: random key of the encoding, one for each stream of noise.
+
+    Returns:
+        Evaluation of sums; padding does not count.
+    """
+    batch = source.take(resident, item)
+    images = scale(batch.images)
+
+    def observe(logits: jax.Array, collected: Variables) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+        return *_scores(logits, batch.labels), spikes_per_neuron(collected)
+
+    seen = simulate(
+        model,
+        variables,
+        lambda time: encode(images, key, batch.index, time),
+        observe,
+        num_steps=num_steps,
+        chunk=chunk,
+        collect=("spikes",),
+    )
+    return _sum_of_samples(batch, *seen)
+
+
+def sweep_factors(
+    model: nn.Module,
+    encode: Encoding,
+    num_steps: int,
+    chunk: int,
+    source: Source,
+    factors: tuple[float, ...],
+    variables: Variables,
+    resident: Any,
+    item: Any,
+    key: jax.Array,
+) -> Evaluation:
+    """Score a converted SNN on one item at each of several threshold factors, in one program.
+
+    Args:
+        factors: F factors, each above 0.
+        variables: SNN variables, whose thresholds are multiplied by each factor.
+        model, encode, num_steps, chunk, source, resident, item, key: see `evaluate_snn`.
+
+    Returns:
+        Evaluation of sums with leading axis F, but for the count, which all factors share.
+    """
+
+    def at(factor: jax.Array) -> Evaluation:
+        scaled = scale_thresholds(variables, factor)
+        return evaluate_snn(model, encode, num_steps, chunk, source, scaled, resident, item, key)
+
+    scores = jax.lax.map(at, jnp.asarray(factors))
+    return scores._replace(count=scores.count[0])
+
+
+def _scores(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Correct (0 or 1) and cross-entropy of [K, B, classes] logits, both [K, B]."""
+    every_step = jnp.broadcast_to(labels, logits.shape[:-1])
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, every_step)
+    return (logits.argmax(-1) == labels).astype(logits.dtype), losses
+
+
+def _sum_of_samples(batch: Batch, correct: jax.Array, losses: jax.Array, spikes: dict[str, jax.Array]) -> Evaluation:
+    """Sums of [T, B] scores over the samples that are no padding."""
+    counts = batch.index != PADDING
+    correct, losses, spikes = jax.tree.map(lambda x: jnp.where(counts, x, 0).sum(1), (correct, losses, spikes))
+    return Evaluation(counts.sum().astype(correct.dtype), correct, losses, spikes)

@@ -1,0 +1,68 @@
+"""The recipe's optimisers and learning-rate schedules, from optax.
+
+Weight decay is L2 in the gradient (added before the momentum and the second moments), not AdamW's.
+"""
+
+import optax
+
+SCHEDULES = ("tenths", "halvings", "constant")
+OPTIMIZERS = ("sgd", "adam", "amsgrad")
+
+
+def learning_rate(schedule: str, initial: float, epochs: int, steps_per_epoch: int) -> optax.Schedule:
+    """A learning-rate schedule of the recipe.
+
+    Args:
+        schedule: "tenths": divided by 10 after 60, 80 and 90 % of the epochs (appendix of Rathi et al., 2020);
+            "halvings": halved every 5 epochs (the authors' early code); "constant".
+        initial: the first learning rate, above 0.
+        epochs: epochs of the whole run, at least 1.
+        steps_per_epoch: optimiser steps in an epoch, at least 1.
+
+    Returns:
+        Step -> learning rate.
+
+    Raises:
+        ValueError: where the schedule is unknown or a number is out of its range.
+    """
+    if not initial > 0 or epochs < 1 or steps_per_epoch < 1:
+        raise ValueError(
+            f"a schedule needs a learning rate above 0 and at least one epoch and step, "
+            f"got {initial}, {epochs} epochs and {steps_per_epoch} steps per epoch."
+        )
+    if schedule == "tenths":
+        # A boundary at 0, in a run of one epoch, would divide before the first step.
+        ends = (max(1, epochs * percent // 100) for percent in (60, 80, 90))
+        factors: dict[int, float] = {}
+        for end in ends:
+            factors[end * steps_per_epoch] = factors.get(end * steps_per_epoch, 1.0) / 10
+    elif schedule == "halvings":
+        factors = {epoch * steps_per_epoch: 0.5 for epoch in range(5, epochs, 5)}
+    elif schedule == "constant":
+        factors = {}
+    else:
+        raise ValueError(f"unknown schedule {schedule!r}: choose one of {', '.join(SCHEDULES)}.")
+    return optax.piecewise_constant_schedule(initial, factors)
+
+
+def optimizer(name: str, rate: optax.Schedule, weight_decay: float) -> optax.GradientTransformation:
+    """An optimiser of the recipe: SGD with momentum 0.9 for the ANN, Adam or AMSGrad for the SNN.
+
+    Args:
+        name: "sgd", "adam" or "amsgrad".
+        rate: the learning rate at each step.
+        weight_decay: factor of the weights added to the gradient, at least 0.
+
+    Returns:
+        The optax transformation.
+
+    Raises:
+        ValueError: where the name is unknown or the weight decay is negative.
+    """
+    if weight_decay < 0:
+        raise ValueError(f"weight_decay must be at least 0, got {weight_decay}.")
+    rules = {"sgd": lambda: optax.sgd(rate, momentum=0.9), "adam": lambda: optax.adam(rate)}
+    rules["amsgrad"] = lambda: optax.amsgrad(rate)
+    if name not in rules:
+        raise ValueError(f"unknown optimiser {name!r}: choose one of {', '.join(OPTIMIZERS)}.")
+    return optax.chain(optax.add_decayed_weights(weight_decay), rules[name]())

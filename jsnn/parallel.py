@@ -1,0 +1,119 @@
+"""Data-parallel steps by jax.pmap: the batch is split over all devices, everything else is the same on each.
+
+A single device is the same program with an axis of one.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jsnn.evaluation import Evaluation, mean
+from jsnn.simulation import Variables
+from jsnn.sources import Source
+from jsnn.training import Forward, train_step
+
+AXIS = "devices"
+
+
+def parallel_train_step(source: Source, forward: Forward, optimizer: optax.GradientTransformation) -> Callable:
+    """The training step on all devices.
+
+    Args:
+        source: tells how to take and augment samples.
+        forward: of the network.
+        optimizer: the optax transformation.
+
+    Returns:
+        (state, resident, item [D, B / D, ...], key) -> (state, Metrics), compiled once. The state passed in is
+        overwritten.
+    """
+    step = partial(train_step, source, forward, optimizer, axis_name=AXIS)
+    return jax.pmap(step, axis_name=AXIS, in_axes=(None, None, 0, None), out_axes=None, donate_argnums=0)
+
+
+def parallel_evaluation(evaluate: Callable[..., Evaluation]) -> Callable[..., Evaluation]:
+    """An evaluation on all devices, summed over them.
+
+    Args:
+        evaluate: (variables, resident, item, key) -> Evaluation of sums.
+
+    Returns:
+        (variables, resident, item [D, B / D, ...], key) -> Evaluation of sums over all devices, compiled once.
+    """
+
+    def summed(variables: Variables, resident: Any, item: Any, key: jax.Array) -> Evaluation:
+        return jax.lax.psum(evaluate(variables, resident, item, key), AXIS)
+
+    return jax.pmap(summed, axis_name=AXIS, in_axes=(None, None, 0, None), out_axes=None)
+
+
+def evaluate_split(
+    evaluate: Callable[..., Evaluation],
+    variables: Variables,
+    source: Source,
+    batch_size: int,
+    key: jax.Array,
+    watch: Callable[[Iterable], Iterable] = iter,
+) -> Evaluation:
+    """Evaluate a whole split, every sample once.
+
+    Args:
+        evaluate: made by `parallel_evaluation`.
+        variables: of the network.
+        source: the split.
+        batch_size: samples at a time, over all devices; does not change the result.
+        key: random key of the encoding.
+        watch: wraps the iterable of items, e.g. into a progress bar.
+
+    Returns:
+        Evaluation of means, as NumPy arrays.
+
+    Raises:
+        ValueError: where the batch does not divide by the number of devices.
+    """
+    check_batch_size(batch_size)
+    variables, resident = replicate((variables, source.resident))
+    sums = None
+    for item in watch(source.in_order(batch_size)):
+        scores = evaluate(variables, resident, split_over_devices(item), key)
+        sums = scores if sums is None else jax.tree.map(jnp.add, sums, scores)
+    return jax.device_get(mean(sums))
+
+
+def replicate(tree: Any) -> Any:
+    """Put the same arrays on every device, once, so that steps need not copy them."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), (AXIS,))
+    return jax.device_put(tree, jax.NamedSharding(mesh, jax.P()))
+
+
+def split_over_devices(item: Any) -> Any:
+    """[B, ...] -> [D, B / D, ...] for the D devices of this process.
+
+    Raises:
+        ValueError: where the batch does not divide by the number of devices.
+    """
+    devices = jax.local_device_count()
+
+    def split(leaf: np.ndarray) -> np.ndarray:
+        check_batch_size(len(leaf) * jax.process_count())
+        return leaf.reshape(devices, -1, *leaf.shape[1:])
+
+    return jax.tree.map(split, item)
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Refuse a global batch that can't be split evenly over all devices.
+
+    Raises:
+        ValueError: naming the batch size and the number of devices.
+    """
+    if batch_size < 1 or batch_size % jax.device_count():
+        raise ValueError(
+            f"a batch of {batch_size} can't be split evenly over {jax.device_count()} devices: "
+            f"choose a multiple of {jax.device_count()}."
+        )

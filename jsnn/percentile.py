@@ -1,0 +1,59 @@
+"""The exact percentile of more numbers than fit into memory: a radix select in two passes over a stream.
+
+Floats are mapped to 32-bit integers of the same order. The first pass counts their upper 16 bits, which tells the upper
+half of the number sought; the second counts the lower 16 bits of the numbers that share it.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+HALF = 16  # bits
+
+
+def percentile_of_stream(count: Callable[..., jax.Array], percentile: float) -> np.float32:
+    """The smallest number of a stream that at least `percentile` percent of its numbers do not exceed.
+
+    Args:
+        count: (histogram, *arguments) -> [chunks, 65536] int32, `histogram(numbers, *arguments)` of each chunk of the
+            stream. Called twice; both passes must see the same numbers.
+        percentile: in (0, 100].
+
+    Returns:
+        The percentile, one of the numbers (numpy's method "inverted_cdf").
+    """
+    # Summed on the host in 64 bits: a stream may be longer than 2^31.
+    counts = np.asarray(count(upper_histogram)).sum(axis=0, dtype=np.int64)
+    rank = max(1, math.ceil(percentile / 100 * counts.sum()))
+    upper = int(np.searchsorted(counts.cumsum(), rank))
+    rank -= counts[:upper].sum()
+    counts = np.asarray(count(lower_histogram, jnp.uint32(upper))).sum(axis=0, dtype=np.int64)
+    lower = int(np.searchsorted(counts.cumsum(), rank))
+    return _from_ordered(upper << HALF | lower)
+
+
+def upper_histogram(numbers: jax.Array) -> jax.Array:
+    """Counts of the upper 16 bits of the numbers' ordered representation, [65536] int32."""
+    return jnp.bincount((_to_ordered(numbers) >> HALF).astype(jnp.int32), length=1 << HALF)
+
+
+def lower_histogram(numbers: jax.Array, upper: jax.Array) -> jax.Array:
+    """Counts of the lower 16 bits of those numbers whose upper half is `upper`, [65536] int32."""
+    ordered = _to_ordered(numbers)
+    lower = (ordered & ((1 << HALF) - 1)).astype(jnp.int32)
+    return jnp.bincount(lower, (ordered >> HALF == upper).astype(jnp.int32), length=1 << HALF)
+
+
+def _to_ordered(numbers: jax.Array) -> jax.Array:
+    """float32 -> uint32 of the same order: all bits of negative numbers flipped, the sign bit of the others set."""
+    bits = jax.lax.bitcast_convert_type(numbers.astype(jnp.float32), jnp.uint32).ravel()
+    return jnp.where(bits >> 31 == 1, ~bits, bits | jnp.uint32(1 << 31))
+
+
+def _from_ordered(ordered: int) -> np.float32:
+    """The inverse of `_to_ordered` for one number."""
+    bits = ordered & 0x7FFFFFFF if ordered >> 31 else ~ordered & 0xFFFFFFFF
+    return np.uint32(bits).view(np.float32)

@@ -1,0 +1,105 @@
+"""Running an SNN over time, a chunk of time steps after the other.
+
+Within a chunk the network runs layer by layer over all of its steps, [K, B, ...] at a time; between chunks only the
+neurons' states are carried. So memory is bounded by the chunk, forward and backward, whatever the number of steps, and
+the result does not depend on the chunk.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Variables = Mapping[str, Any]
+Inputs = Callable[[jax.Array], jax.Array]
+Observer = Callable[[jax.Array, Variables], Any]
+
+
+def simulate(
+    model: nn.Module,
+    variables: Variables,
+    inputs: Inputs,
+    observe: Observer,
+    *,
+    num_steps: int,
+    chunk: int,
+    collect: Sequence[str] = (),
+    index: jax.Array | None = None,
+    rngs: Mapping[str, jax.Array] | None = None,
+) -> Any:
+    """Run an SNN from rest for `num_steps` steps and return what `observe` saw.
+
+    Args:
+        model: an SNN, see `jsnn.models.spiking`.
+        variables: its `params` and `neuron` collections.
+        inputs: time [K] int32 -> inputs [K, B, H, W, C] of these steps.
+        observe: (logits [K, B, classes], collected) -> pytree of arrays [K, ...]; what is not observed is not kept.
+        num_steps: T, at least 1.
+        chunk: K, time steps per chunk, at least 1; it need not divide `num_steps`.
+        collect: collections that layers shall expose to `observe`: "spikes" and "current", as
+            collected["spikes"]["conv0"]["spikes"] of shape [K, B, ...].
+        index: [B] int32, the samples' indices in the data set; needed where dropout is on.
+        rngs: {"dropout": key} turns dropout on, with the same mask at every step.
+
+    Returns:
+        The pytree of `observe` with leaves [T, ...].
+
+    Raises:
+        ValueError: where num_steps or chunk is below 1.
+    """
+    check_steps(num_steps, chunk)
+
+    def run(state: Variables, time: jax.Array) -> tuple[Variables, Any]:
+        mutable = ["state", *collect]
+        logits, seen = model.apply({**variables, "state": state}, inputs(time), index, rngs=rngs, mutable=mutable)
+        state = seen.pop("state")
+        return state, observe(logits, seen)
+
+    state = _rest(model, variables, inputs)
+    time = jnp.arange(num_steps, dtype=jnp.int32)
+    if num_steps <= chunk:
+        return run(state, time)[1]
+    # Backward, a chunk is run again from the state at its start: memory does not grow with the number of chunks.
+    run = jax.checkpoint(run)
+    whole, rest = divmod(num_steps, chunk)
+    state, seen = jax.lax.scan(run, state, time[: whole * chunk].reshape(whole, chunk))
+    seen = jax.tree.map(lambda x: x.reshape(whole * x.shape[1], *x.shape[2:]), seen)
+    if rest:
+        _, tail = run(state, time[whole * chunk :])
+        seen = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), seen, tail)
+    return seen
+
+
+def spikes_per_neuron(collected: Variables) -> dict[str, jax.Array]:
+    """The mean number of spikes per neuron of each layer, at each step and for each sample.
+
+    Args:
+        collected: what `simulate` shows to its observer, with "spikes" collected.
+
+    Returns:
+        Layer -> [K, B], spikes per neuron and step. Summed over time this is the paper's activity metric.
+    """
+    spikes = {layer: exposed["spikes"] for layer, exposed in collected["spikes"].items()}
+    return {layer: x.mean(axis=tuple(range(2, x.ndim))) for layer, x in spikes.items()}
+
+
+def check_steps(num_steps: int, chunk: int) -> None:
+    """Refuse a number of time steps, or of steps per chunk, that is below 1.
+
+    Raises:
+        ValueError: naming the number.
+    """
+    for name, value in (("num_steps", num_steps), ("chunk", chunk)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1 time step, got {value}.")
+
+
+def _rest(model: nn.Module, variables: Variables, inputs: Inputs) -> Variables:
+    """The state of all layers at rest, which is zero everywhere."""
+
+    def first_step() -> Variables:
+        return model.apply(variables, inputs(jnp.zeros(1, jnp.int32)), mutable=["state"])[1]["state"]
+
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(first_step))

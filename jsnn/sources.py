@@ -1,0 +1,107 @@
+"""Where batches come from: a data set held on the device, or a stream of decoded images.
+
+A source hands out items, which cross to the devices, and functions that turn an item into a batch inside the compiled
+step. For a resident set an item is just the indices of its samples; for a stream it is the images themselves.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jsnn.augment import random_crop, random_flip
+from jsnn.datasets import Split
+
+PADDING = -1  # index of a sample that only fills up the last batch
+
+
+class Batch(NamedTuple):
+    """Samples of a batch.
+
+    Attributes:
+        images: [B, H, W, C] uint8.
+        labels: [B] int32.
+        index: [B] int32, the samples' indices in the data set; -1 for padding that must not count.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    index: jax.Array
+
+
+class Source(NamedTuple):
+    """A split as the training and evaluation steps read it.
+
+    Attributes:
+        num_examples: samples of the split.
+        resident: pytree that every device holds.
+        take: (resident, item) -> Batch; runs inside the compiled step.
+        augment: (images, keys [B]) -> images; runs inside the compiled training step.
+        shuffled: (batch_size, seed, epoch) -> this process's items of an epoch in random order; the samples that do
+            not fill a batch are left out.
+        in_order: (batch_size) -> this process's items of the whole split in order, the last one padded.
+    """
+
+    num_examples: int
+    resident: Any
+    take: Callable[[Any, Any], Batch]
+    augment: Callable[[jax.Array, jax.Array], jax.Array]
+    shuffled: Callable[[int, int, int], Iterator[Any]]
+    in_order: Callable[[int], Iterator[Any]]
+
+
+def resident_source(split: Split, crop_padding: int = 0, flip: bool = False) -> Source:
+    """A split that is held on the device and cropped and flipped there.
+
+    Args:
+        split: images and labels.
+        crop_padding: pixels of black around the image that a training crop may reach into; 0 for no cropping.
+        flip: whether to mirror every second training image.
+
+    Returns:
+        The Source; its items are int32 indices [B].
+
+    Raises:
+        ValueError: where crop_padding is negative.
+    """
+    if crop_padding < 0:
+        raise ValueError(f"crop_padding must be at least 0 pixels, got {crop_padding}.")
+    num_examples = len(split.labels)
+
+    def take(resident: Split, index: jax.Array) -> Batch:
+        return Batch(jnp.asarray(resident.images)[index], jnp.asarray(resident.labels)[index], index)
+
+    def augment(images: jax.Array, keys: jax.Array) -> jax.Array:
+        crop_keys, flip_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+        images = random_crop(images, crop_keys, crop_padding) if crop_padding else images
+        return random_flip(images, flip_keys) if flip else images
+
+    def shuffled(batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
+        order = shuffled_order(num_examples, seed, epoch)
+        for start in range(0, num_examples - batch_size + 1, batch_size):
+            yield process_share(order[start : start + batch_size])
+
+    def in_order(batch_size: int) -> Iterator[np.ndarray]:
+        return map(process_share, padded_batches(num_examples, batch_size))
+
+    return Source(num_examples, split, take, augment, shuffled, in_order)
+
+
+def shuffled_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of an epoch, a function of (seed, epoch) alone: int32 [num_examples]."""
+    key = jax.random.fold_in(jax.random.key(seed), epoch)
+    return np.asarray(jax.random.permutation(key, num_examples), np.int32)
+
+
+def padded_batches(num_examples: int, batch_size: int) -> Iterator[np.ndarray]:
+    """All indices in order, int32 [batch_size] at a time, the last batch filled up with -1."""
+    for start in range(0, num_examples, batch_size):
+        index = np.arange(start, start + batch_size, dtype=np.int32)
+        yield np.where(index < num_examples, index, PADDING)
+
+
+def process_share(batch: np.ndarray) -> np.ndarray:
+    """The part of a global batch that this process reads: every n-th sample for n processes."""
+    return batch[jax.process_index() :: jax.process_count()]

@@ -1,0 +1,153 @@
+"""One training step for ANN and SNN: forward, cross-entropy, gradient, optimiser.
+
+What differs between the two is the forward function alone: `ann_forward` runs the model once, `snn_forward` over time.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from jsnn.augment import scale
+from jsnn.encoding import Encoding
+from jsnn.randomness import sample_keys
+from jsnn.simulation import Variables, simulate
+from jsnn.sources import Source
+
+Forward = Callable[[Variables, jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+class TrainState(NamedTuple):
+    """Everything that a step changes or needs besides the data.
+
+    Attributes:
+        step: [] int32, optimiser steps taken.
+        params: weights of the network, trained.
+        neuron: thresholds and leaks, kept as they are; empty for an ANN.
+        opt_state: the optimiser's state.
+    """
+
+    step: jax.Array
+    params: Any
+    neuron: Any
+    opt_state: optax.OptState
+
+
+class Metrics(NamedTuple):
+    """What a step reports, each a [] float32 mean over the global batch.
+
+    Attributes:
+        loss: cross-entropy, nats.
+        accuracy: share of the training samples classified correctly.
+    """
+
+    loss: jax.Array
+    accuracy: jax.Array
+
+
+def init_state(variables: Variables, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step.
+
+    Args:
+        variables: {"params": ...} of an ANN, or with "neuron" of an SNN.
+        optimizer: the optax transformation to be used.
+
+    Returns:
+        The TrainState, which holds copies, for a step may overwrite it in place.
+    """
+    params, neuron = jax.tree.map(jnp.copy, (variables["params"], variables.get("neuron", {})))
+    return TrainState(jnp.zeros((), jnp.int32), params, neuron, optimizer.init(params))
+
+
+def ann_forward(model: nn.Module) -> Forward:
+    """The forward function of an ANN in training, dropout on.
+
+    Args:
+        model: the ANN.
+
+    Returns:
+        (variables, images [B, H, W, C] in [-1, 1], index [B], key) -> logits [B, classes].
+    """
+
+    def forward(variables: Variables, images: jax.Array, index: jax.Array, key: jax.Array) -> jax.Array:
+        return model.apply({"params": variables["params"]}, images, index, rngs={"dropout": key})
+
+    return forward
+
+
+def snn_forward(model: nn.Module, encode: Encoding, num_steps: int, chunk: int) -> Forward:
+    """The forward function of an SNN in training, dropout on with one mask over time.
+
+    Args:
+        model: the SNN, see `jsnn.models.spiking`.
+        encode: the encoding of the images.
+        num_steps: T, time steps of a presentation.
+        chunk: time steps per chunk; bounds the memory of backpropagation through time.
+
+    Returns:
+        (variables, images [B, H, W, C] in [-1, 1], index [B], key) -> logits [B, classes], the raw sum over time.
+    """
+
+    def forward(variables: Variables, images: jax.Array, index: jax.Array, key: jax.Array) -> jax.Array:
+        input_key, dropout_key = jax.random.split(key)
+        logits = simulate(
+            model,
+            variables,
+            lambda time: encode(images, input_key, index, time),
+            lambda logits, _: logits,
+            num_steps=num_steps,
+            chunk=chunk,
+            index=index,
+            rngs={"dropout": dropout_key},
+        )
+        return logits[-1]
+
+    return forward
+
+
+def train_step(
+    source: Source,
+    forward: Forward,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    resident: Any,
+    item: Any,
+    key: jax.Array,
+    axis_name: str | None = None,
+) -> tuple[TrainState, Metrics]:
+    """One optimiser step on one batch.
+
+        loss = mean over the batch of cross-entropy(logits, label)
+
+    All randomness is a function of (key, state.step, index of the sample).
+
+    Args:
+        source: tells how to take and augment samples.
+        forward: of the network, see `ann_forward` and `snn_forward`.
+        optimizer: the optax transformation.
+        state: the TrainState.
+        resident: what `source.resident` holds, on the device.
+        item: an item of the source, this device's part of it.
+        key: random key of the run.
+        axis_name: name of the mapped device axis over which gradients are averaged; None on a single device.
+
+    Returns:
+        (the next TrainState, Metrics).
+    """
+    augment_key, forward_key = jax.random.split(jax.random.fold_in(key, state.step))
+    batch = source.take(resident, item)
+    images = scale(source.augment(batch.images, sample_keys(augment_key, batch.index)))
+
+    def objective(params: Any) -> tuple[jax.Array, Metrics]:
+        logits = forward({"params": params, "neuron": state.neuron}, images, batch.index, forward_key)
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean()
+        return loss, Metrics(loss, (logits.argmax(-1) == batch.labels).mean())
+
+    gradients, metrics = jax.grad(objective, has_aux=True)(state.params)
+    if axis_name is not None:
+        gradients, metrics = jax.lax.pmean((gradients, metrics), axis_name)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    return TrainState(state.step + 1, optax.apply_updates(state.params, updates), state.neuron, opt_state), metrics
