@@ -74,15 +74,17 @@ class VGG(nn.Module):
             if stage == POOL:
                 x = pool(x)
                 continue
-            x = Layer(conv(stage), self.neuron, name=next(names))(x)
+            name = next(names)
+            x = Layer(conv(stage), self.neuron, name=name)(x)
             if following != POOL and not (following is None and too_large(x)):
-                x = Dropout(self.conv_dropout, unit_dims=3)(x, index)
+                x = Dropout(self.conv_dropout, unit_dims=3, name=f"{name}_dropout")(x, index)
         while too_large(x):
             x = pool(x)
         x = flatten(x)
         for features in self.hidden:
-            x = Layer(dense(features, self.dense_std), self.neuron, name=next(names))(x)
-            x = Dropout(self.dense_dropout, unit_dims=1)(x, index)
+            name = next(names)
+            x = Layer(dense(features, self.dense_std), self.neuron, name=name)(x)
+            x = Dropout(self.dense_dropout, unit_dims=1, name=f"{name}_dropout")(x, index)
         return Layer(dense(self.num_classes, self.dense_std), self.readout, name="readout")(x)
 
 
@@ -136,7 +138,7 @@ class ResNet(nn.Module):
         for name in self.stem_layers:
             x = Layer(conv(self.channels[0]), self.neuron, name=name)(x)
             if name != self.stem_layers[-1]:
-                x = Dropout(self.conv_dropout, unit_dims=3)(x, index)
+                x = Dropout(self.conv_dropout, unit_dims=3, name=f"{name}_dropout")(x, index)
         halvings = sum(count > 0 for count in self.blocks[1:])
         x = pool(x)
         while too_large(x, LARGEST_SIDE * 2**halvings):
@@ -148,7 +150,7 @@ class ResNet(nn.Module):
         same = stride == 1 and x.shape[-1] == features
         shortcut = x if same else conv(features, 1, stride)(name=f"{name}_shortcut")(x)
         x = Layer(conv(features, 3, stride), self.neuron, name=f"{name}_conv0")(x)
-        x = Dropout(self.conv_dropout, unit_dims=3)(x, index)
+        x = Dropout(self.conv_dropout, unit_dims=3, name=f"{name}_conv0_dropout")(x, index)
         return Layer(conv(features), self.neuron, name=f"{name}_conv1")(x, shortcut)
 
 

@@ -122,8 +122,8 @@ def integrate(current: jax.Array, membrane: jax.Array) -> tuple[jax.Array, jax.A
 class LIF(nn.Module):
     """LIF neurons of a layer, [T, B, ...] -> [T, B, ...].
 
-    `neuron` holds the layer's threshold (1 at first) and leak (1), `state` the carried LIFState. Current and spikes are
-    sown into the collections of these names, for whoever asks for them.
+    `neuron` holds the layer's threshold (1 at first) and leak (1). `state` carries the LIFState where it is mutable;
+    without it the layer starts from rest. Current and spikes are sown into collections of these names.
 
     Attributes:
         surrogate: the spike function.
@@ -135,11 +135,9 @@ class LIF(nn.Module):
     def __call__(self, current: jax.Array) -> jax.Array:
         threshold = self.variable("neuron", "threshold", jnp.ones, (), current.dtype)
         leak = self.variable("neuron", "leak", jnp.ones, (), current.dtype)
-        state = self.variable("state", "lif", lif_rest, current[0])
-        spikes, after = lif(current, state.value, threshold.value, leak.value, self.surrogate)
-        if self.is_initializing():
-            return spikes  # the network stays at rest
-        state.value = after
+        state = self.get_variable("state", "lif", lif_rest(current[0]))
+        spikes, state = lif(current, state, threshold.value, leak.value, self.surrogate)
+        _carry(self, "lif", state)
         _expose(self, "current", current)
         _expose(self, "spikes", spikes)
         return spikes
@@ -150,10 +148,9 @@ class Integrator(nn.Module):
 
     @nn.compact
     def __call__(self, current: jax.Array) -> jax.Array:
-        membrane = self.variable("state", "membrane", jnp.zeros_like, current[0])
-        logits, after = integrate(current, membrane.value)
-        if not self.is_initializing():
-            membrane.value = after
+        membrane = self.get_variable("state", "membrane", jnp.zeros_like(current[0]))
+        logits, membrane = integrate(current, membrane)
+        _carry(self, "membrane", membrane)
         return logits
 
 
@@ -173,6 +170,14 @@ class Identity(nn.Module):
         return current
 
 
+def _carry(module: nn.Module, name: str, value: LIFState | jax.Array) -> None:
+    """Keep `value` in `state` where the caller asks for it; a new network is at rest."""
+    if module.is_mutable_collection("state") and not module.is_initializing():
+        module.put_variable("state", name, value)
+
+
 def _expose(module: nn.Module, name: str, value: jax.Array) -> None:
-    """Sow `value` as collection[layer][name], overwriting instead of appending to a tuple."""
+    """Sow `value` as collection[layer][name] where the caller asks for it, overwriting what was there."""
+    if module.is_initializing():
+        return
     module.sow(name, name, value, init_fn=lambda: None, reduce_fn=lambda _, new: new)

@@ -1,0 +1,28 @@
+"""Four CPU devices for every test, and where the real data is."""
+
+import os
+from pathlib import Path
+
+import jax
+import pytest
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 4)
+
+ROOT = Path(__file__).parent.parent
+DATA_DIR = Path(os.environ.get("JSNN_DATA_DIR", ROOT.parent / "shared" / "data" / "tfds"))
+
+
+@pytest.fixture
+def float64():
+    """Double precision for one test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> str:
+    """The folder of prepared real data sets."""
+    if not DATA_DIR.is_dir():
+        pytest.skip(f"no real data in {DATA_DIR}: set JSNN_DATA_DIR to a folder of prepared TFDS data sets")
+    return str(DATA_DIR)

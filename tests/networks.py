@@ -1,0 +1,67 @@
+"""Small random networks that tests share."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jsnn.conversion import convert
+from jsnn.models import VGG, ResNet, spiking
+from jsnn.simulation import simulate
+from jsnn.surrogate import stdb
+
+SMALL_VGG = VGG(stages=(4, "A", 6, 5, "A"), hidden=(12, 9), num_classes=3)
+SMALL_RESNET = ResNet(blocks=(1, 2, 0, 0), channels=(4, 6, 6, 6), num_classes=3)
+IMAGE_SHAPE = (12, 8, 2)  # H != W, and even sizes where a stride of 2 meets them
+
+
+def random_snn(ann: VGG | ResNet, seed: int, leak: float, surrogate=None, dtype=jnp.float32) -> tuple[Any, Any]:
+    """An SNN that spikes in all layers: He-like weights, a threshold of its own in each layer."""
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(ann.init, jax.random.key(0), jnp.zeros((1, *IMAGE_SHAPE), dtype))["params"]
+    draw = lambda leaf: jnp.asarray(rng.normal(0, 1.4 / np.sqrt(np.prod(leaf.shape[:-1])), leaf.shape), dtype)
+    params = {layer: jax.tree.map(draw, shapes[layer]) for layer in sorted(shapes)}
+    thresholds = {layer: float(rng.uniform(0.25, 0.6)) for layer in ann.spiking_layers}
+    return spiking(ann, surrogate or stdb()), convert({"params": params}, thresholds, leak)
+
+
+def random_inputs(num_steps: int, batch: int, seed: int = 0, dtype=jnp.float32) -> jax.Array:
+    """Signed spikes [T, B, H, W, C]."""
+    rng = np.random.default_rng(seed)
+    return jnp.asarray(rng.choice([-1, 0, 1], (num_steps, batch, *IMAGE_SHAPE), p=[0.2, 0.5, 0.3]), dtype)
+
+
+class Seen(NamedTuple):
+    """What a run shows: logits [T, B, classes], spikes [T, B, ...] by layer, loss of the last step, its gradients."""
+
+    logits: jax.Array
+    spikes: dict[str, jax.Array]
+    loss: jax.Array
+    gradients: Any
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def run_network(
+    model: VGG | ResNet, chunk: int, variables: Any, inputs: jax.Array, labels: jax.Array, key=None
+) -> Seen:
+    """Run an SNN on given inputs, with dropout where there is a key."""
+
+    def objective(params):
+        logits, spikes = simulate(
+            model,
+            {**variables, "params": params},
+            lambda time: inputs[time],
+            lambda logits, seen: (logits, {layer: exposed["spikes"] for layer, exposed in seen["spikes"].items()}),
+            num_steps=len(inputs),
+            chunk=chunk,
+            collect=("spikes",),
+            index=jnp.arange(inputs.shape[1]),
+            rngs=None if key is None else {"dropout": key},
+        )
+        return optax.softmax_cross_entropy_with_integer_labels(logits[-1], labels).mean(), (logits, spikes)
+
+    (loss, seen), gradients = jax.value_and_grad(objective, has_aux=True)(variables["params"])
+    return Seen(*seen, loss, gradients)

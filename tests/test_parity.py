@@ -1,0 +1,83 @@
+"""Whole networks against an independent PyTorch step loop: spikes, logits and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jsnn.surrogate import linear, stdb
+from tests.networks import SMALL_RESNET, SMALL_VGG, random_inputs, random_snn, run_network
+
+pytest.importorskip("torch", reason="parity needs PyTorch: pip install torch")
+from tests.torch_reference import run_resnet, run_vgg
+
+pytestmark = pytest.mark.torch
+
+STEPS, BATCH = 10, 3
+SURROGATES = {"stdb": (stdb(0.3, 0.05), ("stdb", 0.3, 0.05)), "linear": (linear(0.3), ("linear", 0.3))}
+
+
+def masks_of(model, variables, inputs, key):
+    """The dropout masks that the model draws for a key, by layer."""
+    if key is None:
+        return {}
+    _, seen = model.apply(variables, inputs[:1], jnp.arange(BATCH), rngs={"dropout": key}, mutable=["masks"])
+    return {name.removesuffix("_dropout"): np.asarray(mask["mask"]) for name, mask in seen["masks"].items()}
+
+
+def theirs(ann, variables, surrogate, inputs, labels, masks):
+    kernels = {layer: np.asarray(leaf["kernel"]) for layer, leaf in variables["params"].items()}
+    thresholds = {layer: float(leaf["threshold"]) for layer, leaf in variables["neuron"].items()}
+    leak = float(next(iter(variables["neuron"].values()))["leak"])
+    run, shape = (run_vgg, ann.stages) if ann is SMALL_VGG else (run_resnet, ann.blocks)
+    return run(shape, kernels, thresholds, leak, surrogate, np.asarray(inputs), labels, masks)
+
+
+def assert_parity(ann, surrogate, leak, dropout, dtype, tolerance):
+    jax_surrogate, torch_surrogate = SURROGATES[surrogate]
+    model, variables = random_snn(ann, seed=11, leak=leak, surrogate=jax_surrogate, dtype=dtype)
+    inputs, labels = random_inputs(STEPS, BATCH, dtype=dtype), np.arange(BATCH)
+    key = jax.random.key(0) if dropout else None
+    seen = run_network(model, 5, variables, inputs, labels, key)
+    masks = masks_of(model, variables, inputs, key)
+    expected = theirs(ann, variables, torch_surrogate, inputs, labels, masks)
+    assert bool(masks) == dropout
+    for layer in model.spiking_layers:
+        np.testing.assert_array_equal(seen.spikes[layer], expected.spikes[layer], err_msg=layer)
+        assert 0.02 < expected.spikes[layer].mean() < 0.98, layer
+    _assert_close(seen.logits, expected.logits, tolerance, "logits")
+    _assert_close(seen.loss, expected.loss, tolerance, "loss")
+    for layer, gradient in seen.gradients.items():
+        assert gradient["kernel"].dtype == dtype
+        _assert_close(gradient["kernel"], expected.gradients[layer], tolerance, layer)
+
+
+def _assert_close(value, expected, tolerance, name):
+    """Relative to the norm of the whole array."""
+    error, norm = np.linalg.norm(np.asarray(value) - expected), np.linalg.norm(expected)
+    assert norm > 0, name
+    assert error <= tolerance * norm, f"{name}: {error / norm:.1e}"
+
+
+CASES = [
+    pytest.mark.parametrize("ann", [SMALL_VGG, SMALL_RESNET], ids=["vgg", "resnet"]),
+    pytest.mark.parametrize("surrogate", SURROGATES),
+    pytest.mark.parametrize("leak", [1.0, 0.9]),
+    pytest.mark.parametrize("dropout", [False, True], ids=["", "dropout"]),
+]
+
+
+def all_cases(test):
+    for case in CASES:
+        test = case(test)
+    return test
+
+
+@all_cases
+def test_float64(float64, ann, surrogate, leak, dropout):
+    assert_parity(ann, surrogate, leak, dropout, jnp.float64, 1e-10)
+
+
+@all_cases
+def test_float32(ann, surrogate, leak, dropout):
+    assert_parity(ann, surrogate, leak, dropout, jnp.float32, 1e-4)

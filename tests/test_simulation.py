@@ -1,0 +1,61 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jsnn.simulation import simulate, spikes_per_neuron
+from tests.networks import SMALL_RESNET, SMALL_VGG, random_inputs, random_snn, run_network
+
+NETS = pytest.mark.parametrize("ann", [SMALL_VGG, SMALL_RESNET], ids=["vgg", "resnet"])
+STEPS = 9
+LABELS = jnp.array([0, 2])
+
+
+@NETS
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_chunked_equals_whole_forward_and_backward(ann, chunk):
+    inputs, key = random_inputs(STEPS, batch=2), jax.random.key(5)
+    for leak in (1.0, 0.9):
+        model, variables = random_snn(ann, seed=1, leak=leak)
+        whole = run_network(model, STEPS, variables, inputs, LABELS, key)
+        chunked = run_network(model, chunk, variables, inputs, LABELS, key)
+        chex.assert_trees_all_equal(chunked.spikes, whole.spikes)
+        chex.assert_trees_all_close(chunked, whole, rtol=1e-4, atol=1e-5)
+        assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(whole.gradients))
+
+
+@NETS
+def test_logits_at_a_step_are_those_of_a_shorter_presentation(ann):
+    model, variables = random_snn(ann, seed=2, leak=1.0)
+    inputs = random_inputs(STEPS, batch=2)
+    whole = run_network(model, STEPS, variables, inputs, LABELS)
+    short = run_network(model, STEPS, variables, inputs[:4], LABELS)
+    np.testing.assert_allclose(short.logits, whole.logits[:4], rtol=1e-5, atol=1e-5)
+
+
+def test_spikes_per_neuron_are_means_over_units():
+    model, variables = random_snn(SMALL_VGG, seed=3, leak=1.0)
+    inputs = random_inputs(STEPS, batch=2)
+    seen = run_network(model, STEPS, variables, inputs, LABELS)
+    counted = spikes_per_neuron({"spikes": {layer: {"spikes": spikes} for layer, spikes in seen.spikes.items()}})
+    assert set(counted) == set(model.spiking_layers)
+    for layer, values in counted.items():
+        expected = np.asarray(seen.spikes[layer]).reshape(STEPS, 2, -1).mean(-1)
+        np.testing.assert_allclose(values, expected, rtol=1e-5)
+        assert 0 < expected.mean() < 1
+
+
+def test_a_network_runs_from_rest_without_a_state():
+    model, variables = random_snn(SMALL_VGG, seed=3, leak=1.0)
+    inputs = random_inputs(STEPS, batch=2)
+    seen = run_network(model, STEPS, variables, inputs, LABELS)
+    np.testing.assert_allclose(jax.jit(model.apply)(variables, inputs), seen.logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("num_steps", "chunk", "word"), [(0, 4, "num_steps"), (5, 0, "chunk"), (-1, 1, "num_steps")])
+def test_numbers_of_steps_below_one_are_refused(num_steps, chunk, word):
+    model, variables = random_snn(SMALL_VGG, seed=0, leak=1.0)
+    inputs = random_inputs(4, batch=1)
+    with pytest.raises(ValueError, match=word):
+        simulate(model, variables, lambda t: inputs[t], lambda x, _: x, num_steps=num_steps, chunk=chunk)
