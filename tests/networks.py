@@ -22,7 +22,10 @@ def random_snn(ann: VGG | ResNet, seed: int, leak: float, surrogate=None, dtype=
     """An SNN that spikes in all layers: He-like weights, a threshold of its own in each layer."""
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(ann.init, jax.random.key(0), jnp.zeros((1, *IMAGE_SHAPE), dtype))["params"]
-    draw = lambda leaf: jnp.asarray(rng.normal(0, 1.4 / np.sqrt(np.prod(leaf.shape[:-1])), leaf.shape), dtype)
+
+    def draw(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        return jnp.asarray(rng.normal(0, 1.4 / np.sqrt(np.prod(leaf.shape[:-1])), leaf.shape), dtype)
+
     params = {layer: jax.tree.map(draw, shapes[layer]) for layer in sorted(shapes)}
     thresholds = {layer: float(rng.uniform(0.25, 0.6)) for layer in ann.spiking_layers}
     return spiking(ann, surrogate or stdb()), convert({"params": params}, thresholds, leak)

@@ -1,0 +1,158 @@
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jsnn.conversion import balance_thresholds, convert, scale_thresholds
+from jsnn.encoding import constant, poisson
+from jsnn.layers import Layer
+from jsnn.models import VGG, spiking
+from jsnn.surrogate import stdb
+from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG, random_snn
+
+NETS = pytest.mark.parametrize("ann", [SMALL_VGG, SMALL_RESNET], ids=["vgg", "resnet"])
+KEY = jax.random.key(8)
+STEPS = 30
+
+
+def images(batch: int) -> jax.Array:
+    return jax.random.uniform(jax.random.key(1), (batch, *IMAGE_SHAPE), minval=-1)
+
+
+@partial(jax.jit, static_argnums=0)
+def currents(model, variables, x):
+    """Input currents of all layers over all steps, at once."""
+    inputs = poisson(x, KEY, jnp.arange(len(x)), jnp.arange(STEPS))
+    _, seen = model.apply(variables, inputs, mutable=["current"])
+    return {layer: exposed["current"] for layer, exposed in seen["current"].items()}
+
+
+@NETS
+@pytest.mark.parametrize(("percentile", "chunk"), [(100.0, 10), (99.0, 15)])
+def test_thresholds_equal_brute_force(ann, percentile, chunk):
+    model, variables = random_snn(ann, seed=4, leak=0.9)
+    x = images(6)
+    weights = {"params": variables["params"]}
+    thresholds = balance_thresholds(
+        model, weights, x, poisson, KEY, num_steps=STEPS, percentile=percentile, chunk=chunk
+    )
+    assert tuple(thresholds) == model.spiking_layers
+    expected = dict.fromkeys(model.spiking_layers, 1.0)
+    for layer in model.spiking_layers:
+        current = currents(model, convert(weights, expected), x)[layer]
+        expected[layer] = float(np.percentile(current, percentile, method="inverted_cdf"))
+        np.testing.assert_allclose(thresholds[layer], expected[layer], rtol=1e-5, err_msg=layer)
+
+
+def test_stem_only_leaves_the_blocks_at_one():
+    model, variables = random_snn(SMALL_RESNET, seed=4, leak=1.0)
+    weights = {"params": variables["params"]}
+    thresholds = balance_thresholds(model, weights, images(4), poisson, KEY, num_steps=8, layers=model.stem_layers)
+    assert tuple(thresholds) == model.spiking_layers
+    for layer, threshold in thresholds.items():
+        assert (threshold == 1) == (layer not in model.stem_layers)
+
+
+def test_the_weights_are_the_very_same_arrays():
+    _, variables = random_snn(SMALL_VGG, seed=0, leak=1.0)
+    weights = {"params": variables["params"]}
+    snn = scale_thresholds(convert(weights, dict.fromkeys(SMALL_VGG.spiking_layers, 2.0), leak=0.9), 0.7)
+    for one, other in zip(jax.tree.leaves(snn["params"]), jax.tree.leaves(weights["params"]), strict=True):
+        assert one is other
+    for values in snn["neuron"].values():
+        chex.assert_trees_all_close(values, {"threshold": jnp.float32(1.4), "leak": jnp.float32(0.9)})
+
+
+def test_firing_rates_tend_to_the_relu_activations():
+    """The rate of layer l is its ReLU over the product of the thresholds up to l; the error is of order 1 / T."""
+    ann = VGG(stages=(4, "A", 6), hidden=(8,), num_classes=3, dense_std=0.3)
+    x = images(4)
+    variables = ann.init(jax.random.key(2), x)
+    model = spiking(ann, stdb())
+    thresholds = balance_thresholds(model, variables, x, constant, KEY, num_steps=64)
+    snn = convert(variables, thresholds)
+    _, captured = ann.apply(
+        variables, x, capture_intermediates=lambda module, _: isinstance(module, Layer), mutable=["intermediates"]
+    )
+
+    def errors(num_steps):
+        inputs = jnp.broadcast_to(x, (num_steps, *x.shape))
+        spikes = model.apply(snn, inputs, mutable=["spikes"])[1]["spikes"]
+        scale, found = 1.0, {}
+        for layer in model.spiking_layers:
+            scale *= thresholds[layer]
+            activation = captured["intermediates"][layer]["__call__"][0] / scale
+            assert activation.max() > 0.05, layer
+            found[layer] = float(jnp.abs(spikes[layer]["spikes"].mean(0) - activation).mean())
+        return found
+
+    short, middle, long = errors(16), errors(64), errors(256)
+    for layer in model.spiking_layers:
+        assert short[layer] > 2 * middle[layer] > 4 * long[layer] > 0, layer
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        (lambda tree: tree["params"]["conv1"].update(bias=jnp.zeros(5)), "params/conv1/bias .*no bias"),
+        (
+            lambda tree: tree["params"].update(BatchNorm_0={"scale": jnp.ones(4)}),
+            "BatchNorm_0/scale .*batch norm",
+        ),
+        (lambda tree: tree.update(batch_stats={"bn": {"mean": jnp.ones(4)}}), "batch_stats/bn/mean .*batch norm"),
+        (lambda tree: tree["params"].update(attention={"kernel": jnp.ones((2, 2))}), "params/attention/kernel .*known"),
+        (lambda tree: tree["params"]["dense0"].update(kernel=jnp.full((2, 2), jnp.nan)), "params/dense0/kernel .*NaN"),
+        (lambda tree: tree["params"].pop("conv0"), "params/conv0 .*no weights"),
+    ],
+    ids=["bias", "batch norm", "batch statistics", "unknown layer", "NaN", "missing layer"],
+)
+def test_trees_that_cannot_be_converted_are_refused_by_path(change, path):
+    _, variables = random_snn(SMALL_VGG, seed=0, leak=1.0)
+    tree = {"params": {layer: dict(leaf) for layer, leaf in variables["params"].items()}}
+    change(tree)
+    with pytest.raises(ValueError, match=path):
+        convert(tree, dict.fromkeys(SMALL_VGG.spiking_layers, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "leak", "word"),
+    [(0.0, 1.0, "threshold of conv0"), (-1.0, 1.0, "threshold"), (float("nan"), 1.0, "threshold")]
+    + [(1.0, leak, "leak") for leak in (0.0, -0.5, 1.1, float("nan"))],
+)
+def test_thresholds_and_leaks_out_of_range_are_refused(thresholds, leak, word):
+    _, variables = random_snn(SMALL_VGG, seed=0, leak=1.0)
+    with pytest.raises(ValueError, match=word):
+        convert({"params": variables["params"]}, dict.fromkeys(SMALL_VGG.spiking_layers, thresholds), leak)
+
+
+@pytest.mark.parametrize("factor", [0, -0.7, float("inf")])
+def test_factors_out_of_range_are_refused(factor):
+    _, variables = random_snn(SMALL_VGG, seed=0, leak=1.0)
+    with pytest.raises(ValueError, match="factor"):
+        scale_thresholds(variables, factor)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"num_steps": 0}, "num_steps"),
+        ({"num_steps": 4, "chunk": 0}, "chunk"),
+        ({"num_steps": 4, "percentile": 0}, "percentile"),
+        ({"num_steps": 4, "percentile": 101}, "percentile"),
+        ({"num_steps": 4, "layers": ("conv9",)}, "conv9"),
+    ],
+)
+def test_bad_arguments_of_balancing_are_refused(arguments, word):
+    model, variables = random_snn(SMALL_VGG, seed=0, leak=1.0)
+    with pytest.raises(ValueError, match=word):
+        balance_thresholds(model, {"params": variables["params"]}, images(2), poisson, KEY, **arguments)
+
+
+def test_a_layer_without_positive_current_is_refused_by_name():
+    model, variables = random_snn(SMALL_VGG, seed=0, leak=1.0)
+    weights = {"params": {**variables["params"], "conv1": {"kernel": -jnp.ones((3, 3, 4, 6))}}}
+    with pytest.raises(ValueError, match="conv1 has maximum"):
+        balance_thresholds(model, weights, images(2), poisson, KEY, num_steps=6)

@@ -1,0 +1,128 @@
+"""Splits, augmentation and sources, on digits and on arrays made here."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jsnn.augment import random_crop, random_flip, scale
+from jsnn.datasets import DATASETS, SPLITS, Info, Split, check_split, load_split
+from jsnn.randomness import sample_keys
+from jsnn.sources import PADDING, padded_batches, resident_source, shuffled_order
+
+KEYS = sample_keys(jax.random.key(0), jnp.arange(64))
+
+
+def test_digits_are_split_once_and_for_all():
+    splits = [load_split("digits", split) for split in SPLITS]
+    assert [len(split.labels) for split in splits] == [1294, 143, 360]
+    rows = np.concatenate([split.images.reshape(-1, 64) for split in splits])
+    assert len(np.unique(rows, axis=0)) == len(rows) == 1797  # no image in two splits
+    for images, labels in splits:
+        assert images.dtype == np.uint8
+        assert (images.min(), images.max()) == (0, 255)
+        assert np.bincount(labels, minlength=10).min() > 5
+
+
+def test_scale_maps_pixels_to_the_network_input():
+    pixels = jnp.array([0, 51, 255], jnp.uint8).reshape(1, 3, 1, 1)
+    np.testing.assert_allclose(scale(pixels).ravel(), [-1, (0.2 - 0.5) / 0.5, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32, np.uint16])
+def test_pixels_that_are_not_bytes_are_refused(dtype):
+    with pytest.raises(ValueError, match="uint8"):
+        scale(jnp.zeros((1, 2, 2, 1), dtype))
+    with pytest.raises(ValueError, match="outside the range"):
+        check_split("mnist", Split(np.zeros((1, 28, 28, 1), dtype), np.zeros(1, np.int32)), DATASETS["mnist"])
+
+
+@pytest.mark.parametrize(
+    ("split", "word"),
+    [
+        (Split(np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 3])), "labels"),
+        (Split(np.zeros((2, 4, 4, 1), np.uint8), np.array([0, -1])), "labels"),
+        (Split(np.zeros((2, 4, 4, 3), np.uint8), np.array([0, 1])), "shape"),
+        (Split(np.zeros((0, 4, 4, 1), np.uint8), np.array([], np.int32)), "shape"),
+    ],
+)
+def test_splits_that_are_not_what_they_should_be_are_refused(split, word):
+    with pytest.raises(ValueError, match=word):
+        check_split("made up", split, Info((4, 4, 1), 3))
+
+
+def test_crops_are_windows_of_the_padded_image():
+    images = jnp.arange(1, 64 * 30 + 1).reshape(64, 6, 5, 1)
+    cropped = np.asarray(random_crop(images, KEYS, padding=2))
+    padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    places = set()
+    for crop, image in zip(cropped, padded, strict=True):
+        found = [
+            (row, column)
+            for row in range(5)
+            for column in range(5)
+            if (image[row : row + 6, column : column + 5] == crop).all()
+        ]
+        assert len(found) == 1
+        places.update(found)
+    assert len(places) > 15  # of 25
+
+
+def test_flips_mirror_about_half_of_the_images():
+    images = jnp.arange(64 * 12).reshape(64, 3, 4, 1)
+    flipped = np.asarray(random_flip(images, KEYS))
+    mirrored = (flipped == images[:, :, ::-1]).all((1, 2, 3))
+    untouched = (flipped == images).all((1, 2, 3))
+    assert (mirrored ^ untouched).all()
+    assert 16 < mirrored.sum() < 48
+
+
+def test_an_item_is_taken_by_index():
+    split = Split(np.arange(10 * 4, dtype=np.uint8).reshape(10, 2, 2, 1), np.arange(10, dtype=np.int32))
+    source = resident_source(split)
+    batch = jax.jit(source.take)(split, jnp.array([3, 9]))
+    np.testing.assert_array_equal(batch.images, split.images[[3, 9]])
+    np.testing.assert_array_equal(batch.labels, [3, 9])
+    np.testing.assert_array_equal(source.augment(batch.images, KEYS[:2]), batch.images)
+
+
+@settings(max_examples=50, deadline=None)
+@given(num_examples=st.integers(1, 200), batch_size=st.integers(1, 64))
+def test_every_sample_counts_exactly_once_in_evaluation(num_examples, batch_size):
+    batches = list(padded_batches(num_examples, batch_size))
+    assert all(len(batch) == batch_size for batch in batches)
+    index = np.concatenate(batches)
+    np.testing.assert_array_equal(index[index != PADDING], np.arange(num_examples))
+
+
+def test_epochs_are_different_permutations_and_repeatable():
+    one, again, two = shuffled_order(100, 0, 1), shuffled_order(100, 0, 1), shuffled_order(100, 0, 2)
+    np.testing.assert_array_equal(one, again)
+    np.testing.assert_array_equal(np.sort(one), np.arange(100))
+    assert (one != two).any()
+    assert (one != shuffled_order(100, 1, 1)).any()
+
+
+def test_an_epoch_leaves_out_what_does_not_fill_a_batch():
+    split = Split(np.zeros((10, 2, 2, 1), np.uint8), np.zeros(10, np.int32))
+    batches = list(resident_source(split).shuffled(4, 0, 1))
+    assert [len(batch) for batch in batches] == [4, 4]
+    assert len(np.unique(np.concatenate(batches))) == 8
+
+
+def test_negative_crop_padding_is_refused():
+    with pytest.raises(ValueError, match="crop_padding"):
+        resident_source(load_split("digits", "test"), crop_padding=-1)
+
+
+def test_unknown_data_sets_are_refused():
+    with pytest.raises(ValueError, match="unknown data set 'cifar11'"):
+        load_split("cifar11", "train")
+
+
+def test_a_set_that_is_not_prepared_is_refused_with_the_command(tmp_path):
+    with pytest.raises(ValueError, match=r"cifar10 is not prepared .*`tfds build cifar10"):
+        load_split("cifar10", "train", str(tmp_path))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,146 @@
+"""One device and four give the same; nothing is gathered, nothing is compiled twice."""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jsnn.conversion import scale_thresholds
+from jsnn.datasets import Split
+from jsnn.encoding import poisson
+from jsnn.evaluation import evaluate_ann, evaluate_snn, mean, sweep_factors
+from jsnn.optimizers import optimizer
+from jsnn.parallel import (
+    check_batch_size,
+    evaluate_split,
+    parallel_evaluation,
+    parallel_train_step,
+    replicate,
+    split_over_devices,
+)
+from jsnn.sources import resident_source
+from jsnn.training import ann_forward, init_state, snn_forward, train_step
+from tests.networks import IMAGE_SHAPE, SMALL_VGG, random_snn
+
+STEPS, BATCH = 6, 8
+KEY = jax.random.key(0)
+RULE = optimizer("adam", optax.constant_schedule(1e-3), 5e-4)
+RNG = np.random.default_rng(0)
+SPLIT = Split(RNG.integers(0, 256, (21, *IMAGE_SHAPE), np.uint8), RNG.integers(0, 3, 21).astype(np.int32))
+SOURCE = resident_source(SPLIT, crop_padding=2, flip=True)
+
+
+def snn():
+    model, variables = random_snn(SMALL_VGG, seed=6, leak=0.95)
+    return variables, snn_forward(model, poisson, STEPS, chunk=3)
+
+
+def ann():
+    _, variables = random_snn(SMALL_VGG, seed=6, leak=0.95)
+    return {"params": variables["params"]}, ann_forward(SMALL_VGG)
+
+
+@pytest.mark.parametrize("network", [ann, snn])
+def test_one_device_equals_four_with_noise_dropout_and_augmentation_on(network):
+    variables, forward = network()
+    single = jax.jit(partial(train_step, SOURCE, forward, RULE))
+    parallel = parallel_train_step(SOURCE, forward, RULE)
+    one, four = init_state(variables, RULE), replicate(init_state(variables, RULE))
+    resident = replicate(SPLIT)
+    assert jax.device_count() == 4
+    for item in SOURCE.shuffled(BATCH, seed=0, epoch=1):
+        one, metrics_of_one = single(one, SPLIT, item, KEY)
+        four, metrics_of_four = parallel(four, resident, split_over_devices(item), KEY)
+        # The mean over devices adds in another order than the mean over the batch; Adam's division enlarges it.
+        chex.assert_trees_all_close(metrics_of_four, metrics_of_one, rtol=1e-5)
+    assert one.step == four.step == 2
+    chex.assert_trees_all_close(jax.device_get(four.params), jax.device_get(one.params), atol=1e-5)
+    chex.assert_trees_all_equal(jax.device_get(four.neuron), jax.device_get(one.neuron))
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), one.params, variables["params"])
+    assert min(jax.tree.leaves(moved)) > 1e-4
+
+
+def test_the_noise_is_really_on():
+    variables, forward = snn()
+    step = jax.jit(partial(train_step, SOURCE, forward, RULE))
+    item = np.arange(BATCH, dtype=np.int32)
+    losses = [float(step(init_state(variables, RULE), SPLIT, item, jax.random.key(seed))[1].loss) for seed in (0, 0, 1)]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_the_step_reduces_and_never_gathers():
+    variables, forward = snn()
+    step = parallel_train_step(SOURCE, forward, RULE)
+    item = split_over_devices(np.arange(BATCH, dtype=np.int32))
+    text = step.lower(replicate(init_state(variables, RULE)), replicate(SPLIT), item, KEY).compile().as_text()
+    assert "all-reduce" in text
+    assert "all-gather" not in text
+    assert "all-to-all" not in text
+
+
+def test_other_thresholds_leaks_and_factors_do_not_recompile():
+    model, variables = random_snn(SMALL_VGG, seed=6, leak=1.0)
+    _, others = random_snn(SMALL_VGG, seed=7, leak=0.9)
+
+    @chex.assert_max_traces(n=1)
+    def scored(*arguments):
+        return evaluate_snn(model, poisson, STEPS, 3, SOURCE, *arguments)
+
+    @chex.assert_max_traces(n=1)
+    def forward(*arguments):
+        return snn_forward(model, poisson, STEPS, chunk=3)(*arguments)
+
+    evaluate, step = parallel_evaluation(scored), parallel_train_step(SOURCE, forward, RULE)
+    item = split_over_devices(np.arange(BATCH, dtype=np.int32))
+    resident, seen = replicate(SPLIT), []
+    for candidate in (variables, others, scale_thresholds(variables, 0.5)):
+        seen.append(float(evaluate(replicate(candidate), resident, item, KEY).loss[-1]))
+        state = replicate(init_state(candidate, RULE))
+        for _ in range(2):
+            state, _ = step(state, resident, item, KEY)
+    assert len(set(seen)) == 3
+
+
+@pytest.mark.parametrize("batch_size", [4, 8, 24])
+def test_evaluation_does_not_depend_on_the_batch(batch_size):
+    """21 samples over 4 devices: padding counts nowhere."""
+    model, variables = random_snn(SMALL_VGG, seed=6, leak=1.0)
+    present = partial(evaluate_snn, model, poisson, STEPS, 4, SOURCE)
+    whole = jax.device_get(mean(jax.jit(present)(variables, SPLIT, jnp.arange(21, dtype=jnp.int32), KEY)))
+    parts = evaluate_split(parallel_evaluation(present), variables, SOURCE, batch_size, KEY)
+    chex.assert_trees_all_close(parts, whole, rtol=1e-5)
+    assert parts.count == 21
+    assert parts.accuracy.shape == parts.loss.shape == (STEPS,)
+    assert set(parts.spikes) == set(model.spiking_layers)
+
+
+def test_ann_evaluation_counts_by_hand():
+    variables, _ = ann()
+    scores = evaluate_split(
+        parallel_evaluation(partial(evaluate_ann, SMALL_VGG, SOURCE)), variables, SOURCE, batch_size=8, key=KEY
+    )
+    logits = SMALL_VGG.apply(variables, jnp.asarray(SPLIT.images / 127.5 - 1, jnp.float32))
+    assert scores.accuracy[-1] == pytest.approx((np.argmax(logits, -1) == SPLIT.labels).mean())
+    probabilities = jax.nn.softmax(logits)[np.arange(21), SPLIT.labels]
+    assert scores.loss[-1] == pytest.approx(-np.log(probabilities).mean(), rel=1e-4)
+
+
+def test_a_sweep_equals_one_evaluation_per_factor():
+    model, variables = random_snn(SMALL_VGG, seed=6, leak=1.0)
+    sweep = partial(sweep_factors, model, poisson, STEPS, 4, SOURCE, (0.5, 1.0))
+    swept = evaluate_split(parallel_evaluation(sweep), variables, SOURCE, 8, KEY)
+    single = parallel_evaluation(partial(evaluate_snn, model, poisson, STEPS, 4, SOURCE))
+    for i, factor in enumerate((0.5, 1.0)):
+        alone = evaluate_split(single, scale_thresholds(variables, factor), SOURCE, 8, KEY)
+        chex.assert_trees_all_close(swept.accuracy[i], alone.accuracy)
+        chex.assert_trees_all_close(swept.loss[i], alone.loss, rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [0, 6, 9])
+def test_batches_that_do_not_divide_by_the_devices_are_refused(batch_size):
+    with pytest.raises(ValueError, match=f"batch of {batch_size} can't be split evenly over 4 devices"):
+        check_batch_size(batch_size)

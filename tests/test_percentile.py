@@ -1,0 +1,30 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jsnn.percentile import percentile_of_stream
+
+FLOATS = st.floats(-1e6, 1e6, width=32)
+
+
+def percentile(chunks, percent):
+    def count(histogram, *arguments):
+        return jnp.stack([histogram(jnp.asarray(chunk, jnp.float32), *arguments) for chunk in chunks])
+
+    return percentile_of_stream(count, percent)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(FLOATS, min_size=1, max_size=40), st.sampled_from([0.5, 25, 50, 90, 99.7, 100]))
+def test_equals_numpy_on_any_numbers(numbers, percent):
+    numbers = np.array(numbers, np.float32)
+    padded = np.resize(numbers, 40)  # one shape, so one compilation
+    assert percentile([padded], percent) == np.percentile(padded, percent, method="inverted_cdf")
+
+
+@pytest.mark.parametrize("percent", [1, 50, 99.7, 100])
+def test_equals_numpy_over_a_stream(percent):
+    chunks = np.random.default_rng(0).normal(0, 3, (5, 4, 500)).astype(np.float32)
+    assert percentile(chunks, percent) == np.percentile(chunks, percent, method="inverted_cdf")

@@ -1,0 +1,66 @@
+"""Crops of images made here, and the stream of the mini ImageNet."""
+
+import numpy as np
+import pytest
+
+from jsnn.sources import PADDING
+from jsnn.streaming import centre_crop, random_resized_crop, streamed_source
+
+
+def gradient_image(height: int, width: int) -> np.ndarray:
+    """Red grows with the row, green with the column."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    return np.stack([rows * 255 / height, columns * 255 / width, np.zeros_like(rows)], -1).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("height", "width"), [(300, 400), (400, 300), (100, 100), (64, 500)])
+def test_the_centre_crop_is_central_and_keeps_the_aspect(height, width):
+    crop = centre_crop(gradient_image(height, width), 224)
+    assert crop.shape == (224, 224, 3)
+    assert abs(crop[..., 0].mean() - 127.5) < 3
+    assert abs(crop[..., 1].mean() - 127.5) < 3
+    side = min(height, width) * 224 / 256
+    assert abs(np.ptp(crop[..., 0].astype(int)) - 255 * side / height) < 6
+    assert abs(np.ptp(crop[..., 1].astype(int)) - 255 * side / width) < 6
+
+
+def test_random_crops_cover_8_to_100_percent_and_flip_every_second():
+    image = gradient_image(240, 320)
+    crops = [random_resized_crop(image, 32, np.random.default_rng(seed)).astype(float) for seed in range(200)]
+    spans = np.array([(np.ptp(crop[..., 0]) / 255) * (np.ptp(crop[..., 1]) / 255) for crop in crops])
+    assert spans.min() > 0.04
+    assert spans.min() < 0.2
+    assert spans.max() > 0.8
+    flipped = np.mean([crop[0, 0, 1] > crop[0, -1, 1] for crop in crops])
+    assert 0.35 < flipped < 0.65
+
+
+def test_a_crop_is_a_function_of_its_generator():
+    image = gradient_image(100, 80)
+    one, again, other = (random_resized_crop(image, 32, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).any()
+
+
+@pytest.mark.real_data
+def test_the_stream_is_repeatable_and_reads_every_sample(data_dir):
+    source = streamed_source("imagenet2012", "train", data_dir)
+    first, again, other = (list(source.shuffled(32, 0, epoch)) for epoch in (1, 1, 2))
+    assert source.num_examples == 180
+    assert len(first) == 180 // 32
+    for one, two in zip(first, again, strict=True):
+        for part in range(3):
+            np.testing.assert_array_equal(one[part], two[part])
+    assert first[0].images.shape == (32, 224, 224, 3)
+    assert first[0].images.dtype == np.uint8
+    assert (first[0].index != other[0].index).any()
+    index = np.concatenate([batch.index for batch in source.in_order(64)])
+    np.testing.assert_array_equal(index[index != PADDING], np.arange(180))
+
+
+@pytest.mark.real_data
+def test_worker_processes_give_the_same_stream(data_dir):
+    threads, processes = (streamed_source("imagenet2012", "train", data_dir, workers) for workers in (0, 2))
+    for one, two in zip(threads.shuffled(60, 0, 1), processes.shuffled(60, 0, 1), strict=True):
+        np.testing.assert_array_equal(one.images, two.images)
+        np.testing.assert_array_equal(one.index, two.index)
