@@ -5,7 +5,7 @@ collection with a threshold and a leak for each layer to the ANN's `params`.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import jax
@@ -27,6 +27,8 @@ def convert(variables: Variables, thresholds: Mapping[str, jax.Array | float], l
         thresholds: layer -> threshold > 0, see `balance_thresholds`.
         leak: per step, in (0, 1]; 1 is the IF neuron.
 
+    Inside jit, grad or vmap the transform works too; traced values are not checked.
+
     Returns:
         {"params": the same arrays, "neuron": {layer: {"threshold": [], "leak": []}}}.
 
@@ -34,10 +36,10 @@ def convert(variables: Variables, thresholds: Mapping[str, jax.Array | float], l
         ValueError: where a leaf can't be converted, named by its path, or a threshold or the leak is out of its range.
     """
     check_convertible(variables, tuple(thresholds))
-    if not 0 < leak <= 1:
+    if _is_known(leak) and not 0 < leak <= 1:
         raise ValueError(f"leak must be in (0, 1], got {leak}: 1 keeps the membrane as it is (IF).")
     for layer, threshold in thresholds.items():
-        if not 0 < float(threshold) < math.inf:
+        if _is_known(threshold) and not 0 < float(threshold) < math.inf:
             raise ValueError(f"the threshold of {layer} must be above 0 and finite, got {float(threshold)}.")
     return _with_neurons(variables, thresholds, leak)
 
@@ -55,9 +57,9 @@ def scale_thresholds(variables: Variables, factor: jax.Array | float) -> Variabl
         SNN variables with the same weights and leaks.
 
     Raises:
-        ValueError: where the factor is a number that is not above 0.
+        ValueError: where the factor is not above 0 or not finite.
     """
-    if isinstance(factor, (int, float)) and not 0 < factor < math.inf:
+    if _is_known(factor) and not 0 < factor < math.inf:
         raise ValueError(f"the threshold scaling factor must be above 0 and finite, got {factor}.")
     neuron = {
         layer: {**values, "threshold": values["threshold"] * factor} for layer, values in variables["neuron"].items()
@@ -145,6 +147,11 @@ def check_convertible(variables: Variables, spiking_layers: Sequence[str]) -> No
         raise ValueError(f"params/{missing[0]} can't be converted: the layer has a threshold but no weights.")
 
 
+def _is_known(value: jax.Array | float) -> bool:
+    """Whether a value can be checked: inside a transformation of jax it has none yet."""
+    return not isinstance(value, jax.core.Tracer)
+
+
 def _with_neurons(variables: Variables, thresholds: Mapping[str, jax.Array | float], leak: float) -> Variables:
     dtype = jax.tree.leaves(variables["params"])[0].dtype
     neuron = {
@@ -165,13 +172,24 @@ def _objection(names: list[str], leaf: jax.Array, spiking_layers: Sequence[str])
     known = layer in spiking_layers or layer == "readout" or layer.endswith("_shortcut")
     if names[0] != "params" or names[-1] != "kernel" or not known:
         return f"it is no kernel of a known layer ({', '.join(spiking_layers)}, readout)"
-    if not jnp.isfinite(leaf).all():
+    if _is_known(leaf) and not jnp.isfinite(leaf).all():
         return "it holds NaN or infinity; go back to a checkpoint with finite weights"
     return None
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 8))
-def _measure(model, encode, layer, num_steps, chunk, variables, images, key, statistic, *arguments):
+def _measure(
+    model: VGG | ResNet,
+    encode: Encoding,
+    layer: str,
+    num_steps: int,
+    chunk: int,
+    variables: Variables,
+    images: jax.Array,
+    key: jax.Array,
+    statistic: Callable[..., jax.Array],
+    *arguments: jax.Array,
+) -> jax.Array:
     """`statistic` of the input current [K, B, ...] of one layer for each chunk of a presentation, [chunks, ...].
 
     Layers behind the one asked for are not observed, so the compiler drops them.

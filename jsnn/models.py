@@ -209,7 +209,14 @@ def spiking(model: VGG | ResNet, surrogate: Surrogate) -> VGG | ResNet:
     return model.clone(neuron=partial(LIF, surrogate=surrogate), readout=Integrator)
 
 
-def _check_build(architecture, num_classes, width, hidden, conv_dropout, dense_dropout) -> None:
+def _check_build(
+    architecture: str,
+    num_classes: int,
+    width: float,
+    hidden: Sequence[int],
+    conv_dropout: float,
+    dense_dropout: float,
+) -> None:
     """Raise a ValueError for the first argument of `build` that is out of its range."""
     if architecture not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {architecture!r}: choose one of {', '.join(ARCHITECTURES)}.")

@@ -156,3 +156,16 @@ def test_a_layer_without_positive_current_is_refused_by_name():
     weights = {"params": {**variables["params"], "conv1": {"kernel": -jnp.ones((3, 3, 4, 6))}}}
     with pytest.raises(ValueError, match="conv1 has maximum"):
         balance_thresholds(model, weights, images(2), poisson, KEY, num_steps=6)
+
+
+def test_conversion_works_inside_transformations():
+    _, variables = random_snn(SMALL_VGG, seed=0, leak=1.0)
+
+    @jax.jit
+    def scaled(weights, threshold, leak, factor):
+        thresholds = dict.fromkeys(SMALL_VGG.spiking_layers, threshold)
+        return scale_thresholds(convert(weights, thresholds, leak), factor)["neuron"]["conv0"]
+
+    chex.assert_trees_all_close(
+        scaled({"params": variables["params"]}, 2.0, 0.9, 0.5), {"threshold": jnp.float32(1), "leak": jnp.float32(0.9)}
+    )

@@ -1,0 +1,292 @@
+"""The command line: stages and their workdir, bad input, real data for a few steps."""
+
+import json
+import subprocess
+import sys
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from experiments import convert, epochs, evaluate, finetune, hybrid, train_ann
+from experiments.command import main, parse
+from experiments.config import Config, check
+from experiments.networks import snn_like
+from experiments.presets import PRESETS
+from experiments.report import report
+from experiments.workdir import read_results
+from jsnn.checkpoint import restore
+from jsnn.metrics import read
+from jsnn.training import init_state
+from tests.conftest import ROOT
+
+TINY = """
+    --width 0.0625 --hidden 16 --dense-std 0.2 --ann-epochs 3 --hybrid-epochs 2 --balance-images 64 --balance-steps 30
+    --num-steps 4 --eval-steps 6 --streams 2 --scaling-factor 0.5 --chunk 4 --no-tensorboard
+""".split()
+PIPELINE = hybrid.hybrid
+
+
+def run(work, workdir, *arguments) -> int:
+    """One command in this process, as `python -m` would run it."""
+    return main("python -m experiments.test", "A test.", work, [*arguments, "--workdir", str(workdir)])
+
+
+def refused(capsys, *arguments) -> str:
+    """What a command that must be refused says on stderr."""
+    try:
+        status = main("python -m experiments.hybrid", hybrid.__doc__, PIPELINE, arguments)
+    except SystemExit as exit:
+        status = exit.code
+    captured = capsys.readouterr()
+    assert status == 2
+    assert "Traceback" not in captured.err
+    return " ".join(captured.err.replace("│", " ").split())
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The workdir of a whole tiny run on digits."""
+    workdir = tmp_path_factory.mktemp("tiny")
+    assert run(PIPELINE, workdir, "digits", *TINY) == 0
+    return workdir
+
+
+def test_a_run_leaves_what_it_should(tiny):
+    results = json.loads((tiny / "results.json").read_text())
+    assert results["converted"]["scaling_factor"] == 0.5
+    layers = ["conv0", "conv1", "conv2", "dense0"]
+    assert list(results["converted"]["thresholds"]) == layers
+    for network in ("converted", "hybrid"):
+        scores = results[network]
+        assert len(scores["accuracy_by_step"]) == 6
+        assert scores["accuracy"] == pytest.approx(scores["accuracy_by_step"][3])
+        assert 0 <= scores["accuracy_std"] < 0.2
+        assert list(results["spikes_per_neuron"][network]) == layers
+        assert all(0 < spikes <= 4 for spikes in results["spikes_per_neuron"][network].values())
+    assert 0 < results["ann"]["accuracy"] < 1
+    assert results["hybrid"]["epochs"] == 2
+    assert set(results["seconds"]) == {"train_ann", "convert", "finetune", "evaluate"}
+    assert {"jax", "flax"} <= set(results["environment"]["versions"])
+    records = [json.loads(line) for line in (tiny / "metrics.jsonl").read_text().splitlines()]
+    steps = [(record["stage"], record["step"]) for record in records]
+    assert steps == [("ann", 1), ("ann", 2), ("ann", 3), ("hybrid", 1), ("hybrid", 2)]
+    for name in ("accuracy_by_step.png", "training.png", "spikes.png"):
+        assert (tiny / name).read_bytes().startswith(b"\x89PNG")
+    assert json.loads((tiny / "config.json").read_text())["width"] == 0.0625
+
+
+def test_stages_one_by_one_equal_the_pipeline(tiny, tmp_path):
+    for stage in (train_ann.train_ann, convert.convert_ann, finetune.finetune, evaluate.evaluate):
+        assert run(stage, tmp_path, "digits", *TINY) == 0
+    assert without_time(tmp_path) == without_time(tiny)
+
+
+def without_time(workdir):
+    return {name: value for name, value in read_results(workdir).items() if name != "seconds"}
+
+
+def test_a_finished_run_is_not_run_again(tiny, capsys, monkeypatch):
+    monkeypatch.setattr(epochs, "parallel_train_step", None)
+    before = (tiny / "results.json").read_bytes()
+    assert run(PIPELINE, tiny) == 0  # with the config of the workdir
+    assert capsys.readouterr().out.count("done before") == 4
+    assert (tiny / "results.json").read_bytes() == before
+
+
+def test_an_interrupted_run_goes_on_and_ends_the_same(tiny, tmp_path, monkeypatch):
+    save, saved = epochs.save, []
+
+    def save_twice(*arguments):
+        save(*arguments)
+        saved.append(arguments[1])
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(epochs, "save", save_twice)
+    with pytest.raises(KeyboardInterrupt):
+        run(PIPELINE, tmp_path, "digits", *TINY)
+    assert run(PIPELINE, tmp_path, "digits", *TINY) == 0
+    assert saved == [1, 2, 3, 1, 2]
+    assert without_time(tmp_path) == without_time(tiny)
+    one, other = ((w / "metrics.jsonl").read_text().splitlines() for w in (tmp_path, tiny))
+    assert [json.loads(line)["loss"] for line in one] == [json.loads(line)["loss"] for line in other]
+
+
+def test_a_stage_can_be_repeated_and_undoes_what_follows(tiny, tmp_path):
+    assert run(PIPELINE, tmp_path, "digits", *TINY) == 0
+    before = without_time(tmp_path)
+    process = command("experiments.convert", "--workdir", str(tmp_path))
+    assert process.returncode == 0, process.stderr
+    assert set(read_results(tmp_path)["seconds"]) == {"train_ann", "convert"}
+    assert run(PIPELINE, tmp_path) == 0
+    chex.assert_trees_all_close(without_time(tmp_path)["hybrid"], before["hybrid"])
+
+
+def command(module, *arguments):
+    """A command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+def test_training_from_scratch_starts_from_other_weights(tiny, tmp_path):
+    assert run(PIPELINE, tmp_path, "digits", *TINY, "--start", "scratch", "--surrogate", "linear") == 0
+    results, converted = read_results(tmp_path), read_results(tiny)
+    assert results["ann"]["accuracy"] == converted["ann"]["accuracy"]
+    assert results["hybrid"]["accuracy_by_step"] != converted["hybrid"]["accuracy_by_step"]
+
+
+def test_a_checkpoint_holds_everything_that_a_run_needs(tiny):
+    parsed = parse("test", "", ["--workdir", str(tiny)])
+    expected = json.loads((tiny / "config.json").read_text())
+    assert parsed.config.hidden == tuple(expected["hidden"])
+    state = finetune.finetuned_snn(hybrid.Run(parsed.config, tiny, None))
+    assert float(state["neuron"]["conv0"]["leak"]) == pytest.approx(0.99)
+    thresholds = read_results(tiny)["converted"]["thresholds"]
+    assert float(state["neuron"]["conv0"]["threshold"]) == pytest.approx(0.5 * thresholds["conv0"])
+    record = restore(tiny / "hybrid", hybrid_state_like(parsed.config, tiny)).record
+    assert record["config"] == expected
+
+
+def hybrid_state_like(config, workdir):
+    """The structure of the checkpoint of the fine-tuned net."""
+    rule = finetune._optimizer(hybrid.Run(config, workdir, None))
+    return jax.eval_shape(lambda: init_state(snn_like(config), rule))
+
+
+def test_several_runs_side_by_side(tiny, tmp_path):
+    text = report((tiny, tiny), tmp_path)
+    rows = text.splitlines()
+    assert len(rows) == 4
+    accuracy = json.loads((tiny / "results.json").read_text())["ann"]["accuracy"]
+    assert f"{accuracy:.2%}" in rows[2]
+    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ValueError, match="holds no finished run"):
+        report((tmp_path,), tmp_path)
+
+
+def test_help_tells_of_every_field_and_preset():
+    process = command("experiments.hybrid", "--help")
+    assert process.returncode == 0
+    text = " ".join(process.stdout.replace("│", " ").split())
+    for field in Config.__dataclass_fields__:
+        assert f"--{field.replace('_', '-')}" in text
+    assert text.count("(default:") >= len(Config.__dataclass_fields__)
+    for preset in PRESETS:
+        assert f"{preset}:" in text
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_sound(preset):
+    assert PRESETS[preset].__doc__
+    check(PRESETS[preset]())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["cifar10_vgg5"], "error: unknown preset 'cifar10_vgg5', did you mean"),
+        (["--num-stepz", "4"], "--num-steps"),
+        (["--num-steps", "many"], "--num-steps"),
+        (["--num-steps", "0"], "error: num_steps must be at least 1, got 0."),
+        (["--eval-steps", "2"], "error: eval_steps must be at least num_steps, 4, got 2."),
+        (["--leak", "0"], "error: leak must be in (0, 1], got 0.0."),
+        (["--leak", "1.5"], "error: leak must be in (0, 1], got 1.5."),
+        (["--leak", "nan"], "error: leak must be in (0, 1], got nan."),
+        (["--scaling-factor", "-0.5"], "error: scaling_factor must be above 0 and finite, or auto, got -0.5."),
+        (["--percentile", "0"], "error: percentile must be in (0, 100], got 0.0."),
+        (["--batch-size", "66"], "error: a batch of 66 can't be split evenly over 4 devices: choose a multiple of 4."),
+        (["--batch-size", "4000"], "error: a batch of 4000 is larger than the training split of 1294 images"),
+        (["--architecture", "vgg16"], "error: the image is too small for this model"),
+        (["--architecture", "vgg6"], "vgg5"),
+        (["--balance", "stem"], "error: balance stem is for ResNets"),
+        (["--dataset", "cifar100", "--data-dir", "nowhere"], "`tfds build cifar100 --file_format=array_record"),
+        (["--ann-lr", "0"], "error: ann_lr must be above 0 and finite, got 0.0."),
+        (["--conv-dropout", "1"], "error: conv_dropout must be in [0, 1), got 1.0."),
+        (["--hidden", "0"], "error: hidden must be at least 1 unit each, got (0,)."),
+        (["--alpha", "0"], "error: alpha must be above 0"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_refused_in_a_sentence(arguments, sentence, capsys, tmp_path):
+    workdir = tmp_path / "run"
+    assert sentence in refused(capsys, *arguments, "--workdir", str(workdir))
+    assert not (workdir / "results.json").exists()
+
+
+def test_the_exit_status_of_the_process_is_2():
+    process = command("experiments.hybrid", "--num-steps", "0")
+    assert process.returncode == 2
+    assert process.stderr == "error: num_steps must be at least 1, got 0.\n"
+
+
+def test_a_workdir_of_another_config_is_refused(tiny, capsys):
+    before = sorted((path, path.stat().st_mtime_ns) for path in tiny.rglob("*"))
+    sentence = refused(capsys, "digits", *TINY, "--leak", "0.9", "--workdir", str(tiny))
+    assert "belongs to another config: leak is 0.99 there and 0.9 here" in sentence
+    assert sorted((path, path.stat().st_mtime_ns) for path in tiny.rglob("*")) == before
+
+
+@pytest.mark.parametrize("stage", [convert.convert_ann, finetune.finetune, evaluate.evaluate])
+def test_a_stage_before_its_turn_is_refused(stage, tmp_path, capsys):
+    assert run(stage, tmp_path, "digits", *TINY) == 2
+    assert "run `python -m experiments." in capsys.readouterr().err
+
+
+def test_pixels_outside_the_range_are_refused(tmp_path, capsys, monkeypatch):
+    import sklearn.datasets
+
+    bunch = sklearn.datasets.load_digits()
+    bunch.images[3, 2, 1] = 17
+    monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: bunch)
+    sentence = refused(capsys, "digits", *TINY, "--seed", "99", "--workdir", str(tmp_path))
+    assert sentence == "error: digits has pixel values outside the range: 0 to 16, got 0 to 17."
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    with pytest.raises(FloatingPointError, match="loss of ann is nan in epoch"):
+        run(PIPELINE, tmp_path, "digits", *TINY, "--ann-lr", "1e30")
+    assert all(np.isfinite(record["loss"]) for record in read(tmp_path / "metrics.jsonl"))
+
+
+@pytest.mark.slow
+def test_the_default_command_reaches_what_the_readme_says(tmp_path):
+    """`python -m experiments.hybrid`, from nothing to the report, on one device."""
+    process = command("experiments.hybrid", "--workdir", str(tmp_path))
+    assert process.returncode == 0, process.stderr
+    assert "| VGG5 x0.25, digits |" in process.stdout
+    results = read_results(tmp_path)
+    ann, converted, tuned = results["ann"], results["converted"], results["hybrid"]
+    assert ann["accuracy"] >= 0.97
+    assert converted["accuracy_by_step_at_factor_1"][63] >= ann["accuracy"] - 0.01
+    assert tuned["accuracy"] >= 0.96
+    assert tuned["accuracy"] >= converted["accuracy"] - max(tuned["accuracy_std"], converted["accuracy_std"])
+
+
+SMALL = """
+    --width 0.0625 --hidden 16 --dense-std 0.1 --ann-epochs 1 --hybrid-epochs 1 --balance-images 32 --balance-steps 40
+    --num-steps 2 --eval-steps 3 --streams 1 --eval-batch-size 500 --ann-lr 0.05 --no-tensorboard
+""".split()
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("preset", "arguments"),
+    [
+        ("fashion_mnist_cpu", ["--batch-size", "500"]),
+        ("cifar10_cpu", ["--batch-size", "500"]),
+        ("vgg16_imagenet", ["--batch-size", "20", "--eval-batch-size", "20", "--workers", "0", "--percentile", "99"]),
+        ("resnet34_imagenet", ["--architecture", "resnet8", "--batch-size", "60", "--eval-batch-size", "20"]),
+    ],
+)
+def test_real_data_goes_through_the_same_commands(preset, arguments, data_dir, tmp_path):
+    options = [*SMALL, "--scaling-factor", "0.4", *arguments, "--data-dir", data_dir, "--workdir", str(tmp_path)]
+    process = command("experiments.hybrid", preset, *options)
+    assert process.returncode == 0, process.stderr
+    results = read_results(tmp_path)
+    assert np.isfinite(results["hybrid"]["loss"])
+    if "imagenet" not in preset:  # a few steps on thumbnails of a network: better than chance is all there is
+        assert results["ann"]["accuracy"] > 0.2
