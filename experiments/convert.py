@@ -3,6 +3,7 @@
 python -m experiments.convert [PRESET] [--workdir DIR] [--field value ...]
 """
 
+import dataclasses
 import time
 from functools import partial
 
@@ -11,11 +12,12 @@ import numpy as np
 
 from experiments import command
 from experiments.config import AUTO
-from experiments.networks import build_snn, encoding_of, open_source, random_key
+from experiments.networks import build_snn, encoding_of, open_source, random_key, snn_like
 from experiments.progress import say, watcher
 from experiments.train_ann import trained_ann
-from experiments.workdir import Run, finish, read_results
+from experiments.workdir import Run, checkpoints, finish, read_results, require
 from jsnn.augment import scale
+from jsnn.checkpoint import restore, save
 from jsnn.conversion import Thresholds, balance_thresholds, convert, scale_thresholds
 from jsnn.datasets import TRAIN, VALIDATION
 from jsnn.evaluation import sweep_factors
@@ -29,17 +31,20 @@ def convert_ann(run: Run) -> None:
     """Balance the thresholds of a run's ANN and choose their scaling factor.
 
     Args:
-        run: the run, its ANN trained; gets `converted` in results.json.
+        run: the run, its ANN trained; gets a checkpoint in converted/, and `converted` in results.json.
     """
     begin = time.perf_counter()
     ann = trained_ann(run)
     thresholds = balance(run, ann)
     found = {"thresholds": {layer: float(threshold) for layer, threshold in thresholds.items()}}
+    snn = convert(ann, thresholds)
     say("converted thresholds  " + "  ".join(f"{layer} {value:.3g}" for layer, value in found["thresholds"].items()))
     if run.config.scaling_factor == AUTO:
-        found |= _choose_factor(run, convert(ann, thresholds))
+        found |= _choose_factor(run, snn)
     else:
         found["scaling_factor"] = run.config.scaling_factor
+    record = {"config": dataclasses.asdict(run.config), "scaling_factor": found["scaling_factor"]}
+    save(checkpoints(run, "converted"), 0, snn, record)
     finish(run, "convert", time.perf_counter() - begin, {"converted": found})
 
 
@@ -61,9 +66,14 @@ def balance(run: Run, ann: Variables) -> Thresholds:
 
 
 def converted_snn(run: Run, factor: float = 1.0) -> Variables:
-    """The run's converted net (IF), its thresholds times a factor."""
-    thresholds = read_results(run.directory)["converted"]["thresholds"]
-    return scale_thresholds(convert(trained_ann(run), thresholds), factor)
+    """The run's converted net (IF), its thresholds times a factor.
+
+    Raises:
+        ValueError: where it is not converted yet.
+    """
+    require(run, "convert")
+    expected = jax.eval_shape(lambda: snn_like(run.config))
+    return scale_thresholds(restore(checkpoints(run, "converted"), expected).tree, factor)
 
 
 def chosen_factor(run: Run) -> float:

@@ -4,7 +4,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,7 +11,7 @@ import optax
 
 from experiments.networks import open_source, random_key
 from experiments.progress import bar, say
-from experiments.workdir import Run, forget_epochs
+from experiments.workdir import Run, checkpoints, forget_epochs
 from jsnn.checkpoint import restore, save
 from jsnn.datasets import TRAIN
 from jsnn.metrics import log
@@ -96,11 +95,6 @@ def steps_per_epoch(run: Run) -> int:
             "choose a smaller batch_size."
         )
     return num_examples // run.config.batch_size
-
-
-def checkpoints(run: Run, network: str) -> Path:
-    """The folder of a network's checkpoints."""
-    return run.directory / network
 
 
 def _resume(run: Run, network: str, state: TrainState) -> tuple[TrainState, int, float, float]:

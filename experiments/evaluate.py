@@ -51,7 +51,7 @@ def evaluate(run: Run) -> None:
     }
     finish(run, "evaluate", time.perf_counter() - begin, found)
     plots.draw_run(run.directory)
-    say(table.markdown([(run.config, read_results(run.directory))]))
+    say(table.markdown([read_results(run.directory)]))
 
 
 def _score_ann(run: Run) -> float:

@@ -9,10 +9,9 @@ import jax
 import optax
 
 from experiments import command, epochs
-from experiments.convert import balance, chosen_factor
+from experiments.convert import balance, chosen_factor, converted_snn
 from experiments.networks import build_snn, encoding_of, init_variables, open_source, random_key, snn_like
-from experiments.train_ann import trained_ann
-from experiments.workdir import Run, finish, read_results, require
+from experiments.workdir import Run, checkpoints, finish, require
 from jsnn.checkpoint import restore
 from jsnn.conversion import convert, scale_thresholds
 from jsnn.datasets import VALIDATION
@@ -56,7 +55,7 @@ def finetuned_snn(run: Run) -> Variables:
     require(run, "finetune")
     rule = _optimizer(run)
     expected: TrainState = jax.eval_shape(lambda: init_state(snn_like(run.config), rule))
-    state = restore(epochs.checkpoints(run, "hybrid"), expected).tree
+    state = restore(checkpoints(run, "hybrid"), expected).tree
     return {"params": state.params, "neuron": state.neuron}
 
 
@@ -69,8 +68,8 @@ def _start(run: Run) -> Variables:
         ann = init_variables(run.config, "scratch")
         thresholds = balance(run, ann)
     else:
-        ann = trained_ann(run)
-        thresholds = read_results(run.directory)["converted"]["thresholds"]
+        ann = converted_snn(run)
+        thresholds = {layer: values["threshold"] for layer, values in ann.pop("neuron").items()}
     return scale_thresholds(convert(ann, thresholds, run.config.leak), chosen_factor(run))
 
 

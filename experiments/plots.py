@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from experiments.config import Config
 from experiments.table import title
-from experiments.workdir import Results, read_results, saved_config
+from experiments.workdir import Results, config_from_json, read_results
 from jsnn.metrics import Record, read
 
 ANN, CONVERTED, UNSCALED, HYBRID = "0.35", "tab:blue", "tab:cyan", "tab:red"
@@ -25,11 +25,12 @@ def draw_run(directory: Path) -> None:
     Args:
         directory: folder of the run; gets accuracy_by_step.png, training.png and spikes.png.
     """
-    config, results = saved_config(directory), read_results(directory)
+    results = read_results(directory)
+    config = config_from_json(results["config"])
     figure, axes = plt.subplots(figsize=SIZE)
     _accuracy_by_step(axes, config, results)
     _save(figure, directory / "accuracy_by_step.png")
-    figure, pair = plt.subplots(1, 2, figsize=SIZE, sharey=True)
+    figure, pair = plt.subplots(1, 2, figsize=SIZE)
     records = read(directory / "metrics.jsonl")
     _training(pair[0], "ANN", [record for record in records if record["stage"] == "ann"])
     _training(pair[1], f"SNN, T = {config.num_steps}", [record for record in records if record["stage"] == "hybrid"])
@@ -40,19 +41,21 @@ def draw_run(directory: Path) -> None:
     _save(figure, directory / "spikes.png")
 
 
-def draw_comparison(runs: Sequence[tuple[str, Config, Results]], path: Path) -> None:
+def draw_comparison(runs: Sequence[Results], path: Path) -> None:
     """Draw accuracy against time steps of several runs into one plot.
 
     Args:
-        runs: label, config and finished results of each.
+        runs: finished results of each.
         path: the PNG file.
     """
     figure, axes = plt.subplots(figsize=SIZE)
-    for i, (label, config, results) in enumerate(runs):
-        color = f"C{i}"
+    for i, results in enumerate(runs):
+        config, color = config_from_json(results["config"]), f"C{i}"
         axes.axhline(results["ann"]["accuracy"] * 100, color=color, linestyle=":", linewidth=1)
         _curve(axes, results["converted"]["accuracy_by_step"], color=color, linestyle="--")
-        _curve(axes, results["hybrid"]["accuracy_by_step"], color=color, label=label)
+        _curve(
+            axes, results["hybrid"]["accuracy_by_step"], color=color, label=f"{title(config)}, T = {config.num_steps}"
+        )
         axes.plot(config.num_steps, results["hybrid"]["accuracy"] * 100, "o", color=color)
     axes.set_title("hybrid (line, ● at the trained T), converted (dashed), ANN (dotted)", fontsize=10)
     _finish_time_axis(axes)

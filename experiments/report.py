@@ -3,6 +3,7 @@
 python -m experiments.report WORKDIR... [--output DIR]
 """
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,8 @@ import tyro
 
 from experiments import table
 from experiments.command import refuse
-from experiments.config import Config
 from experiments.plots import draw_comparison
-from experiments.workdir import Results, read_results, saved_config
+from experiments.workdir import Results
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,16 @@ def report(workdirs: tuple[Path, ...], output: Path) -> str:
     text = table.markdown(runs)
     output.mkdir(parents=True, exist_ok=True)
     (output / "report.md").write_text(f"{text}\n\n![accuracy against time steps](report.png)\n")
-    labels = [f"{table.title(config)}, T = {config.num_steps}" for config, _ in runs]
-    draw_comparison([(label, *run) for label, run in zip(labels, runs, strict=True)], output / "report.png")
+    draw_comparison(runs, output / "report.png")
     return text
 
 
-def _finished(workdir: Path) -> tuple[Config, Results]:
-    config, results = saved_config(workdir), read_results(workdir)
-    if config is None or "evaluate" not in results.get("seconds", {}):
+def _finished(workdir: Path) -> Results:
+    path = workdir / "results.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    if "evaluate" not in results.get("seconds", {}):
         raise ValueError(f"{workdir} holds no finished run: run `python -m experiments.hybrid --workdir {workdir}`.")
-    return config, results
+    return results
 
 
 if __name__ == "__main__":

@@ -3,21 +3,21 @@
 from collections.abc import Sequence
 
 from experiments.config import Config
-from experiments.workdir import Results
+from experiments.workdir import Results, config_from_json
 
 HEADER = ("net, data", "ANN", "converted, T={eval}", "converted, reduced T (factor)", "hybrid", "T", "epochs")
 
 
-def markdown(runs: Sequence[tuple[Config, Results]]) -> str:
+def markdown(runs: Sequence[Results]) -> str:
     """One row per run: accuracies on the test split in %, with their spread over Poisson streams.
 
     Args:
-        runs: config and finished results of each.
+        runs: finished results of each.
 
     Returns:
         The table, columns aligned.
     """
-    cells = [_header(runs), *(_row(config, results) for config, results in runs)]
+    cells = [_header(runs), *map(_row, runs)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in cells]
     lines = [f"| {' | '.join(row)} |" for row in padded]
@@ -34,14 +34,15 @@ def title(config: Config) -> str:
     return f"{name}{width}, {config.dataset}{control}{rule}"
 
 
-def _header(runs: Sequence[tuple[Config, Results]]) -> tuple[str, ...]:
+def _header(runs: Sequence[Results]) -> tuple[str, ...]:
     """The header, with the longest presentation where all runs agree on it."""
-    lengths = {config.eval_steps for config, _ in runs}
+    lengths = {results["config"]["eval_steps"] for results in runs}
     eval_steps = str(lengths.pop()) if len(lengths) == 1 else "long"
     return tuple(name.format(eval=eval_steps) for name in HEADER)
 
 
-def _row(config: Config, results: Results) -> tuple[str, ...]:
+def _row(results: Results) -> tuple[str, ...]:
+    config = config_from_json(results["config"])
     ann, converted, hybrid = results["ann"], results["converted"], results["hybrid"]
     return (
         title(config),

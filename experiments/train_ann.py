@@ -10,7 +10,7 @@ import optax
 
 from experiments import command, epochs
 from experiments.networks import build_ann, init_variables, open_source, random_key
-from experiments.workdir import Run, finish, require
+from experiments.workdir import Run, checkpoints, finish, require
 from jsnn.checkpoint import restore
 from jsnn.datasets import VALIDATION
 from jsnn.evaluation import evaluate_ann
@@ -52,7 +52,7 @@ def trained_ann(run: Run) -> Variables:
     require(run, "train_ann")
     rule = _optimizer(run)
     expected: TrainState = jax.eval_shape(lambda: init_state(init_variables(run.config, "init"), rule))
-    return {"params": restore(epochs.checkpoints(run, "ann"), expected).tree.params}
+    return {"params": restore(checkpoints(run, "ann"), expected).tree.params}
 
 
 def _optimizer(run: Run) -> optax.GradientTransformation:

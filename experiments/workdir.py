@@ -10,6 +10,7 @@ ann/ converted/ hybrid/    checkpoints
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from jsnn.metrics import MetricsLog, forget, open_metrics
 
 Results = dict[str, Any]
 STAGES = ("train_ann", "convert", "finetune", "evaluate")
+NETWORK_OF = {"train_ann": "ann", "convert": "converted", "finetune": "hybrid"}
 
 
 class Run(NamedTuple):
@@ -69,30 +71,33 @@ def open_run(config: Config, directory: Path) -> Run:
 def saved_config(directory: Path) -> Config | None:
     """The config that a folder belongs to, or None for a new folder."""
     path = directory / "config.json"
-    if not path.exists():
-        return None
-    fields = json.loads(path.read_text())
+    return config_from_json(json.loads(path.read_text())) if path.exists() else None
+
+
+def config_from_json(fields: dict[str, Any]) -> Config:
+    """The Config of its JSON form."""
     return Config(**{**fields, "hidden": tuple(fields["hidden"])})
 
 
 def read_results(directory: Path) -> Results:
-    """What the stages of a run have found so far."""
-    path = directory / "results.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    """What the stages of a run have found so far, by network, with their seconds and the run's config."""
+    results: Results = {"config": json.loads((directory / "config.json").read_text())}
+    stages = _read_stages(directory)
+    for done in stages.values():
+        for network, values in done["found"].items():
+            results[network] = {**results.get(network, {}), **values}
+    return {**results, "seconds": {stage: done["seconds"] for stage, done in stages.items()}}
 
 
 def finish(run: Run, stage: str, seconds: float, found: Results) -> None:
-    """Add what a stage found to results.json; that makes the stage done."""
-    results = read_results(run.directory)
-    for network, values in found.items():
-        results[network] = {**results.get(network, {}), **values}
-    results["seconds"] = {**results.get("seconds", {}), stage: round(seconds, 2)}
-    write_json(run.directory / "results.json", results)
+    """Note what a stage found; that makes the stage done."""
+    done = {"seconds": round(seconds, 2), "found": found}
+    _write_stages(run, {**_read_stages(run.directory), stage: done})
 
 
 def is_done(run: Run, stage: str) -> bool:
     """Whether a stage has run to its end."""
-    return stage in read_results(run.directory).get("seconds", {})
+    return stage in _read_stages(run.directory)
 
 
 def require(run: Run, stage: str) -> None:
@@ -106,11 +111,21 @@ def require(run: Run, stage: str) -> None:
 
 
 def reopen(run: Run, stage: str) -> None:
-    """Make a stage and all that follow it undone, for it is about to run again."""
-    results = read_results(run.directory)
-    undone = STAGES[STAGES.index(stage) :]
-    results["seconds"] = {name: t for name, t in results.get("seconds", {}).items() if name not in undone}
-    write_json(run.directory / "results.json", results)
+    """Make a stage and all that follow it undone, for it is about to run again.
+
+    Where the stage was done, it begins anew; where it was interrupted, its checkpoints stay and it goes on from them.
+    """
+    begin = STAGES.index(stage)
+    for later in STAGES[begin if is_done(run, stage) else begin + 1 :]:
+        if later in NETWORK_OF:
+            shutil.rmtree(checkpoints(run, NETWORK_OF[later]), ignore_errors=True)
+    kept = {name: done for name, done in _read_stages(run.directory).items() if name in STAGES[:begin]}
+    _write_stages(run, kept)
+
+
+def checkpoints(run: Run, network: str) -> Path:
+    """The folder of a network's checkpoints."""
+    return run.directory / network
 
 
 def forget_epochs(run: Run, network: str, after: int) -> None:
@@ -123,3 +138,13 @@ def write_json(path: Path, value: Any) -> None:
     draft = path.with_suffix(".draft")
     draft.write_text(json.dumps(value, indent=2) + "\n")
     os.replace(draft, path)
+
+
+def _read_stages(directory: Path) -> dict[str, Results]:
+    path = directory / "stages.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _write_stages(run: Run, stages: dict[str, Results]) -> None:
+    write_json(run.directory / "stages.json", stages)
+    write_json(run.directory / "results.json", read_results(run.directory))

@@ -120,6 +120,9 @@ def test_a_stage_can_be_repeated_and_undoes_what_follows(tiny, tmp_path):
     process = command("experiments.convert", "--workdir", str(tmp_path))
     assert process.returncode == 0, process.stderr
     assert set(read_results(tmp_path)["seconds"]) == {"train_ann", "convert"}
+    assert "hybrid" not in read_results(tmp_path)
+    assert not (tmp_path / "hybrid").exists()
+    assert (tmp_path / "ann").exists()
     assert run(PIPELINE, tmp_path) == 0
     chex.assert_trees_all_close(without_time(tmp_path)["hybrid"], before["hybrid"])
 
