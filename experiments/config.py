@@ -47,6 +47,8 @@ class Config:
     """Initial learning rate of the ANN's SGD with momentum 0.9."""
     ann_schedule: Literal[SCHEDULES] = "tenths"
     """Learning rate of the ANN: divided by 10 at 60/80/90 % of the epochs, halved every 5 epochs, or constant."""
+    ann_weight_decay: float = 5e-4
+    """L2 term in the ANN's gradient: weights times this."""
 
     balance_images: int = 512
     """Training images on which thresholds are balanced."""
@@ -83,11 +85,11 @@ class Config:
     """Learning rate of fine-tuning: see ann_schedule."""
     hybrid_optimizer: Literal[OPTIMIZERS] = "adam"
     """Optimiser of fine-tuning."""
+    hybrid_weight_decay: float = 5e-4
+    """L2 term in the gradient of fine-tuning; Adam makes it shrink the weights of silent neurons at full rate."""
 
     batch_size: int = 64
     """Training images per step, over all devices."""
-    weight_decay: float = 5e-4
-    """L2 term in the gradient: weights times this."""
     eval_batch_size: int = 256
     """Images per step in evaluation, over all devices; does not change results."""
     eval_steps: int = 100
@@ -116,7 +118,7 @@ def check(config: Config) -> None:
     )
     for name in at_least_one.split():
         _require(getattr(config, name) >= 1, config, name, "at least 1")
-    for name in ("crop_padding", "workers", "weight_decay", "beta", "seed"):
+    for name in ("crop_padding", "workers", "ann_weight_decay", "hybrid_weight_decay", "beta", "seed"):
         _require(getattr(config, name) >= 0, config, name, "at least 0")
     for name in ("width", "dense_std", "ann_lr", "hybrid_lr", "alpha", "gamma"):
         _require(0 < getattr(config, name) < math.inf, config, name, "above 0 and finite")

@@ -76,7 +76,7 @@ def _start(run: Run) -> Variables:
 def _optimizer(run: Run) -> optax.GradientTransformation:
     config = run.config
     rate = learning_rate(config.hybrid_schedule, config.hybrid_lr, config.hybrid_epochs, epochs.steps_per_epoch(run))
-    return optimizer(config.hybrid_optimizer, rate, config.weight_decay)
+    return optimizer(config.hybrid_optimizer, rate, config.hybrid_weight_decay)
 
 
 if __name__ == "__main__":

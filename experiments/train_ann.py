@@ -58,7 +58,7 @@ def trained_ann(run: Run) -> Variables:
 def _optimizer(run: Run) -> optax.GradientTransformation:
     config = run.config
     rate = learning_rate(config.ann_schedule, config.ann_lr, config.ann_epochs, epochs.steps_per_epoch(run))
-    return optimizer(MOMENTUM_SGD, rate, config.weight_decay)
+    return optimizer(MOMENTUM_SGD, rate, config.ann_weight_decay)
 
 
 if __name__ == "__main__":

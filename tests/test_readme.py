@@ -1,0 +1,27 @@
+"""What the README shows works as it stands there."""
+
+import re
+
+import jax
+import numpy as np
+
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_ten_lines_run():
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL).group(1)
+    assert len(code.strip().splitlines()) <= 11
+    names = {}
+    exec(code, names)
+    assert names["logits"].shape == (8, 16, 10)
+    assert names["spiking"]["params"] is names["variables"]["params"]
+    assert np.isfinite(names["logits"]).all()
+    assert jax.tree.all(jax.tree.map(lambda spikes: set(np.unique(spikes)) <= {-1, 0, 1}, names["spikes"]))
+
+
+def test_the_file_map_names_every_file():
+    for path in [*(ROOT / "jsnn").glob("*.py"), *(ROOT / "experiments").glob("*.py")]:
+        if path.stem != "__init__":
+            assert f"`{path.name}`" in README or f"/{path.name}`" in README, path.name
