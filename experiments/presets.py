@@ -52,7 +52,7 @@ def fashion_mnist_cpu() -> Config:
 
 
 def cifar10_cpu() -> Config:
-    """CIFAR-10, a VGG5 of a quarter of the width, T = 16: in about two hours on two CPU cores."""
+    """CIFAR-10, a VGG5 of a quarter of the width, T = 16: for two CPU cores."""
     return Config(
         dataset="cifar10",
         crop_padding=4,
