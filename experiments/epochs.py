@@ -3,11 +3,13 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 import numpy as np
 import optax
+from tqdm import tqdm
 
 from experiments.networks import open_source, random_key
 from experiments.progress import bar, say
@@ -57,13 +59,8 @@ def train(
     with bar(network, epochs * steps, done * steps) as progress:
         for epoch in range(done + 1, epochs + 1):
             begin = time.perf_counter()
-            pending: list[Metrics] = []
-            for item in source.shuffled(run.config.batch_size, run.config.seed, epoch):
-                state, metrics = step(state, source.resident, split_over_devices(item), key)
-                pending.append(metrics)
-                jax.block_until_ready(pending[-AHEAD:][0])
-                progress.update()
-            loss, train_accuracy = (float(np.mean(values)) for values in zip(*jax.device_get(pending), strict=True))
+            items = source.shuffled(run.config.batch_size, run.config.seed, epoch)
+            state, loss, train_accuracy = _run_epoch(step, state, source.resident, items, key, progress)
             _check_finite(network, epoch, loss)
             training = time.perf_counter() - begin
             accuracy = validate({"params": state.params, "neuron": state.neuron})
@@ -95,6 +92,25 @@ def steps_per_epoch(run: Run) -> int:
             "choose a smaller batch_size."
         )
     return num_examples // run.config.batch_size
+
+
+def _run_epoch(
+    step: Callable[..., tuple[TrainState, Metrics]],
+    state: TrainState,
+    resident: Any,
+    items: Iterable[Any],
+    key: jax.Array,
+    progress: tqdm,
+) -> tuple[TrainState, float, float]:
+    """All steps of an epoch: (the next state, mean loss, mean training accuracy)."""
+    pending: list[Metrics] = []
+    for item in items:
+        state, metrics = step(state, resident, split_over_devices(item), key)
+        pending.append(metrics)
+        jax.block_until_ready(pending[-AHEAD:][0])
+        progress.update()
+    loss, accuracy = (float(np.mean(values)) for values in zip(*jax.device_get(pending), strict=True))
+    return state, loss, accuracy
 
 
 def _resume(run: Run, network: str, state: TrainState) -> tuple[TrainState, int, float, float]:

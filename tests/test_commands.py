@@ -281,8 +281,11 @@ SMALL = """
     [
         ("fashion_mnist_cpu", ["--batch-size", "500"]),
         ("cifar10_cpu", ["--batch-size", "500"]),
-        ("vgg16_imagenet", ["--batch-size", "20", "--eval-batch-size", "20", "--workers", "0", "--percentile", "99"]),
-        ("resnet34_imagenet", ["--architecture", "resnet8", "--batch-size", "60", "--eval-batch-size", "20"]),
+        (
+            "vgg16_imagenet",
+            ["--architecture", "vgg5", "--batch-size", "60", "--eval-batch-size", "50", "--workers", "0"],
+        ),
+        ("resnet34_imagenet", ["--architecture", "resnet8", "--batch-size", "60", "--eval-batch-size", "50"]),
     ],
 )
 def test_real_data_goes_through_the_same_commands(preset, arguments, data_dir, tmp_path):
@@ -291,5 +294,5 @@ def test_real_data_goes_through_the_same_commands(preset, arguments, data_dir, t
     assert process.returncode == 0, process.stderr
     results = read_results(tmp_path)
     assert np.isfinite(results["hybrid"]["loss"])
-    if "imagenet" not in preset:  # a few steps on thumbnails of a network: better than chance is all there is
-        assert results["ann"]["accuracy"] > 0.2
+    if "imagenet" not in preset:  # a few steps of a very narrow network; chance is 0.1 with a deviation of 0.003
+        assert results["ann"]["accuracy"] > 0.15
