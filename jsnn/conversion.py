@@ -5,7 +5,7 @@ collection with a threshold and a leak for each layer to the ANN's `params`.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import jax
@@ -17,20 +17,27 @@ from jsnn.percentile import percentile_of_stream
 from jsnn.simulation import Variables, check_steps, simulate
 
 Thresholds = dict[str, jax.Array]
+FIRST_OF_BLOCK, JOINED_BY_SHORTCUT = "_conv0", "_conv1"  # how the layers of a ResNet's block end
 
 
-def convert(variables: Variables, thresholds: Mapping[str, jax.Array | float], leak: float = 1.0) -> Variables:
+def convert(
+    variables: Variables, thresholds: Mapping[str, jax.Array | float], leak: jax.Array | float = 1.0
+) -> Variables:
     """The SNN variables of an ANN: the very same weights, with a threshold and a leak for each layer.
+
+    A layer's rates come in units of the product of all thresholds up to it. In a ResNet's block the shortcut has
+    passed one threshold v less than the branch that it meets, so it gets the gain 1 / v; in the paper v is 1 there.
+
+    Works inside jit, grad and vmap too, where values are not known and not checked.
 
     Args:
         variables: {"params": ...} of an ANN without bias and batch norm.
         thresholds: layer -> threshold > 0, see `balance_thresholds`.
         leak: per step, in (0, 1]; 1 is the IF neuron.
 
-    Inside jit, grad or vmap the transform works too; traced values are not checked.
-
     Returns:
-        {"params": the same arrays, "neuron": {layer: {"threshold": [], "leak": []}}}.
+        {"params": the same arrays, "neuron": {layer: {"threshold": [], "leak": []}}}, with a "shortcut_gain": [] in
+        layers that a shortcut joins.
 
     Raises:
         ValueError: where a leaf can't be converted, named by its path, or a threshold or the leak is out of its range.
@@ -64,6 +71,9 @@ def scale_thresholds(variables: Variables, factor: jax.Array | float) -> Variabl
     neuron = {
         layer: {**values, "threshold": values["threshold"] * factor} for layer, values in variables["neuron"].items()
     }
+    for values in neuron.values():
+        if "shortcut_gain" in values:
+            values["shortcut_gain"] = values["shortcut_gain"] / factor
     return {**variables, "neuron": neuron}
 
 
@@ -78,6 +88,8 @@ def balance_thresholds(
     percentile: float = 100.0,
     layers: Sequence[str] | None = None,
     chunk: int = 16,
+    batch_size: int = 64,
+    watch: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> Thresholds:
     """Thresholds for the weights of an ANN, layer by layer, with the earlier layers spiking.
 
@@ -95,7 +107,9 @@ def balance_thresholds(
         percentile: in (0, 100]: the smallest current that at least this share of all currents does not exceed.
         layers: names of the layers to balance; the others keep threshold 1 (the paper's way with ResNets is
             `model.stem_layers`). None balances every spiking layer.
-        chunk: time steps per chunk; bounds the memory.
+        chunk: time steps per chunk; bounds the memory, like
+        batch_size: images at a time; both leave the result as it is.
+        watch: wraps the iterable of layers, e.g. into a progress bar.
 
     Returns:
         Layer -> threshold, in forward order.
@@ -114,9 +128,9 @@ def balance_thresholds(
             raise ValueError(f"no layer {layer!r} to balance: the model has {', '.join(model.spiking_layers)}.")
 
     thresholds = {layer: jnp.ones((), images.dtype) for layer in model.spiking_layers}
-    for layer in (name for name in model.spiking_layers if name in chosen):
+    for layer in watch([name for name in model.spiking_layers if name in chosen]):
         snn = _with_neurons(variables, thresholds, leak=1.0)
-        measure = partial(_measure, model, encode, layer, num_steps, chunk, snn, images, key)
+        measure = partial(_measure, model, encode, layer, num_steps, chunk, batch_size, snn, images, key)
         threshold = measure(jnp.max).max() if percentile == 100 else percentile_of_stream(measure, percentile)
         if not threshold > 0:
             raise ValueError(
@@ -137,6 +151,8 @@ def check_convertible(variables: Variables, spiking_layers: Sequence[str]) -> No
     Raises:
         ValueError: naming the path of the first offending leaf and what to do about it.
     """
+    if "params" not in variables:
+        raise ValueError('variables have no "params": pass {"params": ...}, as the ANN\'s init gives them.')
     for path, leaf in jax.tree_util.tree_leaves_with_path(dict(variables)):
         names = [str(getattr(entry, "key", entry)) for entry in path]
         reason = _objection(names, leaf, spiking_layers)
@@ -152,12 +168,19 @@ def _is_known(value: jax.Array | float) -> bool:
     return not isinstance(value, jax.core.Tracer)
 
 
-def _with_neurons(variables: Variables, thresholds: Mapping[str, jax.Array | float], leak: float) -> Variables:
+def _with_neurons(
+    variables: Variables, thresholds: Mapping[str, jax.Array | float], leak: jax.Array | float
+) -> Variables:
+    """`convert` without its checks."""
     dtype = jax.tree.leaves(variables["params"])[0].dtype
     neuron = {
         layer: {"threshold": jnp.asarray(threshold, dtype), "leak": jnp.asarray(leak, dtype)}
         for layer, threshold in thresholds.items()
     }
+    for layer, values in neuron.items():
+        if layer.endswith(JOINED_BY_SHORTCUT):
+            first = layer.removesuffix(JOINED_BY_SHORTCUT) + FIRST_OF_BLOCK
+            values["shortcut_gain"] = 1 / neuron[first]["threshold"]
     return {"params": variables["params"], "neuron": neuron}
 
 
@@ -171,30 +194,48 @@ def _objection(names: list[str], leaf: jax.Array, spiking_layers: Sequence[str])
     layer = names[1] if len(names) == 3 else text
     known = layer in spiking_layers or layer == "readout" or layer.endswith("_shortcut")
     if names[0] != "params" or names[-1] != "kernel" or not known:
-        return f"it is no kernel of a known layer ({', '.join(spiking_layers)}, readout)"
+        return f"it is no kernel of a layer with a threshold ({', '.join(spiking_layers)}) or the readout"
     if _is_known(leaf) and not jnp.isfinite(leaf).all():
         return "it holds NaN or infinity; go back to a checkpoint with finite weights"
     return None
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 8))
 def _measure(
     model: VGG | ResNet,
     encode: Encoding,
     layer: str,
     num_steps: int,
     chunk: int,
+    batch_size: int,
     variables: Variables,
     images: jax.Array,
     key: jax.Array,
     statistic: Callable[..., jax.Array],
     *arguments: jax.Array,
 ) -> jax.Array:
-    """`statistic` of the input current [K, B, ...] of one layer for each chunk of a presentation, [chunks, ...].
-
-    Layers behind the one asked for are not observed, so the compiler drops them.
-    """
+    """`statistic` of the input current of one layer for each batch and chunk, stacked along the first axis."""
     index = jnp.arange(images.shape[0], dtype=jnp.int32)
+    run = partial(_measure_batch, model, encode, layer, num_steps, chunk, statistic, variables, key)
+    starts = range(0, images.shape[0], batch_size)
+    batches = [slice(start, start + batch_size) for start in starts]
+    return jnp.concatenate([run(images[batch], index[batch], *arguments) for batch in batches])
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4, 5))
+def _measure_batch(
+    model: VGG | ResNet,
+    encode: Encoding,
+    layer: str,
+    num_steps: int,
+    chunk: int,
+    statistic: Callable[..., jax.Array],
+    variables: Variables,
+    key: jax.Array,
+    images: jax.Array,
+    index: jax.Array,
+    *arguments: jax.Array,
+) -> jax.Array:
+    """`statistic` of each chunk. Layers behind the one asked for are not observed, so the compiler drops them."""
     return simulate(
         model,
         variables,

@@ -28,11 +28,11 @@ class Layer(nn.Module):
     neuron: ModuleDef
 
     @nn.compact
-    def __call__(self, x: jax.Array, extra_current: jax.Array | float = 0.0) -> jax.Array:
+    def __call__(self, x: jax.Array, *shortcut: jax.Array) -> jax.Array:
         weights, neuron = self.weights(), self.neuron()
         nn.share_scope(self, weights)
         nn.share_scope(self, neuron)
-        return neuron(weights(x) + extra_current)
+        return neuron(weights(x), *shortcut)
 
 
 class Dropout(nn.Module):
@@ -41,6 +41,9 @@ class Dropout(nn.Module):
     Attributes:
         rate: the share of units dropped, in [0, 1).
         unit_dims: how many of the last axes make up a sample.
+
+    Raises:
+        ValueError: where dropout is on and the samples' indices are missing.
     """
 
     rate: float
@@ -71,7 +74,11 @@ def dense(features: int, std: float) -> ModuleDef:
 
 
 def pool(x: jax.Array) -> jax.Array:
-    """2x2 average pool of [..., H, W, C]; an odd last row or column is left out."""
+    """2x2 average pool of [..., H, W, C]; an odd last row or column is left out.
+
+    Raises:
+        ValueError: where a side has less than two pixels.
+    """
     height, width = x.shape[-3:-1]
     if min(height, width) < 2:
         raise ValueError(

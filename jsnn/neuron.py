@@ -122,7 +122,8 @@ def integrate(current: jax.Array, membrane: jax.Array) -> tuple[jax.Array, jax.A
 class LIF(nn.Module):
     """LIF neurons of a layer, [T, B, ...] -> [T, B, ...].
 
-    `neuron` holds the layer's threshold (1 at first) and leak (1). `state` carries the LIFState where it is mutable;
+    `neuron` holds the layer's threshold (1 at first) and leak (1) and, where a shortcut is added to the current, its
+    gain: 1 is the paper's equation, `jsnn.conversion.convert` sets what the block's thresholds call for. `state` carries the LIFState where it is mutable;
     without it the layer starts from rest. Current and spikes are sown into collections of these names.
 
     Attributes:
@@ -132,7 +133,10 @@ class LIF(nn.Module):
     surrogate: Surrogate = stdb()
 
     @nn.compact
-    def __call__(self, current: jax.Array) -> jax.Array:
+    def __call__(self, current: jax.Array, shortcut: jax.Array | None = None) -> jax.Array:
+        if shortcut is not None:
+            gain = self.variable("neuron", "shortcut_gain", jnp.ones, (), current.dtype)
+            current = current + gain.value * shortcut
         threshold = self.variable("neuron", "threshold", jnp.ones, (), current.dtype)
         leak = self.variable("neuron", "leak", jnp.ones, (), current.dtype)
         state = self.get_variable("state", "lif", lif_rest(current[0]))
@@ -155,11 +159,11 @@ class Integrator(nn.Module):
 
 
 class ReLU(nn.Module):
-    """The ANN's neuron: max(0, current)."""
+    """The ANN's neuron: max(0, current), a shortcut added to the current where there is one."""
 
     @nn.compact
-    def __call__(self, current: jax.Array) -> jax.Array:
-        return nn.relu(current)
+    def __call__(self, current: jax.Array, shortcut: jax.Array | float = 0.0) -> jax.Array:
+        return nn.relu(current + shortcut)
 
 
 class Identity(nn.Module):

@@ -13,7 +13,7 @@ def learning_rate(schedule: str, initial: float, epochs: int, steps_per_epoch: i
     """A learning-rate schedule of the recipe.
 
     Args:
-        schedule: "tenths": divided by 10 after 60, 80 and 90 % of the epochs (appendix of Rathi et al., 2020);
+        schedule: "tenths": divided by 10 after 60, 80 and 90 % of all steps (appendix of Rathi et al., 2020);
             "halvings": halved every 5 epochs (the authors' early code); "constant".
         initial: the first learning rate, above 0.
         epochs: epochs of the whole run, at least 1.
@@ -31,11 +31,10 @@ def learning_rate(schedule: str, initial: float, epochs: int, steps_per_epoch: i
             f"got {initial}, {epochs} epochs and {steps_per_epoch} steps per epoch."
         )
     if schedule == "tenths":
-        # A boundary at 0, in a run of one epoch, would divide before the first step.
-        ends = (max(1, epochs * percent // 100) for percent in (60, 80, 90))
+        steps = epochs * steps_per_epoch
         factors: dict[int, float] = {}
-        for end in ends:
-            factors[end * steps_per_epoch] = factors.get(end * steps_per_epoch, 1.0) / 10
+        for step in (steps * percent // 100 for percent in (60, 80, 90)):
+            factors[step] = factors.get(step, 1.0) / 10
     elif schedule == "halvings":
         factors = {epoch * steps_per_epoch: 0.5 for epoch in range(5, epochs, 5)}
     elif schedule == "constant":

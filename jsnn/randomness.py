@@ -48,5 +48,5 @@ def dropout_mask(key: jax.Array, index: jax.Array, shape: tuple[int, ...], rate:
     Returns:
         [B, *shape], to be held for all time steps.
     """
-    draw = jax.vmap(lambda sample_key: jax.random.bernoulli(sample_key, 1 - rate, shape))
+    draw = jax.vmap(lambda sample_key: jax.random.uniform(sample_key, shape, jnp.float32) >= rate)
     return draw(sample_keys(key, index)).astype(dtype) / (1 - rate)

@@ -1,8 +1,9 @@
 """Running an SNN over time, a chunk of time steps after the other.
 
 Within a chunk the network runs layer by layer over all of its steps, [K, B, ...] at a time; between chunks only the
-neurons' states are carried. So memory is bounded by the chunk, forward and backward, whatever the number of steps, and
-the result does not depend on the chunk.
+neurons' states are carried. Forward, memory is bounded by the chunk, whatever the number of steps; backward, the states
+at the chunks' borders are kept and each chunk is run again, so it is least for a chunk of about the square root of the
+number of steps. The result does not depend on the chunk.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -61,7 +62,7 @@ def simulate(
     time = jnp.arange(num_steps, dtype=jnp.int32)
     if num_steps <= chunk:
         return run(state, time)[1]
-    # Backward, a chunk is run again from the state at its start: memory does not grow with the number of chunks.
+    # Backward, a chunk is run again from the state at its start.
     run = jax.checkpoint(run)
     whole, rest = divmod(num_steps, chunk)
     state, seen = jax.lax.scan(run, state, time[: whole * chunk].reshape(whole, chunk))

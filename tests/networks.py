@@ -28,7 +28,11 @@ def random_snn(ann: VGG | ResNet, seed: int, leak: float, surrogate=None, dtype=
 
     params = {layer: jax.tree.map(draw, shapes[layer]) for layer in sorted(shapes)}
     thresholds = {layer: float(rng.uniform(0.25, 0.6)) for layer in ann.spiking_layers}
-    return spiking(ann, surrogate or stdb()), convert({"params": params}, thresholds, leak)
+    variables = convert({"params": params}, thresholds, leak)
+    for values in variables["neuron"].values():  # the paper's equation, which has no gain
+        if "shortcut_gain" in values:
+            values["shortcut_gain"] = jnp.ones((), dtype)
+    return spiking(ann, surrogate or stdb()), variables
 
 
 def random_inputs(num_steps: int, batch: int, seed: int = 0, dtype=jnp.float32) -> jax.Array:

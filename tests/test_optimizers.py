@@ -13,10 +13,11 @@ def test_tenths_divide_at_60_80_and_90_percent():
     np.testing.assert_allclose([rate(41), rate(42)], [1, 0.1], rtol=1e-5)
 
 
-def test_tenths_of_a_short_run_begin_at_the_full_rate():
-    rate = learning_rate("tenths", 1.0, epochs=2, steps_per_epoch=3)
-    np.testing.assert_allclose([rate(0), rate(2), rate(3)], [1, 1, 0.001], rtol=1e-5)
-    assert learning_rate("tenths", 1.0, epochs=1, steps_per_epoch=3)(2) == 1
+def test_tenths_of_a_short_run_fall_within_its_epochs():
+    rate = learning_rate("tenths", 1.0, epochs=2, steps_per_epoch=10)
+    np.testing.assert_allclose(
+        [rate(11), rate(12), rate(15), rate(16), rate(18)], [1, 0.1, 0.1, 0.01, 0.001], rtol=1e-5
+    )
 
 
 def test_halvings_come_every_five_epochs():
