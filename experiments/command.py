@@ -53,22 +53,22 @@ def main(program: str, description: str, work: Callable[[Run], None], arguments:
         arguments: the command line.
 
     Returns:
-        The exit status: 0, or 2 for bad input, which is told in one sentence.
+        The exit status: 0, 2 for bad input or 1 for a loss that is not finite, told in one sentence.
     """
     try:
         parsed = parse(program, description, arguments)
         work(open_run(parsed.config, parsed.workdir))
-    except ValueError as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         return refuse(error, "--debug" in arguments)
     return 0
 
 
-def refuse(error: ValueError, debug: bool) -> int:
-    """Tell what was wrong with the input, in one sentence; the exit status 2."""
+def refuse(error: Exception, debug: bool) -> int:
+    """Tell what went wrong in one sentence; the exit status: 2 for bad input, 1 for a run that went astray."""
     if debug:
         raise error
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    return 2
+    return 1 if isinstance(error, FloatingPointError) else 2
 
 
 def parse(program: str, description: str, arguments: Sequence[str]) -> Arguments:
@@ -113,13 +113,13 @@ def _preset(name: str) -> Config:
 
 
 def _config_of_workdir(options: Sequence[str]) -> Config | None:
-    """The config saved in the folder after --workdir, if any."""
+    """The config saved in the folder after --workdir, or in the default one, if any."""
     for option, value in zip(options, [*options[1:], ""], strict=True):
         if option.startswith("--workdir="):
             return saved_config(Path(option.partition("=")[2]))
         if option == "--workdir":
             return saved_config(Path(value))
-    return None
+    return saved_config(Path("runs") / DEFAULT_PRESET)
 
 
 def _preset_list() -> str:

@@ -10,6 +10,7 @@ from jsnn.models import ARCHITECTURES
 from jsnn.optimizers import OPTIMIZERS, SCHEDULES
 
 AUTO = "auto"
+NO_MATTER = ("data_dir", "workers", "eval_batch_size", "chunk", "keep_checkpoints", "tensorboard")  # to results
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Config:
     streams: int = 5
     """Poisson streams over which accuracy at num_steps is averaged."""
     chunk: int = 16
-    """Time steps that run at once; bounds the memory, does not change results."""
+    """Time steps that run at once; memory is least near the square root of num_steps. Does not change results."""
     seed: int = 0
     """Seed of everything random."""
     keep_checkpoints: int = 2
@@ -124,6 +125,7 @@ def check(config: Config) -> None:
         _require(0 < getattr(config, name) < math.inf, config, name, "above 0 and finite")
     for name in ("conv_dropout", "dense_dropout"):
         _require(0 <= getattr(config, name) < 1, config, name, "in [0, 1)")
+    _require(config.seed < 2**32, config, "seed", "below 2^32")
     _require(0 < config.leak <= 1, config, "leak", "in (0, 1]")
     _require(0 < config.percentile <= 100, config, "percentile", "in (0, 100]")
     factor = config.scaling_factor
@@ -137,8 +139,10 @@ def check(config: Config) -> None:
 
 
 def difference(one: Config, other: Config) -> str | None:
-    """The first field in which two configs differ, with both values, or None."""
+    """The first field that matters to results in which two configs differ, with both values, or None."""
     for field in dataclasses.fields(Config):
+        if field.name in NO_MATTER:
+            continue
         a, b = getattr(one, field.name), getattr(other, field.name)
         if a != b:
             return f"{field.name} is {a} there and {b} here"

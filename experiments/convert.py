@@ -12,12 +12,12 @@ import numpy as np
 
 from experiments import command
 from experiments.config import AUTO
-from experiments.networks import build_snn, encoding_of, open_source, random_key, snn_like
+from experiments.networks import build_snn, encoding_of, num_batches, open_source, random_key, snn_like
 from experiments.progress import say, watcher
 from experiments.train_ann import trained_ann
-from experiments.workdir import Run, checkpoints, finish, read_results, require
+from experiments.workdir import Run, checkpoints, finish, read_results, require, restored
 from jsnn.augment import scale
-from jsnn.checkpoint import restore, save
+from jsnn.checkpoint import save
 from jsnn.conversion import Thresholds, balance_thresholds, convert, scale_thresholds
 from jsnn.datasets import TRAIN, VALIDATION
 from jsnn.evaluation import sweep_factors
@@ -62,6 +62,8 @@ def balance(run: Run, ann: Variables) -> Thresholds:
         percentile=config.percentile,
         layers=model.stem_layers if config.balance == "stem" else None,
         chunk=config.chunk,
+        batch_size=config.eval_batch_size,
+        watch=watcher("balancing", len(model.spiking_layers)),
     )
 
 
@@ -73,7 +75,7 @@ def converted_snn(run: Run, factor: float = 1.0) -> Variables:
     """
     require(run, "convert")
     expected = jax.eval_shape(lambda: snn_like(run.config))
-    return scale_thresholds(restore(checkpoints(run, "converted"), expected).tree, factor)
+    return scale_thresholds(restored(run, "converted", expected), factor)
 
 
 def chosen_factor(run: Run) -> float:
@@ -97,14 +99,13 @@ def _choose_factor(run: Run, snn: Variables) -> dict[str, object]:
     sweep = partial(
         sweep_factors, build_snn(config), encoding_of(config), config.num_steps, config.chunk, source, FACTORS
     )
-    batches = -(-source.num_examples // config.eval_batch_size)
     scores = evaluate_split(
         parallel_evaluation(sweep),
         snn,
         source,
         config.eval_batch_size,
         random_key(config, "validation"),
-        watcher("factors", batches),
+        watcher("factors", num_batches(config, source)),
     )
     accuracy = np.asarray(scores.accuracy[:, -1])
     best = int(np.flatnonzero(accuracy == accuracy.max())[-1])

@@ -11,13 +11,14 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from experiments.networks import open_source, random_key
+from experiments.networks import open_source, random_key, steps_per_epoch
 from experiments.progress import bar, say
 from experiments.workdir import Run, checkpoints, forget_epochs
 from jsnn.checkpoint import restore, save
-from jsnn.datasets import TRAIN
+from jsnn.datasets import TRAIN, VALIDATION
+from jsnn.evaluation import Evaluation
 from jsnn.metrics import log
-from jsnn.parallel import parallel_train_step, replicate, split_over_devices
+from jsnn.parallel import evaluate_split, parallel_evaluation, parallel_train_step, replicate, split_over_devices
 from jsnn.simulation import Variables
 from jsnn.training import Forward, Metrics, TrainState
 
@@ -53,7 +54,7 @@ def train(
     source = open_source(run.config, TRAIN)
     step = parallel_train_step(source, forward, optimizer)
     key = random_key(run.config, network)
-    steps = steps_per_epoch(run)
+    steps = steps_per_epoch(run.config)
     state, done, accuracy, seconds = _resume(run, network, state)
     state = replicate(state)
     with bar(network, epochs * steps, done * steps) as progress:
@@ -79,19 +80,23 @@ def train(
     return state, accuracy, seconds
 
 
-def steps_per_epoch(run: Run) -> int:
-    """Optimiser steps in an epoch; samples that do not fill a batch are left out.
+def validator(run: Run, evaluate: Callable[..., Evaluation]) -> Callable[[Variables], float]:
+    """Accuracy on the validation split after the last step.
 
-    Raises:
-        ValueError: where a batch is larger than the training split.
+    Args:
+        run: the run.
+        evaluate: (variables, resident, item, key) -> Evaluation of sums, on the run's validation source.
+
+    Returns:
+        variables -> accuracy.
     """
-    num_examples = open_source(run.config, TRAIN).num_examples
-    if num_examples < run.config.batch_size:
-        raise ValueError(
-            f"a batch of {run.config.batch_size} is larger than the training split of {num_examples} images: "
-            "choose a smaller batch_size."
-        )
-    return num_examples // run.config.batch_size
+    compiled = parallel_evaluation(evaluate)
+    source, key = open_source(run.config, VALIDATION), random_key(run.config, "validation")
+
+    def validate(variables: Variables) -> float:
+        return float(evaluate_split(compiled, variables, source, run.config.eval_batch_size, key).accuracy[-1])
+
+    return validate
 
 
 def _run_epoch(

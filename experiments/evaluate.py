@@ -16,7 +16,7 @@ from experiments.config import Config
 from experiments.convert import chosen_factor, converted_snn
 from experiments.environment import environment
 from experiments.finetune import finetuned_snn
-from experiments.networks import build_ann, build_snn, encoding_of, open_source, random_key
+from experiments.networks import build_ann, build_snn, encoding_of, num_batches, open_source, random_key
 from experiments.progress import say, watcher
 from experiments.train_ann import trained_ann
 from experiments.workdir import Run, finish, read_results, require
@@ -37,8 +37,9 @@ def evaluate(run: Run) -> None:
     ann_accuracy = _score_ann(run)
     say(f"ann       test {ann_accuracy:.2%}")
     unscaled = _score_snn(run, "converted, factor 1", converted_snn(run), streams=1)
-    converted = _score_snn(run, "converted", converted_snn(run, chosen_factor(run)), run.config.streams)
-    hybrid = _score_snn(run, "hybrid", finetuned_snn(run), run.config.streams)
+    streams = run.config.streams if run.config.encoding == "poisson" else 1  # without noise all are the same
+    converted = _score_snn(run, "converted", converted_snn(run, chosen_factor(run)), streams)
+    hybrid = _score_snn(run, "hybrid", finetuned_snn(run), streams)
     found = {
         "ann": {"accuracy": ann_accuracy},
         "converted": {
@@ -50,6 +51,11 @@ def evaluate(run: Run) -> None:
         "environment": environment(),
     }
     finish(run, "evaluate", time.perf_counter() - begin, found)
+    show(run)
+
+
+def show(run: Run) -> None:
+    """Draw the plots of a finished run into its folder and print its row of the table."""
     plots.draw_run(run.directory)
     say(table.markdown([read_results(run.directory)]))
 
@@ -101,7 +107,7 @@ def _present(run: Run, label: str, variables: Variables, num_steps: int, stream:
         source,
         config.eval_batch_size,
         jax.random.fold_in(random_key(config, "test"), stream),
-        watcher(f"{label}, stream {stream}", -(-source.num_examples // config.eval_batch_size)),
+        watcher(f"{label}, stream {stream}", num_batches(config, source)),
     )
 
 

@@ -9,15 +9,14 @@ import jax
 import optax
 
 from experiments import command, epochs
+from experiments.config import Config
 from experiments.convert import balance, chosen_factor, converted_snn
-from experiments.networks import build_snn, encoding_of, init_variables, open_source, random_key, snn_like
-from experiments.workdir import Run, checkpoints, finish, require
-from jsnn.checkpoint import restore
+from experiments.networks import build_snn, encoding_of, init_variables, open_source, snn_like, steps_per_epoch
+from experiments.workdir import Run, finish, require, restored
 from jsnn.conversion import convert, scale_thresholds
 from jsnn.datasets import VALIDATION
 from jsnn.evaluation import evaluate_snn
 from jsnn.optimizers import learning_rate, optimizer
-from jsnn.parallel import evaluate_split, parallel_evaluation
 from jsnn.simulation import Variables
 from jsnn.training import TrainState, init_state, snn_forward
 
@@ -31,16 +30,11 @@ def finetune(run: Run) -> None:
     require(run, "convert")
     config = run.config
     model, encode = build_snn(config), encoding_of(config)
-    source = open_source(config, VALIDATION)
-    evaluate = parallel_evaluation(partial(evaluate_snn, model, encode, config.num_steps, config.chunk, source))
-    key = random_key(config, "validation")
-
-    def validate(variables: Variables) -> float:
-        return float(evaluate_split(evaluate, variables, source, config.eval_batch_size, key).accuracy[-1])
-
-    rule = _optimizer(run)
+    present = partial(evaluate_snn, model, encode, config.num_steps, config.chunk, open_source(config, VALIDATION))
+    rule = _optimizer(config)
     state = init_state(_start(run), rule)
     forward = snn_forward(model, encode, config.num_steps, config.chunk)
+    validate = epochs.validator(run, present)
     _, accuracy, seconds = epochs.train(run, "hybrid", state, forward, rule, config.hybrid_epochs, validate)
     found = {"validation_accuracy": accuracy, "epochs": config.hybrid_epochs}
     finish(run, "finetune", seconds, {"hybrid": found})
@@ -53,9 +47,9 @@ def finetuned_snn(run: Run) -> Variables:
         ValueError: where it is not fine-tuned yet.
     """
     require(run, "finetune")
-    rule = _optimizer(run)
+    rule = _optimizer(run.config)
     expected: TrainState = jax.eval_shape(lambda: init_state(snn_like(run.config), rule))
-    state = restore(checkpoints(run, "hybrid"), expected).tree
+    state = restored(run, "hybrid", expected)
     return {"params": state.params, "neuron": state.neuron}
 
 
@@ -73,9 +67,8 @@ def _start(run: Run) -> Variables:
     return scale_thresholds(convert(ann, thresholds, run.config.leak), chosen_factor(run))
 
 
-def _optimizer(run: Run) -> optax.GradientTransformation:
-    config = run.config
-    rate = learning_rate(config.hybrid_schedule, config.hybrid_lr, config.hybrid_epochs, epochs.steps_per_epoch(run))
+def _optimizer(config: Config) -> optax.GradientTransformation:
+    rate = learning_rate(config.hybrid_schedule, config.hybrid_lr, config.hybrid_epochs, steps_per_epoch(config))
     return optimizer(config.hybrid_optimizer, rate, config.hybrid_weight_decay)
 
 

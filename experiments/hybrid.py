@@ -9,7 +9,7 @@ import sys
 
 from experiments.command import main
 from experiments.convert import convert_ann
-from experiments.evaluate import evaluate
+from experiments.evaluate import evaluate, show
 from experiments.finetune import finetune
 from experiments.progress import say
 from experiments.train_ann import train_ann
@@ -25,6 +25,8 @@ def hybrid(run: Run) -> None:
     for name, stage in zip(STAGES, (train_ann, convert_ann, finetune, evaluate), strict=True):
         if is_done(run, name):
             say(f"{name}: done before")
+            if stage is evaluate:
+                show(run)
         else:
             stage(run)
     say(f"all of it is in {run.directory}")

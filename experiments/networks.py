@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from experiments.config import Config
 from jsnn import encoding, surrogate
-from jsnn.datasets import info, load_split
+from jsnn.datasets import TRAIN, info, load_split
 from jsnn.models import VGG, ResNet, build, spiking
 from jsnn.parallel import check_batch_size, replicate
 from jsnn.simulation import Variables
@@ -71,12 +71,32 @@ def open_source(config: Config, split: str) -> Source:
     return source._replace(resident=replicate(source.resident))
 
 
+def steps_per_epoch(config: Config) -> int:
+    """Optimiser steps in an epoch; samples that do not fill a batch are left out.
+
+    Raises:
+        ValueError: where a batch is larger than the training split.
+    """
+    num_examples = open_source(config, TRAIN).num_examples
+    if num_examples < config.batch_size:
+        raise ValueError(
+            f"a batch of {config.batch_size} is larger than the training split of {num_examples} images: "
+            "choose a smaller batch_size."
+        )
+    return num_examples // config.batch_size
+
+
+def num_batches(config: Config, source: Source) -> int:
+    """Evaluation batches of a split, the last one padded."""
+    return -(-source.num_examples // config.eval_batch_size)
+
+
 def check_fits(config: Config) -> None:
     """Refuse a config whose network can't take the images or whose batches don't divide by the devices.
 
     Raises:
         ValueError: naming what does not fit.
     """
-    check_batch_size(config.batch_size)
-    check_batch_size(config.eval_batch_size)
+    check_batch_size(config.batch_size, "batch_size")
+    check_batch_size(config.eval_batch_size, "eval_batch_size")
     jax.eval_shape(lambda: init_variables(config, "init"))

@@ -9,17 +9,14 @@ import jax
 import optax
 
 from experiments import command, epochs
-from experiments.networks import build_ann, init_variables, open_source, random_key
-from experiments.workdir import Run, checkpoints, finish, require
-from jsnn.checkpoint import restore
+from experiments.config import Config
+from experiments.networks import build_ann, init_variables, open_source, steps_per_epoch
+from experiments.workdir import Run, finish, require, restored
 from jsnn.datasets import VALIDATION
 from jsnn.evaluation import evaluate_ann
 from jsnn.optimizers import learning_rate, optimizer
-from jsnn.parallel import evaluate_split, parallel_evaluation
 from jsnn.simulation import Variables
 from jsnn.training import TrainState, ann_forward, init_state
-
-MOMENTUM_SGD = "sgd"
 
 
 def train_ann(run: Run) -> None:
@@ -30,14 +27,8 @@ def train_ann(run: Run) -> None:
     """
     config = run.config
     model = build_ann(config)
-    source = open_source(config, VALIDATION)
-    evaluate = parallel_evaluation(partial(evaluate_ann, model, source))
-    key = random_key(config, "validation")
-
-    def validate(variables: Variables) -> float:
-        return float(evaluate_split(evaluate, variables, source, config.eval_batch_size, key).accuracy[-1])
-
-    rule = _optimizer(run)
+    validate = epochs.validator(run, partial(evaluate_ann, model, open_source(config, VALIDATION)))
+    rule = _optimizer(config)
     state = init_state(init_variables(config, "init"), rule)
     _, accuracy, seconds = epochs.train(run, "ann", state, ann_forward(model), rule, config.ann_epochs, validate)
     finish(run, "train_ann", seconds, {"ann": {"validation_accuracy": accuracy, "epochs": config.ann_epochs}})
@@ -50,15 +41,14 @@ def trained_ann(run: Run) -> Variables:
         ValueError: where it is not trained yet.
     """
     require(run, "train_ann")
-    rule = _optimizer(run)
+    rule = _optimizer(run.config)
     expected: TrainState = jax.eval_shape(lambda: init_state(init_variables(run.config, "init"), rule))
-    return {"params": restore(checkpoints(run, "ann"), expected).tree.params}
+    return {"params": restored(run, "ann", expected).params}
 
 
-def _optimizer(run: Run) -> optax.GradientTransformation:
-    config = run.config
-    rate = learning_rate(config.ann_schedule, config.ann_lr, config.ann_epochs, epochs.steps_per_epoch(run))
-    return optimizer(MOMENTUM_SGD, rate, config.ann_weight_decay)
+def _optimizer(config: Config) -> optax.GradientTransformation:
+    rate = learning_rate(config.ann_schedule, config.ann_lr, config.ann_epochs, steps_per_epoch(config))
+    return optimizer("sgd", rate, config.ann_weight_decay)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.config import Config, check, difference
-from experiments.networks import check_fits
-from jsnn.datasets import TRAIN, open_split
+from experiments.networks import check_fits, steps_per_epoch
+from jsnn.checkpoint import restore
 from jsnn.metrics import MetricsLog, forget, open_metrics
 
 Results = dict[str, Any]
@@ -60,8 +60,7 @@ def open_run(config: Config, directory: Path) -> Run:
             f"{directory} belongs to another config: {difference(found, config)}; "
             "use another workdir, or the config that is there."
         )
-    if config.dataset != "digits":
-        open_split(config.dataset, TRAIN, config.data_dir)
+    steps_per_epoch(config)  # reads the data: what is wrong with it is told before anything is written
     directory.mkdir(parents=True, exist_ok=True)
     if not found:
         write_json(directory / "config.json", dataclasses.asdict(config))
@@ -69,9 +68,18 @@ def open_run(config: Config, directory: Path) -> Run:
 
 
 def saved_config(directory: Path) -> Config | None:
-    """The config that a folder belongs to, or None for a new folder."""
+    """The config that a folder belongs to, or None for a new folder.
+
+    Raises:
+        ValueError: where the folder's config can't be read.
+    """
     path = directory / "config.json"
-    return config_from_json(json.loads(path.read_text())) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return config_from_json(json.loads(path.read_text()))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is not a config of this version of jsnn ({error}): use another workdir.") from error
 
 
 def config_from_json(fields: dict[str, Any]) -> Config:
@@ -116,16 +124,33 @@ def reopen(run: Run, stage: str) -> None:
     Where the stage was done, it begins anew; where it was interrupted, its checkpoints stay and it goes on from them.
     """
     begin = STAGES.index(stage)
-    for later in STAGES[begin if is_done(run, stage) else begin + 1 :]:
-        if later in NETWORK_OF:
-            shutil.rmtree(checkpoints(run, NETWORK_OF[later]), ignore_errors=True)
+    outdated = STAGES[begin if is_done(run, stage) else begin + 1 :]
     kept = {name: done for name, done in _read_stages(run.directory).items() if name in STAGES[:begin]}
     _write_stages(run, kept)
+    for name in outdated:
+        shutil.rmtree(checkpoints(run, NETWORK_OF.get(name, name)), ignore_errors=True)
 
 
 def checkpoints(run: Run, network: str) -> Path:
     """The folder of a network's checkpoints."""
     return run.directory / network
+
+
+def restored(run: Run, network: str, expected: Any) -> Any:
+    """The tree of a network's latest checkpoint.
+
+    Args:
+        run: the run.
+        network: "ann", "converted" or "hybrid".
+        expected: pytree of the structure, shapes and dtypes to expect.
+
+    Raises:
+        ValueError: where there is no checkpoint, or one of another network.
+    """
+    found = restore(checkpoints(run, network), expected)
+    if found is None:
+        raise ValueError(f"{checkpoints(run, network)} holds no checkpoint: run the stages again in another workdir.")
+    return found.tree
 
 
 def forget_epochs(run: Run, network: str, after: int) -> None:

@@ -61,17 +61,16 @@ def scale_thresholds(variables: Variables, factor: jax.Array | float) -> Variabl
         factor: above 0, a number or a traced scalar.
 
     Returns:
-        SNN variables with the same weights and leaks.
+        SNN variables with the same weights and leaks; shortcut gains follow the thresholds.
 
     Raises:
         ValueError: where the factor is not above 0 or not finite.
     """
     if _is_known(factor) and not 0 < factor < math.inf:
         raise ValueError(f"the threshold scaling factor must be above 0 and finite, got {factor}.")
-    neuron = {
-        layer: {**values, "threshold": values["threshold"] * factor} for layer, values in variables["neuron"].items()
-    }
+    neuron = {layer: dict(values) for layer, values in variables["neuron"].items()}
     for values in neuron.values():
+        values["threshold"] = values["threshold"] * factor
         if "shortcut_gain" in values:
             values["shortcut_gain"] = values["shortcut_gain"] / factor
     return {**variables, "neuron": neuron}
@@ -107,8 +106,8 @@ def balance_thresholds(
         percentile: in (0, 100]: the smallest current that at least this share of all currents does not exceed.
         layers: names of the layers to balance; the others keep threshold 1 (the paper's way with ResNets is
             `model.stem_layers`). None balances every spiking layer.
-        chunk: time steps per chunk; bounds the memory, like
-        batch_size: images at a time; both leave the result as it is.
+        chunk: time steps per chunk; bounds the memory, does not change the result.
+        batch_size: images at a time; bounds the memory, does not change the result.
         watch: wraps the iterable of layers, e.g. into a progress bar.
 
     Returns:

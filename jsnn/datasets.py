@@ -56,6 +56,12 @@ class Split(NamedTuple):
 def info(name: str) -> Info:
     """What is known of a data set.
 
+    Args:
+        name: one of DATASETS.
+
+    Returns:
+        Its Info.
+
     Raises:
         ValueError: where there is no data set of this name.
     """
@@ -118,6 +124,14 @@ def validation_size(num_train: int) -> int:
 
 def check_split(name: str, split: Split, about: Info) -> Split:
     """Refuse images and labels that are not what the data set is known to hold.
+
+    Args:
+        name: of the data set, for the message.
+        split: images and labels.
+        about: what is known of the data set.
+
+    Returns:
+        The split, as it is.
 
     Raises:
         ValueError: naming the first thing that is wrong.

@@ -34,7 +34,14 @@ class Evaluation(NamedTuple):
 
 
 def mean(sums: Evaluation) -> Evaluation:
-    """Turn sums over samples into means per sample; the count stays."""
+    """Turn sums over samples into means per sample.
+
+    Args:
+        sums: Evaluation of sums.
+
+    Returns:
+        Evaluation of means, with the count as it was.
+    """
     return Evaluation(sums.count, *jax.tree.map(lambda x: x / sums.count, tuple(sums[1:])))
 
 

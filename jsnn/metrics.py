@@ -58,7 +58,14 @@ def log(metrics: MetricsLog, stage: str, step: int, values: dict[str, float]) ->
 
 
 def read(path: Path) -> list[Record]:
-    """All records of a JSONL file; none where there is no file."""
+    """All records of a JSONL file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The records, in order; none where there is no file.
+    """
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 

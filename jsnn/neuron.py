@@ -123,8 +123,9 @@ class LIF(nn.Module):
     """LIF neurons of a layer, [T, B, ...] -> [T, B, ...].
 
     `neuron` holds the layer's threshold (1 at first) and leak (1) and, where a shortcut is added to the current, its
-    gain: 1 is the paper's equation, `jsnn.conversion.convert` sets what the block's thresholds call for. `state` carries the LIFState where it is mutable;
-    without it the layer starts from rest. Current and spikes are sown into collections of these names.
+    gain: 1 is the paper's equation, `jsnn.conversion.convert` sets what the block's thresholds call for. `state`
+    carries the LIFState where it is mutable; without it the layer starts from rest. Current and spikes are sown into
+    collections of these names.
 
     Attributes:
         surrogate: the spike function.

@@ -76,23 +76,37 @@ def evaluate_split(
     Raises:
         ValueError: where the batch does not divide by the number of devices.
     """
-    check_batch_size(batch_size)
+    check_batch_size(batch_size, "batch_size")
     variables, resident = replicate((variables, source.resident))
     sums = None
     for item in watch(source.in_order(batch_size)):
         scores = evaluate(variables, resident, split_over_devices(item), key)
+        jax.block_until_ready(sums)  # the host is one batch ahead, no more
         sums = scores if sums is None else jax.tree.map(jnp.add, sums, scores)
     return jax.device_get(mean(sums))
 
 
 def replicate(tree: Any) -> Any:
-    """Put the same arrays on every device, once, so that steps need not copy them."""
+    """Put the same arrays on every device, once, so that steps need not copy them.
+
+    Args:
+        tree: pytree of arrays.
+
+    Returns:
+        The pytree with every array on every device.
+    """
     mesh = jax.sharding.Mesh(np.array(jax.devices()), (AXIS,))
     return jax.device_put(tree, jax.NamedSharding(mesh, jax.P()))
 
 
 def split_over_devices(item: Any) -> Any:
-    """[B, ...] -> [D, B / D, ...] for the D devices of this process.
+    """Split an item's samples over the D devices of this process.
+
+    Args:
+        item: pytree of arrays [B, ...].
+
+    Returns:
+        The pytree with arrays [D, B / D, ...].
 
     Raises:
         ValueError: where the batch does not divide by the number of devices.
@@ -100,20 +114,24 @@ def split_over_devices(item: Any) -> Any:
     devices = jax.local_device_count()
 
     def split(leaf: np.ndarray) -> np.ndarray:
-        check_batch_size(len(leaf) * jax.process_count())
+        check_batch_size(len(leaf) * jax.process_count(), "batch_size")
         return leaf.reshape(devices, -1, *leaf.shape[1:])
 
     return jax.tree.map(split, item)
 
 
-def check_batch_size(batch_size: int) -> None:
+def check_batch_size(batch_size: int, name: str) -> None:
     """Refuse a global batch that can't be split evenly over all devices.
+
+    Args:
+        batch_size: samples in the batch, over all devices.
+        name: what the caller calls it.
 
     Raises:
         ValueError: naming the batch size and the number of devices.
     """
-    if batch_size < 1 or batch_size % jax.device_count():
+    devices = jax.device_count()
+    if batch_size < 1 or batch_size % devices:
         raise ValueError(
-            f"a batch of {batch_size} can't be split evenly over {jax.device_count()} devices: "
-            f"choose a multiple of {jax.device_count()}."
+            f"{name} {batch_size} can't be split evenly over {devices} devices: choose a multiple of {devices}."
         )

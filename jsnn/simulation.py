@@ -89,6 +89,10 @@ def spikes_per_neuron(collected: Variables) -> dict[str, jax.Array]:
 def check_steps(num_steps: int, chunk: int) -> None:
     """Refuse a number of time steps, or of steps per chunk, that is below 1.
 
+    Args:
+        num_steps: T.
+        chunk: K.
+
     Raises:
         ValueError: naming the number.
     """

@@ -14,6 +14,7 @@ import numpy as np
 from jsnn.augment import random_crop, random_flip
 from jsnn.datasets import Split
 
+SHUFFLE = 0x5F  # sets the order of samples apart from all other randomness of a seed
 PADDING = -1  # index of a sample that only fills up the last batch
 
 
@@ -91,7 +92,7 @@ def resident_source(split: Split, crop_padding: int = 0, flip: bool = False) -> 
 
 def shuffled_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
     """The order of an epoch, a function of (seed, epoch) alone: int32 [num_examples]."""
-    key = jax.random.fold_in(jax.random.key(seed), epoch)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), SHUFFLE), epoch)
     return np.asarray(jax.random.permutation(key, num_examples), np.int32)
 
 

@@ -85,7 +85,7 @@ def snn_forward(model: nn.Module, encode: Encoding, num_steps: int, chunk: int) 
         model: the SNN, see `jsnn.models.spiking`.
         encode: the encoding of the images.
         num_steps: T, time steps of a presentation.
-        chunk: time steps per chunk; bounds the memory of backpropagation through time.
+        chunk: time steps per chunk; memory is least near the square root of num_steps.
 
     Returns:
         (variables, images [B, H, W, C] in [-1, 1], index [B], key) -> logits [B, classes], the raw sum over time.

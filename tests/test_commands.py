@@ -12,7 +12,7 @@ import pytest
 from experiments import convert, epochs, evaluate, finetune, hybrid, train_ann
 from experiments.command import main, parse
 from experiments.config import Config, check
-from experiments.networks import snn_like
+from experiments.networks import check_fits, snn_like
 from experiments.presets import PRESETS
 from experiments.report import report
 from experiments.workdir import read_results
@@ -135,7 +135,7 @@ def command(module, *arguments):
 
 
 def test_training_from_scratch_starts_from_other_weights(tiny, tmp_path):
-    assert run(PIPELINE, tmp_path, "digits", *TINY, "--start", "scratch", "--surrogate", "linear") == 0
+    assert run(PIPELINE, tmp_path, "digits", *TINY, "--start", "scratch") == 0
     results, converted = read_results(tmp_path), read_results(tiny)
     assert results["ann"]["accuracy"] == converted["ann"]["accuracy"]
     assert results["hybrid"]["accuracy_by_step"] != converted["hybrid"]["accuracy_by_step"]
@@ -149,13 +149,13 @@ def test_a_checkpoint_holds_everything_that_a_run_needs(tiny):
     assert float(state["neuron"]["conv0"]["leak"]) == pytest.approx(0.99)
     thresholds = read_results(tiny)["converted"]["thresholds"]
     assert float(state["neuron"]["conv0"]["threshold"]) == pytest.approx(0.5 * thresholds["conv0"])
-    record = restore(tiny / "hybrid", hybrid_state_like(parsed.config, tiny)).record
+    record = restore(tiny / "hybrid", hybrid_state_like(parsed.config)).record
     assert record["config"] == expected
 
 
-def hybrid_state_like(config, workdir):
+def hybrid_state_like(config):
     """The structure of the checkpoint of the fine-tuned net."""
-    rule = finetune._optimizer(hybrid.Run(config, workdir, None))
+    rule = finetune._optimizer(config)
     return jax.eval_shape(lambda: init_state(snn_like(config), rule))
 
 
@@ -185,6 +185,7 @@ def test_help_tells_of_every_field_and_preset():
 def test_presets_are_sound(preset):
     assert PRESETS[preset].__doc__
     check(PRESETS[preset]())
+    check_fits(PRESETS[preset]())
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,7 @@ def test_presets_are_sound(preset):
         (["--leak", "nan"], "error: leak must be in (0, 1], got nan."),
         (["--scaling-factor", "-0.5"], "error: scaling_factor must be above 0 and finite, or auto, got -0.5."),
         (["--percentile", "0"], "error: percentile must be in (0, 100], got 0.0."),
-        (["--batch-size", "66"], "error: a batch of 66 can't be split evenly over 4 devices: choose a multiple of 4."),
+        (["--batch-size", "66"], "error: batch_size 66 can't be split evenly over 4 devices: choose a multiple of 4."),
         (["--batch-size", "4000"], "error: a batch of 4000 is larger than the training split of 1294 images"),
         (["--architecture", "vgg16"], "error: the image is too small for this model"),
         (["--architecture", "vgg6"], "vgg5"),
@@ -216,7 +217,7 @@ def test_presets_are_sound(preset):
 def test_bad_input_is_refused_in_a_sentence(arguments, sentence, capsys, tmp_path):
     workdir = tmp_path / "run"
     assert sentence in refused(capsys, *arguments, "--workdir", str(workdir))
-    assert not (workdir / "results.json").exists()
+    assert not workdir.exists()
 
 
 def test_the_exit_status_of_the_process_is_2():
@@ -246,11 +247,24 @@ def test_pixels_outside_the_range_are_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: bunch)
     sentence = refused(capsys, "digits", *TINY, "--seed", "99", "--workdir", str(tmp_path))
     assert sentence == "error: digits has pixel values outside the range: 0 to 16, got 0 to 17."
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    with pytest.raises(FloatingPointError, match="loss of ann is nan in epoch"):
-        run(PIPELINE, tmp_path, "digits", *TINY, "--ann-lr", "1e30")
+def test_workdirs_that_cannot_be_used_are_refused(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert "file" in refused(capsys, "digits", "--workdir", str(tmp_path / "file"))
+    for text in ("{", '{"hidden": [4], "unheard_of": 1}', "[]"):
+        (tmp_path / "config.json").write_text(text)
+        assert "config.json is not a config of this version" in refused(capsys, "--workdir", str(tmp_path))
+
+
+def test_fields_that_do_not_change_results_may_change(tiny):
+    assert run(PIPELINE, tiny, "--chunk", "3", "--eval-batch-size", "64") == 0
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
+    assert run(PIPELINE, tmp_path, "digits", *TINY, "--ann-lr", "1e30") == 1
+    assert "error: the loss of ann is nan in epoch" in capsys.readouterr().err
     assert all(np.isfinite(record["loss"]) for record in read(tmp_path / "metrics.jsonl"))
 
 

@@ -92,11 +92,11 @@ def test_firing_rates_tend_to_the_relu_activations(ann):
         for layer in model.spiking_layers:
             scale *= thresholds[layer]
             activation = captured["intermediates"][layer]["__call__"][0] / scale
-            assert activation.max() > 0.05, layer
+            assert activation.max() > 0.02, layer
             found[layer] = float(jnp.abs(spikes[layer]["spikes"].mean(0) - activation).mean())
         return found
 
-    short, middle, long = errors(16), errors(64), errors(256)
+    short, middle, long = errors(64), errors(256), errors(1024)
     for layer in model.spiking_layers:
         assert short[layer] > 2 * middle[layer] > 4 * long[layer] > 0, layer
 
@@ -112,7 +112,7 @@ def test_firing_rates_tend_to_the_relu_activations(ann):
         (lambda tree: tree.update(batch_stats={"bn": {"mean": jnp.ones(4)}}), "batch_stats/bn/mean .*batch norm"),
         (
             lambda tree: tree["params"].update(attention={"kernel": jnp.ones((2, 2))}),
-            "params/attention/kernel .*no kernel of a layer",
+            "params/attention/kernel .*no kernel",
         ),
         (lambda tree: tree["params"]["dense0"].update(kernel=jnp.full((2, 2), jnp.nan)), "params/dense0/kernel .*NaN"),
         (lambda tree: tree["params"].pop("conv0"), "params/conv0 .*no weights"),

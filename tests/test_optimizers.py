@@ -15,9 +15,8 @@ def test_tenths_divide_at_60_80_and_90_percent():
 
 def test_tenths_of_a_short_run_fall_within_its_epochs():
     rate = learning_rate("tenths", 1.0, epochs=2, steps_per_epoch=10)
-    np.testing.assert_allclose(
-        [rate(11), rate(12), rate(15), rate(16), rate(18)], [1, 0.1, 0.1, 0.01, 0.001], rtol=1e-5
-    )
+    rates = [rate(step) for step in (11, 12, 15, 16, 18)]
+    np.testing.assert_allclose(rates, [1, 0.1, 0.1, 0.01, 0.001], rtol=1e-5)
 
 
 def test_halvings_come_every_five_epochs():

@@ -142,5 +142,5 @@ def test_a_sweep_equals_one_evaluation_per_factor():
 
 @pytest.mark.parametrize("batch_size", [0, 6, 9])
 def test_batches_that_do_not_divide_by_the_devices_are_refused(batch_size):
-    with pytest.raises(ValueError, match=f"batch of {batch_size} can't be split evenly over 4 devices"):
-        check_batch_size(batch_size)
+    with pytest.raises(ValueError, match=f"batch_size {batch_size} can't be split evenly over 4 devices"):
+        check_batch_size(batch_size, "batch_size")
