@@ -25,3 +25,10 @@ def test_the_file_map_names_every_file():
     for path in [*(ROOT / "jsnn").glob("*.py"), *(ROOT / "experiments").glob("*.py")]:
         if path.stem != "__init__":
             assert f"`{path.name}`" in README or f"/{path.name}`" in README, path.name
+
+
+def test_pictures_are_there_and_nothing_is_left_open():
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", README)
+    assert pictures
+    assert all((ROOT / picture).is_file() for picture in pictures)
+    assert not re.search(r"\b(RESULTS|FMNIST|MINUTES)\b", README)
