@@ -1,10 +1,11 @@
-"""The folder of a run: config.json, results.json, metrics.jsonl, checkpoints and plots.
+"""The folder of a run.
 
-config.json      the config that the folder belongs to
-metrics.jsonl    a record per epoch
-results.json     what the stages found, by network; a stage that is done has its time in "seconds"
-ann/ converted/ hybrid/    checkpoints
-*.png            plots
+- config.json: the config that the folder belongs to
+- stages.json: what each stage found; a stage that stands here is done
+- results.json: the same by network, for readers
+- metrics.jsonl: a record per epoch; tensorboard/ has the same
+- ann/, converted/, hybrid/: checkpoints
+- accuracy_by_step.png, training.png, spikes.png: plots
 """
 
 import dataclasses
