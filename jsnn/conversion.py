@@ -121,6 +121,8 @@ def balance_thresholds(
     check_steps(num_steps, chunk)
     if not 0 < percentile <= 100:
         raise ValueError(f"percentile must be in (0, 100], got {percentile}.")
+    if batch_size < 1 or len(images) < 1:
+        raise ValueError(f"balancing needs images and a batch_size of at least 1, got {len(images)} and {batch_size}.")
     chosen = model.spiking_layers if layers is None else tuple(layers)
     for layer in chosen:
         if layer not in model.spiking_layers:

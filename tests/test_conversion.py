@@ -153,6 +153,7 @@ def test_factors_out_of_range_are_refused(factor):
         ({"num_steps": 4, "percentile": 0}, "percentile"),
         ({"num_steps": 4, "percentile": 101}, "percentile"),
         ({"num_steps": 4, "layers": ("conv9",)}, "conv9"),
+        ({"num_steps": 4, "batch_size": 0}, "batch_size"),
     ],
 )
 def test_bad_arguments_of_balancing_are_refused(arguments, word):
