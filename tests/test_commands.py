@@ -283,9 +283,11 @@ def test_the_default_command_reaches_what_the_readme_says(tmp_path):
 
 
 SMALL = """
-    --width 0.0625 --hidden 16 --dense-std 0.1 --ann-epochs 1 --hybrid-epochs 1 --balance-images 32 --balance-steps 40
-    --num-steps 2 --eval-steps 3 --streams 1 --eval-batch-size 500 --ann-lr 0.05 --no-tensorboard
+    --hidden 16 --ann-epochs 1 --hybrid-epochs 1 --balance-images 32 --balance-steps 40 --scaling-factor 0.4
+    --num-steps 2 --eval-steps 3 --streams 1 --ann-lr 0.05 --no-tensorboard
 """.split()
+LEARNING = "--width 0.125 --dense-std 0.2 --dense-dropout 0 --batch-size 250 --eval-batch-size 500".split()
+THUMBNAIL = "--width 0.0625 --dense-std 0.1 --batch-size 60 --eval-batch-size 50 --workers 0".split()
 
 
 @pytest.mark.slow
@@ -293,20 +295,17 @@ SMALL = """
 @pytest.mark.parametrize(
     ("preset", "arguments"),
     [
-        ("fashion_mnist_cpu", ["--batch-size", "500"]),
-        ("cifar10_cpu", ["--batch-size", "500"]),
-        (
-            "vgg16_imagenet",
-            ["--architecture", "vgg5", "--batch-size", "60", "--eval-batch-size", "50", "--workers", "0"],
-        ),
-        ("resnet34_imagenet", ["--architecture", "resnet8", "--batch-size", "60", "--eval-batch-size", "50"]),
+        ("fashion_mnist_cpu", LEARNING),
+        ("cifar10_cpu", LEARNING),
+        ("vgg16_imagenet", ["--architecture", "vgg5", *THUMBNAIL]),
+        ("resnet34_imagenet", ["--architecture", "resnet8", *THUMBNAIL]),
     ],
 )
 def test_real_data_goes_through_the_same_commands(preset, arguments, data_dir, tmp_path):
-    options = [*SMALL, "--scaling-factor", "0.4", *arguments, "--data-dir", data_dir, "--workdir", str(tmp_path)]
+    options = [*SMALL, *arguments, "--data-dir", data_dir, "--workdir", str(tmp_path)]
     process = command("experiments.hybrid", preset, *options)
     assert process.returncode == 0, process.stderr
     results = read_results(tmp_path)
     assert np.isfinite(results["hybrid"]["loss"])
-    if "imagenet" not in preset:  # a few steps of a very narrow network; chance is 0.1 with a deviation of 0.003
+    if "imagenet" not in preset:  # a few steps of a narrow network; chance is 0.1 with a deviation of 0.003
         assert results["ann"]["accuracy"] > 0.15
