@@ -97,7 +97,7 @@ def _training(axes: Axes, name: str, records: Sequence[Record]) -> None:
     axes.set_title(name)
     axes.set_xlabel("epoch")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(loc="lower right")
+    axes.legend()
 
 
 def _spikes(axes: Axes, config: Config, results: Results) -> None:

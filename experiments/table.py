@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from experiments.config import Config
 from experiments.workdir import Results, config_from_json
 
-HEADER = ("net, data", "ANN", "converted, T={eval}", "converted, reduced T (factor)", "hybrid", "T", "epochs")
+HEADER = ("net, data", "ANN", "converted, {eval}", "converted, reduced T (factor)", "hybrid", "T", "epochs")
 
 
 def markdown(runs: Sequence[Results]) -> str:
@@ -37,7 +37,7 @@ def title(config: Config) -> str:
 def _header(runs: Sequence[Results]) -> tuple[str, ...]:
     """The header, with the longest presentation where all runs agree on it."""
     lengths = {results["config"]["eval_steps"] for results in runs}
-    eval_steps = str(lengths.pop()) if len(lengths) == 1 else "long"
+    eval_steps = f"T={lengths.pop()}" if len(lengths) == 1 else "long T"
     return tuple(name.format(eval=eval_steps) for name in HEADER)
 
 
