@@ -5,6 +5,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import tyro
@@ -114,7 +115,7 @@ def _preset(name: str) -> Config:
 
 def _config_of_workdir(options: Sequence[str]) -> Config | None:
     """The config saved in the folder after --workdir, or in the default one, if any."""
-    for option, value in zip(options, [*options[1:], ""], strict=True):
+    for option, value in pairwise([*options, ""]):
         if option.startswith("--workdir="):
             return saved_config(Path(option.partition("=")[2]))
         if option == "--workdir":

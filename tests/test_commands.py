@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import chex
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import convert, epochs, evaluate, finetune, hybrid, train_ann
-from experiments.command import main, parse
+from experiments.command import Arguments, main, parse
 from experiments.config import Config, check
 from experiments.networks import check_fits, snn_like
 from experiments.presets import PRESETS
@@ -179,6 +180,19 @@ def test_help_tells_of_every_field_and_preset():
     assert text.count("(default:") >= len(Config.__dataclass_fields__)
     for preset in PRESETS:
         assert f"{preset}:" in text
+
+
+def test_the_bare_command_is_the_default_preset(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert parse("test", "", []) == Arguments(PRESETS["digits"](), Path("runs/digits"))
+    assert parse("test", "", ["cifar10_cpu"]) == Arguments(PRESETS["cifar10_cpu"](), Path("runs/cifar10_cpu"))
+
+
+@pytest.mark.parametrize("option", [["--workdir"], ["--workdir="]])
+def test_without_a_preset_the_config_is_the_workdirs(tiny, option):
+    options = [*option, str(tiny)] if option == ["--workdir"] else [option[0] + str(tiny)]
+    assert parse("test", "", options).config.width == 0.0625
+    assert parse("test", "", [*options, "--seed", "3"]).config.seed == 3
 
 
 @pytest.mark.parametrize("preset", PRESETS)
