@@ -207,7 +207,7 @@ def test_presets_are_sound(preset):
     [
         (["cifar10_vgg5"], "error: unknown preset 'cifar10_vgg5', did you mean"),
         (["--num-stepz", "4"], "--num-steps"),
-        (["--num-steps", "many"], "--num-steps"),
+        (["--num-steps", "many"], "Error parsing --num-steps"),
         (["--num-steps", "0"], "error: num_steps must be at least 1, got 0."),
         (["--eval-steps", "2"], "error: eval_steps must be at least num_steps, 4, got 2."),
         (["--leak", "0"], "error: leak must be in (0, 1], got 0.0."),
