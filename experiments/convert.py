@@ -17,8 +17,9 @@ from experiments.progress import say, watcher
 from experiments.train_ann import trained_ann
 from experiments.workdir import Run, checkpoints, finish, read_results, require, restored
 from jsnn.augment import scale
+from jsnn.balancing import balance_thresholds
 from jsnn.checkpoint import save
-from jsnn.conversion import Thresholds, balance_thresholds, convert, scale_thresholds
+from jsnn.conversion import Thresholds, convert, scale_thresholds
 from jsnn.datasets import TRAIN, VALIDATION
 from jsnn.evaluation import sweep_factors
 from jsnn.parallel import evaluate_split, parallel_evaluation

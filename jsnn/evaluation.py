@@ -13,6 +13,7 @@ import optax
 from jsnn.augment import scale
 from jsnn.conversion import scale_thresholds
 from jsnn.encoding import Encoding
+from jsnn.packing import MOST_STEPS
 from jsnn.simulation import Variables, simulate, spikes_per_neuron
 from jsnn.sources import PADDING, Batch, Source
 
@@ -98,7 +99,7 @@ def evaluate_snn(
     images = scale(batch.images)
 
     def observe(logits: jax.Array, collected: Variables) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-        return *_scores(logits, batch.labels), spikes_per_neuron(collected)
+        return *_scores(logits, batch.labels), spikes_per_neuron(collected["trains"], len(logits))
 
     seen = simulate(
         model,
@@ -106,8 +107,8 @@ def evaluate_snn(
         lambda time: encode(images, key, batch.index, time),
         observe,
         num_steps=num_steps,
-        chunk=chunk,
-        collect=("spikes",),
+        chunk=min(chunk, MOST_STEPS),
+        collect=("trains",),
     )
     return _sum_of_samples(batch, *seen)
 

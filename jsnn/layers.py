@@ -10,6 +10,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 
+from jsnn.ops import average_pool, conv_general_dilated
 from jsnn.randomness import dropout_mask
 
 ModuleDef = Callable[..., nn.Module]
@@ -65,7 +66,16 @@ def conv(features: int, size: int = 3, stride: int = 1) -> ModuleDef:
     init = nn.initializers.normal(math.sqrt(2 / (size * size * features)))
     window, strides = (size, size), (stride, stride)
     padding = [(size // 2, size // 2)] * 2  # as PyTorch pads; "SAME" would pad one-sided where the stride is 2
-    return partial(nn.Conv, features, window, strides, padding=padding, use_bias=False, kernel_init=init)
+    return partial(
+        nn.Conv,
+        features,
+        window,
+        strides,
+        padding=padding,
+        use_bias=False,
+        kernel_init=init,
+        conv_general_dilated=conv_general_dilated,
+    )
 
 
 def dense(features: int, std: float) -> ModuleDef:
@@ -85,7 +95,7 @@ def pool(x: jax.Array) -> jax.Array:
             f"the image is too small for this model: a feature map of {height}x{width} cannot be pooled; "
             "use larger images or a model with fewer pools."
         )
-    return nn.avg_pool(x, (2, 2), (2, 2))
+    return average_pool(x)
 
 
 def flatten(x: jax.Array) -> jax.Array:

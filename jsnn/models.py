@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 
 from jsnn.layers import LARGEST_SIDE, Dropout, Layer, ModuleDef, conv, dense, flatten, pool, too_large
-from jsnn.neuron import LIF, Identity, Integrator, ReLU
+from jsnn.modules import LIF, Identity, Integrator, ReLU
 from jsnn.surrogate import Surrogate
 
 POOL = "A"
@@ -60,6 +60,7 @@ class VGG(nn.Module):
     dense_std: float = DENSE_STD
     neuron: ModuleDef = ReLU
     readout: ModuleDef = Identity
+    reach = 1  # spiking layers back from which a layer gets input
 
     @property
     def spiking_layers(self) -> tuple[str, ...]:
@@ -111,6 +112,7 @@ class ResNet(nn.Module):
     dense_std: float = DENSE_STD
     neuron: ModuleDef = ReLU
     readout: ModuleDef = Identity
+    reach = 2  # spiking layers back from which a layer gets input: a shortcut passes over one
 
     @property
     def stem_layers(self) -> tuple[str, ...]:
@@ -207,6 +209,18 @@ def spiking(model: VGG | ResNet, surrogate: Surrogate) -> VGG | ResNet:
         The linen module; the same one for the same arguments.
     """
     return model.clone(neuron=partial(LIF, surrogate=surrogate), readout=Integrator)
+
+
+def surrogate_of(model: nn.Module) -> Surrogate:
+    """The surrogate of an SNN's neurons.
+
+    Args:
+        model: an SNN, see `spiking`.
+
+    Returns:
+        The surrogate.
+    """
+    return model.neuron().surrogate
 
 
 def _check_build(

@@ -1,4 +1,4 @@
-"""Leaky integrate-and-fire dynamics as pure functions, and the same as linen modules.
+"""Leaky integrate-and-fire dynamics as pure functions.
 
 Time is the first axis, [T, ...]; whatever follows it are independent neurons. A state goes in and comes out, so that
 time can be cut into chunks. The zero state is the state of a network at rest.
@@ -6,11 +6,10 @@ time can be cut into chunks. The zero state is the state of a network at rest.
 
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jsnn.surrogate import Surrogate, stdb
+from jsnn.surrogate import Surrogate
 
 
 class LIFState(NamedTuple):
@@ -53,14 +52,14 @@ def lif_step(
         state: LIFState [...].
         threshold: v > 0, a scalar or broadcastable to [...]; unit of the current.
         leak: in (0, 1] per step, a scalar or broadcastable to [...].
-        surrogate: the spike function, see jsnn.surrogate.
+        surrogate: the spike and its derivative, see jsnn.surrogate.
 
     Returns:
         (spikes [...] of 0 and 1, the next LIFState).
     """
     just_fired = (state.age == 1).astype(current.dtype)
     membrane = leak * state.membrane + current - jax.lax.stop_gradient(threshold * just_fired)
-    spikes = surrogate(membrane / threshold - 1, state.age)
+    spikes = surrogate.spike(membrane / threshold - 1, state.age)
     older = jnp.where(state.age > 0, state.age + 1, 0)
     return spikes, LIFState(membrane, age=jnp.where(spikes > 0, 1, older))
 
@@ -75,7 +74,7 @@ def lif(
         state: LIFState [...].
         threshold: v > 0, a scalar or broadcastable to [...].
         leak: in (0, 1] per step, a scalar or broadcastable to [...].
-        surrogate: the spike function.
+        surrogate: the spike and its derivative.
 
     Returns:
         (spikes [T, ...], the LIFState after the last step).
@@ -117,72 +116,3 @@ def integrate(current: jax.Array, membrane: jax.Array) -> tuple[jax.Array, jax.A
     # A sequential sum, not jnp.cumsum: its rounding does not depend on where time is cut.
     last, potentials = jax.lax.scan(step, membrane, current)
     return potentials, last
-
-
-class LIF(nn.Module):
-    """LIF neurons of a layer, [T, B, ...] -> [T, B, ...].
-
-    `neuron` holds the layer's threshold (1 at first) and leak (1) and, where a shortcut is added to the current, its
-    gain: 1 is the paper's equation, `jsnn.conversion.convert` sets what the block's thresholds call for. `state`
-    carries the LIFState where it is mutable; without it the layer starts from rest. Current and spikes are sown into
-    collections of these names.
-
-    Attributes:
-        surrogate: the spike function.
-    """
-
-    surrogate: Surrogate = stdb()
-
-    @nn.compact
-    def __call__(self, current: jax.Array, shortcut: jax.Array | None = None) -> jax.Array:
-        if shortcut is not None:
-            gain = self.variable("neuron", "shortcut_gain", jnp.ones, (), current.dtype)
-            current = current + gain.value * shortcut
-        threshold = self.variable("neuron", "threshold", jnp.ones, (), current.dtype)
-        leak = self.variable("neuron", "leak", jnp.ones, (), current.dtype)
-        state = self.get_variable("state", "lif", lif_rest(current[0]))
-        spikes, state = lif(current, state, threshold.value, leak.value, self.surrogate)
-        _carry(self, "lif", state)
-        _expose(self, "current", current)
-        _expose(self, "spikes", spikes)
-        return spikes
-
-
-class Integrator(nn.Module):
-    """The readout of an SNN, [T, B, classes] of currents -> logits at every step; the potential is kept in `state`."""
-
-    @nn.compact
-    def __call__(self, current: jax.Array) -> jax.Array:
-        membrane = self.get_variable("state", "membrane", jnp.zeros_like(current[0]))
-        logits, membrane = integrate(current, membrane)
-        _carry(self, "membrane", membrane)
-        return logits
-
-
-class ReLU(nn.Module):
-    """The ANN's neuron: max(0, current), a shortcut added to the current where there is one."""
-
-    @nn.compact
-    def __call__(self, current: jax.Array, shortcut: jax.Array | float = 0.0) -> jax.Array:
-        return nn.relu(current + shortcut)
-
-
-class Identity(nn.Module):
-    """The ANN's readout: the current is the logits."""
-
-    @nn.compact
-    def __call__(self, current: jax.Array) -> jax.Array:
-        return current
-
-
-def _carry(module: nn.Module, name: str, value: LIFState | jax.Array) -> None:
-    """Keep `value` in `state` where the caller asks for it; a new network is at rest."""
-    if module.is_mutable_collection("state") and not module.is_initializing():
-        module.put_variable("state", name, value)
-
-
-def _expose(module: nn.Module, name: str, value: jax.Array) -> None:
-    """Sow `value` as collection[layer][name] where the caller asks for it, overwriting what was there."""
-    if module.is_initializing():
-        return
-    module.sow(name, name, value, init_fn=lambda: None, reduce_fn=lambda _, new: new)

@@ -18,8 +18,8 @@ def percentile_of_stream(count: Callable[..., jax.Array], percentile: float) -> 
     """The smallest number of a stream that at least `percentile` percent of its numbers do not exceed.
 
     Args:
-        count: (histogram, *arguments) -> [chunks, 65536] int32, `histogram(numbers, *arguments)` of each chunk of the
-            stream. Called twice; both passes must see the same numbers.
+        count: (histogram, *arguments) -> [chunks, 65536] int32, `histogram(numbers, counted, *arguments)` of each chunk
+            of the stream, `counted` telling which numbers count. Called twice; both passes must see the same numbers.
         percentile: in (0, 100].
 
     Returns:
@@ -35,21 +35,24 @@ def percentile_of_stream(count: Callable[..., jax.Array], percentile: float) -> 
     return _from_ordered(upper << HALF | lower)
 
 
-def upper_histogram(numbers: jax.Array) -> jax.Array:
-    """Counts of the upper 16 bits of the numbers' ordered representation, [65536] int32."""
-    return jnp.bincount((_to_ordered(numbers) >> HALF).astype(jnp.int32), length=1 << HALF)
+def upper_histogram(numbers: jax.Array, counted: jax.Array) -> jax.Array:
+    """Counts of the upper 16 bits of the ordered representation of the numbers that count, [65536] int32."""
+    return _histogram(_to_ordered(numbers) >> HALF, jnp.broadcast_to(counted, numbers.shape))
 
 
-def lower_histogram(numbers: jax.Array, upper: jax.Array) -> jax.Array:
-    """Counts of the lower 16 bits of those numbers whose upper half is `upper`, [65536] int32."""
+def lower_histogram(numbers: jax.Array, counted: jax.Array, upper: jax.Array) -> jax.Array:
+    """Counts of the lower 16 bits of those numbers that count and whose upper half is `upper`, [65536] int32."""
     ordered = _to_ordered(numbers)
-    lower = (ordered & ((1 << HALF) - 1)).astype(jnp.int32)
-    return jnp.bincount(lower, (ordered >> HALF == upper).astype(jnp.int32), length=1 << HALF)
+    return _histogram(ordered & ((1 << HALF) - 1), counted & (ordered >> HALF == upper))
+
+
+def _histogram(halves: jax.Array, counted: jax.Array) -> jax.Array:
+    return jnp.bincount(halves.astype(jnp.int32).ravel(), counted.astype(jnp.int32).ravel(), length=1 << HALF)
 
 
 def _to_ordered(numbers: jax.Array) -> jax.Array:
     """float32 -> uint32 of the same order: all bits of negative numbers flipped, the sign bit of the others set."""
-    bits = jax.lax.bitcast_convert_type(numbers.astype(jnp.float32), jnp.uint32).ravel()
+    bits = jax.lax.bitcast_convert_type(numbers.astype(jnp.float32), jnp.uint32)
     return jnp.where(bits >> 31 == 1, ~bits, bits | jnp.uint32(1 << 31))
 
 

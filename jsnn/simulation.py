@@ -13,6 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jsnn.packing import unpack
+
 Variables = Mapping[str, Any]
 Inputs = Callable[[jax.Array], jax.Array]
 Observer = Callable[[jax.Array, Variables], Any]
@@ -40,7 +42,8 @@ def simulate(
         num_steps: T, at least 1.
         chunk: K, time steps per chunk, at least 1; it need not divide `num_steps`.
         collect: collections that layers shall expose to `observe`: "spikes" and "current", as
-            collected["spikes"]["conv0"]["spikes"] of shape [K, B, ...].
+            collected["spikes"]["conv0"]["spikes"] of shape [K, B, ...], and "trains", the spikes as bits, as
+            collected["trains"]["conv0"]["lif"] of shape [B, ...], which has no gradient and takes a chunk of at most 32.
         index: [B] int32, the samples' indices in the data set; needed where dropout is on.
         rngs: {"dropout": key} turns dropout on, with the same mask at every step.
 
@@ -54,35 +57,32 @@ def simulate(
 
     def run(state: Variables, time: jax.Array) -> tuple[Variables, Any]:
         mutable = ["state", *collect]
-        logits, seen = model.apply({**variables, "state": state}, inputs(time), index, rngs=rngs, mutable=mutable)
+        inputs_now = from_silence(inputs, time)
+        logits, seen = model.apply({**variables, "state": state}, inputs_now, index, rngs=rngs, mutable=mutable)
         state = seen.pop("state")
         return state, observe(logits, seen)
 
-    state = _rest(model, variables, inputs)
-    time = jnp.arange(num_steps, dtype=jnp.int32)
-    if num_steps <= chunk:
-        return run(state, time)[1]
+    times = time_chunks(num_steps, chunk)
+    state = rest(model, variables, inputs)
+    if len(times) == 1:
+        return run(state, times[0])[1]
     # Backward, a chunk is run again from the state at its start.
-    run = jax.checkpoint(run)
-    whole, rest = divmod(num_steps, chunk)
-    state, seen = jax.lax.scan(run, state, time[: whole * chunk].reshape(whole, chunk))
-    seen = jax.tree.map(lambda x: x.reshape(whole * x.shape[1], *x.shape[2:]), seen)
-    if rest:
-        _, tail = run(state, time[whole * chunk :])
-        seen = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), seen, tail)
-    return seen
+    _, seen = jax.lax.scan(jax.checkpoint(run), state, times)
+    silence = times.size - num_steps
+    return jax.tree.map(lambda x: x.reshape(times.size, *x.shape[2:])[silence:], seen)
 
 
-def spikes_per_neuron(collected: Variables) -> dict[str, jax.Array]:
+def spikes_per_neuron(trains: Variables, num_steps: int) -> dict[str, jax.Array]:
     """The mean number of spikes per neuron of each layer, at each step and for each sample.
 
     Args:
-        collected: what `simulate` shows to its observer, with "spikes" collected.
+        trains: what `simulate` shows to its observer as collected["trains"].
+        num_steps: K, the steps that the observer sees.
 
     Returns:
         Layer -> [K, B], spikes per neuron and step. Summed over time this is the paper's activity metric.
     """
-    spikes = {layer: exposed["spikes"] for layer, exposed in collected["spikes"].items()}
+    spikes = {layer: unpack(train["lif"], num_steps, jnp.float32) for layer, train in trains.items()}
     return {layer: x.mean(axis=tuple(range(2, x.ndim))) for layer, x in spikes.items()}
 
 
@@ -101,8 +101,52 @@ def check_steps(num_steps: int, chunk: int) -> None:
             raise ValueError(f"{name} must be at least 1 time step, got {value}.")
 
 
-def _rest(model: nn.Module, variables: Variables, inputs: Inputs) -> Variables:
-    """The state of all layers at rest, which is zero everywhere."""
+def time_chunks(num_steps: int, chunk: int) -> jax.Array:
+    """The time steps of each chunk: as few chunks as possible, all of the same length.
+
+    Where the number of steps does not divide, time begins before 0, with steps of silence.
+
+    Args:
+        num_steps: T, at least 1.
+        chunk: time steps per chunk at most.
+
+    Returns:
+        [C, K] int32, the last of them T - 1.
+
+    Raises:
+        ValueError: where num_steps or chunk is below 1.
+    """
+    check_steps(num_steps, chunk)
+    count = -(-num_steps // chunk)
+    length = -(-num_steps // count)
+    return jnp.arange(num_steps - count * length, num_steps, dtype=jnp.int32).reshape(count, length)
+
+
+def from_silence(inputs: Inputs, time: jax.Array) -> jax.Array:
+    """The inputs of some time steps; silence before step 0, which leaves a network without bias at rest.
+
+    Args:
+        inputs: time [K] int32 -> inputs [K, B, ...].
+        time: [K] int32.
+
+    Returns:
+        [K, B, ...].
+    """
+    found = inputs(time)
+    return jnp.where(time.reshape(-1, *[1] * (found.ndim - 1)) >= 0, found, 0)
+
+
+def rest(model: nn.Module, variables: Variables, inputs: Inputs) -> Variables:
+    """The state of all layers at rest, which is zero everywhere.
+
+    Args:
+        model: an SNN.
+        variables: its `params` and `neuron` collections.
+        inputs: time [K] int32 -> inputs [K, B, ...].
+
+    Returns:
+        The `state` collection.
+    """
 
     def first_step() -> Variables:
         return model.apply(variables, inputs(jnp.zeros(1, jnp.int32)), mutable=["state"])[1]["state"]

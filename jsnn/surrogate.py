@@ -1,18 +1,31 @@
 """Spike functions: a Heaviside step forward, a surrogate derivative backward.
 
-A surrogate is a function `(z, age) -> spikes` of the normalised distance to the threshold, z = u / v - 1, and of the
-steps since the neuron's last spike. Both arrays have the same shape. Forward it is the strict step `z > 0`; backward
-it is what its factory says. The factories return the same function for the same numbers, so that compiled programs
-are shared.
+The spike is a function of the normalised distance to the threshold, z = u / v - 1, and of the steps since the neuron's
+last spike. Forward it is the strict step `z > 0`; backward it is what the factory of the surrogate says. The factories
+return the same surrogate for the same numbers, so that compiled programs are shared.
 """
 
 from collections.abc import Callable
 from functools import cache
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-Surrogate = Callable[[jax.Array, jax.Array], jax.Array]
+Derivative = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class Surrogate(NamedTuple):
+    """A spike function and what is known of its derivative.
+
+    Attributes:
+        spike: (z [...], age [...] int32) -> spikes [...] of 0 and 1; age is 0 before the first spike.
+        by_age: (age [...] int32, dtype) -> do/dz [...], where it depends on spike times alone: then spike trains are
+            all that backpropagation through time has to keep. None where it needs the membrane.
+    """
+
+    spike: Derivative
+    by_age: Callable[[jax.Array, jnp.dtype], jax.Array] | None = None
 
 
 @cache
@@ -29,7 +42,7 @@ def stdb(alpha: float = 0.3, beta: float = 0.01) -> Surrogate:
         beta: its decay per time step, at least 0.
 
     Returns:
-        The spike function; `age` is int32, dt in steps, 0 before the first spike.
+        The surrogate; its derivative depends on spike times alone.
 
     Raises:
         ValueError: where alpha or beta is out of its range.
@@ -37,10 +50,10 @@ def stdb(alpha: float = 0.3, beta: float = 0.01) -> Surrogate:
     _check(alpha > 0, f"stdb needs alpha above 0, got {alpha}.")
     _check(beta >= 0, f"stdb needs beta of at least 0, got {beta}.")
 
-    def derivative(z: jax.Array, age: jax.Array) -> jax.Array:
-        return jnp.where(age > 0, alpha * jnp.exp(-beta * age.astype(z.dtype)), 0)
+    def by_age(age: jax.Array, dtype: jnp.dtype) -> jax.Array:
+        return jnp.where(age > 0, alpha * jnp.exp(-beta * age.astype(dtype)), 0)
 
-    return _spike_function(derivative)
+    return Surrogate(_spike_function(lambda z, age: by_age(age, z.dtype)), by_age)
 
 
 @cache
@@ -55,7 +68,7 @@ def linear(gamma: float = 0.3) -> Surrogate:
         gamma: the derivative at the threshold, above 0, dimensionless.
 
     Returns:
-        The spike function; it ignores `age`.
+        The surrogate; its derivative depends on the membrane alone.
 
     Raises:
         ValueError: where gamma is not above 0.
@@ -66,10 +79,10 @@ def linear(gamma: float = 0.3) -> Surrogate:
         del age
         return gamma * jnp.maximum(0, 1 - jnp.abs(z))
 
-    return _spike_function(derivative)
+    return Surrogate(_spike_function(derivative))
 
 
-def _spike_function(derivative: Surrogate) -> Surrogate:
+def _spike_function(derivative: Derivative) -> Derivative:
     """A step at z > 0 whose backward pass multiplies by `derivative(z, age)`."""
 
     @jax.custom_vjp

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import optax
 
 from jsnn.augment import scale
+from jsnn.bptt import Keys, Presentation, present
 from jsnn.encoding import Encoding
+from jsnn.models import surrogate_of
 from jsnn.randomness import sample_keys
 from jsnn.simulation import Variables, simulate
 from jsnn.sources import Source
@@ -91,7 +93,11 @@ def snn_forward(model: nn.Module, encode: Encoding, num_steps: int, chunk: int) 
         (variables, images [B, H, W, C] in [-1, 1], index [B], key) -> logits [B, classes], the raw sum over time.
     """
 
-    def forward(variables: Variables, images: jax.Array, index: jax.Array, key: jax.Array) -> jax.Array:
+    def from_spikes(variables: Variables, images: jax.Array, index: jax.Array, key: jax.Array) -> jax.Array:
+        what = Presentation(model, encode, num_steps, chunk)
+        return present(what, variables, images, index, Keys(*jax.random.split(key)))
+
+    def from_membranes(variables: Variables, images: jax.Array, index: jax.Array, key: jax.Array) -> jax.Array:
         input_key, dropout_key = jax.random.split(key)
         logits = simulate(
             model,
@@ -105,7 +111,7 @@ def snn_forward(model: nn.Module, encode: Encoding, num_steps: int, chunk: int) 
         )
         return logits[-1]
 
-    return forward
+    return from_membranes if surrogate_of(model).by_age is None else from_spikes
 
 
 def train_step(

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsnn.conversion import balance_thresholds, convert, scale_thresholds
+from jsnn.balancing import balance_thresholds
+from jsnn.conversion import convert, scale_thresholds
 from jsnn.encoding import constant, poisson
 from jsnn.layers import Layer
 from jsnn.models import VGG, ResNet, spiking

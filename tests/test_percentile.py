@@ -11,7 +11,7 @@ FLOATS = st.floats(-1e6, 1e6, width=32)
 
 def percentile(chunks, percent):
     def count(histogram, *arguments):
-        return jnp.stack([histogram(jnp.asarray(chunk, jnp.float32), *arguments) for chunk in chunks])
+        return jnp.stack([histogram(jnp.asarray(chunk, jnp.float32), jnp.bool_(True), *arguments) for chunk in chunks])
 
     return percentile_of_stream(count, percent)
 

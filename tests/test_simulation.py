@@ -38,7 +38,12 @@ def test_spikes_per_neuron_are_means_over_units():
     model, variables = random_snn(SMALL_VGG, seed=3, leak=1.0)
     inputs = random_inputs(STEPS, batch=2)
     seen = run_network(model, STEPS, variables, inputs, LABELS)
-    counted = spikes_per_neuron({"spikes": {layer: {"spikes": spikes} for layer, spikes in seen.spikes.items()}})
+    bits = 1 << np.arange(STEPS, dtype=np.uint16)
+    trains = {
+        layer: {"lif": jnp.asarray(np.tensordot(bits, np.asarray(spikes, np.uint16), axes=1))}
+        for layer, spikes in seen.spikes.items()
+    }
+    counted = spikes_per_neuron(trains, STEPS)
     assert set(counted) == set(model.spiking_layers)
     for layer, values in counted.items():
         expected = np.asarray(seen.spikes[layer]).reshape(STEPS, 2, -1).mean(-1)
