@@ -158,8 +158,8 @@ def _ages_between(words: Variables, times: jax.Array) -> Variables:
 
     def of_layer(words: jax.Array) -> jax.Array:
         def stretch(age: jax.Array, first: jax.Array) -> tuple[jax.Array, jax.Array]:
-            last = jnp.minimum(first + stride, num_chunks)
-            return _age_later(words, age, first, last, num_steps), age.astype(dtype)
+            last = _forward(words, Train(words[first], age), first, jnp.minimum(first + stride, num_chunks) - 1, num_steps)
+            return age_after(*last, num_steps), age.astype(dtype)
 
         never = jnp.zeros_like(words[0], dtype=jnp.int32)
         return jax.lax.scan(stretch, never, jnp.arange(0, num_chunks, stride))[1]
@@ -170,18 +170,21 @@ def _ages_between(words: Variables, times: jax.Array) -> Variables:
 def _trains(words: Variables, ages: Variables, times: jax.Array, chunk: jax.Array) -> Variables:
     """The spike trains of all layers over one chunk."""
     num_steps = times.shape[1]
-    kept = chunk // _stride(num_steps)
+    kept, first = chunk // _stride(num_steps), chunk // _stride(num_steps) * _stride(num_steps)
 
     def of_layer(words: jax.Array, ages: jax.Array) -> Train:
-        age = ages[kept].astype(jnp.int32)
-        return jax.lax.optimization_barrier(Train(words[chunk], _age_later(words, age, kept * _stride(num_steps), chunk, num_steps)))
+        return _forward(words, Train(words[first], ages[kept].astype(jnp.int32)), first, chunk, num_steps)
 
     return jax.tree.map(of_layer, words, ages)
 
 
-def _age_later(words: jax.Array, age: jax.Array, first: jax.Array, last: jax.Array, num_steps: int) -> jax.Array:
-    """The age before chunk `last`, counted on from the `age` before chunk `first`."""
-    return jax.lax.fori_loop(first, last, lambda chunk, age: age_after(words[chunk], age, num_steps), age)
+def _forward(words: jax.Array, train: Train, first: jax.Array, last: jax.Array, num_steps: int) -> Train:
+    """From the train of one chunk to that of a later one."""
+
+    def advance(chunk: jax.Array, train: Train) -> Train:
+        return Train(words[chunk + 1], age_after(*train, num_steps))
+
+    return jax.lax.fori_loop(first, last, advance, train)
 
 
 def _stride(num_steps: int) -> int:

@@ -9,8 +9,9 @@ from functools import partial
 
 import flax.linen as nn
 import jax
+from jax.typing import DTypeLike
 
-from jsnn.ops import average_pool, conv_general_dilated
+from jsnn.ops import average_pool, conv_general_dilated, dot_general
 from jsnn.randomness import dropout_mask
 
 ModuleDef = Callable[..., nn.Module]
@@ -61,26 +62,20 @@ class Dropout(nn.Module):
         return x * mask
 
 
-def conv(features: int, size: int = 3, stride: int = 1) -> ModuleDef:
+def conv(features: int, size: int = 3, stride: int = 1, operands: DTypeLike | None = None) -> ModuleDef:
     """A `size` x `size` convolution without bias, SAME padding, weights from N(0, sqrt(2 / (size^2 * features)))."""
     init = nn.initializers.normal(math.sqrt(2 / (size * size * features)))
     window, strides = (size, size), (stride, stride)
     padding = [(size // 2, size // 2)] * 2  # as PyTorch pads; "SAME" would pad one-sided where the stride is 2
-    return partial(
-        nn.Conv,
-        features,
-        window,
-        strides,
-        padding=padding,
-        use_bias=False,
-        kernel_init=init,
-        conv_general_dilated=conv_general_dilated,
-    )
+    convolve = partial(conv_general_dilated, operands=operands)
+    options = {"padding": padding, "use_bias": False, "kernel_init": init, "conv_general_dilated": convolve}
+    return partial(nn.Conv, features, window, strides, **options)
 
 
-def dense(features: int, std: float) -> ModuleDef:
+def dense(features: int, std: float, operands: DTypeLike | None = None) -> ModuleDef:
     """A matrix without bias, weights from N(0, std)."""
-    return partial(nn.Dense, features, use_bias=False, kernel_init=nn.initializers.normal(std))
+    init, product = nn.initializers.normal(std), partial(dot_general, operands=operands)
+    return partial(nn.Dense, features, use_bias=False, kernel_init=init, dot_general=product)
 
 
 def pool(x: jax.Array) -> jax.Array:

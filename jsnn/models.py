@@ -13,6 +13,7 @@ from functools import cache, partial
 
 import flax.linen as nn
 import jax
+from jax.typing import DTypeLike
 
 from jsnn.layers import LARGEST_SIDE, Dropout, Layer, ModuleDef, conv, dense, flatten, pool, too_large
 from jsnn.modules import LIF, Identity, Integrator, ReLU
@@ -48,6 +49,8 @@ class VGG(nn.Module):
         conv_dropout: rate after convolutions.
         dense_dropout: rate after hidden dense layers.
         dense_std: standard deviation of the initial weights of dense layers.
+        operands: dtype in which weights and spikes enter matrix products, e.g. bfloat16; membranes, sums and gradients
+            keep float32. None leaves them as they are.
         neuron: makes the neurons of a layer.
         readout: makes the neurons of the readout.
     """
@@ -58,6 +61,7 @@ class VGG(nn.Module):
     conv_dropout: float = 0.2
     dense_dropout: float = 0.5
     dense_std: float = DENSE_STD
+    operands: DTypeLike | None = None
     neuron: ModuleDef = ReLU
     readout: ModuleDef = Identity
     reach = 1  # spiking layers back from which a layer gets input
@@ -76,7 +80,7 @@ class VGG(nn.Module):
                 x = pool(x)
                 continue
             name = next(names)
-            x = Layer(conv(stage), self.neuron, name=name)(x)
+            x = Layer(conv(stage, operands=self.operands), self.neuron, name=name)(x)
             if following != POOL and not (following is None and too_large(x)):
                 x = Dropout(self.conv_dropout, unit_dims=3, name=f"{name}_dropout")(x, index)
         while too_large(x):
@@ -84,9 +88,9 @@ class VGG(nn.Module):
         x = flatten(x)
         for features in self.hidden:
             name = next(names)
-            x = Layer(dense(features, self.dense_std), self.neuron, name=name)(x)
+            x = Layer(dense(features, self.dense_std, self.operands), self.neuron, name=name)(x)
             x = Dropout(self.dense_dropout, unit_dims=1, name=f"{name}_dropout")(x, index)
-        return Layer(dense(self.num_classes, self.dense_std), self.readout, name="readout")(x)
+        return Layer(dense(self.num_classes, self.dense_std, self.operands), self.readout, name="readout")(x)
 
 
 class ResNet(nn.Module):
@@ -101,6 +105,8 @@ class ResNet(nn.Module):
         num_classes: units of the readout.
         conv_dropout: rate after convolutions.
         dense_std: standard deviation of the initial weights of the readout.
+        operands: dtype in which weights and spikes enter matrix products, e.g. bfloat16; membranes, sums and gradients
+            keep float32. None leaves them as they are.
         neuron: makes the neurons of a layer.
         readout: makes the neurons of the readout.
     """
@@ -110,6 +116,7 @@ class ResNet(nn.Module):
     num_classes: int = 10
     conv_dropout: float = 0.2
     dense_std: float = DENSE_STD
+    operands: DTypeLike | None = None
     neuron: ModuleDef = ReLU
     readout: ModuleDef = Identity
     reach = 2  # spiking layers back from which a layer gets input: a shortcut passes over one
@@ -134,11 +141,11 @@ class ResNet(nn.Module):
                 stride = 2 if stage > 0 and i == 0 else 1
                 x = self._block(x, index, f"block{block}", features, stride)
                 block += 1
-        return Layer(dense(self.num_classes, self.dense_std), self.readout, name="readout")(flatten(x))
+        return Layer(dense(self.num_classes, self.dense_std, self.operands), self.readout, name="readout")(flatten(x))
 
     def _stem(self, x: jax.Array, index: jax.Array | None) -> jax.Array:
         for name in self.stem_layers:
-            x = Layer(conv(self.channels[0]), self.neuron, name=name)(x)
+            x = Layer(conv(self.channels[0], operands=self.operands), self.neuron, name=name)(x)
             if name != self.stem_layers[-1]:
                 x = Dropout(self.conv_dropout, unit_dims=3, name=f"{name}_dropout")(x, index)
         halvings = sum(count > 0 for count in self.blocks[1:])
@@ -150,10 +157,10 @@ class ResNet(nn.Module):
     def _block(self, x: jax.Array, index: jax.Array | None, name: str, features: int, stride: int) -> jax.Array:
         """conv, spike, dropout, conv; the shortcut is added to the input current of the second neuron."""
         same = stride == 1 and x.shape[-1] == features
-        shortcut = x if same else conv(features, 1, stride)(name=f"{name}_shortcut")(x)
-        x = Layer(conv(features, 3, stride), self.neuron, name=f"{name}_conv0")(x)
+        shortcut = x if same else conv(features, 1, stride, self.operands)(name=f"{name}_shortcut")(x)
+        x = Layer(conv(features, 3, stride, self.operands), self.neuron, name=f"{name}_conv0")(x)
         x = Dropout(self.conv_dropout, unit_dims=3, name=f"{name}_conv0_dropout")(x, index)
-        return Layer(conv(features), self.neuron, name=f"{name}_conv1")(x, shortcut)
+        return Layer(conv(features, operands=self.operands), self.neuron, name=f"{name}_conv1")(x, shortcut)
 
 
 def build(
@@ -165,6 +172,7 @@ def build(
     conv_dropout: float = 0.2,
     dense_dropout: float = 0.5,
     dense_std: float = DENSE_STD,
+    operands: DTypeLike | None = None,
 ) -> VGG | ResNet:
     """The ANN of one of the paper's architectures.
 
@@ -177,6 +185,7 @@ def build(
         dense_dropout: rate after hidden dense layers, in [0, 1).
         dense_std: standard deviation of the initial weights of dense layers; the paper's 0.01 suits layers of 4096
             units, narrow ones need more or the ANN does not start to learn.
+        operands: dtype in which weights and spikes enter matrix products, e.g. bfloat16; None leaves them as they are.
 
     Returns:
         The linen module; `spiking` makes the SNN of it.
@@ -192,9 +201,9 @@ def build(
     if architecture in VGG_STAGES:
         words = VGG_STAGES[architecture].split()
         stages = tuple(word if word == POOL else narrowed(int(word)) for word in words)
-        return VGG(stages, tuple(hidden), num_classes, conv_dropout, dense_dropout, dense_std)
+        return VGG(stages, tuple(hidden), num_classes, conv_dropout, dense_dropout, dense_std, operands)
     channels = tuple(map(narrowed, RESNET_CHANNELS))
-    return ResNet(RESNET_BLOCKS[architecture], channels, num_classes, conv_dropout, dense_std)
+    return ResNet(RESNET_BLOCKS[architecture], channels, num_classes, conv_dropout, dense_std, operands)
 
 
 @cache
