@@ -10,6 +10,7 @@ from pathlib import Path
 
 import tyro
 
+from experiments import compilation
 from experiments.config import Config
 from experiments.presets import PRESETS
 from experiments.workdir import Run, open_run, reopen, saved_config
@@ -58,6 +59,8 @@ def main(program: str, description: str, work: Callable[[Run], None], arguments:
     """
     try:
         parsed = parse(program, description, arguments)
+        compilation.watch()
+        compilation.keep_programs(parsed.config.compilation_cache)
         work(open_run(parsed.config, parsed.workdir))
     except (ValueError, OSError, FloatingPointError) as error:
         return refuse(error, "--debug" in arguments)

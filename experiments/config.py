@@ -10,7 +10,15 @@ from jsnn.models import ARCHITECTURES
 from jsnn.optimizers import OPTIMIZERS, SCHEDULES
 
 AUTO = "auto"
-NO_MATTER = ("data_dir", "workers", "eval_batch_size", "chunk", "keep_checkpoints", "tensorboard")  # to results
+NO_MATTER = (  # to results
+    "data_dir",
+    "workers",
+    "eval_batch_size",
+    "chunk",
+    "keep_checkpoints",
+    "tensorboard",
+    "compilation_cache",
+)
 
 
 @dataclass(frozen=True)
@@ -97,8 +105,12 @@ class Config:
     """Time steps up to which the accuracy of the SNNs is reported."""
     streams: int = 5
     """Poisson streams over which accuracy at num_steps is averaged."""
-    chunk: int = 16
-    """Time steps that run at once; memory is least near the square root of num_steps. Does not change results."""
+    chunk: int | Literal["auto"] = AUTO
+    """Time steps that run at once, or auto: 8 to 12, what leaves the fewest steps idle. Does not change results."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Numbers that enter matrix products; sums, membranes and optimiser keep float32. For GPU and TPU."""
+    compilation_cache: str | None = None
+    """Folder where compiled programs are kept for the next run; None keeps none."""
     seed: int = 0
     """Seed of everything random."""
     keep_checkpoints: int = 2
@@ -115,7 +127,7 @@ def check(config: Config) -> None:
     """
     at_least_one = (
         "ann_epochs balance_images balance_steps num_steps hybrid_epochs batch_size eval_batch_size eval_steps "
-        "streams chunk keep_checkpoints"
+        "streams keep_checkpoints"
     )
     for name in at_least_one.split():
         _require(getattr(config, name) >= 1, config, name, "at least 1")
@@ -128,6 +140,7 @@ def check(config: Config) -> None:
     _require(config.seed < 2**32, config, "seed", "below 2^32")
     _require(0 < config.leak <= 1, config, "leak", "in (0, 1]")
     _require(0 < config.percentile <= 100, config, "percentile", "in (0, 100]")
+    _require(config.chunk == AUTO or config.chunk >= 1, config, "chunk", "at least 1, or auto")
     factor = config.scaling_factor
     _require(factor == AUTO or 0 < factor < math.inf, config, "scaling_factor", "above 0 and finite, or auto")
     _require(config.eval_steps >= config.num_steps, config, "eval_steps", f"at least num_steps, {config.num_steps}")

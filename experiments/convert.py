@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments import command
 from experiments.config import AUTO
-from experiments.networks import build_snn, encoding_of, num_batches, open_source, random_key, snn_like
+from experiments.networks import build_snn, chunk_of, encoding_of, num_batches, open_source, random_key, snn_like
 from experiments.progress import say, watcher
 from experiments.train_ann import trained_ann
 from experiments.workdir import Run, checkpoints, finish, read_results, require, restored
@@ -62,7 +62,7 @@ def balance(run: Run, ann: Variables) -> Thresholds:
         num_steps=config.balance_steps,
         percentile=config.percentile,
         layers=model.stem_layers if config.balance == "stem" else None,
-        chunk=config.chunk,
+        chunk=chunk_of(config, config.balance_steps),
         batch_size=config.eval_batch_size,
         watch=watcher("balancing", len(model.spiking_layers)),
     )
@@ -97,9 +97,8 @@ def _choose_factor(run: Run, snn: Variables) -> dict[str, object]:
     """The factor with the best validation accuracy at num_steps; of equal ones the largest, which spikes least."""
     config = run.config
     source = open_source(config, VALIDATION)
-    sweep = partial(
-        sweep_factors, build_snn(config), encoding_of(config), config.num_steps, config.chunk, source, FACTORS
-    )
+    chunk = chunk_of(config, config.num_steps)
+    sweep = partial(sweep_factors, build_snn(config), encoding_of(config), config.num_steps, chunk, source, FACTORS)
     scores = evaluate_split(
         parallel_evaluation(sweep),
         snn,

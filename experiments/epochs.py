@@ -22,6 +22,7 @@ from jsnn.parallel import evaluate_split, parallel_evaluation, parallel_train_st
 from jsnn.simulation import Variables
 from jsnn.training import Forward, Metrics, TrainState
 
+Step = Callable[..., tuple[TrainState, Metrics]]
 AHEAD = 2  # steps that the host may be ahead of the devices
 
 
@@ -52,7 +53,7 @@ def train(
         FloatingPointError: where the loss is not finite; the last checkpoint stays.
     """
     source = open_source(run.config, TRAIN)
-    step = parallel_train_step(source, forward, optimizer)
+    step = _reporting_start(network, parallel_train_step(source, forward, optimizer))
     key = random_key(run.config, network)
     steps = steps_per_epoch(run.config)
     state, done, accuracy, seconds = _resume(run, network, state)
@@ -99,8 +100,23 @@ def validator(run: Run, evaluate: Callable[..., Evaluation]) -> Callable[[Variab
     return validate
 
 
+def _reporting_start(network: str, step: Step) -> Step:
+    """The step, which tells once how long its first call took, most of it compiling."""
+    waiting = [network]
+
+    def reporting(*arguments: Any) -> tuple[TrainState, Metrics]:
+        begin = time.perf_counter()
+        found = step(*arguments)
+        if waiting:
+            jax.block_until_ready(found)
+            say(f"{waiting.pop():>9} first step after {time.perf_counter() - begin:.1f} s")
+        return found
+
+    return reporting
+
+
 def _run_epoch(
-    step: Callable[..., tuple[TrainState, Metrics]],
+    step: Step,
     state: TrainState,
     resident: Any,
     items: Iterable[Any],

@@ -16,7 +16,7 @@ from experiments.config import Config
 from experiments.convert import chosen_factor, converted_snn
 from experiments.environment import environment
 from experiments.finetune import finetuned_snn
-from experiments.networks import build_ann, build_snn, encoding_of, num_batches, open_source, random_key
+from experiments.networks import build_ann, build_snn, chunk_of, encoding_of, num_batches, open_source, random_key
 from experiments.progress import say, watcher
 from experiments.train_ann import trained_ann
 from experiments.workdir import Run, finish, read_results, require
@@ -114,8 +114,8 @@ def _present(run: Run, label: str, variables: Variables, num_steps: int, stream:
 @cache
 def _presentation(config: Config, num_steps: int) -> Callable[..., Evaluation]:
     """The compiled evaluation over `num_steps` steps, the same for all networks of a run."""
-    source = open_source(config, TEST)
-    present = partial(evaluate_snn, build_snn(config), encoding_of(config), num_steps, config.chunk, source)
+    source, chunk = open_source(config, TEST), chunk_of(config, num_steps)
+    present = partial(evaluate_snn, build_snn(config), encoding_of(config), num_steps, chunk, source)
     return parallel_evaluation(present)
 
 

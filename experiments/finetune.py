@@ -11,7 +11,15 @@ import optax
 from experiments import command, epochs
 from experiments.config import Config
 from experiments.convert import balance, chosen_factor, converted_snn
-from experiments.networks import build_snn, encoding_of, init_variables, open_source, snn_like, steps_per_epoch
+from experiments.networks import (
+    build_snn,
+    chunk_of,
+    encoding_of,
+    init_variables,
+    open_source,
+    snn_like,
+    steps_per_epoch,
+)
 from experiments.workdir import Run, finish, require, restored
 from jsnn.conversion import convert, scale_thresholds
 from jsnn.datasets import VALIDATION
@@ -30,10 +38,11 @@ def finetune(run: Run) -> None:
     require(run, "convert")
     config = run.config
     model, encode = build_snn(config), encoding_of(config)
-    present = partial(evaluate_snn, model, encode, config.num_steps, config.chunk, open_source(config, VALIDATION))
+    num_steps, chunk = config.num_steps, chunk_of(config, config.num_steps)
+    present = partial(evaluate_snn, model, encode, num_steps, chunk, open_source(config, VALIDATION))
     rule = _optimizer(config)
     state = init_state(_start(run), rule)
-    forward = snn_forward(model, encode, config.num_steps, config.chunk)
+    forward = snn_forward(model, encode, num_steps, chunk)
     validate = epochs.validator(run, present)
     _, accuracy, seconds = epochs.train(run, "hybrid", state, forward, rule, config.hybrid_epochs, validate)
     found = {"validation_accuracy": accuracy, "epochs": config.hybrid_epochs}

@@ -5,12 +5,12 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 
-from experiments.config import Config
+from experiments.config import AUTO, Config
 from jsnn import encoding, surrogate
 from jsnn.datasets import TRAIN, info, load_split
 from jsnn.models import VGG, ResNet, build, spiking
 from jsnn.parallel import check_batch_size, replicate
-from jsnn.simulation import Variables
+from jsnn.simulation import Variables, fitting_chunk
 from jsnn.sources import Source, resident_source
 
 PURPOSES = ("init", "ann", "balance", "validation", "scratch", "hybrid", "test")
@@ -26,6 +26,7 @@ def build_ann(config: Config) -> VGG | ResNet:
         conv_dropout=config.conv_dropout,
         dense_dropout=config.dense_dropout,
         dense_std=config.dense_std,
+        operands=None if config.precision == "float32" else jnp.dtype(config.precision),
     )
 
 
@@ -39,6 +40,11 @@ def build_snn(config: Config) -> VGG | ResNet:
 def encoding_of(config: Config) -> encoding.Encoding:
     """The encoding of a config."""
     return {"poisson": encoding.poisson, "constant": encoding.constant}[config.encoding]
+
+
+def chunk_of(config: Config, num_steps: int) -> int:
+    """Time steps per chunk of a presentation of `num_steps` steps."""
+    return fitting_chunk(num_steps) if config.chunk == AUTO else config.chunk
 
 
 def random_key(config: Config, purpose: str) -> jax.Array:

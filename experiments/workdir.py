@@ -15,6 +15,7 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments import compilation
 from experiments.config import Config, check, difference
 from experiments.networks import check_fits, steps_per_epoch
 from jsnn.checkpoint import restore
@@ -95,12 +96,14 @@ def read_results(directory: Path) -> Results:
     for done in stages.values():
         for network, values in done["found"].items():
             results[network] = {**results.get(network, {}), **values}
-    return {**results, "seconds": {stage: done["seconds"] for stage, done in stages.items()}}
+    for name in ("seconds", "compile_seconds"):
+        results[name] = {stage: done.get(name) for stage, done in stages.items()}
+    return results
 
 
 def finish(run: Run, stage: str, seconds: float, found: Results) -> None:
-    """Note what a stage found; that makes the stage done."""
-    done = {"seconds": round(seconds, 2), "found": found}
+    """Note what a stage found; that makes the stage done. Compiling counts since the last stage of this process."""
+    done = {"seconds": round(seconds, 2), "compile_seconds": round(compilation.take_seconds(), 2), "found": found}
     _write_stages(run, {**_read_stages(run.directory), stage: done})
 
 

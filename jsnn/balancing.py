@@ -4,9 +4,8 @@ Each layer runs twice over all time steps: once for its input currents, which gi
 spikes, kept as bits. The next layer starts from these bits, so that no layer is run again from the input.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,34 +13,13 @@ import numpy as np
 
 from jsnn.conversion import Thresholds, check_convertible, with_neurons
 from jsnn.encoding import Encoding
+from jsnn.layerwise import Plan, bytes_of_spikes, first_to_run, spikes, statistics
 from jsnn.models import VGG, ResNet
-from jsnn.packed import Train
-from jsnn.packing import MOST_STEPS, word_dtype
 from jsnn.percentile import percentile_of_stream
-from jsnn.simulation import Variables, check_steps, from_silence, rest, time_chunks
+from jsnn.simulation import Variables, check_steps
 
 Trains = dict[str, list[np.ndarray]]  # layer -> words [C, B, ...] of each batch
 Statistic = Callable[..., jax.Array]
-
-
-class Plan(NamedTuple):
-    """What stays the same from layer to layer, besides arrays.
-
-    Attributes:
-        model: the SNN.
-        encode: the encoding.
-        num_steps: T.
-        chunk: time steps per chunk.
-    """
-
-    model: VGG | ResNet
-    encode: Encoding
-    num_steps: int
-    chunk: int
-
-    def times(self) -> jax.Array:
-        """The time steps [C, K] of all chunks."""
-        return time_chunks(self.num_steps, min(self.chunk, MOST_STEPS))
 
 
 def balance_thresholds(
@@ -94,7 +72,7 @@ def balance_thresholds(
     chosen = _checked_layers(model, layers, len(images), percentile, batch_size)
     plan = Plan(model, encode, num_steps, chunk)
     thresholds = {layer: jnp.ones((), images.dtype) for layer in model.spiking_layers}
-    sizes = _train_bytes(plan, with_neurons(variables, thresholds, 1.0), images)
+    sizes = bytes_of_spikes(plan, with_neurons(variables, thresholds, 1.0), images)
     trains: Trains = {}
     for layer in watch(model.spiking_layers[: 1 + model.spiking_layers.index(chosen[-1])]):
         batches = partial(_batches, images, trains, batch_size)
@@ -103,7 +81,7 @@ def balance_thresholds(
             thresholds[layer] = jnp.asarray(_threshold(layer, measure, percentile), images.dtype)
         if layer != chosen[-1] and sizes[layer] <= keep_bytes:
             snn = with_neurons(variables, thresholds, 1.0)
-            words = [np.asarray(_record(plan, layer, snn, key, *batch)) for batch in batches()]
+            words = [np.asarray(spikes(plan, layer, snn, key, *batch)) for batch in batches()]
             trains = _within_reach(model, {**trains, layer: words})
     return thresholds
 
@@ -125,9 +103,12 @@ def _checked_layers(
     return [layer for layer in model.spiking_layers if layer in chosen]
 
 
-def _threshold(layer: str, measure: Callable[..., jax.Array], percentile: float) -> np.ndarray:
+def _threshold(layer: str, measure: Callable[..., Iterator[jax.Array]], percentile: float) -> np.floating:
     """The maximum or percentile of a layer's currents, above 0."""
-    threshold = measure(_maximum).max() if percentile == 100 else percentile_of_stream(measure, percentile)
+    if percentile == 100:
+        threshold = np.max([values.max() for values in measure(_maximum)])
+    else:
+        threshold = percentile_of_stream(measure, percentile)
     if not threshold > 0:
         raise ValueError(
             f"the input current of {layer} has maximum or percentile {float(threshold)}, so it would never spike: "
@@ -149,26 +130,10 @@ def _batches(images: jax.Array, trains: Trains, batch_size: int) -> Iterator[tup
         yield images[batch], index[batch], {layer: words[number] for layer, words in trains.items()}
 
 
-def _front(model: VGG | ResNet, given: Iterable[str]) -> int:
-    """The position of the first layer that may have to run where the spikes of some are given."""
-    positions = {model.spiking_layers.index(layer) for layer in given}
-    closed = [i for i in positions if all(i - k in positions or i < k for k in range(model.reach))]
-    return max(closed, default=-1) + 1
-
-
 def _within_reach(model: VGG | ResNet, trains: Trains) -> Trains:
     """The spikes that later layers can start from."""
-    first = max(0, _front(model, trains) - model.reach)
+    first = max(0, first_to_run(model, trains) - model.reach)
     return {layer: words for layer, words in trains.items() if model.spiking_layers.index(layer) >= first}
-
-
-def _train_bytes(plan: Plan, variables: Variables, images: jax.Array) -> dict[str, int]:
-    """What the spikes of each layer take, with one bit per neuron, image and step."""
-    image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
-    state = jax.eval_shape(lambda image: rest(plan.model, variables, lambda time: image[None]), image)
-    num_chunks, length = plan.times().shape
-    per_neuron = len(images) * num_chunks * word_dtype(length).itemsize
-    return {layer: per_neuron * state[layer]["lif"].membrane.size for layer in plan.model.spiking_layers}
 
 
 def _measure(
@@ -179,77 +144,7 @@ def _measure(
     batches: Callable[[], Iterator[tuple]],
     statistic: Statistic,
     *arguments: jax.Array,
-) -> jax.Array:
-    """`statistic` of a layer's input current for each batch and chunk, stacked along the first axis."""
-    return jnp.concatenate([_statistics(plan, layer, statistic, variables, key, *batch, *arguments) for batch in batches()])
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _statistics(
-    plan: Plan,
-    layer: str,
-    statistic: Statistic,
-    variables: Variables,
-    key: jax.Array,
-    images: jax.Array,
-    index: jax.Array,
-    trains: Mapping[str, jax.Array],
-    *arguments: jax.Array,
-) -> jax.Array:
-    """`statistic` of a layer's input current in each chunk; steps of silence do not count."""
-
-    def observe(seen: Variables, time: jax.Array) -> jax.Array:
-        current = seen["current"][layer]["current"]
-        return statistic(current, (time >= 0).reshape(-1, *[1] * (current.ndim - 1)), *arguments)
-
-    return _scan(plan, layer, "current", observe, variables, key, images, index, trains)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _record(
-    plan: Plan,
-    layer: str,
-    variables: Variables,
-    key: jax.Array,
-    images: jax.Array,
-    index: jax.Array,
-    trains: Mapping[str, jax.Array],
-) -> jax.Array:
-    """The spikes of a layer, [C, B, ...] of words."""
-
-    def observe(seen: Variables, time: jax.Array) -> jax.Array:
-        del time
-        return seen["trains"][layer]["lif"]
-
-    return _scan(plan, layer, "trains", observe, variables, key, images, index, trains)
-
-
-def _scan(
-    plan: Plan,
-    layer: str,
-    collection: str,
-    observe: Callable[[Variables, jax.Array], jax.Array],
-    variables: Variables,
-    key: jax.Array,
-    images: jax.Array,
-    index: jax.Array,
-    trains: Mapping[str, jax.Array],
-) -> jax.Array:
-    """What `observe` sees of a layer in each chunk. Layers whose spikes are given, and those behind, are not run."""
-    names = plan.model.spiking_layers
-    ahead = names[_front(plan.model, trains) : names.index(layer) + 1]
-    running = [name for name in ahead if name not in trains]
-
-    def inputs(time: jax.Array) -> jax.Array:
-        return from_silence(lambda time: plan.encode(images, key, index, time), time)
-
-    def run(state: Variables, now: tuple[jax.Array, Mapping[str, jax.Array]]) -> tuple[Variables, jax.Array]:
-        time, words = now
-        given = {name: {"lif": Train(word, age=jnp.zeros_like(word))} for name, word in words.items()}
-        collections = {**variables, "state": {**at_rest, **state}, "trains": given}
-        _, seen = plan.model.apply(collections, inputs(time), mutable=["state", collection])
-        return {name: seen["state"][name] for name in running}, observe(seen, time)
-
-    at_rest: Any = rest(plan.model, variables, inputs)
-    _, observed = jax.lax.scan(run, {name: at_rest[name] for name in running}, (plan.times(), trains))
-    return observed
+) -> Iterator[jax.Array]:
+    """`statistic` of a layer's input current in each chunk, batch by batch."""
+    for batch in batches():
+        yield statistics(plan, layer, statistic, variables, key, *batch, *arguments)

@@ -158,7 +158,9 @@ def _ages_between(words: Variables, times: jax.Array) -> Variables:
 
     def of_layer(words: jax.Array) -> jax.Array:
         def stretch(age: jax.Array, first: jax.Array) -> tuple[jax.Array, jax.Array]:
-            last = _forward(words, Train(words[first], age), first, jnp.minimum(first + stride, num_chunks) - 1, num_steps)
+            last = _forward(
+                words, Train(words[first], age), first, jnp.minimum(first + stride, num_chunks) - 1, num_steps
+            )
             return age_after(*last, num_steps), age.astype(dtype)
 
         never = jnp.zeros_like(words[0], dtype=jnp.int32)

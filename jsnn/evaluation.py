@@ -65,7 +65,7 @@ def evaluate_ann(
     del key
     batch = source.take(resident, item)
     logits = model.apply({"params": variables["params"]}, scale(batch.images))
-    return _sum_of_samples(batch, *_scores(logits[None], batch.labels), {})
+    return Evaluation(_count(batch), *_sums(batch, *_scores(logits[None], batch.labels), {}))
 
 
 def evaluate_snn(
@@ -98,8 +98,8 @@ def evaluate_snn(
     batch = source.take(resident, item)
     images = scale(batch.images)
 
-    def observe(logits: jax.Array, collected: Variables) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
-        return *_scores(logits, batch.labels), spikes_per_neuron(collected["trains"], len(logits))
+    def observe(logits: jax.Array, collected: Variables) -> Any:
+        return _sums(batch, *_scores(logits, batch.labels), spikes_per_neuron(collected["trains"], len(logits)))
 
     seen = simulate(
         model,
@@ -110,7 +110,7 @@ def evaluate_snn(
         chunk=min(chunk, MOST_STEPS),
         collect=("trains",),
     )
-    return _sum_of_samples(batch, *seen)
+    return Evaluation(_count(batch), *seen)
 
 
 def sweep_factors(
@@ -151,8 +151,11 @@ def _scores(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]
     return (logits.argmax(-1) == labels).astype(logits.dtype), losses
 
 
-def _sum_of_samples(batch: Batch, correct: jax.Array, losses: jax.Array, spikes: dict[str, jax.Array]) -> Evaluation:
-    """Sums of [T, B] scores over the samples that are no padding."""
-    counts = batch.index != PADDING
-    correct, losses, spikes = jax.tree.map(lambda x: jnp.where(counts, x, 0).sum(1), (correct, losses, spikes))
-    return Evaluation(counts.sum().astype(correct.dtype), correct, losses, spikes)
+def _sums(batch: Batch, *scores: Any) -> Any:
+    """Sums [K] of scores [K, B] over the samples that are no padding."""
+    return jax.tree.map(lambda x: jnp.where(batch.index != PADDING, x, 0).sum(1), scores)
+
+
+def _count(batch: Batch) -> jax.Array:
+    """The number of samples that are no padding."""
+    return (batch.index != PADDING).sum().astype(jnp.float32)

@@ -5,7 +5,7 @@ half of the number sought; the second counts the lower 16 bits of the numbers th
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -14,23 +14,23 @@ import numpy as np
 HALF = 16  # bits
 
 
-def percentile_of_stream(count: Callable[..., jax.Array], percentile: float) -> np.float32:
+def percentile_of_stream(count: Callable[..., Iterable[jax.Array]], percentile: float) -> np.float32:
     """The smallest number of a stream that at least `percentile` percent of its numbers do not exceed.
 
     Args:
-        count: (histogram, *arguments) -> [chunks, 65536] int32, `histogram(numbers, counted, *arguments)` of each chunk
-            of the stream, `counted` telling which numbers count. Called twice; both passes must see the same numbers.
+        count: (histogram, *arguments) -> arrays [chunks, 65536] int32, `histogram(numbers, counted, *arguments)` of
+            each chunk of the stream, `counted` telling which numbers count. Called twice; both passes must see the same
+            numbers.
         percentile: in (0, 100].
 
     Returns:
         The percentile, one of the numbers (numpy's method "inverted_cdf").
     """
-    # Summed on the host in 64 bits: a stream may be longer than 2^31.
-    counts = np.asarray(count(upper_histogram)).sum(axis=0, dtype=np.int64)
+    counts = _total(count(upper_histogram))
     rank = max(1, math.ceil(percentile / 100 * counts.sum()))
     upper = int(np.searchsorted(counts.cumsum(), rank))
     rank -= counts[:upper].sum()
-    counts = np.asarray(count(lower_histogram, jnp.uint32(upper))).sum(axis=0, dtype=np.int64)
+    counts = _total(count(lower_histogram, jnp.uint32(upper)))
     lower = int(np.searchsorted(counts.cumsum(), rank))
     return _from_ordered(upper << HALF | lower)
 
@@ -44,6 +44,11 @@ def lower_histogram(numbers: jax.Array, counted: jax.Array, upper: jax.Array) ->
     """Counts of the lower 16 bits of those numbers that count and whose upper half is `upper`, [65536] int32."""
     ordered = _to_ordered(numbers)
     return _histogram(ordered & ((1 << HALF) - 1), counted & (ordered >> HALF == upper))
+
+
+def _total(histograms: Iterable[jax.Array]) -> np.ndarray:
+    """The sum of all histograms, on the host in 64 bits: a stream may be longer than 2^31."""
+    return sum(np.asarray(some).sum(axis=0, dtype=np.int64) for some in histograms)
 
 
 def _histogram(halves: jax.Array, counted: jax.Array) -> jax.Array:

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 
 from jsnn.packing import unpack
 
+FITTING_CHUNKS = range(8, 13)
+
 Variables = Mapping[str, Any]
 Inputs = Callable[[jax.Array], jax.Array]
 Observer = Callable[[jax.Array, Variables], Any]
@@ -43,7 +45,7 @@ def simulate(
         chunk: K, time steps per chunk, at least 1; it need not divide `num_steps`.
         collect: collections that layers shall expose to `observe`: "spikes" and "current", as
             collected["spikes"]["conv0"]["spikes"] of shape [K, B, ...], and "trains", the spikes as bits, as
-            collected["trains"]["conv0"]["lif"] of shape [B, ...], which has no gradient and takes a chunk of at most 32.
+            collected["trains"]["conv0"]["lif"] of shape [B, ...], without gradient and for chunks of at most 32 steps.
         index: [B] int32, the samples' indices in the data set; needed where dropout is on.
         rngs: {"dropout": key} turns dropout on, with the same mask at every step.
 
@@ -120,6 +122,21 @@ def time_chunks(num_steps: int, chunk: int) -> jax.Array:
     count = -(-num_steps // chunk)
     length = -(-num_steps // count)
     return jnp.arange(num_steps - count * length, num_steps, dtype=jnp.int32).reshape(count, length)
+
+
+def fitting_chunk(num_steps: int) -> int:
+    """A number of time steps per chunk that serves a presentation well: one byte of spikes, or a little more.
+
+    Short chunks stay within a CPU's caches, long ones feed a GPU; of 8 to 12 steps, the one that leaves the fewest
+    steps of silence, see `time_chunks`.
+
+    Args:
+        num_steps: T, at least 1.
+
+    Returns:
+        K, in [8, 12].
+    """
+    return min(FITTING_CHUNKS, key=lambda chunk: time_chunks(num_steps, chunk).size)
 
 
 def from_silence(inputs: Inputs, time: jax.Array) -> jax.Array:

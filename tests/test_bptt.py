@@ -22,7 +22,9 @@ NETWORKS = {"vgg": SMALL_VGG, "resnet": SMALL_RESNET}
 
 def make(ann, leak, dropout):
     """A network whose dropout is on or off, and the arrays of a presentation."""
-    rates = {"conv_dropout": 0.3 if dropout else 0.0} | ({"dense_dropout": 0.4 if dropout else 0.0} if ann is SMALL_VGG else {})
+    rates = {"conv_dropout": 0.3 if dropout else 0.0} | (
+        {"dense_dropout": 0.4 if dropout else 0.0} if ann is SMALL_VGG else {}
+    )
     model, variables = random_snn(ann.clone(**rates), seed=5, leak=leak, surrogate=stdb(0.4, 0.05))
     images = jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (BATCH, *IMAGE_SHAPE)), jnp.float32)
     return model, variables, images, jnp.asarray([4, 0, 9], jnp.int32), Keys(*jax.random.split(jax.random.key(2)))
@@ -31,8 +33,16 @@ def make(ann, leak, dropout):
 def from_membranes(model, encode, num_steps, variables, images, index, keys):
     """The logits by the plain way: `lif_step` under autodiff, all steps in one chunk."""
     inputs = lambda time: encode(images, keys.encoding, index, time)
-    logits = simulate(model, variables, inputs, lambda logits, _: logits, num_steps=num_steps, chunk=num_steps,
-                      index=index, rngs={"dropout": keys.dropout})
+    logits = simulate(
+        model,
+        variables,
+        inputs,
+        lambda logits, _: logits,
+        num_steps=num_steps,
+        chunk=num_steps,
+        index=index,
+        rngs={"dropout": keys.dropout},
+    )
     return logits[-1]
 
 
@@ -55,5 +65,11 @@ def test_gradients_equal_those_through_membranes(ann, leak, dropout, chunk):
         what = Presentation(model, poisson, num_steps, chunk)
         return loss_of(present(what, {**variables, "params": params}, *arrays))
 
-    (a,ga),(b,gb)=jax.jit(jax.value_and_grad(plain))(variables["params"]), jax.jit(jax.value_and_grad(packed))(variables["params"])
-    worst=max(float(jnp.abs(x-y).max()/jnp.abs(x).max()) for x,y in zip(jax.tree.leaves(ga),jax.tree.leaves(gb))); print("WORST",worst, float(a-b))
+    (a, ga), (b, gb) = (
+        jax.jit(jax.value_and_grad(plain))(variables["params"]),
+        jax.jit(jax.value_and_grad(packed))(variables["params"]),
+    )
+    worst = max(
+        float(jnp.abs(x - y).max() / jnp.abs(x).max()) for x, y in zip(jax.tree.leaves(ga), jax.tree.leaves(gb))
+    )
+    print("WORST", worst, float(a - b))

@@ -11,7 +11,8 @@ FLOATS = st.floats(-1e6, 1e6, width=32)
 
 def percentile(chunks, percent):
     def count(histogram, *arguments):
-        return jnp.stack([histogram(jnp.asarray(chunk, jnp.float32), jnp.bool_(True), *arguments) for chunk in chunks])
+        for chunk in chunks:
+            yield histogram(jnp.asarray(chunk, jnp.float32), jnp.bool_(True), *arguments)[None]
 
     return percentile_of_stream(count, percent)
 

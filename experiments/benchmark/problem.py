@@ -68,7 +68,9 @@ def load_problem(path: Path, batch: int) -> Problem:
     """
     with np.load(path) as file:
         kernels = {name.removeprefix("kernel/"): file[name] for name in file if name.startswith("kernel/")}
-        thresholds = {name.removeprefix("threshold/"): float(file[name]) for name in file if name.startswith("threshold/")}
+        thresholds = {
+            name.removeprefix("threshold/"): float(file[name]) for name in file if name.startswith("threshold/")
+        }
         stages = tuple(stage if stage == POOL else int(stage) for stage in file["stages"])
         return Problem(stages, kernels, thresholds, float(file["leak"]), file["images"][:batch], file["labels"][:batch])
 

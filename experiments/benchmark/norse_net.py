@@ -1,0 +1,95 @@
+"""The network in norse: a loop over time of LIF cells without a synaptic current ("box"), its cheapest.
+
+Norse's integrate-and-fire cell resets to a value; only the box cell can subtract the threshold. It averages,
+
+    u[t] = u[t-1] + (1 - leak) * (I[t] - u[t-1])
+
+so the weights that it is given are the problem's over (1 - leak), and where the problem has no leak the cell has one
+of 2^-20, which no sum over some hundred steps notices. A leak also takes its share of the reset.
+"""
+
+import torch
+from norse.torch import LIFBoxCell, LIFBoxFeedForwardState, LIFBoxParameters
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from experiments.benchmark.contestant import Contestant
+from experiments.benchmark.problem import Problem
+from experiments.benchmark.torch_network import (
+    Observe,
+    PoissonInputs,
+    contestant,
+    parameters_of,
+    spiking_layers,
+    synapses,
+)
+
+LEAST_LOSS = 2.0**-20  # a power of two, so that the weights' scaling and its undoing are exact
+
+
+class Gain(nn.Module):
+    """A weight times a number."""
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        self.gain = gain
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Scale.
+
+        Args:
+            weight: the parameter.
+
+        Returns:
+            What the layer multiplies with.
+        """
+        return self.gain * weight
+
+
+def make(problem: Problem, num_steps: int, device: str) -> Contestant:
+    """The norse network as a contestant.
+
+    Args:
+        problem: the problem.
+        num_steps: T.
+        device: "cpu" or "cuda".
+
+    Returns:
+        The contestant.
+    """
+    loss = max(1 - problem.leak, LEAST_LOSS)
+    layers, poisson = synapses(problem, device), PoissonInputs(problem, device)
+    cells = {layer: _cell(loss, problem.thresholds[layer]) for layer in spiking_layers(problem)}
+    for layer in cells:
+        parametrize.register_parametrization(layers[layer][-1], "weight", Gain(1 / loss))
+
+    def simulate(observe: Observe) -> Tensor:
+        logits: Tensor | float = 0.0
+        states: dict[str, LIFBoxFeedForwardState] = {}
+        with parametrize.cached():  # the weights are scaled once, not at every step
+            for _ in range(num_steps):
+                x = poisson.step()
+                for layer, cell in cells.items():
+                    current = layers[layer](x)
+                    x, states[layer] = cell(current, states.get(layer) or _rest(current))
+                    observe(layer, x)
+                logits = logits + layers["readout"](x)
+        return logits
+
+    return contestant(problem, device, parameters_of(layers.values()), simulate)
+
+
+def _cell(loss: float, threshold: float) -> LIFBoxCell:
+    """The cell that loses a share of its membrane per step."""
+    parameters = LIFBoxParameters(tau_mem_inv=torch.tensor(loss), v_th=torch.tensor(threshold), reset_method=_subtract)
+    return LIFBoxCell(parameters, dt=1.0)
+
+
+def _subtract(z: Tensor, v: Tensor, reset: Tensor, th: Tensor) -> Tensor:
+    """Norse's `reset_subtract`, (1 - z) * v + z * (v - th), without its gradient and its five temporary arrays."""
+    return v - th * z.detach()
+
+
+def _rest(current: Tensor) -> LIFBoxFeedForwardState:
+    """The first state: the cell's own is a scalar on the CPU that asks for a gradient."""
+    return LIFBoxFeedForwardState(torch.zeros_like(current))

@@ -1,0 +1,104 @@
+"""The network in SpikingJelly, layer by layer over all time steps, as is or with its memory optimisation.
+
+Differences from the paper: a membrane of exactly the threshold fires, and a leak below 1 also takes its share of the
+reset. The library chooses the neurons' implementation by itself: its own step loop on CPU; on CUDA its compiled
+extension where there is one, else its Triton kernels; see `implementation`.
+"""
+
+import torch
+from spikingjelly.activation_based import functional, layer, memopt, neuron, surrogate
+from torch import Tensor, nn
+
+from experiments.benchmark.contestant import Contestant
+from experiments.benchmark.problem import Problem
+from experiments.benchmark.torch_network import Observe, PoissonInputs, contestant, spiking_layers, synapses
+
+
+class Block(nn.Sequential):
+    """A layer's synapses and neurons: the piece whose insides the memory optimisation computes again."""
+
+
+def make(problem: Problem, num_steps: int, device: str, memory_optimised: bool = False) -> Contestant:
+    """SpikingJelly as a contestant.
+
+    Args:
+        problem: the problem.
+        num_steps: T.
+        device: "cpu" or "cuda".
+        memory_optimised: keep of each layer only its input spikes, packed to a bit each, and compute it again in the
+            backward pass.
+
+    Returns:
+        The contestant.
+    """
+    network, poisson = _network(problem, device), PoissonInputs(problem, device)
+    spiking = spiking_layers(problem)
+    if memory_optimised:
+        _optimise(network, poisson, num_steps)
+
+    def simulate(observe: Observe) -> Tensor:
+        functional.reset_net(network)
+        x = poisson.steps(num_steps)
+        for name, block in network.named_children():
+            x = block(x)
+            if name in spiking:
+                observe(name, x)
+        return x.sum(0)
+
+    return contestant(problem, device, list(network.parameters()), simulate)
+
+
+def implementation(problem: Problem, device: str) -> str:
+    """What runs the neurons.
+
+    Args:
+        problem: the problem, for its leak.
+        device: "cpu" or "cuda".
+
+    Returns:
+        "torch", "triton" or "cuda".
+    """
+    if device == "cpu":
+        return "torch"
+    from spikingjelly._ops import if_, lif  # not a public name, and there is none
+
+    selection = (if_ if problem.leak == 1 else lif)._selection
+    return str(selection.diagnostics(torch.device(device))["implementation"])
+
+
+def _network(problem: Problem, device: str) -> nn.Sequential:
+    """A Block for each spiking layer, and the readout's synapses."""
+    network = nn.Sequential()
+    for name, synapse in synapses(problem, device).items():
+        over_time = layer.SeqToANNContainer(*synapse)
+        spikes = name in spiking_layers(problem)
+        network.add_module(name, Block(over_time, _neurons(problem, name)) if spikes else over_time)
+    return network
+
+
+def _neurons(problem: Problem, name: str) -> neuron.BaseNode:
+    """A layer's neurons: soft reset without gradient."""
+    options = {
+        "v_threshold": float(problem.thresholds[name]),
+        "v_reset": None,
+        "surrogate_function": surrogate.ATan(),
+        "detach_reset": True,
+        "step_mode": "m",
+    }
+    if problem.leak == 1:
+        return neuron.IFNode(**options)
+    return neuron.LIFNode(tau=1 / (1 - problem.leak), decay_input=False, **options)
+
+
+def _optimise(network: nn.Sequential, poisson: PoissonInputs, num_steps: int) -> None:
+    """Checkpoint every Block, in place, and pack its input where that is found to be binary.
+
+    A pool is part of the block after it, so that every block but the first is fed spikes and not their averages.
+    """
+
+    def example(current: nn.Module) -> Tensor:
+        functional.reset_net(current)
+        with torch.no_grad():
+            return current(poisson.steps(num_steps))
+
+    memopt.optimize_memory(network, Block, example, level=1, checkpoint_budget="memory", compress=True)

@@ -1,0 +1,148 @@
+"""One layer of a presentation at a time: what it is fed or fires, from the kept spikes of the layers before it.
+
+The layers whose spikes are given are replayed, see `jsnn.packed`, so neither they nor what is before them run again.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jsnn.encoding import Encoding
+from jsnn.models import VGG, ResNet
+from jsnn.packed import Train
+from jsnn.packing import MOST_STEPS, word_dtype
+from jsnn.simulation import Variables, from_silence, rest, time_chunks
+
+Words = Mapping[str, jax.Array]  # layer -> its spikes as words [C, B, ...]
+
+
+class Plan(NamedTuple):
+    """What stays the same from layer to layer, besides arrays.
+
+    Attributes:
+        model: the SNN.
+        encode: the encoding.
+        num_steps: T.
+        chunk: time steps per chunk; more than 32 count as 32.
+    """
+
+    model: VGG | ResNet
+    encode: Encoding
+    num_steps: int
+    chunk: int
+
+    def times(self) -> jax.Array:
+        """The time steps [C, K] of all chunks."""
+        return time_chunks(self.num_steps, min(self.chunk, MOST_STEPS))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def statistics(
+    plan: Plan,
+    layer: str,
+    statistic: Callable[..., jax.Array],
+    variables: Variables,
+    key: jax.Array,
+    images: jax.Array,
+    index: jax.Array,
+    words: Words,
+    *arguments: jax.Array,
+) -> jax.Array:
+    """A statistic of a layer's input current in each chunk; steps of silence do not count.
+
+    Args:
+        plan: the presentation.
+        layer: name of the layer.
+        statistic: (current [K, B, ...], counted [K, 1, ...], *arguments) -> array.
+        variables: SNN variables.
+        key: random key of the encoding.
+        images: [B, H, W, C] in [-1, 1].
+        index: [B] int32, their indices.
+        words: spikes of earlier layers.
+        arguments: of the statistic.
+
+    Returns:
+        [C, ...], the statistic of each chunk.
+    """
+
+    def observe(seen: Variables, time: jax.Array) -> jax.Array:
+        current = seen["current"][layer]["current"]
+        return statistic(current, (time >= 0).reshape(-1, *[1] * (current.ndim - 1)), *arguments)
+
+    return _scan(plan, layer, "current", observe, variables, key, images, index, words)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def spikes(
+    plan: Plan,
+    layer: str,
+    variables: Variables,
+    key: jax.Array,
+    images: jax.Array,
+    index: jax.Array,
+    words: Words,
+) -> jax.Array:
+    """The spikes of a layer.
+
+    Args:
+        plan, layer, variables, key, images, index, words: see `statistics`.
+
+    Returns:
+        Words [C, B, ...].
+    """
+
+    def observe(seen: Variables, time: jax.Array) -> jax.Array:
+        del time
+        return seen["trains"][layer]["lif"]
+
+    return _scan(plan, layer, "trains", observe, variables, key, images, index, words)
+
+
+def bytes_of_spikes(plan: Plan, variables: Variables, images: jax.Array) -> dict[str, int]:
+    """What the words of each layer take for all images, in bytes."""
+    image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
+    state = jax.eval_shape(lambda image: rest(plan.model, variables, lambda time: image[None]), image)
+    num_chunks, length = plan.times().shape
+    per_neuron = len(images) * num_chunks * word_dtype(length).itemsize
+    return {layer: per_neuron * state[layer]["lif"].membrane.size for layer in plan.model.spiking_layers}
+
+
+def first_to_run(model: VGG | ResNet, given: Iterable[str]) -> int:
+    """The position of the first layer that has to run where the spikes of some are given."""
+    positions = {model.spiking_layers.index(layer) for layer in given}
+    closed = [i for i in positions if all(i - k in positions or i < k for k in range(model.reach))]
+    return max(closed, default=-1) + 1
+
+
+def _scan(
+    plan: Plan,
+    layer: str,
+    collection: str,
+    observe: Callable[[Variables, jax.Array], jax.Array],
+    variables: Variables,
+    key: jax.Array,
+    images: jax.Array,
+    index: jax.Array,
+    words: Words,
+) -> jax.Array:
+    """What `observe` sees of a layer in each chunk; only the layers between those given and this one are run."""
+    names = plan.model.spiking_layers
+    ahead = names[first_to_run(plan.model, words) : names.index(layer) + 1]
+    running = [name for name in ahead if name not in words]
+
+    def inputs(time: jax.Array) -> jax.Array:
+        return from_silence(lambda time: plan.encode(images, key, index, time), time)
+
+    def run(state: Variables, now: tuple[jax.Array, Words]) -> tuple[Variables, jax.Array]:
+        time, words = now
+        given = {name: {"lif": Train(word, age=jnp.zeros_like(word))} for name, word in words.items()}
+        collections = {**variables, "state": {**at_rest, **state}, "trains": given}
+        _, seen = plan.model.apply(collections, inputs(time), mutable=["state", collection])
+        return {name: seen["state"][name] for name in running}, observe(seen, time)
+
+    at_rest = rest(plan.model, variables, inputs)
+    _, observed = jax.lax.scan(run, {name: at_rest[name] for name in running}, (plan.times(), words))
+    return observed
