@@ -71,6 +71,10 @@ def replay(
 ) -> tuple[jax.Array, jax.Array]:
     """The spikes of a recorded chunk, with the gradient that `jsnn.neuron.lif` has.
 
+        d[t] = leak * d[t+1] + (do/dz)[t] / v * dL/do[t],    dL/dI[t] = d[t] = dL/du[t]
+
+    for the spike times give do/dz and the reset carries no gradient (equations 8 to 10 of arXiv:2005.01807).
+
     Neither the current nor the membrane is looked at, so that whatever computes them is not run; they are what the
     gradient is taken with respect to.
 
@@ -100,18 +104,18 @@ def _replay_backward(
     cotangents: tuple[jax.Array, jax.Array],
 ) -> tuple[jax.Array, jax.Array, None, None, None]:
     train, threshold, leak = residuals
-    of_spikes, of_next = cotangents
+    of_spikes, of_end = cotangents
     age = train.age.astype(jnp.int32)
 
-    def step(of_next: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def step(of_later: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         of_spikes, time = now
         slope = surrogate.by_age(age_at(train.words, age, time), of_spikes.dtype) / threshold
-        of_membrane = leak * of_next + slope * of_spikes
-        return of_membrane, of_membrane
+        of_membrane = of_later + slope * of_spikes
+        return leak * of_membrane, of_membrane
 
     time = jnp.arange(of_spikes.shape[0], dtype=jnp.int32)
-    of_first, of_current = jax.lax.scan(step, of_next, (of_spikes, time), reverse=True)
-    return of_current, of_first, None, None, None
+    of_start, of_current = jax.lax.scan(step, of_end, (of_spikes, time), reverse=True)
+    return of_current, of_start, None, None, None
 
 
 replay.defvjp(_replay_forward, _replay_backward)

@@ -12,7 +12,7 @@ import numpy as np
 
 from jsnn.products import dtype_of_sums, product
 
-PATCHES_AT_ONCE = 1_200_000  # numbers, which the CPU's caches hold
+PATCHES_AT_ONCE = 600_000  # numbers, which the CPU's caches hold
 MIDDLING_CHANNELS = range(33, 128)  # where XLA:CPU convolves at two thirds of the rate of products of patches
 MOST_BLOCKS = 64  # of a convolution as one matrix
 CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-
 
 class Contestant(NamedTuple):
     """A network in one library, with the weights, thresholds and images of a Problem, for T time steps.
@@ -12,12 +10,12 @@ class Contestant(NamedTuple):
     Attributes:
         train: one optimiser step (Adam, learning rate 1e-4) on the problem's batch, input spikes drawn afresh inside;
             returns when the step is done.
-        evaluate: () -> [B, classes], the logits after T steps without a gradient.
+        evaluate: scores the problem's batch after T steps without a gradient; returns when that is done.
         rates: () -> layer -> spikes per neuron and time step.
-        details: facts of this contestant alone, to be reported beside its figures.
+        details: () -> facts of this contestant alone, to be reported beside its figures; asked for after a step.
     """
 
     train: Callable[[], None]
-    evaluate: Callable[[], np.ndarray]
+    evaluate: Callable[[], object]
     rates: Callable[[], dict[str, float]]
     details: Callable[[], dict[str, float]] = dict

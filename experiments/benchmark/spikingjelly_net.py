@@ -101,4 +101,5 @@ def _optimise(network: nn.Sequential, poisson: PoissonInputs, num_steps: int) ->
         with torch.no_grad():
             return current(poisson.steps(num_steps))
 
+    network.to(memory_format=torch.contiguous_format)  # with channels last, packing would copy the spikes first
     memopt.optimize_memory(network, Block, example, level=1, checkpoint_budget="memory", compress=True)

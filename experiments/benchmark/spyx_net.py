@@ -16,7 +16,7 @@ from flax import nnx
 
 from experiments.benchmark.contestant import Contestant
 from experiments.benchmark.problem import Problem
-from jsnn.ops import conv_general_dilated
+from jsnn.convolution import conv_general_dilated
 
 LEARNING_RATE = 1e-4
 

@@ -1,16 +1,16 @@
-"""A plain PyTorch step loop with STDB, as the paper's authors wrote theirs: the graph of all steps, then backward.
+"""A plain PyTorch step loop with STDB, the way the paper's authors wrote theirs: the graph of all steps, then backward.
 
-Their spikes reach the next layer one step later; here they do not, see the equations of Rathi et al., 2020
-(arXiv:2005.01807), of which this is otherwise the same mathematics.
+Written by us from the equations of Rathi et al., 2020 (arXiv:2005.01807). Their spikes reach the next layer one step
+later; here they do not, otherwise the mathematics is the same. Also their way of balancing thresholds.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from experiments.benchmark.contestant import Contestant
 from experiments.benchmark.problem import Problem
@@ -25,9 +25,7 @@ from experiments.benchmark.torch_network import (
 )
 
 ALPHA, BETA = 0.3, 0.01
-DECAY = math.exp(-BETA)
-
-Synapses = dict[str, nn.Sequential]
+NEVER = -math.inf  # time of the last spike of a neuron that has not fired
 
 
 class State(NamedTuple):
@@ -35,37 +33,35 @@ class State(NamedTuple):
 
     Attributes:
         membrane: u.
-        spikes: o, without gradient.
-        trace: exp(-beta * dt) of the step to come, 0 before the first spike.
+        spikes: o.
+        last_spike: time step of the last spike.
     """
 
     membrane: Tensor
     spikes: Tensor
-    trace: Tensor
+    last_spike: Tensor
 
 
-class Spike(torch.autograd.Function):
-    """Fire where u > v; do/du = alpha / v * exp(-beta * dt)."""
+class STDB(torch.autograd.Function):
+    """Fire where z > 0; do/dz = alpha * exp(-beta * dt)."""
 
     @staticmethod
-    def forward(ctx: Any, membrane: Tensor, trace: Tensor, threshold: float) -> Tensor:
+    def forward(ctx: Any, z: Tensor, elapsed: Tensor) -> Tensor:
         """Compare with the threshold.
 
         Args:
             ctx: what backward is handed.
-            membrane: u.
-            trace: exp(-beta * dt).
-            threshold: v.
+            z: u / v - 1.
+            elapsed: dt, steps since the last spike; infinite where there is none.
 
         Returns:
             0 or 1.
         """
-        ctx.save_for_backward(trace)
-        ctx.scale = ALPHA / threshold
-        return (membrane > threshold).to(membrane.dtype)
+        ctx.save_for_backward(elapsed)
+        return (z > 0).to(z.dtype)
 
     @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:
         """Multiply by the surrogate derivative.
 
         Args:
@@ -73,58 +69,30 @@ class Spike(torch.autograd.Function):
             cotangent: gradient with respect to the spikes.
 
         Returns:
-            Gradient with respect to the membrane; the trace and the threshold have none.
+            Gradient with respect to z; dt has none.
         """
-        (trace,) = ctx.saved_tensors
-        return (cotangent * trace).mul_(ctx.scale), None, None
+        (elapsed,) = ctx.saved_tensors
+        return cotangent * ALPHA * torch.exp(-BETA * elapsed), None
 
 
-def fire(current: Tensor, state: State | None, threshold: float, leak: float) -> tuple[Tensor, State]:
+def fire(current: Tensor, state: State, time: int, threshold: float, leak: float) -> State:
     """One time step of a layer of neurons.
 
-        u[t] = leak * u[t-1] + I[t] - v * o[t-1],  o[t] = u[t] > v
+        u[t] = leak * u[t-1] + I[t] - v * o[t-1],    z[t] = u[t] / v - 1,    o[t] = z[t] > 0
 
     Args:
         current: I[t].
-        state: the layer's state; None at the first step.
+        state: the layer's state.
+        time: t.
         threshold: v.
         leak: of the membrane.
 
     Returns:
-        o[t] and the next state.
+        The next state.
     """
-    if state is None:
-        zeros = torch.zeros_like(current)
-        state = State(zeros, zeros, zeros)
-    # In place where nothing of it is saved for backward; the reset has no gradient.
-    membrane = torch.add(current, state.membrane, alpha=leak).sub_(state.spikes, alpha=threshold)
-    spikes = Spike.apply(membrane, state.trace, threshold)
-    fired, trace = spikes.detach(), state.trace
-    if torch.is_grad_enabled():
-        trace = torch.maximum(trace, fired).mul_(DECAY)  # a spike sets exp(-beta * dt) back to exp(-beta)
-    return spikes, State(membrane, fired, trace)
-
-
-def simulate(
-    layers: Synapses, thresholds: dict[str, float], leak: float, inputs: Iterable[Tensor], observe: Observe
-) -> Tensor:
-    """Run the network over the inputs of all steps.
-
-    Args:
-        layers: the synapses, the readout last.
-        thresholds: layer -> threshold of the spiking layers, in forward order.
-        leak: of the membranes.
-        inputs: T times [B, C, H, W].
-        observe: is handed each layer's spikes at each step.
-
-    Returns:
-        [B, classes], the sum of the readout's currents.
-    """
-    logits: Tensor | float = 0.0
-    states: dict[str, State] = {}
-    for x in inputs:
-        logits = logits + layers["readout"](_advance(layers, thresholds, leak, x, states, observe))
-    return logits
+    membrane = leak * state.membrane + current - threshold * state.spikes.detach()
+    spikes = STDB.apply(membrane / threshold - 1, time - state.last_spike)
+    return State(membrane, spikes, state.last_spike.masked_fill(spikes.bool(), time))
 
 
 def make(problem: Problem, num_steps: int, device: str) -> Contestant:
@@ -138,14 +106,23 @@ def make(problem: Problem, num_steps: int, device: str) -> Contestant:
     Returns:
         The contestant.
     """
-    layers, poisson = synapses(problem, device), PoissonInputs(problem, device)
+    layers, poisson = synapses(problem, device, torch.contiguous_format), PoissonInputs(problem, device)
     thresholds = {layer: problem.thresholds[layer] for layer in spiking_layers(problem)}
 
-    def run(observe: Observe) -> Tensor:
-        inputs = (poisson.step() for _ in range(num_steps))
-        return simulate(layers, thresholds, problem.leak, inputs, observe)
+    def simulate(observe: Observe) -> Tensor:
+        logits: Tensor | float = 0.0
+        states: dict[str, State] = {}
+        for time in range(num_steps):
+            x = poisson.step().contiguous()
+            for layer, threshold in thresholds.items():
+                current = layers[layer](x)
+                states[layer] = fire(current, states.get(layer) or _rest(current), time, threshold, problem.leak)
+                x = states[layer].spikes
+                observe(layer, x)
+            logits = logits + layers["readout"](x)
+        return logits
 
-    return contestant(problem, device, parameters_of(layers.values()), run)
+    return contestant(problem, device, parameters_of(layers.values()), simulate)
 
 
 @torch.no_grad()
@@ -159,33 +136,24 @@ def balance(problem: Problem, num_steps: int, device: str, inputs: Callable[[int
         inputs: t -> [B, H, W, C] float32 input spikes of step t, the same at every call.
 
     Returns:
-        layer -> largest input current, of every layer but the readout.
+        Layer -> largest input current, of every layer but the readout.
     """
-    layers, thresholds = synapses(problem, device), {}
+    layers, thresholds = synapses(problem, device, torch.contiguous_format), {}
     for layer in spiking_layers(problem):
-        largest = torch.tensor(-math.inf, device=device)
+        largest = -math.inf
         states: dict[str, State] = {}
-        for t in range(num_steps):
-            x = _advance(layers, thresholds, 1.0, channels_first(inputs(t), device), states, _ignore)
-            largest = torch.maximum(largest, layers[layer](x).max())
-        thresholds[layer] = largest.item()
+        for time in range(num_steps):
+            x = channels_first(inputs(time), device)
+            for before, threshold in thresholds.items():
+                current = layers[before](x)
+                states[before] = fire(current, states.get(before) or _rest(current), time, threshold, 1.0)
+                x = states[before].spikes
+            largest = max(largest, layers[layer](x).max().item())
+        thresholds[layer] = largest
     return thresholds
 
 
-def _advance(
-    layers: Synapses,
-    thresholds: dict[str, float],
-    leak: float,
-    x: Tensor,
-    states: dict[str, State],
-    observe: Observe,
-) -> Tensor:
-    """One time step of the layers that have a threshold; updates their states, returns the spikes of the last."""
-    for layer, threshold in thresholds.items():
-        x, states[layer] = fire(layers[layer](x), states.get(layer), threshold, leak)
-        observe(layer, x)
-    return x
-
-
-def _ignore(layer: str, spikes: Tensor) -> None:
-    """Observe nothing."""
+def _rest(like: Tensor) -> State:
+    """Neurons at rest, as many as there are currents."""
+    zeros = torch.zeros_like(like)
+    return State(zeros, zeros, torch.full_like(like, NEVER))

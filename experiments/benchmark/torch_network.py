@@ -16,12 +16,15 @@ Observe = Callable[[str, Tensor], None]  # is handed every layer's spikes, one s
 Simulate = Callable[[Observe], Tensor]  # draws inputs, runs T steps and returns the logits [B, classes]
 
 
-def synapses(problem: Problem, device: str) -> dict[str, nn.Sequential]:
+def synapses(
+    problem: Problem, device: str, memory_format: torch.memory_format = torch.channels_last
+) -> dict[str, nn.Sequential]:
     """The layers' modules from the spikes of the layer before to input currents: pool, flatten, weights.
 
     Args:
         problem: the problem.
         device: "cpu" or "cuda".
+        memory_format: of the weights, which decides that of all activations; channels last is the faster one.
 
     Returns:
         layer -> module on the device, channels first, in forward order; its last part has the layer's weight.
@@ -33,8 +36,7 @@ def synapses(problem: Problem, device: str) -> dict[str, nn.Sequential]:
         before: list[nn.Module] = [nn.AvgPool2d(2)] if pooled.get(i, False) else []
         before += [nn.Flatten()] if i == convolutions else []
         kernel = _channels_first(problem, layer, flattened=i == convolutions)
-        # Channels last in memory, which convolutions on both devices are faster with; the shapes do not show it.
-        modules[layer] = nn.Sequential(*before, _weights(kernel)).to(device, memory_format=torch.channels_last)
+        modules[layer] = nn.Sequential(*before, _weights(kernel)).to(device, memory_format=memory_format)
     return modules
 
 
@@ -102,6 +104,15 @@ def channels_first(images: np.ndarray, device: str) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device)
 
 
+def ignore(layer: str, spikes: Tensor) -> None:
+    """Observe nothing.
+
+    Args:
+        layer: not used.
+        spikes: not used.
+    """
+
+
 def contestant(problem: Problem, device: str, parameters: list[nn.Parameter], simulate: Simulate) -> Contestant:
     """A Contestant from a simulation in PyTorch.
 
@@ -121,20 +132,16 @@ def contestant(problem: Problem, device: str, parameters: list[nn.Parameter], si
 
     def train() -> None:
         optimizer.zero_grad(set_to_none=True)
-        nn.functional.cross_entropy(simulate(_ignore), labels).backward()
+        nn.functional.cross_entropy(simulate(ignore), labels).backward()
         optimizer.step()
         if device == "cuda":
             torch.cuda.synchronize()
 
     def evaluate() -> np.ndarray:
         with torch.no_grad():
-            return simulate(_ignore).cpu().numpy()
+            return simulate(ignore).cpu().numpy()
 
     return Contestant(train, evaluate, lambda: _rates(simulate))
-
-
-def _ignore(layer: str, spikes: Tensor) -> None:
-    """Observe nothing."""
 
 
 def _rates(simulate: Simulate) -> dict[str, float]:

@@ -1,0 +1,49 @@
+"""Who takes part in the benchmark."""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
+from typing import NamedTuple
+
+OURS, STEP_LOOP = "jsnn", "PyTorch step loop"
+
+
+class Entry(NamedTuple):
+    """A contestant's place in the roster.
+
+    Attributes:
+        module: beside this file, with a function `make`.
+        package: distribution that it needs.
+        options: of `make`.
+    """
+
+    module: str
+    package: str
+    options: dict[str, object]
+
+
+ROSTER = {
+    OURS: Entry("ours", "jax", {}),
+    STEP_LOOP: Entry("step_loop", "torch", {}),
+    "PyTorch step loop, tuned": Entry("tuned_loop", "torch", {}),
+    "SpikingJelly": Entry("spikingjelly_net", "spikingjelly", {}),
+    "SpikingJelly, memory optimised": Entry("spikingjelly_net", "spikingjelly", {"memory_optimised": True}),
+    "snnTorch": Entry("snntorch_net", "snntorch", {}),
+    "norse": Entry("norse_net", "norse", {}),
+    "spyx": Entry("spyx_net", "spyx", {}),
+    "spyx, jsnn's convolution": Entry("spyx_net", "spyx", {"own_gradient": False}),
+    "jsnn, bfloat16": Entry("ours", "jax", {"precision": "bfloat16"}),
+}
+
+
+def installed_version(name: str) -> str | None:
+    """The version of a contestant's package, or None where it is not installed."""
+    try:
+        return version(ROSTER[name].package)
+    except PackageNotFoundError:
+        return None
+
+
+def module_of(name: str) -> ModuleType:
+    """The module of a contestant; importing it imports its library."""
+    return import_module(f"experiments.benchmark.{ROSTER[name].module}")

@@ -1,0 +1,129 @@
+"""Convolutions and their gradients, whatever way they are computed, equal those of jax.lax."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jsnn import convolution, patches
+from jsnn.convolution import conv_general_dilated
+from jsnn.products import dot_general, product
+
+# (images, channels in, channels out, height, width): odd and even sides, tiny ones, many channels, a prime number.
+SHAPES = [(5, 3, 8, 9, 12), (4, 6, 5, 7, 7), (3, 40, 72, 6, 5), (2, 130, 36, 4, 4), (6, 5, 4, 2, 2), (4, 3, 5, 1, 2)]
+SHAPES += [(7, 4, 4, 2, 9)]
+
+
+def arrays(shape, size, seed=0, dtype=jnp.float32):
+    """Random images and a random kernel."""
+    batch, channels, features, height, width = shape
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(batch, height, width, channels))
+    kernel = rng.normal(size=(size, size, channels, features))
+    return jnp.asarray(x, dtype), jnp.asarray(kernel, dtype)
+
+
+def reference(x, kernel, stride):
+    """The convolution by jax.lax alone."""
+    padding = [(kernel.shape[0] // 2,) * 2] * 2
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), precision="highest"
+    )
+
+
+def ours(x, kernel, stride, operands=None):
+    padding = [(kernel.shape[0] // 2,) * 2] * 2
+    return conv_general_dilated(x, kernel, (stride, stride), padding, operands=operands)
+
+
+def with_gradients(convolve, x, kernel, stride):
+    """The result and both gradients for a random cotangent."""
+    y, backward = jax.vjp(partial(convolve, stride=stride), x, kernel)
+    cotangent = jnp.asarray(np.random.default_rng(1).normal(size=y.shape), y.dtype)
+    return (y, *backward(cotangent))
+
+
+def assert_close(found, expected, tolerance):
+    """Shapes and dtypes equal, values within `tolerance` of the norm."""
+    for a, b in zip(found, expected, strict=True):
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+        assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b)
+
+
+@pytest.mark.parametrize("on_cpu", [True, False], ids=["CPU's", "platform's"])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_results_and_gradients_equal_those_of_autodiff(shape, size, stride, on_cpu, monkeypatch):
+    monkeypatch.setattr(convolution, "_on_cpu", lambda: on_cpu)
+    x, kernel = arrays(shape, size)
+    assert_close(with_gradients(ours, x, kernel, stride), with_gradients(reference, x, kernel, stride), 1e-6)
+
+
+def test_same_padding_of_even_sides_may_be_one_sided():
+    x, kernel = arrays((2, 3, 4, 8, 6), 3)
+    padding = jax.lax.padtype_to_pads(x.shape[1:3], (3, 3), (2, 2), "SAME")
+    assert padding == [(0, 1), (0, 1)]
+    found = jax.vjp(lambda *leaves: conv_general_dilated(*leaves, (2, 2), padding), x, kernel)
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    plain = partial(jax.lax.conv_general_dilated, window_strides=(2, 2), padding="SAME", dimension_numbers=dimensions)
+    expected = jax.vjp(plain, x, kernel)
+    cotangent = jnp.ones_like(expected[0])
+    assert_close((found[0], *found[1](cotangent)), (expected[0], *expected[1](cotangent)), 1e-6)
+
+
+@pytest.mark.parametrize("batch", [96, 97])
+def test_large_batches_are_cut_into_pieces(batch, monkeypatch):
+    monkeypatch.setattr(patches, "PATCHES_AT_ONCE", 20_000)
+    x, kernel = arrays((batch, 36, 40, 5, 6), 3)
+    assert_close(with_gradients(ours, x, kernel, 1), with_gradients(reference, x, kernel, 1), 1e-6)
+
+
+def test_gradients_inside_a_scan():
+    x, kernel = arrays((6, 4, 5, 8, 8), 3)
+    steps = jnp.stack([x, 2 * x, -x])
+
+    def total(convolve, kernel):
+        return jax.lax.scan(lambda s, x: (s + (convolve(x, kernel, 1) ** 2).sum(), None), 0.0, steps)[0]
+
+    found, expected = (jax.jit(jax.grad(partial(total, convolve)))(kernel) for convolve in (ours, reference))
+    assert_close([found], [expected], 1e-6)
+
+
+def test_the_filter_gradient_on_cpu_is_made_of_matrix_products():
+    """XLA:CPU runs a filter gradient that is a convolution at a hundredth of the machine's rate inside a loop."""
+    x, kernel = arrays((8, 36, 40, 8, 8), 3)
+    gradient = jax.grad(lambda kernel: (ours(x, kernel, 1) ** 2).sum())
+    assert "convolution(" not in jax.jit(gradient).lower(kernel).as_text(dialect="hlo")
+
+
+def test_double_precision_is_kept(float64):
+    x, kernel = arrays(SHAPES[2], 3, dtype=jnp.float64)
+    assert_close(with_gradients(ours, x, kernel, 2), with_gradients(reference, x, kernel, 2), 1e-14)
+
+
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[4]], ids=str)
+def test_bfloat16_operands_give_float32_sums(shape):
+    x, kernel = arrays(shape, 3)
+    x = jnp.sign(x)  # exact in bfloat16, as spikes are
+    found = with_gradients(partial(ours, operands=jnp.bfloat16), x, kernel, 1)
+    exact = with_gradients(reference, x, kernel, 1)
+    assert_close(found, exact, 4e-3)  # bfloat16 has 8 bits
+    rounded = with_gradients(reference, x, kernel.astype(jnp.bfloat16).astype(jnp.float32), 1)
+    assert_close(found[:1], rounded[:1], 1e-6)  # only operands are rounded, not the sums
+
+
+def test_products_take_operands_of_their_own_dtype():
+    rng = np.random.default_rng(0)
+    x, matrix = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((3, 5, 40), (40, 7)))
+    exact = dot_general(x, matrix, None)
+    np.testing.assert_allclose(exact, np.einsum("tbi,io->tbo", x, matrix), rtol=1e-5, atol=1e-5)
+    found, gradients = jax.value_and_grad(
+        lambda *leaves: (product(jnp.bfloat16, *leaves) ** 2).sum(), (0, 1)
+    )(x[0], matrix)  # fmt: skip
+    expected = jax.value_and_grad(lambda x, matrix: ((x @ matrix) ** 2).sum(), (0, 1))(x[0], matrix)
+    assert float(found) == pytest.approx(float(expected[0]), rel=1e-2)
+    assert_close(gradients, expected[1], 1e-2)
+    assert all(0 < np.linalg.norm(a - b) for a, b in zip(gradients, expected[1], strict=True))

@@ -1,0 +1,106 @@
+"""Spike trains as bits, and LIF neurons that are recorded as bits and replayed, against loops and the plain neuron."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jsnn.neuron import LIFState, lif, lif_rest
+from jsnn.packed import Train, record, replay
+from jsnn.packing import age_after, age_at, age_dtype, unpack, word_dtype
+from jsnn.surrogate import stdb
+
+SURROGATE = stdb(0.3, 0.05)
+
+
+def pack(spikes):
+    """Words of spikes [K, ...] by a loop."""
+    words = np.zeros(spikes.shape[1:], word_dtype(len(spikes)))
+    for t, now in enumerate(spikes):
+        words |= now.astype(words.dtype) << words.dtype.type(t)
+    return jnp.asarray(words)
+
+
+def age_by_loop(spikes, age, time):
+    """Steps since the last spike before `time`; 0 where there is none."""
+    for now in spikes[:time]:
+        age = 1 if now else age + 1 if age else 0
+    return age
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.booleans(), min_size=1, max_size=32), st.integers(0, 300))
+def test_ages_equal_a_loop(spikes, age):
+    words = pack(np.array(spikes)[:, None])
+    for time in range(len(spikes)):
+        assert age_at(words, jnp.array([age], jnp.int32), time) == age_by_loop(spikes, age, time)
+    assert age_after(words, jnp.array([age], jnp.int32), len(spikes)) == age_by_loop(spikes, age, len(spikes))
+
+
+@pytest.mark.parametrize("num_steps", [1, 7, 8, 9, 16, 17, 32])
+def test_unpacking_inverts_packing(num_steps):
+    spikes = np.random.default_rng(num_steps).random((num_steps, 3, 2)) < 0.4
+    np.testing.assert_array_equal(unpack(pack(spikes), num_steps, jnp.float32), spikes)
+
+
+def test_words_and_ages_are_as_small_as_can_be():
+    assert [word_dtype(k).itemsize for k in (1, 8, 9, 16, 17, 32)] == [1, 1, 2, 2, 4, 4]
+    assert [age_dtype(k).itemsize for k in (1, 255, 256, 65535, 65536)] == [1, 1, 2, 2, 4]
+
+
+def driven(num_steps, shape=(5,), seed=0):
+    """Currents [K, ...] and a state amid a presentation."""
+    rng = np.random.default_rng(seed)
+    state = LIFState(jnp.asarray(rng.normal(0.2, 0.3, shape), jnp.float32), jnp.asarray(rng.integers(0, 4, shape)))
+    return jnp.asarray(rng.normal(0.4, 0.8, (num_steps, *shape)), jnp.float32), state
+
+
+@pytest.mark.parametrize("leak", [1.0, 0.9])
+@pytest.mark.parametrize("num_steps", [1, 8, 13, 32])
+def test_recorded_spikes_and_state_are_those_of_the_plain_neuron(num_steps, leak):
+    current, state = driven(num_steps)
+    words, end = record(current, state, 0.7, leak)
+    spikes, expected = lif(current, state, 0.7, leak, SURROGATE)
+    np.testing.assert_array_equal(unpack(words, num_steps, jnp.float32), spikes)
+    chex.assert_trees_all_equal(end, expected)
+    assert words.dtype == word_dtype(num_steps)
+
+
+@pytest.mark.parametrize("leak", [1.0, 0.9])
+@pytest.mark.parametrize("num_steps", [1, 8, 13, 32])
+def test_a_replay_has_the_gradients_of_the_plain_neuron(num_steps, leak):
+    current, state = driven(num_steps)
+    weights, of_end = driven(num_steps, seed=1)[0], jnp.linspace(-1, 1, 5)
+    train = Train(record(current, state, 0.7, leak)[0], state.age)
+
+    def plain(current, membrane):
+        spikes, end = lif(current, LIFState(membrane, state.age), 0.7, leak, SURROGATE)
+        return (spikes * weights).sum() + (end.membrane * of_end).sum()
+
+    def replayed(current, membrane):
+        spikes, end = replay(SURROGATE, current, membrane, train, 0.7, leak)
+        return (spikes * weights).sum() + (end * of_end).sum()
+
+    expected = jax.grad(plain, (0, 1))(current, state.membrane)
+    found = jax.grad(replayed, (0, 1))(current, state.membrane)
+    chex.assert_trees_all_close(found, expected, rtol=1e-6, atol=1e-7)
+    assert np.abs(expected[0]).max() > 0
+
+
+def test_a_replay_looks_at_nothing_but_the_spikes():
+    """What would compute currents and membranes may be left out of a program."""
+    current, state = driven(6)
+    train = Train(record(current, state, 0.7, 0.9)[0], state.age)
+    nothing = jnp.full_like(current, jnp.nan)
+    spikes, _ = replay(SURROGATE, nothing, nothing[0], train, 0.7, 0.9)
+    np.testing.assert_array_equal(spikes, lif(current, state, 0.7, 0.9, SURROGATE)[0])
+
+
+def test_neurons_that_never_fired_pass_no_gradient():
+    current = jnp.full((9, 4), 0.01)
+    train = Train(record(current, lif_rest(current[0]), 1.0, 1.0)[0], jnp.zeros(4, jnp.int32))
+    gradient = jax.grad(lambda i: replay(SURROGATE, i, i[0], train, 1.0, 1.0)[0].sum())(current)
+    np.testing.assert_array_equal(gradient, 0)
