@@ -17,9 +17,20 @@ def markdown(runs: Sequence[Results]) -> str:
     Returns:
         The table, columns aligned.
     """
-    cells = [_header(runs), *map(_row, runs)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in cells]
+    return aligned([_header(runs), *map(_row, runs)])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as a Markdown table.
+
+    Args:
+        rows: the header first.
+
+    Returns:
+        The table, columns aligned.
+    """
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
     lines = [f"| {' | '.join(row)} |" for row in padded]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])

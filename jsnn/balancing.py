@@ -1,7 +1,8 @@
 """Threshold balancing in one pass over the layers.
 
-Each layer runs twice over all time steps: once for its input currents, which give its threshold, and once for its
-spikes, kept as bits. The next layer starts from these bits, so that no layer is run again from the input.
+Each layer runs twice over all time steps: once for its input currents, which give its threshold, and once with that
+threshold, together with the currents of the next layer. Its spikes are kept as bits, from which the layers behind it
+start, so that no layer is run again from the input.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,9 +14,9 @@ import numpy as np
 
 from jsnn.conversion import Thresholds, check_convertible, with_neurons
 from jsnn.encoding import Encoding
-from jsnn.layerwise import Plan, bytes_of_spikes, first_to_run, spikes, statistics
+from jsnn.layerwise import Plan, bytes_of_spikes, first_to_run, observe
 from jsnn.models import VGG, ResNet
-from jsnn.percentile import percentile_of_stream
+from jsnn.percentile import lower_histogram, upper_half, upper_histogram, whole
 from jsnn.simulation import Variables, check_steps
 
 Trains = dict[str, list[np.ndarray]]  # layer -> words [C, B, ...] of each batch
@@ -73,16 +74,20 @@ def balance_thresholds(
     plan = Plan(model, encode, num_steps, chunk)
     thresholds = {layer: jnp.ones((), images.dtype) for layer in model.spiking_layers}
     sizes = bytes_of_spikes(plan, with_neurons(variables, thresholds, 1.0), images)
+    kept = [layer for layer in model.spiking_layers if sizes[layer] <= keep_bytes]
     trains: Trains = {}
-    for layer in watch(model.spiking_layers[: 1 + model.spiking_layers.index(chosen[-1])]):
-        batches = partial(_batches, images, trains, batch_size)
-        if layer in chosen:
-            measure = partial(_measure, plan, layer, with_neurons(variables, thresholds, 1.0), key, batches)
-            thresholds[layer] = jnp.asarray(_threshold(layer, measure, percentile), images.dtype)
-        if layer != chosen[-1] and sizes[layer] <= keep_bytes:
-            snn = with_neurons(variables, thresholds, 1.0)
-            words = [np.asarray(spikes(plan, layer, snn, key, *batch)) for batch in batches()]
-            trains = _within_reach(model, {**trains, layer: words})
+    for layer in watch(chosen):
+        snn = with_neurons(variables, thresholds, 1.0)
+        look = partial(_look, plan, layer, snn, key, images, batch_size)
+        statistic = _maximum if percentile == 100 else upper_histogram
+        found, words = look(trains, _layer_before(model, layer, kept), statistic)
+        trains = _within_reach(model, {**trains, **words})
+        if percentile == 100:
+            threshold = np.max([values.max() for values in found])
+        else:
+            upper = upper_half(found, percentile)
+            threshold = whole(upper, look(trains, None, lower_histogram, jnp.uint32(upper.bits))[0])
+        thresholds[layer] = jnp.asarray(_positive(layer, threshold), images.dtype)
     return thresholds
 
 
@@ -103,12 +108,8 @@ def _checked_layers(
     return [layer for layer in model.spiking_layers if layer in chosen]
 
 
-def _threshold(layer: str, measure: Callable[..., Iterator[jax.Array]], percentile: float) -> np.floating:
-    """The maximum or percentile of a layer's currents, above 0."""
-    if percentile == 100:
-        threshold = np.max([values.max() for values in measure(_maximum)])
-    else:
-        threshold = percentile_of_stream(measure, percentile)
+def _positive(layer: str, threshold: np.floating) -> np.floating:
+    """The threshold of a layer, above 0."""
     if not threshold > 0:
         raise ValueError(
             f"the input current of {layer} has maximum or percentile {float(threshold)}, so it would never spike: "
@@ -136,15 +137,29 @@ def _within_reach(model: VGG | ResNet, trains: Trains) -> Trains:
     return {layer: words for layer, words in trains.items() if model.spiking_layers.index(layer) >= first}
 
 
-def _measure(
+def _layer_before(model: VGG | ResNet, layer: str, kept: Sequence[str]) -> str | None:
+    """The spiking layer before this one, if its spikes are to be kept."""
+    position = model.spiking_layers.index(layer)
+    before = model.spiking_layers[position - 1] if position else None
+    return before if before in kept else None
+
+
+def _look(
     plan: Plan,
     layer: str,
     variables: Variables,
     key: jax.Array,
-    batches: Callable[[], Iterator[tuple]],
+    images: jax.Array,
+    batch_size: int,
+    trains: Trains,
+    before: str | None,
     statistic: Statistic,
     *arguments: jax.Array,
-) -> Iterator[jax.Array]:
-    """`statistic` of a layer's input current in each chunk, batch by batch."""
-    for batch in batches():
-        yield statistics(plan, layer, statistic, variables, key, *batch, *arguments)
+) -> tuple[list[jax.Array], Trains]:
+    """A statistic of a layer's current over all images, batch by batch, and the spikes of the layer before it."""
+    found, words = [], []
+    for batch in _batches(images, trains, batch_size):
+        value, spikes = observe(plan, layer, before, statistic, variables, key, *batch, *arguments)
+        found.append(value)
+        words.append(np.asarray(spikes))
+    return found, {} if before is None else {before: words}

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jsnn.simulation import Variables
 
@@ -135,6 +136,6 @@ def _objection(names: list[str], leaf: jax.Array, spiking_layers: Sequence[str])
     known = layer in spiking_layers or layer == "readout" or layer.endswith("_shortcut")
     if names[0] != "params" or names[-1] != "kernel" or not known:
         return f"it is no kernel of a layer with a threshold ({', '.join(spiking_layers)}) or the readout"
-    if _is_known(leaf) and not jnp.isfinite(leaf).all():
+    if _is_known(leaf) and not np.isfinite(leaf).all():  # on the host: nothing to compile
         return "it holds NaN or infinity; go back to a checkpoint with finite weights"
     return None

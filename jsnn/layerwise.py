@@ -1,4 +1,4 @@
-"""One layer of a presentation at a time: what it is fed or fires, from the kept spikes of the layers before it.
+"""One layer of a presentation at a time: what it is fed, from the kept spikes of the layers before it.
 
 The layers whose spikes are given are replayed, see `jsnn.packed`, so neither they nor what is before them run again.
 """
@@ -39,10 +39,11 @@ class Plan(NamedTuple):
         return time_chunks(self.num_steps, min(self.chunk, MOST_STEPS))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def statistics(
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def observe(
     plan: Plan,
     layer: str,
+    before: str | None,
     statistic: Callable[..., jax.Array],
     variables: Variables,
     key: jax.Array,
@@ -50,13 +51,16 @@ def statistics(
     index: jax.Array,
     words: Words,
     *arguments: jax.Array,
-) -> jax.Array:
-    """A statistic of a layer's input current in each chunk; steps of silence do not count.
+) -> tuple[jax.Array, jax.Array | None]:
+    """A statistic of a layer's input current in each chunk, and the spikes of the layer before it, in one run.
+
+    Only the layers between those whose spikes are given and this one are run.
 
     Args:
         plan: the presentation.
         layer: name of the layer.
-        statistic: (current [K, B, ...], counted [K, 1, ...], *arguments) -> array.
+        before: name of the earlier layer whose spikes are asked for, or None.
+        statistic: (current [K, B, ...], counted [K, 1, ...], *arguments) -> array; steps of silence do not count.
         variables: SNN variables.
         key: random key of the encoding.
         images: [B, H, W, C] in [-1, 1].
@@ -65,40 +69,28 @@ def statistics(
         arguments: of the statistic.
 
     Returns:
-        [C, ...], the statistic of each chunk.
+        (the statistic [C, ...], words [C, B, ...] of the layer before or None).
     """
+    names = plan.model.spiking_layers
+    ahead = names[first_to_run(plan.model, words) : names.index(layer)]
+    running = [name for name in ahead if name not in words]
 
-    def observe(seen: Variables, time: jax.Array) -> jax.Array:
+    def inputs(time: jax.Array) -> jax.Array:
+        return from_silence(lambda time: plan.encode(images, key, index, time), time)
+
+    def run(state: Variables, now: tuple[jax.Array, Words]) -> tuple[Variables, tuple[jax.Array, jax.Array | None]]:
+        time, words = now
+        given = {name: {"lif": Train(word, age=jnp.zeros_like(word))} for name, word in words.items()}
+        collections = {**variables, "state": {**at_rest, **state}, "trains": given}
+        _, seen = plan.model.apply(collections, inputs(time), mutable=["state", "current", "trains"])
         current = seen["current"][layer]["current"]
-        return statistic(current, (time >= 0).reshape(-1, *[1] * (current.ndim - 1)), *arguments)
+        found = statistic(current, (time >= 0).reshape(-1, *[1] * (current.ndim - 1)), *arguments)
+        spikes = None if before is None else seen["trains"][before]["lif"]
+        return {name: seen["state"][name] for name in running}, (found, spikes)
 
-    return _scan(plan, layer, "current", observe, variables, key, images, index, words)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def spikes(
-    plan: Plan,
-    layer: str,
-    variables: Variables,
-    key: jax.Array,
-    images: jax.Array,
-    index: jax.Array,
-    words: Words,
-) -> jax.Array:
-    """The spikes of a layer.
-
-    Args:
-        plan, layer, variables, key, images, index, words: see `statistics`.
-
-    Returns:
-        Words [C, B, ...].
-    """
-
-    def observe(seen: Variables, time: jax.Array) -> jax.Array:
-        del time
-        return seen["trains"][layer]["lif"]
-
-    return _scan(plan, layer, "trains", observe, variables, key, images, index, words)
+    at_rest = rest(plan.model, variables, inputs)
+    _, observed = jax.lax.scan(run, {name: at_rest[name] for name in running}, (plan.times(), words))
+    return observed
 
 
 def bytes_of_spikes(plan: Plan, variables: Variables, images: jax.Array) -> dict[str, int]:
@@ -115,34 +107,3 @@ def first_to_run(model: VGG | ResNet, given: Iterable[str]) -> int:
     positions = {model.spiking_layers.index(layer) for layer in given}
     closed = [i for i in positions if all(i - k in positions or i < k for k in range(model.reach))]
     return max(closed, default=-1) + 1
-
-
-def _scan(
-    plan: Plan,
-    layer: str,
-    collection: str,
-    observe: Callable[[Variables, jax.Array], jax.Array],
-    variables: Variables,
-    key: jax.Array,
-    images: jax.Array,
-    index: jax.Array,
-    words: Words,
-) -> jax.Array:
-    """What `observe` sees of a layer in each chunk; only the layers between those given and this one are run."""
-    names = plan.model.spiking_layers
-    ahead = names[first_to_run(plan.model, words) : names.index(layer) + 1]
-    running = [name for name in ahead if name not in words]
-
-    def inputs(time: jax.Array) -> jax.Array:
-        return from_silence(lambda time: plan.encode(images, key, index, time), time)
-
-    def run(state: Variables, now: tuple[jax.Array, Words]) -> tuple[Variables, jax.Array]:
-        time, words = now
-        given = {name: {"lif": Train(word, age=jnp.zeros_like(word))} for name, word in words.items()}
-        collections = {**variables, "state": {**at_rest, **state}, "trains": given}
-        _, seen = plan.model.apply(collections, inputs(time), mutable=["state", collection])
-        return {name: seen["state"][name] for name in running}, observe(seen, time)
-
-    at_rest = rest(plan.model, variables, inputs)
-    _, observed = jax.lax.scan(run, {name: at_rest[name] for name in running}, (plan.times(), words))
-    return observed

@@ -5,7 +5,8 @@ half of the number sought; the second counts the lower 16 bits of the numbers th
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,25 +15,46 @@ import numpy as np
 HALF = 16  # bits
 
 
-def percentile_of_stream(count: Callable[..., Iterable[jax.Array]], percentile: float) -> np.float32:
-    """The smallest number of a stream that at least `percentile` percent of its numbers do not exceed.
+class UpperHalf(NamedTuple):
+    """What the first pass tells of the number sought.
+
+    Attributes:
+        bits: its upper 16 bits, in the ordered representation.
+        rank: its rank among the numbers that share them, from 1.
+    """
+
+    bits: int
+    rank: int
+
+
+def upper_half(histograms: Iterable[jax.Array], percentile: float) -> UpperHalf:
+    """The upper half of the smallest number of a stream that at least `percentile` percent of them do not exceed.
 
     Args:
-        count: (histogram, *arguments) -> arrays [chunks, 65536] int32, `histogram(numbers, counted, *arguments)` of
-            each chunk of the stream, `counted` telling which numbers count. Called twice; both passes must see the same
-            numbers.
+        histograms: arrays [chunks, 65536], the `upper_histogram` of each chunk of the stream.
         percentile: in (0, 100].
 
     Returns:
-        The percentile, one of the numbers (numpy's method "inverted_cdf").
+        The UpperHalf.
     """
-    counts = _total(count(upper_histogram))
+    counts = _total(histograms)
     rank = max(1, math.ceil(percentile / 100 * counts.sum()))
-    upper = int(np.searchsorted(counts.cumsum(), rank))
-    rank -= counts[:upper].sum()
-    counts = _total(count(lower_histogram, jnp.uint32(upper)))
-    lower = int(np.searchsorted(counts.cumsum(), rank))
-    return _from_ordered(upper << HALF | lower)
+    bits = int(np.searchsorted(counts.cumsum(), rank))
+    return UpperHalf(bits, int(rank - counts[:bits].sum()))
+
+
+def whole(upper: UpperHalf, histograms: Iterable[jax.Array]) -> np.float32:
+    """The number sought, one of the stream (numpy's method "inverted_cdf").
+
+    Args:
+        upper: its upper half.
+        histograms: arrays [chunks, 65536], the `lower_histogram` of each chunk of the same stream.
+
+    Returns:
+        The percentile.
+    """
+    lower = int(np.searchsorted(_total(histograms).cumsum(), upper.rank))
+    return _from_ordered(upper.bits << HALF | lower)
 
 
 def upper_histogram(numbers: jax.Array, counted: jax.Array) -> jax.Array:

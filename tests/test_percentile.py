@@ -4,17 +4,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jsnn.percentile import percentile_of_stream
+from jsnn.percentile import lower_histogram, upper_half, upper_histogram, whole
 
 FLOATS = st.floats(-1e6, 1e6, width=32)
 
 
 def percentile(chunks, percent):
-    def count(histogram, *arguments):
+    def histograms(histogram, *arguments):
         for chunk in chunks:
             yield histogram(jnp.asarray(chunk, jnp.float32), jnp.bool_(True), *arguments)[None]
 
-    return percentile_of_stream(count, percent)
+    upper = upper_half(histograms(upper_histogram), percent)
+    return whole(upper, histograms(lower_histogram, jnp.uint32(upper.bits)))
 
 
 @settings(max_examples=25, deadline=None)
