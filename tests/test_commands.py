@@ -69,6 +69,8 @@ def test_a_run_leaves_what_it_should(tiny):
     assert 0 < results["ann"]["accuracy"] < 1
     assert results["hybrid"]["epochs"] == 2
     assert set(results["seconds"]) == {"train_ann", "convert", "finetune", "evaluate"}
+    assert results["seconds"].keys() == results["compile_seconds"].keys()
+    assert all(0 < results["compile_seconds"][stage] < seconds for stage, seconds in results["seconds"].items())
     assert {"jax", "flax"} <= set(results["environment"]["versions"])
     records = [json.loads(line) for line in (tiny / "metrics.jsonl").read_text().splitlines()]
     steps = [(record["stage"], record["step"]) for record in records]
@@ -85,7 +87,7 @@ def test_stages_one_by_one_equal_the_pipeline(tiny, tmp_path):
 
 
 def without_time(workdir):
-    return {name: value for name, value in read_results(workdir).items() if name != "seconds"}
+    return {name: value for name, value in read_results(workdir).items() if not name.endswith("seconds")}
 
 
 def test_a_finished_run_is_not_run_again(tiny, capsys, monkeypatch):
@@ -133,6 +135,26 @@ def command(module, *arguments):
     return subprocess.run(
         [sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
     )
+
+
+def test_compiled_programs_are_kept_on_demand(tmp_path):
+    cache, seconds = tmp_path / "programs", []
+    for workdir in ("one", "two"):
+        options = ["--compilation-cache", str(cache), "--workdir", str(tmp_path / workdir)]
+        process = command("experiments.train_ann", "digits", *TINY, *options)
+        assert process.returncode == 0, process.stderr
+        assert "ann first step after" in process.stdout
+        seconds.append(read_results(tmp_path / workdir)["compile_seconds"]["train_ann"])
+    assert any(cache.iterdir())
+    assert 0 < seconds[1] < seconds[0]
+
+
+def test_bfloat16_goes_through_the_same_commands(tiny, tmp_path):
+    assert run(PIPELINE, tmp_path, "digits", *TINY, "--precision", "bfloat16") == 0
+    found, exact = read_results(tmp_path), read_results(tiny)
+    assert found["converted"]["thresholds"] != exact["converted"]["thresholds"]
+    for layer, threshold in exact["converted"]["thresholds"].items():
+        assert found["converted"]["thresholds"][layer] == pytest.approx(threshold, rel=0.2)
 
 
 def test_training_from_scratch_starts_from_other_weights(tiny, tmp_path):
@@ -210,6 +232,8 @@ def test_presets_are_sound(preset):
         (["--num-steps", "many"], "Error parsing --num-steps"),
         (["--num-steps", "0"], "error: num_steps must be at least 1, got 0."),
         (["--eval-steps", "2"], "error: eval_steps must be at least num_steps, 4, got 2."),
+        (["--chunk", "0"], "error: chunk must be at least 1, or auto, got 0."),
+        (["--precision", "float16"], "bfloat16"),
         (["--leak", "0"], "error: leak must be in (0, 1], got 0.0."),
         (["--leak", "1.5"], "error: leak must be in (0, 1], got 1.5."),
         (["--leak", "nan"], "error: leak must be in (0, 1], got nan."),

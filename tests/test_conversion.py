@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jsnn import layerwise
 from jsnn.balancing import balance_thresholds
 from jsnn.conversion import convert, scale_thresholds
 from jsnn.encoding import constant, poisson
@@ -21,6 +22,10 @@ STEPS = 30
 
 def images(batch: int) -> jax.Array:
     return jax.random.uniform(jax.random.key(1), (batch, *IMAGE_SHAPE), minval=-1)
+
+
+def largest(current: jax.Array, counted: jax.Array) -> jax.Array:
+    return jnp.max(current, where=counted, initial=-jnp.inf)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -46,6 +51,33 @@ def test_thresholds_equal_brute_force(ann, percentile, chunk):
         current = currents(model, convert(weights, expected), x)[layer]
         expected[layer] = float(np.percentile(current, percentile, method="inverted_cdf"))
         np.testing.assert_allclose(thresholds[layer], expected[layer], rtol=1e-5, err_msg=layer)
+
+
+@NETS
+@pytest.mark.parametrize("percentile", [100.0, 99.0])
+def test_thresholds_do_not_depend_on_what_is_kept_or_how_it_is_cut(ann, percentile):
+    """Kept as bits, or run again from the input for every layer: the same, but for the order of sums."""
+    model, variables = random_snn(ann, seed=4, leak=0.9)
+    balance = partial(
+        balance_thresholds, model, {"params": variables["params"]}, images(6), poisson, KEY, percentile=percentile
+    )
+    one_pass = balance(num_steps=17, chunk=8, batch_size=6)
+    from_the_input = balance(num_steps=17, chunk=17, batch_size=4, keep_bytes=0)
+    chex.assert_trees_all_close(one_pass, from_the_input, rtol=1e-6)
+
+
+def test_memory_of_balancing_is_bounded_by_the_chunk():
+    model, variables = random_snn(SMALL_VGG, seed=4, leak=1.0)
+
+    def temporaries(num_steps):
+        arguments = model, poisson, num_steps, 8
+        words = {"conv1": jax.ShapeDtypeStruct((num_steps // 8, 4, 6, 4, 6), jnp.uint8)}
+        program = layerwise.observe.lower(
+            layerwise.Plan(*arguments), "dense0", "conv2", largest, variables, KEY, images(4), jnp.arange(4), words
+        )
+        return program.compile().memory_analysis().temp_size_in_bytes
+
+    assert temporaries(64) == temporaries(2048)
 
 
 def test_stem_only_leaves_the_blocks_at_one():

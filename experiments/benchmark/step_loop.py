@@ -5,12 +5,12 @@ later; here they do not, otherwise the mathematics is the same. Also their way o
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from experiments.benchmark.contestant import Contestant
 from experiments.benchmark.problem import Problem
@@ -19,12 +19,14 @@ from experiments.benchmark.torch_network import (
     PoissonInputs,
     channels_first,
     contestant,
+    ignore,
     parameters_of,
     spiking_layers,
     synapses,
 )
 
 ALPHA, BETA = 0.3, 0.01
+Synapses = dict[str, nn.Sequential]
 NEVER = -math.inf  # time of the last spike of a neuron that has not fired
 
 
@@ -95,6 +97,28 @@ def fire(current: Tensor, state: State, time: int, threshold: float, leak: float
     return State(membrane, spikes, state.last_spike.masked_fill(spikes.bool(), time))
 
 
+def simulate(
+    layers: Synapses, thresholds: dict[str, float], leak: float, inputs: Iterable[Tensor], observe: Observe
+) -> Tensor:
+    """Run the network over the inputs of all steps.
+
+    Args:
+        layers: the synapses, the readout last.
+        thresholds: layer -> threshold of the spiking layers, in forward order.
+        leak: of the membranes.
+        inputs: T times [B, C, H, W].
+        observe: is handed each layer's spikes at each step.
+
+    Returns:
+        [B, classes], the sum of the readout's currents.
+    """
+    logits: Tensor | float = 0.0
+    states: dict[str, State] = {}
+    for time, x in enumerate(inputs):
+        logits = logits + layers["readout"](_advance(layers, thresholds, leak, x, time, states, observe))
+    return logits
+
+
 def make(problem: Problem, num_steps: int, device: str) -> Contestant:
     """The step loop as a contestant.
 
@@ -109,20 +133,11 @@ def make(problem: Problem, num_steps: int, device: str) -> Contestant:
     layers, poisson = synapses(problem, device, torch.contiguous_format), PoissonInputs(problem, device)
     thresholds = {layer: problem.thresholds[layer] for layer in spiking_layers(problem)}
 
-    def simulate(observe: Observe) -> Tensor:
-        logits: Tensor | float = 0.0
-        states: dict[str, State] = {}
-        for time in range(num_steps):
-            x = poisson.step().contiguous()
-            for layer, threshold in thresholds.items():
-                current = layers[layer](x)
-                states[layer] = fire(current, states.get(layer) or _rest(current), time, threshold, problem.leak)
-                x = states[layer].spikes
-                observe(layer, x)
-            logits = logits + layers["readout"](x)
-        return logits
+    def run(observe: Observe) -> Tensor:
+        inputs = (poisson.step().contiguous() for _ in range(num_steps))
+        return simulate(layers, thresholds, problem.leak, inputs, observe)
 
-    return contestant(problem, device, parameters_of(layers.values()), simulate)
+    return contestant(problem, device, parameters_of(layers.values()), run)
 
 
 @torch.no_grad()
@@ -144,13 +159,28 @@ def balance(problem: Problem, num_steps: int, device: str, inputs: Callable[[int
         states: dict[str, State] = {}
         for time in range(num_steps):
             x = channels_first(inputs(time), device)
-            for before, threshold in thresholds.items():
-                current = layers[before](x)
-                states[before] = fire(current, states.get(before) or _rest(current), time, threshold, 1.0)
-                x = states[before].spikes
+            x = _advance(layers, thresholds, 1.0, x, time, states, ignore)
             largest = max(largest, layers[layer](x).max().item())
         thresholds[layer] = largest
     return thresholds
+
+
+def _advance(
+    layers: Synapses,
+    thresholds: dict[str, float],
+    leak: float,
+    x: Tensor,
+    time: int,
+    states: dict[str, State],
+    observe: Observe,
+) -> Tensor:
+    """One time step of the layers that have a threshold; updates their states, returns the spikes of the last."""
+    for layer, threshold in thresholds.items():
+        current = layers[layer](x)
+        states[layer] = fire(current, states.get(layer) or _rest(current), time, threshold, leak)
+        x = states[layer].spikes
+        observe(layer, x)
+    return x
 
 
 def _rest(like: Tensor) -> State:

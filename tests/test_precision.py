@@ -1,0 +1,53 @@
+"""Mixed precision: bfloat16 into the products, float32 membranes, sums and gradients."""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jsnn.bptt import Keys, Presentation, present
+from jsnn.encoding import poisson
+from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG, random_snn
+
+STEPS, BATCH = 12, 4
+KEYS = Keys(*jax.random.split(jax.random.key(2)))
+IMAGES = jax.random.uniform(jax.random.key(1), (BATCH, *IMAGE_SHAPE), minval=-1)
+WITHOUT_DROPOUT = {
+    "vgg": SMALL_VGG.clone(conv_dropout=0.0, dense_dropout=0.0),
+    "resnet": SMALL_RESNET.clone(conv_dropout=0.0),
+}
+
+
+@partial(jax.jit, static_argnums=0)
+def gradients(model, variables):
+    def loss(params):
+        what = Presentation(model, poisson, STEPS, 8)
+        logits = present(what, {**variables, "params": params}, IMAGES, jnp.arange(BATCH), KEYS)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.arange(BATCH) % 3).mean()
+
+    return jax.grad(loss)(variables["params"])
+
+
+@pytest.mark.parametrize("name", WITHOUT_DROPOUT)
+def test_only_the_operands_are_rounded(name):
+    """Spikes are exact in bfloat16, so the network is that of rounded weights; its gradients have float32's range."""
+    mixed, variables = random_snn(WITHOUT_DROPOUT[name].clone(operands=jnp.bfloat16), seed=5, leak=0.9)
+    exact, _ = random_snn(WITHOUT_DROPOUT[name], seed=5, leak=0.9)
+    rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(jnp.float32), variables["params"])
+    found, expected = gradients(mixed, variables), gradients(exact, {**variables, "params": rounded})
+    chex.assert_trees_all_equal_shapes_and_dtypes(found, variables["params"])
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert 0 < np.linalg.norm(one - other) < 0.02 * np.linalg.norm(other)
+
+
+def test_states_and_logits_are_float32():
+    model, variables = random_snn(SMALL_VGG.clone(operands=jnp.bfloat16), seed=5, leak=0.9)
+    inputs = poisson(IMAGES, jax.random.key(0), jnp.arange(BATCH), jnp.arange(3))
+    logits, seen = jax.eval_shape(lambda: model.apply(variables, inputs, mutable=["state", "current"]))
+    floats = [leaf for leaf in jax.tree.leaves((logits, seen)) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    assert len(floats) > len(model.spiking_layers)
+    assert {leaf.dtype for leaf in floats} == {jnp.dtype(jnp.float32)}
