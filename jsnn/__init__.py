@@ -1,8 +1,11 @@
 """jsnn: hybrid conversion and spike-timing-dependent backpropagation (STDB) in JAX, arXiv:2005.01807.
 
 surrogate, encoding      spikes and their surrogate derivatives; images to input spikes
-neuron, models           LIF dynamics; VGG and ResNet, one definition for ANN and SNN
-simulation, conversion   a network over time in chunks; thresholds balanced, ANN params to SNN variables
+neuron, packed           LIF dynamics; the same with spike trains as bits
+convolution, products    what layers compute with, fast on every platform
+modules, models          neurons in linen; VGG and ResNet, one definition for ANN and SNN
+simulation, bptt         a network over time in chunks; its gradient from spike trains alone
+conversion, balancing    ANN params to SNN variables; thresholds balanced in one pass
 training, evaluation     one step for ANN and SNN; top-1 at every time step
 parallel                 the same on all devices, by jax.pmap
 """

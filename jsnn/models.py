@@ -233,12 +233,7 @@ def surrogate_of(model: nn.Module) -> Surrogate:
 
 
 def _check_build(
-    architecture: str,
-    num_classes: int,
-    width: float,
-    hidden: Sequence[int],
-    conv_dropout: float,
-    dense_dropout: float,
+    architecture: str, num_classes: int, width: float, hidden: Sequence[int], conv_dropout: float, dense_dropout: float
 ) -> None:
     """Raise a ValueError for the first argument of `build` that is out of its range."""
     if architecture not in ARCHITECTURES:

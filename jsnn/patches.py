@@ -14,6 +14,8 @@ from jsnn.products import dtype_of_sums, product
 
 PATCHES_AT_ONCE = 600_000  # numbers, which the CPU's caches hold
 MIDDLING_CHANNELS = range(33, 128)  # where XLA:CPU convolves at two thirds of the rate of products of patches
+FEW_COLUMNS = 36  # of patches, which then are small beside the result and need no pieces
+MANY_COLUMNS = 1000  # of patches, from which on transposing in memory pays: the product of plain matrices is faster
 MOST_BLOCKS = 64  # of a convolution as one matrix
 CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
 
@@ -22,7 +24,7 @@ Padding = tuple[Pair, Pair]
 
 
 def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-    """The convolution, some images at a time.
+    """The convolution, by XLA or as products of patches, whichever is faster for its channels.
 
     Args:
         x: [N, H, W, C_in] images.
@@ -33,18 +35,12 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -
     Returns:
         [N, H', W', C_out] of at least float32.
     """
-    if kernel.shape[:2] == (1, 1) or min(kernel.shape[2:]) not in MIDDLING_CHANNELS:
-        dtype = dtype_of_sums(x.dtype)
-        return jax.lax.conv_general_dilated(
-            x, kernel, strides, padding, dimension_numbers=CHANNELS_LAST, preferred_element_type=dtype
-        )
-    outputs = output_sides(x.shape[1:3], kernel.shape[:2], strides, padding)
-    matrix = kernel.reshape(-1, kernel.shape[-1])
-
-    def of_piece(x: jax.Array) -> jax.Array:
-        return product(None, _patches(x, kernel.shape[:2], strides, padding), matrix)
-
-    return jax.lax.map(of_piece, _pieces(x, math.prod(outputs) * len(matrix))).reshape(x.shape[0], *outputs, -1)
+    columns, channels = math.prod(kernel.shape[:3]), min(kernel.shape[2:])
+    if kernel.shape[:2] != (1, 1) and (columns <= FEW_COLUMNS or channels in MIDDLING_CHANNELS):
+        return _by_products(x, kernel, strides, padding)
+    return jax.lax.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=CHANNELS_LAST, preferred_element_type=dtype_of_sums(x.dtype)
+    )
 
 
 def image_gradient(cotangent: jax.Array, kernel: jax.Array, sides: Pair, strides: Pair, padding: Padding) -> jax.Array:
@@ -93,8 +89,10 @@ def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, strides: P
 
     def add(gradient: jax.Array, piece: list[jax.Array]) -> tuple[jax.Array, None]:
         x, cotangent = piece
-        cotangent = cotangent.reshape(-1, cotangent.shape[-1])
-        return gradient + product(None, cotangent.T, _patches(x, window, strides, padding)), None
+        transposed = cotangent.reshape(-1, cotangent.shape[-1]).T
+        if columns >= MANY_COLUMNS:
+            transposed = jax.lax.optimization_barrier(transposed)
+        return gradient + product(None, transposed, _patches(x, window, strides, padding)), None
 
     start = jnp.zeros((cotangent.shape[-1], columns), dtype_of_sums(x.dtype))
     return jax.lax.scan(add, start, pieces)[0].T.reshape(*window, x.shape[-1], -1)
@@ -131,6 +129,21 @@ def output_sides(sides: Pair, window: Pair, strides: Pair, padding: Padding) -> 
     """(H', W') of a convolution of images of sides (H, W)."""
     every = zip(sides, window, strides, padding, strict=True)
     return tuple((side + sum(pad) - width) // stride + 1 for side, width, stride, pad in every)
+
+
+def _by_products(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
+    """The convolution as products of patches with the kernel as a matrix."""
+    outputs = output_sides(x.shape[1:3], kernel.shape[:2], strides, padding)
+    matrix = kernel.reshape(-1, kernel.shape[-1])
+
+    def multiply(x: jax.Array) -> jax.Array:
+        return product(None, _patches(x, kernel.shape[:2], strides, padding), matrix)
+
+    if len(matrix) <= FEW_COLUMNS:
+        found = multiply(x)
+    else:
+        found = jax.lax.map(multiply, _pieces(x, math.prod(outputs) * len(matrix)))
+    return found.reshape(x.shape[0], *outputs, -1)
 
 
 def _pieces(x: jax.Array, patches: int) -> jax.Array:

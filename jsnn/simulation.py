@@ -2,8 +2,8 @@
 
 Within a chunk the network runs layer by layer over all of its steps, [K, B, ...] at a time; between chunks only the
 neurons' states are carried. Forward, memory is bounded by the chunk, whatever the number of steps; backward, the states
-at the chunks' borders are kept and each chunk is run again, so it is least for a chunk of about the square root of the
-number of steps. The result does not depend on the chunk.
+at the chunks' borders are kept and each chunk is run again (`jsnn.bptt` has STDB's gradient for less). The result does
+not depend on the chunk.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -87,7 +87,7 @@ def snn_forward(model: nn.Module, encode: Encoding, num_steps: int, chunk: int) 
         model: the SNN, see `jsnn.models.spiking`.
         encode: the encoding of the images.
         num_steps: T, time steps of a presentation.
-        chunk: time steps per chunk; memory is least near the square root of num_steps.
+        chunk: time steps per chunk, see `jsnn.simulation.fitting_chunk`; does not change the result.
 
     Returns:
         (variables, images [B, H, W, C] in [-1, 1], index [B], key) -> logits [B, classes], the raw sum over time.

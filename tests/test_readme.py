@@ -22,7 +22,7 @@ def test_the_ten_lines_run():
 
 
 def test_the_file_map_names_every_file():
-    for path in [*(ROOT / "jsnn").glob("*.py"), *(ROOT / "experiments").glob("*.py")]:
+    for path in [*(ROOT / "jsnn").glob("*.py"), *(ROOT / "experiments").rglob("*.py")]:
         if path.stem != "__init__":
             assert f"`{path.name}`" in README or f"/{path.name}`" in README, path.name
 
