@@ -53,16 +53,15 @@ def test_thresholds_equal_brute_force(ann, percentile, chunk):
         np.testing.assert_allclose(thresholds[layer], expected[layer], rtol=1e-5, err_msg=layer)
 
 
-@NETS
-@pytest.mark.parametrize("percentile", [100.0, 99.0])
+@pytest.mark.parametrize(("ann", "percentile"), [(SMALL_VGG, 99.0), (SMALL_RESNET, 100.0)], ids=["vgg", "resnet"])
 def test_thresholds_do_not_depend_on_what_is_kept_or_how_it_is_cut(ann, percentile):
     """Kept as bits, or run again from the input for every layer: the same, but for the order of sums."""
     model, variables = random_snn(ann, seed=4, leak=0.9)
     balance = partial(
-        balance_thresholds, model, {"params": variables["params"]}, images(6), poisson, KEY, percentile=percentile
+        balance_thresholds, model, {"params": variables["params"]}, images(8), poisson, KEY, percentile=percentile
     )
-    one_pass = balance(num_steps=17, chunk=8, batch_size=6)
-    from_the_input = balance(num_steps=17, chunk=17, batch_size=4, keep_bytes=0)
+    one_pass = balance(num_steps=STEPS, chunk=8, batch_size=8)
+    from_the_input = balance(num_steps=STEPS, chunk=15, batch_size=4, keep_bytes=0)
     chex.assert_trees_all_close(one_pass, from_the_input, rtol=1e-6)
 
 
