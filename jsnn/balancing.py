@@ -1,8 +1,8 @@
 """Threshold balancing in one pass over the layers.
 
-Each layer runs twice over all time steps: once for its input currents, which give its threshold, and once with that
-threshold, together with the currents of the next layer. Its spikes are kept as bits, from which the layers behind it
-start, so that no layer is run again from the input.
+Each layer runs twice over all time steps (three times for a percentile): for its input currents, which give its
+threshold, and with that threshold, together with the currents of the next layer. Its spikes are kept as bits, from
+which the layers behind it start, so that no layer is run again from the input.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +16,7 @@ from jsnn.conversion import Thresholds, check_convertible, with_neurons
 from jsnn.encoding import Encoding
 from jsnn.layerwise import Plan, bytes_of_spikes, first_to_run, observe
 from jsnn.models import VGG, ResNet
-from jsnn.percentile import lower_histogram, upper_half, upper_histogram, whole
+from jsnn.percentile import lower_histogram, total, upper_half, upper_histogram, whole
 from jsnn.simulation import Variables, check_steps
 
 Trains = dict[str, list[np.ndarray]]  # layer -> words [C, B, ...] of each batch
@@ -79,14 +79,13 @@ def balance_thresholds(
     for layer in watch(chosen):
         snn = with_neurons(variables, thresholds, 1.0)
         look = partial(_look, plan, layer, snn, key, images, batch_size)
-        statistic = _maximum if percentile == 100 else upper_histogram
-        found, words = look(trains, _layer_before(model, layer, kept), statistic)
+        statistic, gather = (_maximum, np.max) if percentile == 100 else (upper_histogram, total)
+        found, words = look(trains, _layer_before(model, layer, kept), statistic, gather)
         trains = _within_reach(model, {**trains, **words})
-        if percentile == 100:
-            threshold = np.max([values.max() for values in found])
-        else:
-            upper = upper_half(found, percentile)
-            threshold = whole(upper, look(trains, None, lower_histogram, jnp.uint32(upper.bits))[0])
+        threshold = gather(found)
+        if percentile < 100:
+            upper = upper_half(threshold, percentile)
+            threshold = whole(upper, total(look(trains, None, lower_histogram, total, jnp.uint32(upper.bits))[0]))
         thresholds[layer] = jnp.asarray(_positive(layer, threshold), images.dtype)
     return thresholds
 
@@ -154,12 +153,13 @@ def _look(
     trains: Trains,
     before: str | None,
     statistic: Statistic,
+    gather: Callable[[np.ndarray], np.ndarray],
     *arguments: jax.Array,
-) -> tuple[list[jax.Array], Trains]:
-    """A statistic of a layer's current over all images, batch by batch, and the spikes of the layer before it."""
+) -> tuple[list[np.ndarray], Trains]:
+    """A statistic of a layer's current, gathered over the chunks of each batch, and the spikes of the layer before."""
     found, words = [], []
     for batch in _batches(images, trains, batch_size):
         value, spikes = observe(plan, layer, before, statistic, variables, key, *batch, *arguments)
-        found.append(value)
+        found.append(gather(np.asarray(value)))
         words.append(np.asarray(spikes))
     return found, {} if before is None else {before: words}

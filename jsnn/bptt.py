@@ -1,7 +1,8 @@
 """Backpropagation through time from spike trains alone, in chunks of time steps.
 
 Forward, the network runs chunk by chunk and keeps the spikes of its neurons, one bit per neuron and step. Backward, the
-chunks come in reverse order: each layer's spikes are unpacked again, and nothing else is recomputed.
+chunks come in reverse order: each layer's spikes are unpacked, pooled and masked again, the inputs drawn again, and no
+neuron and no product of the forward pass is computed twice.
 """
 
 from functools import partial
@@ -61,7 +62,6 @@ class Presentation(NamedTuple):
         return self.model.apply(variables, inputs, index, rngs={"dropout": keys.dropout}, mutable=mutable)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def present(what: Presentation, variables: Variables, images: jax.Array, index: jax.Array, keys: Keys) -> jax.Array:
     """The logits of an SNN in training, differentiable in its weights and in the images.
 
@@ -76,8 +76,16 @@ def present(what: Presentation, variables: Variables, images: jax.Array, index: 
         [B, classes], the raw sum of the readout's currents over time.
 
     Raises:
-        ValueError: where a number of steps is below 1, or a gradient in thresholds or leaks is asked for.
+        ValueError: where a number of steps is below 1, the variables are not those of an SNN, or a gradient in
+            thresholds or leaks is asked for.
     """
+    if set(variables) != {"params", "neuron"}:
+        raise ValueError(f'an SNN has the variables "params" and "neuron", got {", ".join(map(repr, variables))}.')
+    return _present(what, dict(variables), images, index, keys)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _present(what: Presentation, variables: Variables, images: jax.Array, index: jax.Array, keys: Keys) -> jax.Array:
     return _run(what, variables, images, index, keys)[0]
 
 
@@ -138,7 +146,7 @@ def _present_backward(what: Presentation, residuals: tuple, of_logits: jax.Array
     return {"params": total[0], "neuron": None}, total[1], None, None
 
 
-present.defvjp(_present_forward, _present_backward, symbolic_zeros=True)
+_present.defvjp(_present_forward, _present_backward, symbolic_zeros=True)
 
 
 def _membranes(state: Variables) -> Variables:

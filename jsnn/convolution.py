@@ -38,11 +38,17 @@ def conv_general_dilated(
 
     Returns:
         [N, H', W', C_out] of at least float32.
+
+    Raises:
+        ValueError: where there is dilation or more than one group.
     """
-    del options
+    if options.get("feature_group_count", 1) != 1 or any(
+        step != 1 for name in ("lhs_dilation", "rhs_dilation") for step in options.get(name) or ()
+    ):
+        raise ValueError(f"convolutions here have neither groups nor dilation, got {options}: use jax.lax's.")
     strides, padding = tuple(window_strides), tuple(map(tuple, padding))
     sides, outputs = lhs.shape[1:3], patches.output_sides(lhs.shape[1:3], rhs.shape[:2], strides, padding)
-    if _on_cpu() and patches.is_tiny(sides, outputs):
+    if _on_cpu() and rhs.shape[:2] != (1, 1) and patches.is_tiny(sides, outputs):
         matrix = patches.as_matrix(sides, outputs, rhs, strides, padding)
         return product(operands, lhs.reshape(lhs.shape[0], -1), matrix).reshape(lhs.shape[0], *outputs, -1)
     return _convolve(operands, strides, padding, lhs, rhs)
@@ -83,6 +89,8 @@ def _convolve_backward(
         of_image = patches.image_gradient(cotangent, kernel, x.shape[1:3], strides, padding)
         gradients = of_image, patches.filter_gradient(x, cotangent, kernel.shape[:2], strides, padding)
     else:
+        # Rounded numbers, but in float32, so that the gradients are not rounded too.
+        x, kernel, cotangent = (leaf.astype(dtype) for leaf in (x, kernel, cotangent))
         _, backward = jax.vjp(partial(_platforms_own, strides, padding), x, kernel)
         gradients = backward(cotangent)
     return tuple(gradient.astype(dtype) for gradient in gradients)

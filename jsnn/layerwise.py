@@ -94,7 +94,16 @@ def observe(
 
 
 def bytes_of_spikes(plan: Plan, variables: Variables, images: jax.Array) -> dict[str, int]:
-    """What the words of each layer take for all images, in bytes."""
+    """What the spikes of each layer take, kept as words.
+
+    Args:
+        plan: the presentation.
+        variables: SNN variables.
+        images: [B, H, W, C], all of them.
+
+    Returns:
+        Layer -> bytes.
+    """
     image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
     state = jax.eval_shape(lambda image: rest(plan.model, variables, lambda time: image[None]), image)
     num_chunks, length = plan.times().shape
@@ -103,7 +112,15 @@ def bytes_of_spikes(plan: Plan, variables: Variables, images: jax.Array) -> dict
 
 
 def first_to_run(model: VGG | ResNet, given: Iterable[str]) -> int:
-    """The position of the first layer that has to run where the spikes of some are given."""
+    """The first layer that has to run where the spikes of some are given.
+
+    Args:
+        model: the SNN.
+        given: names of layers.
+
+    Returns:
+        Its position among the spiking layers.
+    """
     positions = {model.spiking_layers.index(layer) for layer in given}
     closed = [i for i in positions if all(i - k in positions or i < k for k in range(model.reach))]
     return max(closed, default=-1) + 1

@@ -46,7 +46,7 @@ class LIF(nn.Module):
         if self.has_variable("trains", "lif"):
             train = self.get_variable("trains", "lif")
             return replay(self.surrogate, current, state, train, threshold, leak)
-        if self.is_mutable_collection("trains"):
+        if self.is_mutable_collection("trains") and not self.is_initializing():
             words, state = record(current, state, threshold, leak)
             self.put_variable("trains", "lif", words)
             return unpack(words, len(current), current.dtype), state

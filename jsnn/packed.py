@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jsnn.neuron import LIFState
-from jsnn.packing import age_after, age_at, unpack, word_dtype
+from jsnn.packing import MOST_STEPS, age_after, age_at, unpack, word_dtype
 from jsnn.surrogate import Surrogate
 
 
@@ -44,8 +44,13 @@ def record(
 
     Returns:
         (words [...] unsigned, the LIFState after the last step).
+
+    Raises:
+        ValueError: where there are more than 32 steps.
     """
     num_steps = current.shape[0]
+    if num_steps > MOST_STEPS:
+        raise ValueError(f"a word holds {MOST_STEPS} time steps of spikes, got {num_steps}: choose a smaller chunk.")
     dtype = word_dtype(num_steps)
 
     def step(carry: tuple[jax.Array, jax.Array, jax.Array], now: tuple[jax.Array, jax.Array]) -> tuple:

@@ -99,7 +99,15 @@ def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, strides: P
 
 
 def is_tiny(sides: Pair, outputs: Pair) -> bool:
-    """Whether images are so small that a convolution is best made one matrix: two pixels high or wide, in or out."""
+    """Whether images are so small that a convolution is best made one matrix: two pixels high or wide, in or out.
+
+    Args:
+        sides: (H, W) of the images.
+        outputs: (H', W').
+
+    Returns:
+        Whether they are.
+    """
     return min(*sides, *outputs) <= 2 and math.prod(sides) * math.prod(outputs) <= MOST_BLOCKS
 
 
@@ -126,7 +134,17 @@ def as_matrix(sides: Pair, outputs: Pair, kernel: jax.Array, strides: Pair, padd
 
 
 def output_sides(sides: Pair, window: Pair, strides: Pair, padding: Padding) -> Pair:
-    """(H', W') of a convolution of images of sides (H, W)."""
+    """The sides of a convolution's output.
+
+    Args:
+        sides: (H, W) of the images.
+        window: (kH, kW).
+        strides: steps of the window.
+        padding: pixels (before, after) each side of the image.
+
+    Returns:
+        (H', W').
+    """
     every = zip(sides, window, strides, padding, strict=True)
     return tuple((side + sum(pad) - width) // stride + 1 for side, width, stride, pad in every)
 

@@ -5,7 +5,7 @@ half of the number sought; the second counts the lower 16 bits of the numbers th
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -27,50 +27,73 @@ class UpperHalf(NamedTuple):
     rank: int
 
 
-def upper_half(histograms: Iterable[jax.Array], percentile: float) -> UpperHalf:
+def total(histograms: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """The sum of histograms in 64 bits, for a stream may be longer than 2^31.
+
+    Args:
+        histograms: [n, 65536].
+
+    Returns:
+        [65536] int64.
+    """
+    return np.sum(histograms, axis=0, dtype=np.int64)
+
+
+def upper_half(counts: np.ndarray, percentile: float) -> UpperHalf:
     """The upper half of the smallest number of a stream that at least `percentile` percent of them do not exceed.
 
     Args:
-        histograms: arrays [chunks, 65536], the `upper_histogram` of each chunk of the stream.
+        counts: [65536], the total of the `upper_histogram` of all chunks of the stream.
         percentile: in (0, 100].
 
     Returns:
         The UpperHalf.
     """
-    counts = _total(histograms)
     rank = max(1, math.ceil(percentile / 100 * counts.sum()))
     bits = int(np.searchsorted(counts.cumsum(), rank))
     return UpperHalf(bits, int(rank - counts[:bits].sum()))
 
 
-def whole(upper: UpperHalf, histograms: Iterable[jax.Array]) -> np.float32:
+def whole(upper: UpperHalf, counts: np.ndarray) -> np.float32:
     """The number sought, one of the stream (numpy's method "inverted_cdf").
 
     Args:
         upper: its upper half.
-        histograms: arrays [chunks, 65536], the `lower_histogram` of each chunk of the same stream.
+        counts: [65536], the total of the `lower_histogram` of all chunks of the same stream.
 
     Returns:
         The percentile.
     """
-    lower = int(np.searchsorted(_total(histograms).cumsum(), upper.rank))
+    lower = int(np.searchsorted(counts.cumsum(), upper.rank))
     return _from_ordered(upper.bits << HALF | lower)
 
 
 def upper_histogram(numbers: jax.Array, counted: jax.Array) -> jax.Array:
-    """Counts of the upper 16 bits of the ordered representation of the numbers that count, [65536] int32."""
+    """Count the upper 16 bits of the ordered representation of numbers.
+
+    Args:
+        numbers: [...] float32, less than 2^31 of them.
+        counted: broadcastable to [...], the numbers that count.
+
+    Returns:
+        [65536] int32.
+    """
     return _histogram(_to_ordered(numbers) >> HALF, jnp.broadcast_to(counted, numbers.shape))
 
 
 def lower_histogram(numbers: jax.Array, counted: jax.Array, upper: jax.Array) -> jax.Array:
-    """Counts of the lower 16 bits of those numbers that count and whose upper half is `upper`, [65536] int32."""
+    """Count the lower 16 bits of the numbers with a given upper half.
+
+    Args:
+        numbers: [...] float32, less than 2^31 of them.
+        counted: broadcastable to [...], the numbers that count.
+        upper: [] uint32, the upper 16 bits of the ordered representation.
+
+    Returns:
+        [65536] int32.
+    """
     ordered = _to_ordered(numbers)
     return _histogram(ordered & ((1 << HALF) - 1), counted & (ordered >> HALF == upper))
-
-
-def _total(histograms: Iterable[jax.Array]) -> np.ndarray:
-    """The sum of all histograms, on the host in 64 bits: a stream may be longer than 2^31."""
-    return sum(np.asarray(some).sum(axis=0, dtype=np.int64) for some in histograms)
 
 
 def _histogram(halves: jax.Array, counted: jax.Array) -> jax.Array:

@@ -21,8 +21,13 @@ def dot_general(
 
     Returns:
         [..., out].
+
+    Raises:
+        ValueError: where other axes are to be multiplied.
     """
-    del dimension_numbers, options
+    del options
+    if dimension_numbers != (((lhs.ndim - 1,), (0,)), ((), ())):
+        raise ValueError(f"a dense layer multiplies its last axis with the matrix's first, got {dimension_numbers}.")
     return product(operands, lhs.reshape(-1, lhs.shape[-1]), rhs).reshape(*lhs.shape[:-1], -1)
 
 
@@ -43,12 +48,27 @@ def product(operands: jnp.dtype | None, x: jax.Array, matrix: jax.Array) -> jax.
 
 
 def cast(operands: jnp.dtype | None, *arrays: jax.Array) -> list[jax.Array]:
-    """The arrays in the dtype of operands; None leaves them as they are."""
+    """The arrays in the dtype of operands.
+
+    Args:
+        operands: the dtype; None leaves them as they are.
+        arrays: [...].
+
+    Returns:
+        The arrays, in the same order.
+    """
     return [array if operands is None else array.astype(operands) for array in arrays]
 
 
 def dtype_of_sums(dtype: jnp.dtype) -> jnp.dtype:
-    """The dtype in which products are summed: float32, or better where the operands are."""
+    """The dtype in which products are summed: float32, or better where the operands are.
+
+    Args:
+        dtype: of the operands.
+
+    Returns:
+        float32 or float64.
+    """
     return jnp.promote_types(dtype, jnp.float32)
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jsnn.packing import unpack
 
-FITTING_CHUNKS = range(8, 13)
+FITTING_CHUNKS, BEARABLE_SILENCE = range(8, 13), 0.03
 
 Variables = Mapping[str, Any]
 Inputs = Callable[[jax.Array], jax.Array]
@@ -125,18 +125,19 @@ def time_chunks(num_steps: int, chunk: int) -> jax.Array:
 
 
 def fitting_chunk(num_steps: int) -> int:
-    """A number of time steps per chunk that serves a presentation well: one byte of spikes, or a little more.
+    """A number of time steps per chunk that serves a presentation well.
 
-    Short chunks stay within a CPU's caches, long ones feed a GPU; of 8 to 12 steps, the one that leaves the fewest
-    steps of silence, see `time_chunks`.
+    Short chunks stay within a CPU's caches, long ones feed a GPU. Eight steps of spikes fill a byte; where they would
+    leave more than 3 % of the steps in silence (see `time_chunks`), up to twelve that leave fewer.
 
     Args:
         num_steps: T, at least 1.
 
     Returns:
-        K, in [8, 12].
+        The most steps of a chunk, in [8, 12].
     """
-    return min(FITTING_CHUNKS, key=lambda chunk: time_chunks(num_steps, chunk).size)
+    enough = (1 + BEARABLE_SILENCE) * num_steps
+    return min(FITTING_CHUNKS, key=lambda chunk: max(enough, time_chunks(num_steps, chunk).size))
 
 
 def from_silence(inputs: Inputs, time: jax.Array) -> jax.Array:

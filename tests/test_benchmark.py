@@ -7,7 +7,6 @@ import pytest
 
 from experiments.benchmark import figures, tables
 from experiments.benchmark.__main__ import Arguments, benchmark, check
-from experiments.benchmark.measure import TOO_MUCH
 from experiments.benchmark.problem import Problem, load_problem, neurons, operations, save_problem
 from experiments.benchmark.roster import OURS, ROSTER, STEP_LOOP, installed_version
 from experiments.benchmark.series import Record, run, take_turns
@@ -77,7 +76,7 @@ def test_figures_by_hand():
     assert figures.seconds_of(record(OURS, [3.0, 1.0, 2.0])) == figures.Seconds(2.0, 1.0, 3.0, 9.0)
     patient = record(OURS, [1.0])._replace(found=[{"first": 70.0, "seconds": []}])
     assert figures.seconds_of(patient).median == 70.0
-    short, long = record(OURS, [1.0], 10, 8e6), record(OURS, [1.0], 30, 8e6 + 500)
+    short, long = (record(OURS, [1.0], steps, temporaries_bytes=b) for steps, b in ((10, 8e6), (30, 8e6 + 500)))
     assert figures.growth_in_bits(short, long, neurons=50) == 8 * 500 / (50 * 2 * 20)
     twice = record(STEP_LOOP, [1.0], rates={"conv0": 0.2})
     assert figures.largest_ratio_of_rates([short, twice]) == 2.0
@@ -109,7 +108,6 @@ def test_a_worker_that_fails_says_why_and_is_not_repeated():
 def test_a_worker_that_takes_too_much_memory_is_ended(tmp_path):
     save_problem(tmp_path / "problem.npz", problem())
     assert run(task(problem=str(tmp_path / "problem.npz"), most_bytes=10**6), timeout=100) == "over 0 GB"
-    assert TOO_MUCH not in (0, 1, 2)
 
 
 @pytest.mark.slow
@@ -130,7 +128,7 @@ def test_a_whole_tiny_benchmark(tmp_path):
         if record["what"] == "balance" and STEP_LOOP not in absent:
             (peer,) = (r for r in found["records"] if r["what"] == "balance" and r["contestant"] == STEP_LOOP)
             assert record["found"][0]["thresholds"] == pytest.approx(peer["found"][0]["thresholds"], rel=1e-6)
-    assert all(f"Not installed, so absent: {', '.join(absent)}" in text for _ in absent[:1])
+    assert (f"Not installed, so absent: {', '.join(absent)}" in text) == bool(absent)
     assert (tmp_path / "benchmark.md").read_text() == text
     assert (tmp_path / "benchmark.png").read_bytes().startswith(b"\x89PNG")
 

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from jsnn import bptt
 from jsnn.bptt import Keys, Presentation, present
 from jsnn.encoding import constant, poisson
 from jsnn.simulation import simulate
@@ -92,6 +93,13 @@ def test_gradients_are_exact_in_double_precision(float64):
     assert_equal_gradients(packed("resnet", 8)(*arguments), plain("resnet")(*arguments), 1e-13)
 
 
+def test_ages_are_counted_on_from_wherever_they_were_kept(monkeypatch):
+    monkeypatch.setattr(bptt, "STEPS_BETWEEN_AGES", 8)
+    variables = random_snn(NETWORKS["vgg"], seed=5, leak=0.9)[1]
+    arguments = variables["params"], images(), variables["neuron"]
+    assert_equal_gradients(packed.__wrapped__("vgg", 4)(*arguments), plain("vgg")(*arguments), 1e-6)
+
+
 def test_images_get_a_gradient_where_they_are_the_input():
     variables = random_snn(NETWORKS["vgg"], seed=5, leak=0.9)[1]
     arguments = variables["params"], images(), variables["neuron"]
@@ -105,6 +113,12 @@ def test_thresholds_get_no_gradient_and_say_so():
     what = Presentation(model, poisson, STEPS, 8)
     with pytest.raises(ValueError, match="do not give the gradient in thresholds"):
         jax.grad(lambda v: loss_of(present(what, v, images(), INDEX, KEYS)))(variables)
+
+
+def test_variables_of_something_else_are_refused():
+    model, variables = random_snn(NETWORKS["vgg"], seed=5, leak=0.9, surrogate=STDB)
+    with pytest.raises(ValueError, match="got 'params', 'neuron', 'state'"):
+        present(Presentation(model, poisson, 4, 8), {**variables, "state": {}}, images(), INDEX, KEYS)
 
 
 @pytest.mark.parametrize(("num_steps", "chunk", "word"), [(0, 8, "num_steps"), (8, 0, "chunk")])

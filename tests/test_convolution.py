@@ -104,8 +104,10 @@ def test_double_precision_is_kept(float64):
     assert_close(with_gradients(ours, x, kernel, 2), with_gradients(reference, x, kernel, 2), 1e-14)
 
 
+@pytest.mark.parametrize("on_cpu", [True, False], ids=["CPU's", "platform's"])
 @pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[4]], ids=str)
-def test_bfloat16_operands_give_float32_sums(shape):
+def test_bfloat16_operands_give_float32_sums(shape, on_cpu, monkeypatch):
+    monkeypatch.setattr(convolution, "_on_cpu", lambda: on_cpu)
     x, kernel = arrays(shape, 3)
     x = jnp.sign(x)  # exact in bfloat16, as spikes are
     found = with_gradients(partial(ours, operands=jnp.bfloat16), x, kernel, 1)
@@ -113,12 +115,15 @@ def test_bfloat16_operands_give_float32_sums(shape):
     assert_close(found, exact, 4e-3)  # bfloat16 has 8 bits
     rounded = with_gradients(reference, x, kernel.astype(jnp.bfloat16).astype(jnp.float32), 1)
     assert_close(found[:1], rounded[:1], 1e-6)  # only operands are rounded, not the sums
+    for gradient in found[1:]:
+        assert (gradient != gradient.astype(jnp.bfloat16).astype(jnp.float32)).any()
 
 
 def test_products_take_operands_of_their_own_dtype():
     rng = np.random.default_rng(0)
     x, matrix = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((3, 5, 40), (40, 7)))
-    exact = dot_general(x, matrix, None)
+    axes = (((2,), (0,)), ((), ()))
+    exact = dot_general(x, matrix, axes)
     np.testing.assert_allclose(exact, np.einsum("tbi,io->tbo", x, matrix), rtol=1e-5, atol=1e-5)
     found, gradients = jax.value_and_grad(
         lambda *leaves: (product(jnp.bfloat16, *leaves) ** 2).sum(), (0, 1)
@@ -127,3 +132,12 @@ def test_products_take_operands_of_their_own_dtype():
     assert float(found) == pytest.approx(float(expected[0]), rel=1e-2)
     assert_close(gradients, expected[1], 1e-2)
     assert all(np.linalg.norm(a - b) > 0 for a, b in zip(gradients, expected[1], strict=True))
+
+
+def test_what_is_not_supported_is_refused():
+    x, kernel = arrays(SHAPES[0], 3)
+    for options in ({"rhs_dilation": (2, 2)}, {"feature_group_count": 2}):
+        with pytest.raises(ValueError, match="neither groups nor dilation"):
+            conv_general_dilated(x, kernel, (1, 1), [(1, 1), (1, 1)], **options)
+    with pytest.raises(ValueError, match="multiplies its last axis"):
+        dot_general(x, kernel[0, 0], (((1,), (0,)), ((), ())))

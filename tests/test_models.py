@@ -23,6 +23,7 @@ def test_ann_and_snn_have_the_same_weights(architecture, image_shape):
     weights, variables = shapes_of(ann, (2,), image_shape), shapes_of(snn, (3, 2), image_shape)
     chex.assert_trees_all_equal_shapes_and_dtypes(weights["params"], variables["params"])
     assert set(weights) == {"params"}
+    assert set(variables) == {"params", "neuron"}
     assert set(variables["neuron"]) == set(snn.spiking_layers)
     shortcuts = {name for name in weights["params"] if name.endswith("_shortcut")}
     assert set(weights["params"]) - shortcuts == {*snn.spiking_layers, "readout"}

@@ -104,3 +104,9 @@ def test_neurons_that_never_fired_pass_no_gradient():
     train = Train(record(current, lif_rest(current[0]), 1.0, 1.0)[0], jnp.zeros(4, jnp.int32))
     gradient = jax.grad(lambda i: replay(SURROGATE, i, i[0], train, 1.0, 1.0)[0].sum())(current)
     np.testing.assert_array_equal(gradient, 0)
+
+
+def test_more_steps_than_a_word_holds_are_refused():
+    current, state = driven(33)
+    with pytest.raises(ValueError, match="32 time steps of spikes, got 33"):
+        record(current, state, 0.7, 0.9)

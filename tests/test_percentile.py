@@ -4,18 +4,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jsnn.percentile import lower_histogram, upper_half, upper_histogram, whole
+from jsnn.percentile import lower_histogram, total, upper_half, upper_histogram, whole
 
 FLOATS = st.floats(-1e6, 1e6, width=32)
 
 
 def percentile(chunks, percent):
-    def histograms(histogram, *arguments):
-        for chunk in chunks:
-            yield histogram(jnp.asarray(chunk, jnp.float32), jnp.bool_(True), *arguments)[None]
+    def counts(histogram, *arguments):
+        return total([histogram(jnp.asarray(chunk, jnp.float32), jnp.bool_(True), *arguments) for chunk in chunks])
 
-    upper = upper_half(histograms(upper_histogram), percent)
-    return whole(upper, histograms(lower_histogram, jnp.uint32(upper.bits)))
+    upper = upper_half(counts(upper_histogram), percent)
+    return whole(upper, counts(lower_histogram, jnp.uint32(upper.bits)))
 
 
 @settings(max_examples=25, deadline=None)

@@ -18,10 +18,9 @@ from experiments.benchmark.ours import inputs
 from experiments.benchmark.prepare import prepare
 from experiments.benchmark.problem import load_problem, neurons
 from experiments.benchmark.roster import OURS, ROSTER, STEP_LOOP, installed_version
-from experiments.benchmark.series import Record, take_turns
+from experiments.benchmark.series import Found, Record, run, take_turns
 from experiments.benchmark.worker import Task
 from experiments.command import refuse
-from experiments.environment import environment
 from experiments.progress import say
 from experiments.workdir import write_json
 from jsnn.models import VGG_STAGES
@@ -84,7 +83,9 @@ def benchmark(arguments: Arguments) -> str:
         ValueError: where an argument is out of its range.
     """
     check(arguments)
-    device = ("cpu" if jax.default_backend() == "cpu" else "cuda") if arguments.device == "auto" else arguments.device
+    jax.config.update("jax_platforms", "cpu")  # the accelerator is the workers'
+    machine = _machine(arguments)
+    device = ("cpu" if machine["platform"] == "cpu" else "cuda") if arguments.device == "auto" else arguments.device
     names = arguments.contestants or tuple(n for n in ROSTER if device != "cpu" or n not in FOR_ACCELERATORS)
     present = [name for name in names if installed_version(name)]
     absent = [name for name in names if name not in present]
@@ -98,7 +99,8 @@ def benchmark(arguments: Arguments) -> str:
             neurons_of[net] = neurons(load_problem(Path(folder) / f"{net}.npz", 1))
         records += _balance(arguments, present, device, Path(folder))
     versions = {name: f"{ROSTER[name].package} {installed_version(name)}" for name in present}
-    return _written(arguments, records, neurons_of, absent, versions)
+    found = {"machine": machine, "contestants": versions, "absent": absent, "neurons": neurons_of}
+    return _written(arguments, records, found)
 
 
 def check(arguments: Arguments) -> None:
@@ -174,19 +176,23 @@ def _shape(text: str) -> tuple[int, int]:
     return batch, num_steps
 
 
-def _written(
-    arguments: Arguments,
-    records: list[Record],
-    neurons_of: dict[str, int],
-    absent: list[str],
-    versions: dict[str, str | None],
-) -> str:
+def _machine(arguments: Arguments) -> Found:
+    """What the workers run on.
+
+    Raises:
+        ValueError: where not even that can be found.
+    """
+    found = run(_task(arguments, "machine", OURS, Path(), (1, 1), arguments.device), arguments.timeout)
+    if isinstance(found, str):
+        raise ValueError(f"no worker can run: {found}.")
+    return found
+
+
+def _written(arguments: Arguments, records: list[Record], found: Found) -> str:
     """The tables, written beside the raw findings and the plot."""
-    text = tables.markdown(records, neurons_of, absent)
-    found = {"environment": environment(), "contestants": versions, "absent": absent, "neurons": neurons_of}
-    found["arguments"] = json.loads(json.dumps(vars(arguments), default=str))
-    found["records"] = [record._asdict() for record in records]
-    write_json(arguments.output / "benchmark.json", found)
+    text = tables.markdown(records, found["neurons"], found["absent"])
+    found |= {"arguments": json.loads(json.dumps(vars(arguments), default=str))}
+    write_json(arguments.output / "benchmark.json", found | {"records": [record._asdict() for record in records]})
     (arguments.output / "benchmark.md").write_text(text)
     chart.draw(records, arguments.output / "benchmark.png")
     return text

@@ -58,7 +58,7 @@ def largest_ratio_of_rates(records: Sequence[Record]) -> float:
 
 
 def growth_in_bits(short: Record, long: Record, neurons: int) -> float:
-    """By how many bits per neuron and time step the peak of memory grows between two numbers of steps.
+    """By how many bits per neuron and time step the compiled step's temporaries grow between two numbers of steps.
 
     Args:
         short: the record with fewer steps.
@@ -68,5 +68,5 @@ def growth_in_bits(short: Record, long: Record, neurons: int) -> float:
     Returns:
         Bits.
     """
-    grown = peak_of(long) - peak_of(short)
+    grown = median_of(long, "temporaries_bytes") - median_of(short, "temporaries_bytes")
     return 8 * grown / (neurons * short.batch * (long.num_steps - short.num_steps))

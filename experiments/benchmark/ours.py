@@ -44,7 +44,7 @@ def make(problem: Problem, num_steps: int, device: str, precision: str = "float3
     rule = optax.adam(LEARNING_RATE)
     step = parallel_train_step(source, snn_forward(model, poisson, num_steps, chunk), rule)
     present = parallel_evaluation(partial(evaluate_snn, model, poisson, num_steps, chunk, source))
-    state, variables = replicate((init_state(variables, rule), variables))
+    state = replicate(init_state(variables, rule))
     programs = {}
 
     def train() -> None:
@@ -54,7 +54,7 @@ def make(problem: Problem, num_steps: int, device: str, precision: str = "float3
         state, _ = jax.block_until_ready(programs["step"](state, resident, item, key))
 
     def evaluate() -> object:
-        return jax.block_until_ready(present(variables, resident, item, key))
+        return jax.block_until_ready(present({"params": state.params, "neuron": state.neuron}, resident, item, key))
 
     def rates() -> dict[str, float]:
         return {layer: float(spikes.mean()) for layer, spikes in mean(evaluate()).spikes.items()}

@@ -13,7 +13,8 @@ from experiments.benchmark.worker import Task
 
 ROOT = Path(__file__).parents[2]
 # One accelerator, its memory taken as it is needed, so that its peak tells what the work needs.
-ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "0", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+CARD = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": CARD, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 Found = dict[str, Any]
 

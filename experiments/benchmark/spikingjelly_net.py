@@ -2,7 +2,7 @@
 
 Differences from the paper: a membrane of exactly the threshold fires, and a leak below 1 also takes its share of the
 reset. The library chooses the neurons' implementation by itself: its own step loop on CPU; on CUDA its compiled
-extension where there is one, else its Triton kernels; see `implementation`.
+extension where there is one, else its Triton kernels.
 """
 
 import torch
@@ -46,24 +46,6 @@ def make(problem: Problem, num_steps: int, device: str, memory_optimised: bool =
         return x.sum(0)
 
     return contestant(problem, device, list(network.parameters()), simulate)
-
-
-def implementation(problem: Problem, device: str) -> str:
-    """What runs the neurons.
-
-    Args:
-        problem: the problem, for its leak.
-        device: "cpu" or "cuda".
-
-    Returns:
-        "torch", "triton" or "cuda".
-    """
-    if device == "cpu":
-        return "torch"
-    from spikingjelly._ops import if_, lif  # not a public name, and there is none
-
-    selection = (if_ if problem.leak == 1 else lif)._selection
-    return str(selection.diagnostics(torch.device(device))["implementation"])
 
 
 def _network(problem: Problem, device: str) -> nn.Sequential:

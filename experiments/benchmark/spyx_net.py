@@ -34,6 +34,7 @@ def make(problem: Problem, num_steps: int, device: str, own_gradient: bool = Tru
     Returns:
         The contestant.
     """
+    jax.config.update("jax_platforms", device)
     place = jax.devices(device)[0]
     with jax.default_device(place):
         network = _network(problem, jax.lax.conv_general_dilated if own_gradient else conv_general_dilated)

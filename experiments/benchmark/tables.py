@@ -17,7 +17,7 @@ from experiments.table import aligned
 MB = 1e6
 TRAINING = (
     "net", "B", "T", "contestant", "s per step (least to most)", "images/s", "step loop's time over it",
-    "share of the floor", "peak memory, MB", "first step, s", "of it compiling, s",
+    "share of the floor", "peak memory, MB", "first step, s", "compiling in all, s",
 )  # fmt: skip
 EVALUATION = ("net", "B", "T", "contestant", "s per batch (least to most)", "images/s", "step loop's time over it")
 BALANCING = ("net", "B", "T", "way", "s (least to most)", "layer by layer's time over it", "largest difference")
@@ -109,6 +109,8 @@ def _notes(records: Sequence[Record], neurons: dict[str, int]) -> Iterator[str]:
         worst = max(map(largest_ratio_of_rates, by_shape))
         yield f"{net}: spikes per neuron and step, mean of all layers: {rates}; within a factor of {worst:.2f} in each."
         ours = [record for record in of_net if record.contestant == OURS]
+        if not ours:
+            continue
         temporaries = (f"{median_of(r, 'temporaries_bytes') / MB:.0f} MB at B={r.batch}, T={r.num_steps}" for r in ours)
         yield f"{net}: temporaries of jsnn's compiled step: {', '.join(temporaries)}."
         yield from _growth(net, ours, neurons[net])
@@ -122,7 +124,7 @@ def _growth(net: str, ours: Sequence[Record], neurons: int) -> Iterator[str]:
             short, long = by_length[-2:]
             bits = growth_in_bits(short, long, neurons)
             span = f"T={short.num_steps} to {long.num_steps}"
-            yield f"{net}: jsnn's peak memory at B={batch} grows by {bits:.2f} bits per neuron and step from {span}."
+            yield f"{net}: they grow by {bits:.2f} bits per neuron and step at B={batch} from {span}."
 
 
 def _peer(records: Sequence[Record], what: str, like: Record, name: str) -> Record | None:

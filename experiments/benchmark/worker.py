@@ -13,14 +13,14 @@ from experiments.benchmark.problem import load_problem, operations
 from experiments.benchmark.roster import ROSTER, STEP_LOOP, module_of
 
 MOST_WARM_UPS = 3  # calls after the first, which a library may use to compile once more
-SIDE = 2048  # rows and columns of the matrices whose product gives the machine's rate
+SIDES = {"cpu": 2048, "cuda": 8192}  # rows and columns of the matrices whose product gives the machine's rate
 
 
 class Task(NamedTuple):
     """What a worker is asked for.
 
     Attributes:
-        what: "train", "evaluate", "balance" or "rate".
+        what: "train", "evaluate", "balance", "rate" or "machine".
         contestant: its name in the roster.
         problem: path of the problem.
         inputs: path of the input spikes for balancing.
@@ -56,7 +56,9 @@ def train(task: Task) -> dict[str, object]:
 
 def evaluate(task: Task) -> dict[str, object]:
     """Seconds per evaluated batch."""
-    return _timed(_maker(task)().evaluate, task)
+    make = _maker(task)
+    _begin(task)
+    return _timed(make().evaluate, task)
 
 
 def balance(task: Task) -> dict[str, object]:
@@ -72,16 +74,25 @@ def balance(task: Task) -> dict[str, object]:
 
 
 def rate(task: Task) -> dict[str, object]:
-    """The machine's rate of matrix products in float32, and the least time of a training step at that rate."""
+    """The rate of float32 products (TF32 on a GPU, jax's default), and the least time of a training step at it."""
     import jax
 
     jax.config.update("jax_platforms", task.device)
-    one = jax.numpy.ones((SIDE, SIDE))
+    side = SIDES[task.device]
+    one = jax.numpy.ones((side, side))
     multiply = jax.jit(jax.numpy.matmul)
     durations = measure.repeated(lambda: multiply(one, one).block_until_ready(), task.seconds)
-    per_second = 2 * SIDE**3 / float(np.median(durations))
+    per_second = 2 * side**3 / float(np.median(durations))
     problem = load_problem(Path(task.problem), task.batch)
     return {"operations_per_second": per_second, "seconds": [operations(problem, task.num_steps) / per_second]}
+
+
+def machine(task: Task) -> dict[str, object]:
+    """What the benchmark runs on; found here, for the process that asks must leave the accelerator alone."""
+    from experiments.environment import environment
+
+    del task
+    return environment()
 
 
 def _maker(task: Task) -> Callable[[], object]:
@@ -125,5 +136,5 @@ def _timed(call: Callable[[], object], task: Task) -> dict[str, object]:
 
 if __name__ == "__main__":
     asked = Task(**json.loads(sys.argv[1]))
-    found = {"train": train, "evaluate": evaluate, "balance": balance, "rate": rate}[asked.what](asked)
-    print(json.dumps(found))
+    work = {"train": train, "evaluate": evaluate, "balance": balance, "rate": rate, "machine": machine}
+    print(json.dumps(work[asked.what](asked)))
