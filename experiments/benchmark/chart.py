@@ -30,12 +30,13 @@ def draw(records: Sequence[Record], path: Path) -> None:
     net, batch = max(dict.fromkeys(kinds), key=kinds.count)
     shown = [record for record in training if (record.net, record.batch) == (net, batch)]
     figure, (left, right) = plt.subplots(1, 2, figsize=SIZE, sharex=True)
-    _lines(left, shown, lambda record: seconds_of(record).median)
+    repeated = [record for record in shown if any(found["seconds"] for found in record.found)]
+    _lines(left, repeated, lambda record: seconds_of(record).median)  # a first call alone is no fair time
     left.set_ylabel("seconds per training step")
     _lines(right, shown, lambda record: peak_of(record) / GB)
     right.set_ylabel("peak memory of a training step [GB]")
     figure.suptitle(f"{net.upper()}, batch of {batch}")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
     figure.tight_layout(rect=(0, 0.13, 1, 1))
     figure.savefig(path, dpi=150)
     plt.close(figure)
