@@ -106,7 +106,7 @@ class Config:
     streams: int = 5
     """Poisson streams over which accuracy at num_steps is averaged."""
     chunk: int | Literal["auto"] = AUTO
-    """Time steps that run at once, or auto: 8 to 12, what leaves the fewest steps idle. Does not change results."""
+    """Time steps that run at once, or auto: 8, or up to 12 where 8 would idle. Does not change results."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Numbers that enter matrix products; sums, membranes and optimiser keep float32. For GPU and TPU."""
     compilation_cache: str | None = None

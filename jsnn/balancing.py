@@ -14,10 +14,10 @@ import numpy as np
 
 from jsnn.conversion import Thresholds, check_convertible, with_neurons
 from jsnn.encoding import Encoding
-from jsnn.layerwise import Plan, bytes_of_spikes, first_to_run, observe
+from jsnn.layerwise import bytes_of_spikes, first_to_run, observe
 from jsnn.models import VGG, ResNet
 from jsnn.percentile import lower_histogram, total, upper_half, upper_histogram, whole
-from jsnn.simulation import Variables, check_steps
+from jsnn.simulation import Presentation, Variables, check_steps
 
 Trains = dict[str, list[np.ndarray]]  # layer -> words [C, B, ...] of each batch
 Statistic = Callable[..., jax.Array]
@@ -71,14 +71,14 @@ def balance_thresholds(
     check_convertible(variables, model.spiking_layers)
     check_steps(num_steps, chunk)
     chosen = _checked_layers(model, layers, len(images), percentile, batch_size)
-    plan = Plan(model, encode, num_steps, chunk)
+    what = Presentation(model, encode, num_steps, chunk)
     thresholds = {layer: jnp.ones((), images.dtype) for layer in model.spiking_layers}
-    sizes = bytes_of_spikes(plan, with_neurons(variables, thresholds, 1.0), images)
+    sizes = bytes_of_spikes(what, with_neurons(variables, thresholds, 1.0), images)
     kept = [layer for layer in model.spiking_layers if sizes[layer] <= keep_bytes]
     trains: Trains = {}
     for layer in watch(chosen):
         snn = with_neurons(variables, thresholds, 1.0)
-        look = partial(_look, plan, layer, snn, key, images, batch_size)
+        look = partial(_look, what, layer, snn, key, images, batch_size)
         statistic, gather = (_maximum, np.max) if percentile == 100 else (upper_histogram, total)
         found, words = look(trains, _layer_before(model, layer, kept), statistic, gather)
         trains = _within_reach(model, {**trains, **words})
@@ -144,7 +144,7 @@ def _layer_before(model: VGG | ResNet, layer: str, kept: Sequence[str]) -> str |
 
 
 def _look(
-    plan: Plan,
+    what: Presentation,
     layer: str,
     variables: Variables,
     key: jax.Array,
@@ -159,7 +159,7 @@ def _look(
     """A statistic of a layer's current, gathered over the chunks of each batch, and the spikes of the layer before."""
     found, words = [], []
     for batch in _batches(images, trains, batch_size):
-        value, spikes = observe(plan, layer, before, statistic, variables, key, *batch, *arguments)
+        value, spikes = observe(what, layer, before, statistic, variables, key, *batch, *arguments)
         found.append(gather(np.asarray(value)))
-        words.append(np.asarray(spikes))
+        words.append(jax.device_get(spikes))
     return found, {} if before is None else {before: words}

@@ -1,23 +1,21 @@
 """Backpropagation through time from spike trains alone, in chunks of time steps.
 
-Forward, the network runs chunk by chunk and keeps the spikes of its neurons, one bit per neuron and step. Backward, the
-chunks come in reverse order: each layer's spikes are unpacked, pooled and masked again, the inputs drawn again, and no
-neuron and no product of the forward pass is computed twice.
+Forward, the network runs chunk by chunk and keeps the spikes of its neurons as bits. Backward, the chunks come in
+reverse order: each layer's spikes are unpacked, pooled and masked again, the inputs drawn again, and no neuron and no
+product of the forward pass is computed twice.
 """
 
 from functools import partial
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import custom_vjp_primal_tree_values
 
-from jsnn.encoding import Encoding
 from jsnn.neuron import LIFState
 from jsnn.packed import Train
-from jsnn.packing import MOST_STEPS, age_after, age_dtype
-from jsnn.simulation import Variables, from_silence, rest, time_chunks
+from jsnn.packing import age_after, age_dtype
+from jsnn.simulation import Presentation, Variables, rest
 
 STEPS_BETWEEN_AGES = 64  # ages are kept this often, and counted on from the spikes in between
 
@@ -34,39 +32,11 @@ class Keys(NamedTuple):
     dropout: jax.Array
 
 
-class Presentation(NamedTuple):
-    """What a presentation is made of besides arrays.
-
-    Attributes:
-        model: an SNN without bias whose surrogate's derivative depends on spike times alone (STDB).
-        encode: the encoding of the images.
-        num_steps: T, at least 1.
-        chunk: time steps per chunk, at least 1; more than 32 count as 32. Does not change the result.
-    """
-
-    model: nn.Module
-    encode: Encoding
-    num_steps: int
-    chunk: int
-
-    def times(self) -> jax.Array:
-        """The time steps [C, K] of all chunks."""
-        return time_chunks(self.num_steps, min(self.chunk, MOST_STEPS))
-
-    def inputs(self, images: jax.Array, index: jax.Array, keys: Keys, time: jax.Array) -> jax.Array:
-        """The network's inputs [K, B, ...] at times [K]."""
-        return from_silence(lambda time: self.encode(images, keys.encoding, index, time), time)
-
-    def apply(self, variables: Variables, inputs: jax.Array, index: jax.Array, keys: Keys, mutable: list[str]) -> tuple:
-        """The model on one chunk, dropout on."""
-        return self.model.apply(variables, inputs, index, rngs={"dropout": keys.dropout}, mutable=mutable)
-
-
 def present(what: Presentation, variables: Variables, images: jax.Array, index: jax.Array, keys: Keys) -> jax.Array:
     """The logits of an SNN in training, differentiable in its weights and in the images.
 
     Args:
-        what: model, encoding and number of steps.
+        what: the presentation, of a model whose surrogate's derivative depends on spike times alone (STDB).
         variables: SNN variables; thresholds and leaks get no gradient.
         images: [B, H, W, C] in [-1, 1].
         index: [B] int32, the samples' indices in the data set.
@@ -95,13 +65,20 @@ def _run(
     """The logits, and the spikes of all layers as words [C, B, ...]."""
 
     def run(state: Variables, time: jax.Array) -> tuple[Variables, tuple[jax.Array, Variables]]:
-        inputs = what.inputs(images, index, keys, time)
-        logits, seen = what.apply({**variables, "state": state}, inputs, index, keys, ["state", "trains"])
+        inputs = what.inputs(images, keys.encoding, index, time)
+        logits, seen = _apply(what, {**variables, "state": state}, inputs, index, keys, ["state", "trains"])
         return seen["state"], (logits[-1], seen["trains"])
 
-    state = rest(what.model, variables, partial(what.inputs, images, index, keys))
+    state = rest(what.model, variables, partial(what.inputs, images, keys.encoding, index))
     _, (logits, words) = jax.lax.scan(run, state, what.times())
     return logits[-1], words
+
+
+def _apply(
+    what: Presentation, variables: Variables, inputs: jax.Array, index: jax.Array, keys: Keys, mutable: list[str]
+) -> tuple[jax.Array, Variables]:
+    """The model on one chunk, dropout on."""
+    return what.model.apply(variables, inputs, index, rngs={"dropout": keys.dropout}, mutable=mutable)
 
 
 def _present_forward(
@@ -127,9 +104,9 @@ def _present_backward(what: Presentation, residuals: tuple, of_logits: jax.Array
     def run(params: Any, differentiated: jax.Array | None, state: Variables, chunk: jax.Array) -> tuple:
         """One chunk, replayed; its state holds membranes only."""
         trains = _trains(words, ages, times, chunk)
-        inputs = what.inputs(images if differentiated is None else differentiated, index, keys, times[chunk])
+        inputs = what.inputs(images if differentiated is None else differentiated, keys.encoding, index, times[chunk])
         collections = {"params": params, "neuron": neuron, "state": state, "trains": trains}
-        logits, seen = what.apply(collections, inputs, index, keys, ["state"])
+        logits, seen = _apply(what, collections, inputs, index, keys, ["state"])
         return logits[-1], seen["state"]
 
     def step(carry: tuple, chunk: jax.Array) -> tuple[tuple, None]:
@@ -141,7 +118,7 @@ def _present_backward(what: Presentation, residuals: tuple, of_logits: jax.Array
         return (jax.tree.map(jnp.add, total, found), of_state, jnp.zeros_like(of_logits)), None
 
     total = jax.tree.map(jnp.zeros_like, [params, differentiated])
-    of_state = _membranes(rest(what.model, variables, partial(what.inputs, images, index, keys)))
+    of_state = _membranes(rest(what.model, variables, partial(what.inputs, images, keys.encoding, index)))
     (total, *_), _ = jax.lax.scan(step, (total, of_state, of_logits), jnp.arange(len(times)), reverse=True)
     return {"params": total[0], "neuron": None}, total[1], None, None
 

@@ -5,43 +5,21 @@ The layers whose spikes are given are replayed, see `jsnn.packed`, so neither th
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jsnn.encoding import Encoding
 from jsnn.models import VGG, ResNet
 from jsnn.packed import Train
-from jsnn.packing import MOST_STEPS, word_dtype
-from jsnn.simulation import Variables, from_silence, rest, time_chunks
+from jsnn.packing import word_dtype
+from jsnn.simulation import Presentation, Variables, rest
 
 Words = Mapping[str, jax.Array]  # layer -> its spikes as words [C, B, ...]
 
 
-class Plan(NamedTuple):
-    """What stays the same from layer to layer, besides arrays.
-
-    Attributes:
-        model: the SNN.
-        encode: the encoding.
-        num_steps: T.
-        chunk: time steps per chunk; more than 32 count as 32.
-    """
-
-    model: VGG | ResNet
-    encode: Encoding
-    num_steps: int
-    chunk: int
-
-    def times(self) -> jax.Array:
-        """The time steps [C, K] of all chunks."""
-        return time_chunks(self.num_steps, min(self.chunk, MOST_STEPS))
-
-
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def observe(
-    plan: Plan,
+    what: Presentation,
     layer: str,
     before: str | None,
     statistic: Callable[..., jax.Array],
@@ -57,7 +35,7 @@ def observe(
     Only the layers between those whose spikes are given and this one are run.
 
     Args:
-        plan: the presentation.
+        what: the presentation.
         layer: name of the layer.
         before: name of the earlier layer whose spikes are asked for, or None.
         statistic: (current [K, B, ...], counted [K, 1, ...], *arguments) -> array; steps of silence do not count.
@@ -71,33 +49,32 @@ def observe(
     Returns:
         (the statistic [C, ...], words [C, B, ...] of the layer before or None).
     """
-    names = plan.model.spiking_layers
-    ahead = names[first_to_run(plan.model, words) : names.index(layer)]
+    names = what.model.spiking_layers
+    ahead = names[first_to_run(what.model, words) : names.index(layer)]
     running = [name for name in ahead if name not in words]
 
-    def inputs(time: jax.Array) -> jax.Array:
-        return from_silence(lambda time: plan.encode(images, key, index, time), time)
+    inputs = partial(what.inputs, images, key, index)
 
     def run(state: Variables, now: tuple[jax.Array, Words]) -> tuple[Variables, tuple[jax.Array, jax.Array | None]]:
         time, words = now
         given = {name: {"lif": Train(word, age=jnp.zeros_like(word))} for name, word in words.items()}
         collections = {**variables, "state": {**at_rest, **state}, "trains": given}
-        _, seen = plan.model.apply(collections, inputs(time), mutable=["state", "current", "trains"])
+        _, seen = what.model.apply(collections, inputs(time), mutable=["state", "current", "trains"])
         current = seen["current"][layer]["current"]
         found = statistic(current, (time >= 0).reshape(-1, *[1] * (current.ndim - 1)), *arguments)
         spikes = None if before is None else seen["trains"][before]["lif"]
         return {name: seen["state"][name] for name in running}, (found, spikes)
 
-    at_rest = rest(plan.model, variables, inputs)
-    _, observed = jax.lax.scan(run, {name: at_rest[name] for name in running}, (plan.times(), words))
+    at_rest = rest(what.model, variables, inputs)
+    _, observed = jax.lax.scan(run, {name: at_rest[name] for name in running}, (what.times(), words))
     return observed
 
 
-def bytes_of_spikes(plan: Plan, variables: Variables, images: jax.Array) -> dict[str, int]:
+def bytes_of_spikes(what: Presentation, variables: Variables, images: jax.Array) -> dict[str, int]:
     """What the spikes of each layer take, kept as words.
 
     Args:
-        plan: the presentation.
+        what: the presentation.
         variables: SNN variables.
         images: [B, H, W, C], all of them.
 
@@ -105,10 +82,10 @@ def bytes_of_spikes(plan: Plan, variables: Variables, images: jax.Array) -> dict
         Layer -> bytes.
     """
     image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
-    state = jax.eval_shape(lambda image: rest(plan.model, variables, lambda time: image[None]), image)
-    num_chunks, length = plan.times().shape
+    state = jax.eval_shape(lambda image: rest(what.model, variables, lambda time: image[None]), image)
+    num_chunks, length = what.times().shape
     per_neuron = len(images) * num_chunks * word_dtype(length).itemsize
-    return {layer: per_neuron * state[layer]["lif"].membrane.size for layer in plan.model.spiking_layers}
+    return {layer: per_neuron * state[layer]["lif"].membrane.size for layer in what.model.spiking_layers}
 
 
 def first_to_run(model: VGG | ResNet, given: Iterable[str]) -> int:

@@ -7,19 +7,44 @@ not depend on the chunk.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jsnn.packing import unpack
+from jsnn.encoding import Encoding
+from jsnn.packing import MOST_STEPS, unpack
 
 FITTING_CHUNKS, BEARABLE_SILENCE = range(8, 13), 0.03
 
 Variables = Mapping[str, Any]
 Inputs = Callable[[jax.Array], jax.Array]
 Observer = Callable[[jax.Array, Variables], Any]
+
+
+class Presentation(NamedTuple):
+    """How a network is shown images, besides arrays, where its spikes are kept as bits.
+
+    Attributes:
+        model: an SNN without bias.
+        encode: the encoding of the images.
+        num_steps: T, at least 1.
+        chunk: time steps per chunk, at least 1; more than 32 count as 32. Does not change the result.
+    """
+
+    model: nn.Module
+    encode: Encoding
+    num_steps: int
+    chunk: int
+
+    def times(self) -> jax.Array:
+        """The time steps [C, K] of all chunks."""
+        return time_chunks(self.num_steps, min(self.chunk, MOST_STEPS))
+
+    def inputs(self, images: jax.Array, key: jax.Array, index: jax.Array, time: jax.Array) -> jax.Array:
+        """The network's inputs [K, B, ...] at times [K]."""
+        return from_silence(lambda time: self.encode(images, key, index, time), time)
 
 
 def simulate(

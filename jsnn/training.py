@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import optax
 
 from jsnn.augment import scale
-from jsnn.bptt import Keys, Presentation, present
+from jsnn.bptt import Keys, present
 from jsnn.encoding import Encoding
 from jsnn.models import surrogate_of
 from jsnn.randomness import sample_keys
-from jsnn.simulation import Variables, simulate
+from jsnn.simulation import Presentation, Variables, simulate
 from jsnn.sources import Source
 
 Forward = Callable[[Variables, jax.Array, jax.Array, jax.Array], jax.Array]

@@ -47,6 +47,7 @@ def test_the_step_loops_are_the_equations(name):
     import torch
 
     from experiments.benchmark import step_loop, tuned_loop
+    from experiments.benchmark.torch_loop import neurons_of, step_by_step
     from experiments.benchmark.torch_network import channels_first, ignore, synapses
     from tests.torch_reference import run_vgg
 
@@ -55,9 +56,8 @@ def test_the_step_loops_are_the_equations(name):
     surrogate = ("stdb", step_loop.ALPHA, step_loop.BETA)
     expected = run_vgg(one.stages, one.kernels, one.thresholds, one.leak, surrogate, inputs, one.labels, {})
     layers = synapses(one, "cpu")
-    simulate = (step_loop if name == STEP_LOOP else tuned_loop).simulate
-    drawn = (channels_first(x, "cpu") for x in inputs)
-    logits = simulate(layers, one.thresholds, one.leak, drawn, ignore)
+    neurons = neurons_of(one, (step_loop if name == STEP_LOOP else tuned_loop).fire)
+    logits = step_by_step(layers, neurons, (channels_first(x, "cpu") for x in inputs), ignore)
     torch.nn.functional.cross_entropy(logits, torch.from_numpy(one.labels.astype(np.int64))).backward()
     np.testing.assert_allclose(logits.detach(), expected.logits[-1], rtol=1e-4, atol=1e-4)
     readout = layers["readout"][-1].weight.grad.T

@@ -9,9 +9,9 @@ import optax
 import pytest
 
 from jsnn import bptt
-from jsnn.bptt import Keys, Presentation, present
+from jsnn.bptt import Keys, present
 from jsnn.encoding import constant, poisson
-from jsnn.simulation import simulate
+from jsnn.simulation import Presentation, simulate
 from jsnn.surrogate import stdb
 from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG, random_snn
 

@@ -12,6 +12,7 @@ from jsnn.conversion import convert, scale_thresholds
 from jsnn.encoding import constant, poisson
 from jsnn.layers import Layer
 from jsnn.models import VGG, ResNet, spiking
+from jsnn.simulation import Presentation
 from jsnn.surrogate import stdb
 from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG, random_snn
 
@@ -69,10 +70,10 @@ def test_memory_of_balancing_is_bounded_by_the_chunk():
     model, variables = random_snn(SMALL_VGG, seed=4, leak=1.0)
 
     def temporaries(num_steps):
-        arguments = model, poisson, num_steps, 8
+        what = Presentation(model, poisson, num_steps, 8)
         words = {"conv1": jax.ShapeDtypeStruct((num_steps // 8, 4, 6, 4, 6), jnp.uint8)}
         program = layerwise.observe.lower(
-            layerwise.Plan(*arguments), "dense0", "conv2", largest, variables, KEY, images(4), jnp.arange(4), words
+            what, "dense0", "conv2", largest, variables, KEY, images(4), jnp.arange(4), words
         )
         return program.compile().memory_analysis().temp_size_in_bytes
 

@@ -9,8 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from jsnn.bptt import Keys, Presentation, present
+from jsnn.bptt import Keys, present
 from jsnn.encoding import poisson
+from jsnn.simulation import Presentation
 from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG, random_snn
 
 STEPS, BATCH = 12, 4

@@ -8,6 +8,8 @@ so the weights that it is given are the problem's over (1 - leak), and where the
 of 2^-20, which no sum over some hundred steps notices. A leak also takes its share of the reset.
 """
 
+from functools import partial
+
 import torch
 from norse.torch import LIFBoxCell, LIFBoxFeedForwardState, LIFBoxParameters
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from torch.nn.utils import parametrize
 
 from experiments.benchmark.contestant import Contestant
 from experiments.benchmark.problem import Problem
+from experiments.benchmark.torch_loop import step_by_step
 from experiments.benchmark.torch_network import (
     Observe,
     PoissonInputs,
@@ -50,33 +53,31 @@ def make(problem: Problem, num_steps: int, device: str) -> Contestant:
     """The norse network as a contestant.
 
     Args:
-        problem: the problem.
-        num_steps: T.
-        device: "cpu" or "cuda".
+        problem, num_steps, device: see `ours.make`.
 
     Returns:
         The contestant.
     """
     loss = max(1 - problem.leak, LEAST_LOSS)
     layers, poisson = synapses(problem, device), PoissonInputs(problem, device)
-    cells = {layer: _cell(loss, problem.thresholds[layer]) for layer in spiking_layers(problem)}
-    for layer in cells:
+    neurons = {layer: partial(_fire, _cell(loss, problem.thresholds[layer])) for layer in spiking_layers(problem)}
+    for layer in neurons:
         parametrize.register_parametrization(layers[layer][-1], "weight", Gain(1 / loss))
 
     def simulate(observe: Observe) -> Tensor:
-        logits: Tensor | float = 0.0
-        states: dict[str, LIFBoxFeedForwardState] = {}
         with parametrize.cached():  # the weights are scaled once, not at every step
-            for _ in range(num_steps):
-                x = poisson.step()
-                for layer, cell in cells.items():
-                    current = layers[layer](x)
-                    x, states[layer] = cell(current, states.get(layer) or _rest(current))
-                    observe(layer, x)
-                logits = logits + layers["readout"](x)
-        return logits
+            return step_by_step(layers, neurons, poisson.one_by_one(num_steps), observe)
 
     return contestant(problem, device, parameters_of(layers.values()), simulate)
+
+
+def _fire(
+    cell: LIFBoxCell, current: Tensor, state: LIFBoxFeedForwardState | None, time: int
+) -> tuple[Tensor, LIFBoxFeedForwardState]:
+    """One time step of a layer's cells."""
+    del time
+    # The first state of norse's own is a scalar on the CPU that asks for a gradient.
+    return cell(current, LIFBoxFeedForwardState(torch.zeros_like(current)) if state is None else state)
 
 
 def _cell(loss: float, threshold: float) -> LIFBoxCell:
@@ -88,8 +89,3 @@ def _cell(loss: float, threshold: float) -> LIFBoxCell:
 def _subtract(z: Tensor, v: Tensor, reset: Tensor, th: Tensor) -> Tensor:
     """Norse's `reset_subtract`, (1 - z) * v + z * (v - th), without its gradient and its five temporary arrays."""
     return v - th * z.detach()
-
-
-def _rest(current: Tensor) -> LIFBoxFeedForwardState:
-    """The first state: the cell's own is a scalar on the CPU that asks for a gradient."""
-    return LIFBoxFeedForwardState(torch.zeros_like(current))

@@ -1,47 +1,34 @@
 """The network in snnTorch: a loop over time of `snn.Leaky` neurons, as its tutorials write it."""
 
+from functools import partial
+
 import snntorch as snn
 from snntorch import surrogate
 from torch import Tensor
 
 from experiments.benchmark.contestant import Contestant
 from experiments.benchmark.problem import Problem
-from experiments.benchmark.torch_network import (
-    Observe,
-    PoissonInputs,
-    contestant,
-    parameters_of,
-    spiking_layers,
-    synapses,
-)
+from experiments.benchmark.torch_loop import looping
+from experiments.benchmark.torch_network import spiking_layers, synapses
 
 
 def make(problem: Problem, num_steps: int, device: str) -> Contestant:
     """The snnTorch network as a contestant.
 
     Args:
-        problem: the problem.
-        num_steps: T.
-        device: "cpu" or "cuda".
+        problem, num_steps, device: see `ours.make`.
 
     Returns:
         The contestant.
     """
-    layers, poisson = synapses(problem, device), PoissonInputs(problem, device)
-    neurons = {layer: _neurons(problem, layer).to(device) for layer in spiking_layers(problem)}
+    neurons = {layer: partial(_fire, _neurons(problem, layer).to(device)) for layer in spiking_layers(problem)}
+    return looping(problem, num_steps, device, synapses(problem, device), neurons)
 
-    def simulate(observe: Observe) -> Tensor:
-        logits: Tensor | float = 0.0
-        membranes = {layer: neuron.reset_mem() for layer, neuron in neurons.items()}
-        for _ in range(num_steps):
-            x = poisson.step()
-            for layer, neuron in neurons.items():
-                x, membranes[layer] = neuron(layers[layer](x), membranes[layer])
-                observe(layer, x)
-            logits = logits + layers["readout"](x)
-        return logits
 
-    return contestant(problem, device, parameters_of(layers.values()), simulate)
+def _fire(neurons: snn.Leaky, current: Tensor, membrane: Tensor | None, time: int) -> tuple[Tensor, Tensor]:
+    """One time step of a layer's neurons, from rest at the first."""
+    del time
+    return neurons(current, neurons.reset_mem() if membrane is None else membrane)
 
 
 def _neurons(problem: Problem, layer: str) -> snn.Leaky:

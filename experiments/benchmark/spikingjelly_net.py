@@ -22,9 +22,7 @@ def make(problem: Problem, num_steps: int, device: str, memory_optimised: bool =
     """SpikingJelly as a contestant.
 
     Args:
-        problem: the problem.
-        num_steps: T.
-        device: "cpu" or "cuda".
+        problem, num_steps, device: see `ours.make`.
         memory_optimised: keep of each layer only its input spikes, packed to a bit each, and compute it again in the
             backward pass.
 

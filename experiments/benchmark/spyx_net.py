@@ -25,9 +25,7 @@ def make(problem: Problem, num_steps: int, device: str, own_gradient: bool = Tru
     """The spyx network as a contestant.
 
     Args:
-        problem: the problem.
-        num_steps: T.
-        device: "cpu" or "cuda".
+        problem, num_steps, device: see `ours.make`.
         own_gradient: whether the convolutions are XLA's, gradients included; else jsnn's, which XLA:CPU compiles to
             faster code inside a scan.
 

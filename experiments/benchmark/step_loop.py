@@ -5,29 +5,22 @@ later; here they do not, otherwise the mathematics is the same. Also their way o
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from experiments.benchmark.contestant import Contestant
 from experiments.benchmark.problem import Problem
-from experiments.benchmark.torch_network import (
-    Observe,
-    PoissonInputs,
-    channels_first,
-    contestant,
-    ignore,
-    parameters_of,
-    spiking_layers,
-    synapses,
-)
+from experiments.benchmark.torch_loop import advance, looping, neurons_of
+from experiments.benchmark.torch_network import channels_first, ignore, spiking_layers, synapses
 
 ALPHA, BETA = 0.3, 0.01
-Synapses = dict[str, nn.Sequential]
 NEVER = -math.inf  # time of the last spike of a neuron that has not fired
+MEMORY_FORMAT = torch.contiguous_format  # PyTorch's default
 
 
 class State(NamedTuple):
@@ -77,67 +70,40 @@ class STDB(torch.autograd.Function):
         return cotangent * ALPHA * torch.exp(-BETA * elapsed), None
 
 
-def fire(current: Tensor, state: State, time: int, threshold: float, leak: float) -> State:
+def fire(current: Tensor, state: State | None, time: int, threshold: float, leak: float) -> tuple[Tensor, State]:
     """One time step of a layer of neurons.
 
         u[t] = leak * u[t-1] + I[t] - v * o[t-1],    z[t] = u[t] / v - 1,    o[t] = z[t] > 0
 
     Args:
         current: I[t].
-        state: the layer's state.
+        state: the layer's state; None at the first step.
         time: t.
         threshold: v.
         leak: of the membrane.
 
     Returns:
-        The next state.
+        o[t] and the next state.
     """
+    if state is None:
+        zeros = torch.zeros_like(current)
+        state = State(zeros, zeros, torch.full_like(current, NEVER))
     membrane = leak * state.membrane + current - threshold * state.spikes.detach()
     spikes = STDB.apply(membrane / threshold - 1, time - state.last_spike)
-    return State(membrane, spikes, state.last_spike.masked_fill(spikes.bool(), time))
-
-
-def simulate(
-    layers: Synapses, thresholds: dict[str, float], leak: float, inputs: Iterable[Tensor], observe: Observe
-) -> Tensor:
-    """Run the network over the inputs of all steps.
-
-    Args:
-        layers: the synapses, the readout last.
-        thresholds: layer -> threshold of the spiking layers, in forward order.
-        leak: of the membranes.
-        inputs: T times [B, C, H, W].
-        observe: is handed each layer's spikes at each step.
-
-    Returns:
-        [B, classes], the sum of the readout's currents.
-    """
-    logits: Tensor | float = 0.0
-    states: dict[str, State] = {}
-    for time, x in enumerate(inputs):
-        logits = logits + layers["readout"](_advance(layers, thresholds, leak, x, time, states, observe))
-    return logits
+    return spikes, State(membrane, spikes, state.last_spike.masked_fill(spikes.bool(), time))
 
 
 def make(problem: Problem, num_steps: int, device: str) -> Contestant:
     """The step loop as a contestant.
 
     Args:
-        problem: the problem.
-        num_steps: T.
-        device: "cpu" or "cuda".
+        problem, num_steps, device: see `ours.make`.
 
     Returns:
         The contestant.
     """
-    layers, poisson = synapses(problem, device, torch.contiguous_format), PoissonInputs(problem, device)
-    thresholds = {layer: problem.thresholds[layer] for layer in spiking_layers(problem)}
-
-    def run(observe: Observe) -> Tensor:
-        inputs = (poisson.step().contiguous() for _ in range(num_steps))
-        return simulate(layers, thresholds, problem.leak, inputs, observe)
-
-    return contestant(problem, device, parameters_of(layers.values()), run)
+    layers = synapses(problem, device, MEMORY_FORMAT)
+    return looping(problem, num_steps, device, layers, neurons_of(problem, fire), MEMORY_FORMAT)
 
 
 @torch.no_grad()
@@ -153,37 +119,14 @@ def balance(problem: Problem, num_steps: int, device: str, inputs: Callable[[int
     Returns:
         Layer -> largest input current, of every layer but the readout.
     """
-    layers, thresholds = synapses(problem, device, torch.contiguous_format), {}
+    layers, thresholds = synapses(problem, device, MEMORY_FORMAT), {}
+    neurons: dict[str, Callable] = {}
     for layer in spiking_layers(problem):
         largest = -math.inf
         states: dict[str, State] = {}
         for time in range(num_steps):
-            x = channels_first(inputs(time), device)
-            x = _advance(layers, thresholds, 1.0, x, time, states, ignore)
+            x = advance(layers, neurons, channels_first(inputs(time), device), time, states, ignore)
             largest = max(largest, layers[layer](x).max().item())
         thresholds[layer] = largest
+        neurons[layer] = partial(fire, threshold=largest, leak=1.0)
     return thresholds
-
-
-def _advance(
-    layers: Synapses,
-    thresholds: dict[str, float],
-    leak: float,
-    x: Tensor,
-    time: int,
-    states: dict[str, State],
-    observe: Observe,
-) -> Tensor:
-    """One time step of the layers that have a threshold; updates their states, returns the spikes of the last."""
-    for layer, threshold in thresholds.items():
-        current = layers[layer](x)
-        states[layer] = fire(current, states.get(layer) or _rest(current), time, threshold, leak)
-        x = states[layer].spikes
-        observe(layer, x)
-    return x
-
-
-def _rest(like: Tensor) -> State:
-    """Neurons at rest, as many as there are currents."""
-    zeros = torch.zeros_like(like)
-    return State(zeros, zeros, torch.full_like(like, NEVER))

@@ -1,7 +1,7 @@
 """What the PyTorch contestants share: weights, input spikes, and the training step around a simulation."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -67,17 +67,21 @@ def parameters_of(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
 class PoissonInputs:
     """The input spikes of a problem's images: sign(x) * Bernoulli(|x|), fresh at every draw."""
 
-    def __init__(self, problem: Problem, device: str) -> None:
-        images = channels_first(problem.images, device).to(memory_format=torch.channels_last)
+    def __init__(self, problem: Problem, device: str, memory_format: torch.memory_format = torch.channels_last) -> None:
+        images = channels_first(problem.images, device).to(memory_format=memory_format)
         self.rates, self.signs = images.abs(), images.sign()
 
-    def step(self) -> Tensor:
-        """Draw one time step.
+    def one_by_one(self, num_steps: int) -> Iterator[Tensor]:
+        """Draw one time step after the other.
+
+        Args:
+            num_steps: T.
 
         Returns:
-            [B, C, H, W] of -1, 0 and 1.
+            T times [B, C, H, W] of -1, 0 and 1.
         """
-        return self.signs * (torch.rand_like(self.rates) < self.rates)
+        for _ in range(num_steps):
+            yield self.signs * (torch.rand_like(self.rates) < self.rates)
 
     def steps(self, num_steps: int) -> Tensor:
         """Draw all time steps at once, for libraries that go layer by layer.

@@ -5,27 +5,18 @@ multiplied by exp(-beta) at each step and set back by a spike, so that nothing b
 """
 
 import math
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from experiments.benchmark.contestant import Contestant
 from experiments.benchmark.problem import Problem
-from experiments.benchmark.torch_network import (
-    Observe,
-    PoissonInputs,
-    contestant,
-    parameters_of,
-    spiking_layers,
-    synapses,
-)
+from experiments.benchmark.step_loop import ALPHA, BETA
+from experiments.benchmark.torch_loop import looping, neurons_of
+from experiments.benchmark.torch_network import synapses
 
-ALPHA, BETA = 0.3, 0.01
 DECAY = math.exp(-BETA)
-
-Synapses = dict[str, nn.Sequential]
 
 
 class State(NamedTuple):
@@ -77,7 +68,7 @@ class Spike(torch.autograd.Function):
         return (cotangent * trace).mul_(ctx.scale), None, None
 
 
-def fire(current: Tensor, state: State | None, threshold: float, leak: float) -> tuple[Tensor, State]:
+def fire(current: Tensor, state: State | None, time: int, threshold: float, leak: float) -> tuple[Tensor, State]:
     """One time step of a layer of neurons.
 
         u[t] = leak * u[t-1] + I[t] - v * o[t-1],  o[t] = u[t] > v
@@ -85,12 +76,14 @@ def fire(current: Tensor, state: State | None, threshold: float, leak: float) ->
     Args:
         current: I[t].
         state: the layer's state; None at the first step.
+        time: not used.
         threshold: v.
         leak: of the membrane.
 
     Returns:
         o[t] and the next state.
     """
+    del time
     if state is None:
         zeros = torch.zeros_like(current)
         state = State(zeros, zeros, zeros)
@@ -103,47 +96,13 @@ def fire(current: Tensor, state: State | None, threshold: float, leak: float) ->
     return spikes, State(membrane, fired, trace)
 
 
-def simulate(
-    layers: Synapses, thresholds: dict[str, float], leak: float, inputs: Iterable[Tensor], observe: Observe
-) -> Tensor:
-    """Run the network over the inputs of all steps.
-
-    Args:
-        layers: the synapses, the readout last.
-        thresholds: layer -> threshold of the spiking layers, in forward order.
-        leak: of the membranes.
-        inputs: T times [B, C, H, W].
-        observe: is handed each layer's spikes at each step.
-
-    Returns:
-        [B, classes], the sum of the readout's currents.
-    """
-    logits: Tensor | float = 0.0
-    states: dict[str, State] = {}
-    for x in inputs:
-        for layer, threshold in thresholds.items():
-            x, states[layer] = fire(layers[layer](x), states.get(layer), threshold, leak)
-            observe(layer, x)
-        logits = logits + layers["readout"](x)
-    return logits
-
-
 def make(problem: Problem, num_steps: int, device: str) -> Contestant:
     """The tuned step loop as a contestant.
 
     Args:
-        problem: the problem.
-        num_steps: T.
-        device: "cpu" or "cuda".
+        problem, num_steps, device: see `ours.make`.
 
     Returns:
         The contestant.
     """
-    layers, poisson = synapses(problem, device), PoissonInputs(problem, device)
-    thresholds = {layer: problem.thresholds[layer] for layer in spiking_layers(problem)}
-
-    def run(observe: Observe) -> Tensor:
-        inputs = (poisson.step() for _ in range(num_steps))
-        return simulate(layers, thresholds, problem.leak, inputs, observe)
-
-    return contestant(problem, device, parameters_of(layers.values()), run)
+    return looping(problem, num_steps, device, synapses(problem, device), neurons_of(problem, fire))

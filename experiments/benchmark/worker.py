@@ -98,7 +98,7 @@ def machine(task: Task) -> dict[str, object]:
 def _maker(task: Task) -> Callable[[], object]:
     """What makes the contestant, its library imported and its problem read."""
     problem, make = load_problem(Path(task.problem), task.batch), module_of(task.contestant).make
-    _compile_seconds()
+    _compile_seconds()  # counts from here on
     return lambda: make(problem, task.num_steps, task.device, **ROSTER[task.contestant].options)
 
 
