@@ -73,7 +73,7 @@ def balance_thresholds(
     chosen = _checked_layers(model, layers, len(images), percentile, batch_size)
     what = Presentation(model, encode, num_steps, chunk)
     thresholds = {layer: jnp.ones((), images.dtype) for layer in model.spiking_layers}
-    sizes = bytes_of_spikes(what, with_neurons(variables, thresholds, 1.0), images)
+    sizes = bytes_of_spikes(what, images)
     kept = [layer for layer in model.spiking_layers if sizes[layer] <= keep_bytes]
     trains: Trains = {}
     for layer in watch(chosen):

@@ -4,15 +4,16 @@ The layers whose spikes are given are replayed, see `jsnn.packed`, so neither th
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 
 from jsnn.models import VGG, ResNet
+from jsnn.neuron import LIFState
 from jsnn.packed import Train
 from jsnn.packing import word_dtype
-from jsnn.simulation import Presentation, Variables, rest
+from jsnn.simulation import Presentation, Variables
 
 Words = Mapping[str, jax.Array]  # layer -> its spikes as words [C, B, ...]
 
@@ -51,41 +52,62 @@ def observe(
     """
     names = what.model.spiking_layers
     ahead = names[first_to_run(what.model, words) : names.index(layer)]
-    running = [name for name in ahead if name not in words]
-
-    inputs = partial(what.inputs, images, key, index)
+    one, batch = states_at_rest(what.model, images.shape[1:], images.dtype), len(images)
 
     def run(state: Variables, now: tuple[jax.Array, Words]) -> tuple[Variables, tuple[jax.Array, jax.Array | None]]:
         time, words = now
         given = {name: {"lif": Train(word, age=jnp.zeros_like(word))} for name, word in words.items()}
-        collections = {**variables, "state": {**at_rest, **state}, "trains": given}
-        _, seen = what.model.apply(collections, inputs(time), mutable=["state", "current", "trains"])
+        collections = {**variables, "state": state, "trains": given}
+        inputs = what.inputs(images, key, index, time)
+        _, seen = what.model.apply(collections, inputs, mutable=["state", "current", "trains"])
         current = seen["current"][layer]["current"]
         found = statistic(current, (time >= 0).reshape(-1, *[1] * (current.ndim - 1)), *arguments)
         spikes = None if before is None else seen["trains"][before]["lif"]
-        return {name: seen["state"][name] for name in running}, (found, spikes)
+        return {name: seen["state"][name] for name in state}, (found, spikes)
 
-    at_rest = rest(what.model, variables, inputs)
-    _, observed = jax.lax.scan(run, {name: at_rest[name] for name in running}, (what.times(), words))
-    return observed
+    state = {
+        name: {"lif": jax.tree.map(lambda leaf: jnp.zeros((batch, *leaf.shape[1:]), leaf.dtype), one[name])}
+        for name in ahead
+        if name not in words
+    }
+    return jax.lax.scan(run, state, (what.times(), words))[1]
 
 
-def bytes_of_spikes(what: Presentation, variables: Variables, images: jax.Array) -> dict[str, int]:
+@cache
+def states_at_rest(model: VGG | ResNet, image_shape: tuple[int, ...], dtype: jnp.dtype) -> dict[str, LIFState]:
+    """The states of all spiking layers for one image, as shapes: tracing the whole model takes a while.
+
+    Args:
+        model: the SNN.
+        image_shape: (H, W, C).
+        dtype: of the images.
+
+    Returns:
+        Layer -> LIFState of jax.ShapeDtypeStruct [1, ...].
+    """
+
+    def first_step() -> Variables:
+        inputs = jnp.zeros((1, 1, *image_shape), dtype)
+        return model.apply(model.init(jax.random.key(0), inputs), inputs, mutable=["state"])[1]["state"]
+
+    states = jax.eval_shape(first_step)
+    return {layer: states[layer]["lif"] for layer in model.spiking_layers}
+
+
+def bytes_of_spikes(what: Presentation, images: jax.Array) -> dict[str, int]:
     """What the spikes of each layer take, kept as words.
 
     Args:
         what: the presentation.
-        variables: SNN variables.
         images: [B, H, W, C], all of them.
 
     Returns:
         Layer -> bytes.
     """
-    image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
-    state = jax.eval_shape(lambda image: rest(what.model, variables, lambda time: image[None]), image)
     num_chunks, length = what.times().shape
     per_neuron = len(images) * num_chunks * word_dtype(length).itemsize
-    return {layer: per_neuron * state[layer]["lif"].membrane.size for layer in what.model.spiking_layers}
+    states = states_at_rest(what.model, images.shape[1:], images.dtype)
+    return {layer: per_neuron * state.membrane.size for layer, state in states.items()}
 
 
 def first_to_run(model: VGG | ResNet, given: Iterable[str]) -> int:
