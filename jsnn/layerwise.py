@@ -1,18 +1,20 @@
 """One layer of a presentation at a time: what it is fed, from the kept spikes of the layers before it.
 
-The layers whose spikes are given are replayed, see `jsnn.packed`, so neither they nor what is before them run again.
+The layers whose spikes are given hand them on as they are, so neither they nor what is before them run again.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jsnn.layers import Layer
 from jsnn.models import VGG, ResNet
 from jsnn.neuron import LIFState
-from jsnn.packed import Train
-from jsnn.packing import word_dtype
+from jsnn.packing import unpack, word_dtype
 from jsnn.simulation import Presentation, Variables
 
 Words = Mapping[str, jax.Array]  # layer -> its spikes as words [C, B, ...]
@@ -52,25 +54,34 @@ def observe(
     """
     names = what.model.spiking_layers
     ahead = names[first_to_run(what.model, words) : names.index(layer)]
-    one, batch = states_at_rest(what.model, images.shape[1:], images.dtype), len(images)
+    running = [name for name in ahead if name not in words]
+    one = states_at_rest(what.model, images.shape[1:], images.dtype)
 
     def run(state: Variables, now: tuple[jax.Array, Words]) -> tuple[Variables, tuple[jax.Array, jax.Array | None]]:
         time, words = now
-        given = {name: {"lif": Train(word, age=jnp.zeros_like(word))} for name, word in words.items()}
-        collections = {**variables, "state": state, "trains": given}
         inputs = what.inputs(images, key, index, time)
-        _, seen = what.model.apply(collections, inputs, mutable=["state", "current", "trains"])
+        idle = {name: jnp.zeros((*inputs.shape[:2], *state.membrane.shape[1:])) for name, state in one.items()}
+        given = {name: unpack(word, len(time), inputs.dtype) for name, word in words.items()}
+        known = {name: spikes for name, spikes in {**idle, **given}.items() if name not in (*running, layer)}
+        with nn.intercept_methods(partial(_unless_known, known)):
+            collections = {**variables, "state": state}
+            _, seen = what.model.apply(collections, inputs, mutable=["state", "current", "trains"])
         current = seen["current"][layer]["current"]
         found = statistic(current, (time >= 0).reshape(-1, *[1] * (current.ndim - 1)), *arguments)
         spikes = None if before is None else seen["trains"][before]["lif"]
-        return {name: seen["state"][name] for name in state}, (found, spikes)
+        return {name: seen["state"][name] for name in running}, (found, spikes)
 
-    state = {
-        name: {"lif": jax.tree.map(lambda leaf: jnp.zeros((batch, *leaf.shape[1:]), leaf.dtype), one[name])}
-        for name in ahead
-        if name not in words
-    }
-    return jax.lax.scan(run, state, (what.times(), words))[1]
+    def at_rest(name: str) -> LIFState:
+        return jax.tree.map(lambda leaf: jnp.zeros((len(images), *leaf.shape[1:]), leaf.dtype), one[name])
+
+    return jax.lax.scan(run, {name: {"lif": at_rest(name)} for name in running}, (what.times(), words))[1]
+
+
+def _unless_known(known: Mapping[str, jax.Array], run: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+    """A layer's output where it is known, so that programs have nothing of the layers that need not run."""
+    if isinstance(context.module, Layer) and context.module.name in known:
+        return known[context.module.name]
+    return run(*args, **kwargs)
 
 
 @cache
