@@ -13,7 +13,7 @@ import numpy as np
 from jsnn.products import dtype_of_sums, product
 
 PATCHES_AT_ONCE = 600_000  # numbers, which the CPU's caches hold
-MIDDLING_CHANNELS = range(33, 128)  # where XLA:CPU convolves at two thirds of the rate of products of patches
+XLA_TAKES_NARROW_ONES = jax.__version_info__ >= (0, 11)  # before, XLA:CPU convolves few channels at half its rate
 FEW_COLUMNS = 36  # of patches, which then are small beside the result and need no pieces
 MANY_COLUMNS = 1000  # of patches, from which on transposing in memory pays: the product of plain matrices is faster
 MOST_BLOCKS = 64  # of a convolution as one matrix
@@ -24,7 +24,7 @@ Padding = tuple[Pair, Pair]
 
 
 def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-    """The convolution, by XLA or as products of patches, whichever is faster for its channels.
+    """The convolution, by XLA or as products of patches, whichever is faster for its shape.
 
     Args:
         x: [N, H, W, C_in] images.
@@ -35,8 +35,7 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -
     Returns:
         [N, H', W', C_out] of at least float32.
     """
-    columns, channels = math.prod(kernel.shape[:3]), min(kernel.shape[2:])
-    if kernel.shape[:2] != (1, 1) and (columns <= FEW_COLUMNS or channels in MIDDLING_CHANNELS):
+    if not _suits_xla(x.shape[1:3], kernel.shape, strides, padding):
         return _by_products(x, kernel, strides, padding)
     return jax.lax.conv_general_dilated(
         x, kernel, strides, padding, dimension_numbers=CHANNELS_LAST, preferred_element_type=dtype_of_sums(x.dtype)
@@ -147,6 +146,17 @@ def output_sides(sides: Pair, window: Pair, strides: Pair, padding: Padding) -> 
     """
     every = zip(sides, window, strides, padding, strict=True)
     return tuple((side + sum(pad) - width) // stride + 1 for side, width, stride, pad in every)
+
+
+def _suits_xla(sides: Pair, kernel: tuple[int, ...], strides: Pair, padding: Padding) -> bool:
+    """Whether XLA:CPU's own convolution is at least as fast as products of patches."""
+    height, width, channels, features = kernel
+    if (height, width) == (1, 1):
+        return True
+    if math.prod(kernel[:3]) <= FEW_COLUMNS or min(*sides, *output_sides(sides, kernel[:2], strides, padding)) <= 2:
+        return False
+    wide = features >= 128 and channels * features >= 128 * 128
+    return XLA_TAKES_NARROW_ONES or wide or max(channels, features) <= 16
 
 
 def _by_products(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
