@@ -1,4 +1,4 @@
-"""Four CPU devices for every test, and where the real data is."""
+"""Four CPU devices for every test, programs dropped after every file, and where the real data is."""
 
 import os
 from pathlib import Path
@@ -11,6 +11,17 @@ jax.config.update("jax_num_cpu_devices", 4)
 
 ROOT = Path(__file__).parent.parent
 DATA_DIR = Path(os.environ.get("JSNN_DATA_DIR", ROOT.parent / "shared" / "data" / "tfds"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_dropped():
+    """Unload the programs that a test file compiled.
+
+    Each takes a few mappings of memory; a whole run would exceed the 65,530 that Linux grants a process, after which
+    XLA can load no further program, and hangs.
+    """
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture
