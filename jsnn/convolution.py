@@ -1,6 +1,6 @@
 """Convolution whose gradients are fast on every platform, in a chosen precision.
 
-On CPU convolutions and gradients are those of `jsnn.patches`; on GPU and TPU the platform's own are right.
+On CPU convolutions and gradients are those of `jsnn.cpu_convolution`; on GPU and TPU the platform's own are right.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsnn import patches
-from jsnn.patches import CHANNELS_LAST, Padding, Pair
+from jsnn import cpu_convolution
+from jsnn.cpu_convolution import CHANNELS_LAST
+from jsnn.patches import as_matrix, is_tiny
 from jsnn.products import cast, dtype_of_sums, product
+from jsnn.windows import Padding, Pair, output_sides
 
 
 def conv_general_dilated(
@@ -47,9 +49,9 @@ def conv_general_dilated(
     ):
         raise ValueError(f"convolutions here have neither groups nor dilation, got {options}: use jax.lax's.")
     strides, padding = tuple(window_strides), tuple(map(tuple, padding))
-    sides, outputs = lhs.shape[1:3], patches.output_sides(lhs.shape[1:3], rhs.shape[:2], strides, padding)
-    if _on_cpu() and rhs.shape[:2] != (1, 1) and patches.is_tiny(sides, outputs):
-        matrix = patches.as_matrix(sides, outputs, rhs, strides, padding)
+    sides, outputs = lhs.shape[1:3], output_sides(lhs.shape[1:3], rhs.shape[:2], strides, padding)
+    if _on_cpu() and rhs.shape[:2] != (1, 1) and is_tiny(sides, outputs):
+        matrix = as_matrix(sides, outputs, rhs, strides, padding)
         return product(operands, lhs.reshape(lhs.shape[0], -1), matrix).reshape(lhs.shape[0], *outputs, -1)
     return _convolve(operands, strides, padding, lhs, rhs)
 
@@ -65,7 +67,7 @@ def _convolve(
 ) -> jax.Array:
     x, kernel = cast(operands, x, kernel)
     if _on_cpu():
-        return patches.convolve(x, kernel, strides, padding)
+        return cpu_convolution.convolve(x, kernel, strides, padding)
     return _platforms_own(strides, padding, x, kernel, dtype_of_sums(x.dtype))
 
 
@@ -86,8 +88,8 @@ def _convolve_backward(
     dtype = cotangent.dtype
     (cotangent,) = cast(operands, cotangent)
     if _on_cpu():
-        of_image = patches.image_gradient(cotangent, kernel, x.shape[1:3], strides, padding)
-        gradients = of_image, patches.filter_gradient(x, cotangent, kernel.shape[:2], strides, padding)
+        of_image = cpu_convolution.image_gradient(cotangent, kernel, x.shape[1:3], strides, padding)
+        gradients = of_image, cpu_convolution.filter_gradient(x, cotangent, kernel.shape[:2], strides, padding)
     else:
         # Rounded numbers, but in float32, so that the gradients are not rounded too.
         x, kernel, cotangent = (leaf.astype(dtype) for leaf in (x, kernel, cotangent))

@@ -1,8 +1,4 @@
-"""A convolution and its gradients as the operations that keep a CPU's rate: products of matrices of patches.
-
-XLA:CPU's own filter gradient falls to a hundredth of the machine's rate inside a loop and to a tenth at a large batch,
-its input gradient to a fifth, and all of it to a hundredth where an image is two pixels high or wide.
-"""
+"""A convolution and its filter gradient as products of matrices of patches, in pieces that a CPU's caches hold."""
 
 import math
 
@@ -11,20 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsnn.products import dtype_of_sums, product
+from jsnn.windows import Padding, Pair, in_pieces, output_sides
 
 PATCHES_AT_ONCE = 600_000  # numbers, which the CPU's caches hold
-XLA_TAKES_NARROW_ONES = jax.__version_info__ >= (0, 11)  # before, XLA:CPU convolves few channels at half its rate
 FEW_COLUMNS = 36  # of patches, which then are small beside the result and need no pieces
 MANY_COLUMNS = 1000  # of patches, from which on transposing in memory pays: the product of plain matrices is faster
 MOST_BLOCKS = 64  # of a convolution as one matrix
-CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
-
-Pair = tuple[int, int]
-Padding = tuple[Pair, Pair]
 
 
 def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-    """The convolution, by XLA or as products of patches, whichever is faster for its shape.
+    """The convolution as products of patches with the kernel as a matrix.
 
     Args:
         x: [N, H, W, C_in] images.
@@ -35,37 +27,17 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -
     Returns:
         [N, H', W', C_out] of at least float32.
     """
-    if not _suits_xla(x.shape[1:3], kernel.shape, strides, padding):
-        return _by_products(x, kernel, strides, padding)
-    return jax.lax.conv_general_dilated(
-        x, kernel, strides, padding, dimension_numbers=CHANNELS_LAST, preferred_element_type=dtype_of_sums(x.dtype)
-    )
+    outputs = output_sides(x.shape[1:3], kernel.shape[:2], strides, padding)
+    matrix = kernel.reshape(-1, kernel.shape[-1])
 
+    def multiply(x: jax.Array) -> jax.Array:
+        return product(None, _patches(x, kernel.shape[:2], strides, padding), matrix)
 
-def image_gradient(cotangent: jax.Array, kernel: jax.Array, sides: Pair, strides: Pair, padding: Padding) -> jax.Array:
-    """The gradient of a convolution with respect to its images: the cotangent convolved with the turned kernel.
-
-    Args:
-        cotangent: [N, H', W', C_out] the gradient with respect to the output.
-        kernel: [kH, kW, C_in, C_out].
-        sides: (H, W) of the images.
-        strides: steps of the window.
-        padding: pixels (before, after) each side of the image.
-
-    Returns:
-        [N, H, W, C_in] of at least float32.
-    """
-    spread = [(0, 0, 0)]
-    for side, outputs, stride, window, (before, _) in zip(
-        sides, cotangent.shape[1:3], strides, kernel.shape[:2], padding, strict=True
-    ):
-        left = window - 1 - before
-        right = side + window - 1 - left - (stride * (outputs - 1) + 1)
-        spread.append((left, right, stride - 1))
-    # Zeros are put in before the convolution, which then is a plain one: XLA:CPU is slow at dilated ones.
-    cotangent = jax.lax.pad(cotangent, jnp.zeros((), cotangent.dtype), [*spread, (0, 0, 0)])
-    turned = kernel[::-1, ::-1].swapaxes(2, 3)
-    return convolve(cotangent, turned, (1, 1), ((0, 0), (0, 0)))
+    if len(matrix) <= FEW_COLUMNS:
+        found = multiply(x)
+    else:
+        found = jax.lax.map(multiply, in_pieces(x, math.prod(outputs) * len(matrix), PATCHES_AT_ONCE))
+    return found.reshape(x.shape[0], *outputs, -1)
 
 
 def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, strides: Pair, padding: Padding) -> jax.Array:
@@ -84,7 +56,7 @@ def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, strides: P
         [kH, kW, C_in, C_out] of at least float32.
     """
     columns = math.prod(window) * x.shape[-1]
-    pieces = [_pieces(leaf, columns * math.prod(cotangent.shape[1:3])) for leaf in (x, cotangent)]
+    pieces = [in_pieces(leaf, columns * math.prod(cotangent.shape[1:3]), PATCHES_AT_ONCE) for leaf in (x, cotangent)]
 
     def add(gradient: jax.Array, piece: list[jax.Array]) -> tuple[jax.Array, None]:
         x, cotangent = piece
@@ -130,55 +102,6 @@ def as_matrix(sides: Pair, outputs: Pair, kernel: jax.Array, strides: Pair, padd
         return kernel[i, j] if inside else jnp.zeros_like(kernel[0, 0])
 
     return jnp.block([[block(pixel, output) for output in np.ndindex(outputs)] for pixel in np.ndindex(sides)])
-
-
-def output_sides(sides: Pair, window: Pair, strides: Pair, padding: Padding) -> Pair:
-    """The sides of a convolution's output.
-
-    Args:
-        sides: (H, W) of the images.
-        window: (kH, kW).
-        strides: steps of the window.
-        padding: pixels (before, after) each side of the image.
-
-    Returns:
-        (H', W').
-    """
-    every = zip(sides, window, strides, padding, strict=True)
-    return tuple((side + sum(pad) - width) // stride + 1 for side, width, stride, pad in every)
-
-
-def _suits_xla(sides: Pair, kernel: tuple[int, ...], strides: Pair, padding: Padding) -> bool:
-    """Whether XLA:CPU's own convolution is at least as fast as products of patches."""
-    height, width, channels, features = kernel
-    if (height, width) == (1, 1):
-        return True
-    if math.prod(kernel[:3]) <= FEW_COLUMNS or min(*sides, *output_sides(sides, kernel[:2], strides, padding)) <= 2:
-        return False
-    wide = features >= 128 and channels * features >= 128 * 128
-    return XLA_TAKES_NARROW_ONES or wide or max(channels, features) <= 16
-
-
-def _by_products(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-    """The convolution as products of patches with the kernel as a matrix."""
-    outputs = output_sides(x.shape[1:3], kernel.shape[:2], strides, padding)
-    matrix = kernel.reshape(-1, kernel.shape[-1])
-
-    def multiply(x: jax.Array) -> jax.Array:
-        return product(None, _patches(x, kernel.shape[:2], strides, padding), matrix)
-
-    if len(matrix) <= FEW_COLUMNS:
-        found = multiply(x)
-    else:
-        found = jax.lax.map(multiply, _pieces(x, math.prod(outputs) * len(matrix)))
-    return found.reshape(x.shape[0], *outputs, -1)
-
-
-def _pieces(x: jax.Array, patches: int) -> jax.Array:
-    """[N, ...] -> [pieces, n, ...], n images at a time whose patches are that many numbers each."""
-    most = max(1, PATCHES_AT_ONCE // patches)
-    size = max(n for n in range(1, most + 1) if x.shape[0] % n == 0)
-    return x.reshape(-1, size, *x.shape[1:])
 
 
 def _patches(x: jax.Array, window: Pair, strides: Pair, padding: Padding) -> jax.Array:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsnn import convolution, patches
+from jsnn import convolution, cpu_convolution, patches, winograd
 from jsnn.convolution import conv_general_dilated
 from jsnn.products import dot_general, product
 
@@ -52,7 +52,14 @@ def assert_close(found, expected, tolerance):
         assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b)
 
 
-WAYS = {"products": (True, False), "XLA's": (True, True), "platform's": (False, False)}
+NEVER, ALWAYS = 10**6, 1
+# On a CPU or not, whether XLA takes narrow convolutions, from how many channels on Winograd's way is taken.
+WAYS = {
+    "products": (True, False, NEVER),
+    "XLA's": (True, True, NEVER),
+    "Winograd's": (True, True, ALWAYS),
+    "platform's": (False, False, NEVER),
+}
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -60,9 +67,10 @@ WAYS = {"products": (True, False), "XLA's": (True, True), "platform's": (False, 
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_results_and_gradients_equal_those_of_autodiff(shape, size, stride, way, monkeypatch):
-    on_cpu, narrow_ones = WAYS[way]
+    on_cpu, narrow_ones, channels = WAYS[way]
     monkeypatch.setattr(convolution, "_on_cpu", lambda: on_cpu)
-    monkeypatch.setattr(patches, "XLA_TAKES_NARROW_ONES", narrow_ones)
+    monkeypatch.setattr(cpu_convolution, "XLA_TAKES_NARROW_ONES", narrow_ones)
+    monkeypatch.setattr(cpu_convolution, "CHANNELS_FOR_WINOGRAD", channels)
     x, kernel = arrays(shape, size)
     assert_close(with_gradients(ours, x, kernel, stride), with_gradients(reference, x, kernel, stride), 1e-6)
 
@@ -79,11 +87,23 @@ def test_same_padding_of_even_sides_may_be_one_sided():
     assert_close((found[0], *found[1](cotangent)), (expected[0], *expected[1](cotangent)), 1e-6)
 
 
+@pytest.mark.parametrize("channels", [NEVER, ALWAYS], ids=["patches", "Winograd's"])
 @pytest.mark.parametrize("batch", [96, 97])
-def test_large_batches_are_cut_into_pieces(batch, monkeypatch):
+def test_large_batches_are_cut_into_pieces(batch, channels, monkeypatch):
+    monkeypatch.setattr(cpu_convolution, "CHANNELS_FOR_WINOGRAD", channels)
     monkeypatch.setattr(patches, "PATCHES_AT_ONCE", 20_000)
+    monkeypatch.setattr(winograd, "NUMBERS_AT_ONCE", 20_000)
     x, kernel = arrays((batch, 36, 40, 5, 6), 3)
     assert_close(with_gradients(ours, x, kernel, 1), with_gradients(reference, x, kernel, 1), 1e-6)
+
+
+@pytest.mark.parametrize("sides", [(8, 8), (5, 6)], ids=str)
+def test_winograds_sums_of_spikes_are_exact_where_plain_ones_are(sides):
+    rng = np.random.default_rng(0)
+    spikes = jnp.asarray(rng.random((3, *sides, 40)) < 0.2, jnp.float32)
+    kernel = jnp.asarray(rng.integers(-999, 1000, (3, 3, 40, 36)) / 1024, jnp.float32)
+    exact = reference(spikes, kernel, 1)
+    assert (winograd.convolve(spikes, kernel, ((1, 1), (1, 1))) == exact).all()
 
 
 def test_gradients_inside_a_scan():

@@ -10,10 +10,11 @@ from tests.conftest import ROOT
 # A module imports from floors below its own, never from its own or above.
 FLOORS = (
     {"surrogate", "randomness", "percentile", "optimizers", "datasets", "augment", "checkpoint", "metrics"}
-    | {"packing", "products"},
-    {"encoding", "neuron", "sources", "patches"},
-    {"convolution", "packed", "streaming"},
-    {"layers", "modules", "simulation"},
+    | {"packing", "products", "windows"},
+    {"encoding", "neuron", "sources", "patches", "winograd"},
+    {"cpu_convolution", "packed", "streaming"},
+    {"convolution", "modules", "simulation"},
+    {"layers"},
     {"models", "bptt"},
     {"conversion", "layerwise", "training"},
     {"balancing", "evaluation"},

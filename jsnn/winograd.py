@@ -1,0 +1,132 @@
+"""3x3 convolutions by minimal filtering, with 4 of 9 multiplications (Winograd; Lavin and Gray, arXiv:1509.09308).
+
+Two by two outputs y see four by four pixels d. Along one side, with the kernel's g,
+
+    y_0 = m_0 + m_1 + m_2,   m_0 = (d_0 - d_2) g_0,   m_1 = (d_1 + d_2) (g_0 + g_1 + g_2) / 2,
+    y_1 = m_1 - m_2 - m_3,   m_3 = (d_1 - d_3) g_2,   m_2 = (d_2 - d_1) (g_0 - g_1 + g_2) / 2,
+
+and likewise along the other; with channels each m is a product of matrices. Pixels are only added, so spikes stay whole
+numbers, and weights are only halved: sums that are exact in the plain convolution are exact here.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jsnn.products import dtype_of_sums, product
+from jsnn.windows import Padding, Pair, in_pieces, output_sides
+
+NUMBERS_AT_ONCE = 2_400_000  # of tiles, of which a CPU's caches hold most; XLA:CPU gives a smaller product one core
+WINDOW = (3, 3)
+
+Grid = Sequence[Sequence[jax.Array]]
+
+
+def convolve(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+    """The convolution of stride 1.
+
+    Args:
+        x: [N, H, W, C_in] images.
+        kernel: [3, 3, C_in, C_out].
+        padding: pixels (before, after) each side of the image.
+
+    Returns:
+        [N, H', W', C_out] of at least float32.
+    """
+    outputs = output_sides(x.shape[1:3], WINDOW, (1, 1), padding)
+    kernels = _on_both_sides(_of_kernel, [[kernel[i, j] for j in range(3)] for i in range(3)])
+
+    def multiply(x: jax.Array) -> jax.Array:
+        tiles = _tiles(x, outputs, padding)
+        products = jax.tree.map(lambda tile, kernel: product(None, _rows(tile), kernel), tiles, kernels)
+        return _joined(_on_both_sides(_outputs, products), len(x), outputs)
+
+    found = jax.lax.map(multiply, in_pieces(x, _numbers(x, outputs), NUMBERS_AT_ONCE))
+    return found.reshape(-1, *found.shape[2:])
+
+
+def filter_gradient(x: jax.Array, cotangent: jax.Array, padding: Padding) -> jax.Array:
+    """The gradient of the convolution with respect to its kernel, by the transposed sums.
+
+    Args:
+        x: [N, H, W, C_in] images.
+        cotangent: [N, H', W', C_out] the gradient with respect to the output.
+        padding: pixels (before, after) each side of the image.
+
+    Returns:
+        [3, 3, C_in, C_out] of at least float32.
+    """
+    outputs = cotangent.shape[1:3]
+    pieces = [in_pieces(leaf, _numbers(x, outputs), NUMBERS_AT_ONCE) for leaf in (x, cotangent)]
+
+    def add(gradients: Grid, piece: list[jax.Array]) -> tuple[Grid, None]:
+        x, cotangent = piece
+        tiles = _tiles(x, outputs, padding)
+        cotangents = _on_both_sides(_outputs_gradient, _every_second(_evened(cotangent, outputs), 2, outputs))
+        found = jax.tree.map(lambda tile, sums: product(None, _rows(sums).T, _rows(tile)), tiles, cotangents)
+        return jax.tree.map(jnp.add, gradients, found), None
+
+    nothing = jnp.zeros((cotangent.shape[-1], x.shape[-1]), dtype_of_sums(x.dtype))
+    gradients, _ = jax.lax.scan(add, ((nothing,) * 4,) * 4, pieces)
+    return jnp.stack([jnp.stack([g.T for g in row]) for row in _on_both_sides(_of_kernel_gradient, gradients)])
+
+
+def _of_pixels(d0: jax.Array, d1: jax.Array, d2: jax.Array, d3: jax.Array) -> tuple[jax.Array, ...]:
+    return d0 - d2, d1 + d2, d2 - d1, d1 - d3
+
+
+def _of_kernel(g0: jax.Array, g1: jax.Array, g2: jax.Array) -> tuple[jax.Array, ...]:
+    return g0, (g0 + g1 + g2) / 2, (g0 - g1 + g2) / 2, g2
+
+
+def _outputs(m0: jax.Array, m1: jax.Array, m2: jax.Array, m3: jax.Array) -> tuple[jax.Array, ...]:
+    return m0 + m1 + m2, m1 - m2 - m3
+
+
+def _outputs_gradient(y0: jax.Array, y1: jax.Array) -> tuple[jax.Array, ...]:
+    return y0, y0 + y1, y0 - y1, -y1
+
+
+def _of_kernel_gradient(g0: jax.Array, g1: jax.Array, g2: jax.Array, g3: jax.Array) -> tuple[jax.Array, ...]:
+    return g0 + (g1 + g2) / 2, (g1 - g2) / 2, (g1 + g2) / 2 + g3
+
+
+def _on_both_sides(transform: Callable[..., tuple[jax.Array, ...]], grid: Grid) -> Grid:
+    """The transform along the grid's rows, then along its columns."""
+    columns = zip(*(transform(*row) for row in grid), strict=True)
+    return tuple(zip(*(transform(*column) for column in columns), strict=True))
+
+
+def _tiles(x: jax.Array, outputs: Pair, padding: Padding) -> Grid:
+    """Four by four sums of pixels, each [N, tiles high, tiles wide, C]."""
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    return _on_both_sides(_of_pixels, _every_second(_evened(x, outputs), 4, outputs))
+
+
+def _evened(x: jax.Array, outputs: Pair) -> jax.Array:
+    """Images with a row or column of zeros beside those whose outputs are odd in number."""
+    return jnp.pad(x, ((0, 0), *((0, side % 2) for side in outputs), (0, 0)))
+
+
+def _every_second(x: jax.Array, count: int, outputs: Pair) -> Grid:
+    """Pixels of the same place in each tile: `count` by `count` arrays [N, tiles high, tiles wide, C]."""
+    height, width = (side + side % 2 for side in outputs)
+    return [[x[:, i : i + height : 2, j : j + width : 2] for j in range(count)] for i in range(count)]
+
+
+def _joined(grid: Grid, images: int, outputs: Pair) -> jax.Array:
+    """Two by two outputs of every tile as images, [N, H', W', C]."""
+    high, wide = ((side + 1) // 2 for side in outputs)
+    rows = [jnp.stack([leaf.reshape(images, high, wide, -1) for leaf in row], 3) for row in grid]
+    return jnp.stack(rows, 2).reshape(images, 2 * high, 2 * wide, -1)[:, : outputs[0], : outputs[1]]
+
+
+def _rows(x: jax.Array) -> jax.Array:
+    return x.reshape(-1, x.shape[-1])
+
+
+def _numbers(x: jax.Array, outputs: Pair) -> int:
+    """How many numbers the tiles of an image are."""
+    high, wide = ((side + 1) // 2 for side in outputs)
+    return 16 * high * wide * x.shape[-1]
