@@ -90,7 +90,7 @@ def test_the_tables_show_every_contestant_and_who_could_not():
     assert "| 2.00 " in rows[OURS]
     assert "| 50% " in rows[OURS]
     assert "over 240 s" in rows["norse"]
-    assert "floor: matrix products at 200 GFLOP/s" in rows
+    assert "floor: plain products at 200 GFLOP/s" in rows
     assert "absent: spyx" in text
 
 

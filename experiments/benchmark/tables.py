@@ -68,10 +68,10 @@ def _training(records: Sequence[Record]) -> Iterator[tuple[str, ...]]:
 
 
 def _floor_row(floor: Record) -> tuple[str, ...]:
-    """What the matrix products alone take at the machine's rate."""
+    """What the matrix products of plain convolutions take at the machine's rate; jsnn's own are fewer."""
     seconds = seconds_of(floor).median
     rate = median_of(floor, "operations_per_second") / 1e9
-    name = f"floor: matrix products at {rate:.0f} GFLOP/s"
+    name = f"floor: plain products at {rate:.0f} GFLOP/s"
     return (*_where(floor)[:3], name, f"{seconds:.3f}", f"{floor.batch / seconds:.1f}", *[MISSING] * 5)
 
 
