@@ -75,16 +75,23 @@ def test_results_and_gradients_equal_those_of_autodiff(shape, size, stride, way,
     assert_close(with_gradients(ours, x, kernel, stride), with_gradients(reference, x, kernel, stride), 1e-6)
 
 
-def test_same_padding_of_even_sides_may_be_one_sided():
+@pytest.mark.parametrize("channels", [NEVER, ALWAYS], ids=["plain", "Winograd's"])
+@pytest.mark.parametrize(
+    ("stride", "padding"),
+    [(2, [(0, 1), (0, 1)]), (1, [(0, 0), (0, 0)]), (1, [(4, 0), (1, 3)]), (2, [(3, 1), (0, 5)])],
+    ids=str,
+)
+def test_padding_may_be_one_sided_or_wide(stride, padding, channels, monkeypatch):
+    monkeypatch.setattr(cpu_convolution, "CHANNELS_FOR_WINOGRAD", channels)
     x, kernel = arrays((2, 3, 4, 8, 6), 3)
-    padding = jax.lax.padtype_to_pads(x.shape[1:3], (3, 3), (2, 2), "SAME")
-    assert padding == [(0, 1), (0, 1)]
-    found = jax.vjp(lambda *leaves: conv_general_dilated(*leaves, (2, 2), padding), x, kernel)
     dimensions = ("NHWC", "HWIO", "NHWC")
-    plain = partial(jax.lax.conv_general_dilated, window_strides=(2, 2), padding="SAME", dimension_numbers=dimensions)
-    expected = jax.vjp(plain, x, kernel)
-    cotangent = jnp.ones_like(expected[0])
-    assert_close((found[0], *found[1](cotangent)), (expected[0], *expected[1](cotangent)), 1e-6)
+    plain = partial(jax.lax.conv_general_dilated, dimension_numbers=dimensions, precision="highest")
+
+    def both(convolve, x, kernel, stride):
+        return convolve(x, kernel, (stride, stride), padding)
+
+    found, expected = (with_gradients(partial(both, way), x, kernel, stride) for way in (conv_general_dilated, plain))
+    assert_close(found, expected, 1e-6)
 
 
 @pytest.mark.parametrize("channels", [NEVER, ALWAYS], ids=["patches", "Winograd's"])
