@@ -6,7 +6,7 @@ Two by two outputs y see four by four pixels d. Along one side, with the kernel'
     y_1 = m_1 - m_2 - m_3,   m_3 = (d_1 - d_3) g_2,   m_2 = (d_2 - d_1) (g_0 - g_1 + g_2) / 2,
 
 and likewise along the other; with channels each m is a product of matrices. Pixels are only added, so spikes stay whole
-numbers, and weights are only halved: sums that are exact in the plain convolution are exact here.
+numbers, and weights are only halved: where these have few bits, sums are exact here as in the plain convolution.
 """
 
 from collections.abc import Callable, Sequence
