@@ -64,12 +64,12 @@ def filter_gradient(x: jax.Array, cotangent: jax.Array, padding: Padding) -> jax
         x, cotangent = piece
         tiles = _tiles(x, outputs, padding)
         cotangents = _on_both_sides(_outputs_gradient, _every_second(_evened(cotangent, outputs), 2, outputs))
-        found = jax.tree.map(lambda tile, sums: product(None, _rows(sums).T, _rows(tile)), tiles, cotangents)
+        found = jax.tree.map(lambda tile, sums: product(None, _rows(tile).T, _rows(sums)), tiles, cotangents)
         return jax.tree.map(jnp.add, gradients, found), None
 
-    nothing = jnp.zeros((cotangent.shape[-1], x.shape[-1]), dtype_of_sums(x.dtype))
+    nothing = jnp.zeros((x.shape[-1], cotangent.shape[-1]), dtype_of_sums(x.dtype))
     gradients, _ = jax.lax.scan(add, ((nothing,) * 4,) * 4, pieces)
-    return jnp.stack([jnp.stack([g.T for g in row]) for row in _on_both_sides(_of_kernel_gradient, gradients)])
+    return jnp.stack([jnp.stack(row) for row in _on_both_sides(_of_kernel_gradient, gradients)])
 
 
 def _of_pixels(d0: jax.Array, d1: jax.Array, d2: jax.Array, d3: jax.Array) -> tuple[jax.Array, ...]:
