@@ -1,6 +1,7 @@
 """Convolution whose gradients are fast on every platform, in a chosen precision.
 
-On CPU convolutions and gradients are those of `jsnn.cpu_convolution`; on GPU and TPU the platform's own are right.
+On CPU convolutions and gradients are those of `jsnn.cpu_convolution`, or products with one matrix where images are
+tiny; on GPU and TPU the platform's own are right.
 """
 
 from collections.abc import Sequence
@@ -12,8 +13,8 @@ import jax.numpy as jnp
 
 from jsnn import cpu_convolution
 from jsnn.cpu_convolution import CHANNELS_LAST
-from jsnn.patches import as_matrix, is_tiny
 from jsnn.products import cast, dtype_of_sums, product
+from jsnn.tiny import as_matrix, is_tiny
 from jsnn.windows import Padding, Pair, output_sides
 
 
@@ -33,7 +34,7 @@ def conv_general_dilated(
         lhs: [N, H, W, C_in] images.
         rhs: [kH, kW, C_in, C_out] kernel.
         window_strides: (2,) steps of the window.
-        padding: pixels (before, after) each side of the image.
+        padding: pixels (before, after) each side of the image, none negative.
         operands: dtype in which numbers enter the products, of the gradients too; sums have at least float32. None
             leaves them as they are.
         options: what linen passes beside; dilation and groups are not supported.

@@ -53,16 +53,17 @@ def image_gradient(cotangent: jax.Array, kernel: jax.Array, sides: Pair, strides
     Returns:
         [N, H, W, C_in] of at least float32.
     """
-    spread, around = [(0, 0, 0)], []
+    edges, around = [(0, 0, 0)], []
     for side, outputs, stride, window, (before, _) in zip(
         sides, cotangent.shape[1:3], strides, kernel.shape[:2], padding, strict=True
     ):
         left = window - 1 - before
         right = side + window - 1 - left - (stride * (outputs - 1) + 1)
-        spread.append((min(left, 0), min(right, 0), stride - 1))
+        edges.append((min(left, 0), min(right, 0), stride - 1))
         around.append((max(left, 0), max(right, 0)))
-    # Zeros are put in before the convolution, which then is a plain one: XLA:CPU is slow at dilated ones.
-    cotangent = jax.lax.pad(cotangent, jnp.zeros((), cotangent.dtype), [*spread, (0, 0, 0)])
+    # Zeros between pixels are put in beforehand, and edges that nothing saw cut off: XLA:CPU is slow at dilated
+    # convolutions. Zeros around are left to the convolution, which pads piece by piece, within the caches.
+    cotangent = jax.lax.pad(cotangent, jnp.zeros((), cotangent.dtype), [*edges, (0, 0, 0)])
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
     return convolve(cotangent, turned, (1, 1), tuple(around))
 

@@ -12,7 +12,6 @@ from jsnn.windows import Padding, Pair, in_pieces, output_sides
 PATCHES_AT_ONCE = 600_000  # numbers, which the CPU's caches hold
 FEW_COLUMNS = 36  # of patches, which then are small beside the result and need no pieces
 MANY_COLUMNS = 1000  # of patches, from which on transposing in memory pays: the product of plain matrices is faster
-MOST_BLOCKS = 64  # of a convolution as one matrix
 
 
 def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
@@ -67,41 +66,6 @@ def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, strides: P
 
     start = jnp.zeros((cotangent.shape[-1], columns), dtype_of_sums(x.dtype))
     return jax.lax.scan(add, start, pieces)[0].T.reshape(*window, x.shape[-1], -1)
-
-
-def is_tiny(sides: Pair, outputs: Pair) -> bool:
-    """Whether images are so small that a convolution is best made one matrix: two pixels high or wide, in or out.
-
-    Args:
-        sides: (H, W) of the images.
-        outputs: (H', W').
-
-    Returns:
-        Whether they are.
-    """
-    return min(*sides, *outputs) <= 2 and math.prod(sides) * math.prod(outputs) <= MOST_BLOCKS
-
-
-def as_matrix(sides: Pair, outputs: Pair, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-    """The convolution of tiny images as one matrix, of a block for each pixel and output.
-
-    Args:
-        sides: (H, W) of the images.
-        outputs: (H', W').
-        kernel: [kH, kW, C_in, C_out].
-        strides: steps of the window.
-        padding: pixels (before, after) each side of the image.
-
-    Returns:
-        [H * W * C_in, H' * W' * C_out].
-    """
-
-    def block(pixel: Pair, output: Pair) -> jax.Array:
-        i, j = (p + before - s * o for p, (before, _), s, o in zip(pixel, padding, strides, output, strict=True))
-        inside = 0 <= i < kernel.shape[0] and 0 <= j < kernel.shape[1]
-        return kernel[i, j] if inside else jnp.zeros_like(kernel[0, 0])
-
-    return jnp.block([[block(pixel, output) for output in np.ndindex(outputs)] for pixel in np.ndindex(sides)])
 
 
 def _patches(x: jax.Array, window: Pair, strides: Pair, padding: Padding) -> jax.Array:

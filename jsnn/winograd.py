@@ -5,8 +5,9 @@ Two by two outputs y see four by four pixels d. Along one side, with the kernel'
     y_0 = m_0 + m_1 + m_2,   m_0 = (d_0 - d_2) g_0,   m_1 = (d_1 + d_2) (g_0 + g_1 + g_2) / 2,
     y_1 = m_1 - m_2 - m_3,   m_3 = (d_1 - d_3) g_2,   m_2 = (d_2 - d_1) (g_0 - g_1 + g_2) / 2,
 
-and likewise along the other; with channels each m is a product of matrices. Pixels are only added, so spikes stay whole
-numbers, and weights are only halved: where these have few bits, sums are exact here as in the plain convolution.
+and likewise along the other; with channels each m is a product of matrices. Pixels are only added and subtracted, so
+spikes stay whole numbers; weights besides are halved at most twice: where these have few bits, sums are exact here as
+in the plain convolution.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +18,8 @@ import jax.numpy as jnp
 from jsnn.products import dtype_of_sums, product
 from jsnn.windows import Padding, Pair, in_pieces, output_sides
 
-NUMBERS_AT_ONCE = 2_400_000  # of tiles, of which a CPU's caches hold most; XLA:CPU gives a smaller product one core
+# Of the images' tiles: of more a CPU's caches hold too few, of fewer XLA:CPU gives each product one core.
+NUMBERS_AT_ONCE = 2_400_000
 WINDOW = (3, 3)
 
 Grid = Sequence[Sequence[jax.Array]]
@@ -35,19 +37,23 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
         [N, H', W', C_out] of at least float32.
     """
     outputs = output_sides(x.shape[1:3], WINDOW, (1, 1), padding)
-    kernels = _on_both_sides(_of_kernel, [[kernel[i, j] for j in range(3)] for i in range(3)])
+    kernels = _on_both_sides(_kernel_transform, [[kernel[i, j] for j in range(3)] for i in range(3)])
 
     def multiply(x: jax.Array) -> jax.Array:
         tiles = _tiles(x, outputs, padding)
         products = jax.tree.map(lambda tile, kernel: product(None, _rows(tile), kernel), tiles, kernels)
-        return _joined(_on_both_sides(_outputs, products), len(x), outputs)
+        return _joined(_on_both_sides(_output_transform, products), len(x), outputs)
 
-    found = jax.lax.map(multiply, in_pieces(x, _numbers(x, outputs), NUMBERS_AT_ONCE))
+    found = jax.lax.map(multiply, in_pieces(x, _numbers_of_tiles(x, outputs), NUMBERS_AT_ONCE))
     return found.reshape(-1, *found.shape[2:])
 
 
 def filter_gradient(x: jax.Array, cotangent: jax.Array, padding: Padding) -> jax.Array:
-    """The gradient of the convolution with respect to its kernel, by the transposed sums.
+    """The gradient of the convolution with respect to its kernel, by the transposed transforms.
+
+        dg = G^T (sum over tiles of  (B^T d B)^T (A dy A^T)) G
+
+    where B^T, G and A^T are the transforms of the pixels d, the kernel g and the products m above.
 
     Args:
         x: [N, H, W, C_in] images.
@@ -58,38 +64,39 @@ def filter_gradient(x: jax.Array, cotangent: jax.Array, padding: Padding) -> jax
         [3, 3, C_in, C_out] of at least float32.
     """
     outputs = cotangent.shape[1:3]
-    pieces = [in_pieces(leaf, _numbers(x, outputs), NUMBERS_AT_ONCE) for leaf in (x, cotangent)]
+    pieces = [in_pieces(leaf, _numbers_of_tiles(x, outputs), NUMBERS_AT_ONCE) for leaf in (x, cotangent)]
 
     def add(gradients: Grid, piece: list[jax.Array]) -> tuple[Grid, None]:
         x, cotangent = piece
         tiles = _tiles(x, outputs, padding)
-        cotangents = _on_both_sides(_outputs_gradient, _every_second(_evened(cotangent, outputs), 2, outputs))
+        every_output = _every_second(_evened(cotangent, outputs), 2, outputs)
+        cotangents = _on_both_sides(_output_transform_transposed, every_output)
         found = jax.tree.map(lambda tile, sums: product(None, _rows(tile).T, _rows(sums)), tiles, cotangents)
         return jax.tree.map(jnp.add, gradients, found), None
 
     nothing = jnp.zeros((x.shape[-1], cotangent.shape[-1]), dtype_of_sums(x.dtype))
     gradients, _ = jax.lax.scan(add, ((nothing,) * 4,) * 4, pieces)
-    return jnp.stack([jnp.stack(row) for row in _on_both_sides(_of_kernel_gradient, gradients)])
+    return jnp.stack([jnp.stack(row) for row in _on_both_sides(_kernel_transform_transposed, gradients)])
 
 
-def _of_pixels(d0: jax.Array, d1: jax.Array, d2: jax.Array, d3: jax.Array) -> tuple[jax.Array, ...]:
+def _pixel_transform(d0: jax.Array, d1: jax.Array, d2: jax.Array, d3: jax.Array) -> tuple[jax.Array, ...]:
     return d0 - d2, d1 + d2, d2 - d1, d1 - d3
 
 
-def _of_kernel(g0: jax.Array, g1: jax.Array, g2: jax.Array) -> tuple[jax.Array, ...]:
+def _kernel_transform(g0: jax.Array, g1: jax.Array, g2: jax.Array) -> tuple[jax.Array, ...]:
     return g0, (g0 + g1 + g2) / 2, (g0 - g1 + g2) / 2, g2
 
 
-def _outputs(m0: jax.Array, m1: jax.Array, m2: jax.Array, m3: jax.Array) -> tuple[jax.Array, ...]:
+def _output_transform(m0: jax.Array, m1: jax.Array, m2: jax.Array, m3: jax.Array) -> tuple[jax.Array, ...]:
     return m0 + m1 + m2, m1 - m2 - m3
 
 
-def _outputs_gradient(y0: jax.Array, y1: jax.Array) -> tuple[jax.Array, ...]:
+def _output_transform_transposed(y0: jax.Array, y1: jax.Array) -> tuple[jax.Array, ...]:
     return y0, y0 + y1, y0 - y1, -y1
 
 
-def _of_kernel_gradient(g0: jax.Array, g1: jax.Array, g2: jax.Array, g3: jax.Array) -> tuple[jax.Array, ...]:
-    return g0 + (g1 + g2) / 2, (g1 - g2) / 2, (g1 + g2) / 2 + g3
+def _kernel_transform_transposed(u0: jax.Array, u1: jax.Array, u2: jax.Array, u3: jax.Array) -> tuple[jax.Array, ...]:
+    return u0 + (u1 + u2) / 2, (u1 - u2) / 2, (u1 + u2) / 2 + u3
 
 
 def _on_both_sides(transform: Callable[..., tuple[jax.Array, ...]], grid: Grid) -> Grid:
@@ -101,12 +108,13 @@ def _on_both_sides(transform: Callable[..., tuple[jax.Array, ...]], grid: Grid) 
 def _tiles(x: jax.Array, outputs: Pair, padding: Padding) -> Grid:
     """Four by four sums of pixels, each [N, tiles high, tiles wide, C]."""
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    return _on_both_sides(_of_pixels, _every_second(_evened(x, outputs), 4, outputs))
+    return _on_both_sides(_pixel_transform, _every_second(_evened(x, outputs), 4, outputs))
 
 
 def _evened(x: jax.Array, outputs: Pair) -> jax.Array:
     """Images with zeros behind for an even number of outputs, and one more."""
-    # Where nothing is padded, XLA:CPU does not copy the piece into its caches, and reads it many times where it lies.
+    # The one more is never read: where nothing is padded, XLA:CPU does not copy a piece into its caches, but reads it
+    # many times where it lies.
     return jnp.pad(x, ((0, 0), *((0, 1 + side % 2) for side in outputs), (0, 0)))
 
 
@@ -127,7 +135,7 @@ def _rows(x: jax.Array) -> jax.Array:
     return x.reshape(-1, x.shape[-1])
 
 
-def _numbers(x: jax.Array, outputs: Pair) -> int:
+def _numbers_of_tiles(x: jax.Array, outputs: Pair) -> int:
     """How many numbers the tiles of an image are."""
     high, wide = ((side + 1) // 2 for side in outputs)
     return 16 * high * wide * x.shape[-1]

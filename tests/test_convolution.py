@@ -25,16 +25,16 @@ def arrays(shape, size, seed=0, dtype=jnp.float32):
     return jnp.asarray(x, dtype), jnp.asarray(kernel, dtype)
 
 
-def reference(x, kernel, stride):
+def reference(x, kernel, stride, padding=None):
     """The convolution by jax.lax alone."""
-    padding = [(kernel.shape[0] // 2,) * 2] * 2
+    padding = padding or [(kernel.shape[0] // 2,) * 2] * 2
     return jax.lax.conv_general_dilated(
         x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), precision="highest"
     )
 
 
-def ours(x, kernel, stride, operands=None):
-    padding = [(kernel.shape[0] // 2,) * 2] * 2
+def ours(x, kernel, stride, padding=None, operands=None):
+    padding = padding or [(kernel.shape[0] // 2,) * 2] * 2
     return conv_general_dilated(x, kernel, (stride, stride), padding, operands=operands)
 
 
@@ -62,35 +62,36 @@ WAYS = {
 }
 
 
+def take(way, monkeypatch):
+    """Have convolutions go one way where they can."""
+    on_cpu, narrow_ones, channels = WAYS[way]
+    monkeypatch.setattr(convolution, "_on_cpu", lambda: on_cpu)
+    monkeypatch.setattr(cpu_convolution, "XLA_TAKES_NARROW_ONES", narrow_ones)
+    monkeypatch.setattr(cpu_convolution, "CHANNELS_FOR_WINOGRAD", channels)
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [1, 3])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_results_and_gradients_equal_those_of_autodiff(shape, size, stride, way, monkeypatch):
-    on_cpu, narrow_ones, channels = WAYS[way]
-    monkeypatch.setattr(convolution, "_on_cpu", lambda: on_cpu)
-    monkeypatch.setattr(cpu_convolution, "XLA_TAKES_NARROW_ONES", narrow_ones)
-    monkeypatch.setattr(cpu_convolution, "CHANNELS_FOR_WINOGRAD", channels)
+    take(way, monkeypatch)
     x, kernel = arrays(shape, size)
     assert_close(with_gradients(ours, x, kernel, stride), with_gradients(reference, x, kernel, stride), 1e-6)
 
 
-@pytest.mark.parametrize("channels", [NEVER, ALWAYS], ids=["plain", "Winograd's"])
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("stride", "padding"),
     [(2, [(0, 1), (0, 1)]), (1, [(0, 0), (0, 0)]), (1, [(4, 0), (1, 3)]), (2, [(3, 1), (0, 5)])],
     ids=str,
 )
-def test_padding_may_be_one_sided_or_wide(stride, padding, channels, monkeypatch):
-    monkeypatch.setattr(cpu_convolution, "CHANNELS_FOR_WINOGRAD", channels)
-    x, kernel = arrays((2, 3, 4, 8, 6), 3)
-    dimensions = ("NHWC", "HWIO", "NHWC")
-    plain = partial(jax.lax.conv_general_dilated, dimension_numbers=dimensions, precision="highest")
-
-    def both(convolve, x, kernel, stride):
-        return convolve(x, kernel, (stride, stride), padding)
-
-    found, expected = (with_gradients(partial(both, way), x, kernel, stride) for way in (conv_general_dilated, plain))
+def test_padding_may_be_one_sided_or_wide(stride, padding, way, monkeypatch):
+    take(way, monkeypatch)
+    x, kernel = arrays((2, 5, 6, 8, 7), 3)
+    found, expected = (
+        with_gradients(partial(convolve, padding=padding), x, kernel, stride) for convolve in (ours, reference)
+    )
     assert_close(found, expected, 1e-6)
 
 
@@ -124,8 +125,10 @@ def test_gradients_inside_a_scan():
     assert_close([found], [expected], 1e-6)
 
 
-def test_the_filter_gradient_on_cpu_is_made_of_matrix_products():
+@pytest.mark.parametrize("channels", [NEVER, ALWAYS], ids=["patches", "Winograd's"])
+def test_the_filter_gradient_on_cpu_is_made_of_matrix_products(channels, monkeypatch):
     """XLA:CPU runs a filter gradient that is a convolution at a hundredth of the machine's rate inside a loop."""
+    monkeypatch.setattr(cpu_convolution, "CHANNELS_FOR_WINOGRAD", channels)
     x, kernel = arrays((8, 36, 40, 8, 8), 3)
 
     def program(convolve):
@@ -138,15 +141,17 @@ def test_the_filter_gradient_on_cpu_is_made_of_matrix_products():
     assert "convolution(" in program(reference)
 
 
-def test_double_precision_is_kept(float64):
+@pytest.mark.parametrize("stride", [1, 2])
+def test_double_precision_is_kept(float64, stride):
     x, kernel = arrays(SHAPES[2], 3, dtype=jnp.float64)
-    assert_close(with_gradients(ours, x, kernel, 2), with_gradients(reference, x, kernel, 2), 1e-14)
+    assert_close(with_gradients(ours, x, kernel, stride), with_gradients(reference, x, kernel, stride), 1e-14)
 
 
 @pytest.mark.parametrize("on_cpu", [True, False], ids=["CPU's", "platform's"])
 @pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[4]], ids=str)
 def test_bfloat16_operands_give_float32_sums(shape, on_cpu, monkeypatch):
     monkeypatch.setattr(convolution, "_on_cpu", lambda: on_cpu)
+    monkeypatch.setattr(cpu_convolution, "CHANNELS_FOR_WINOGRAD", ALWAYS)  # whose sums of operands must not be rounded
     x, kernel = arrays(shape, 3)
     x = jnp.sign(x)  # exact in bfloat16, as spikes are
     found = with_gradients(partial(ours, operands=jnp.bfloat16), x, kernel, 1)

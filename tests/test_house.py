@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 FLOORS = (
     {"surrogate", "randomness", "percentile", "optimizers", "datasets", "augment", "checkpoint", "metrics"}
     | {"packing", "products", "windows"},
-    {"encoding", "neuron", "sources", "patches", "winograd"},
+    {"encoding", "neuron", "sources", "patches", "tiny", "winograd"},
     {"cpu_convolution", "packed", "streaming"},
     {"convolution", "modules", "simulation"},
     {"layers"},

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jsnn import cpu_convolution, winograd
 from jsnn.surrogate import linear, stdb
 from tests.networks import SMALL_RESNET, SMALL_VGG, random_inputs, random_snn, run_network
 
@@ -76,6 +77,19 @@ def all_cases(test):
 @all_cases
 def test_float64(float64, ann, surrogate, leak, dropout):
     assert_parity(ann, surrogate, leak, dropout, jnp.float64, 1e-10)
+
+
+@pytest.mark.parametrize("ann", [SMALL_VGG, SMALL_RESNET], ids=["vgg", "resnet"])
+def test_float64_by_winograds_convolutions(float64, ann, monkeypatch):
+    calls, convolve = [], winograd.convolve
+    monkeypatch.setattr(cpu_convolution, "CHANNELS_FOR_WINOGRAD", 1)  # networks for tests are narrow
+    monkeypatch.setattr(winograd, "convolve", lambda *arguments: calls.append(arguments) or convolve(*arguments))
+    jax.clear_caches()
+    try:
+        assert_parity(ann, "stdb", 0.9, True, jnp.float64, 1e-10)
+    finally:
+        jax.clear_caches()
+    assert calls
 
 
 @all_cases

@@ -68,7 +68,7 @@ def _training(records: Sequence[Record]) -> Iterator[tuple[str, ...]]:
 
 
 def _floor_row(floor: Record) -> tuple[str, ...]:
-    """What the matrix products of plain convolutions take at the machine's rate; jsnn's own are fewer."""
+    """What a training step's plain products take at the machine's rate; jsnn's own are fewer."""
     seconds = seconds_of(floor).median
     rate = median_of(floor, "operations_per_second") / 1e9
     name = f"floor: plain products at {rate:.0f} GFLOP/s"
