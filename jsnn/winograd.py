@@ -10,6 +10,7 @@ spikes stay whole numbers; weights besides are halved at most twice: where these
 in the plain convolution.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -21,6 +22,7 @@ from jsnn.windows import Padding, Pair, in_pieces, output_sides
 # Of the images' tiles: of more a CPU's caches hold too few, of fewer XLA:CPU gives each product one core.
 NUMBERS_AT_ONCE = 2_400_000
 WINDOW = (3, 3)
+NO_PADDING = ((0, 0), (0, 0))
 
 Grid = Sequence[Sequence[jax.Array]]
 
@@ -69,8 +71,7 @@ def filter_gradient(x: jax.Array, cotangent: jax.Array, padding: Padding) -> jax
     def add(gradients: Grid, piece: list[jax.Array]) -> tuple[Grid, None]:
         x, cotangent = piece
         tiles = _tiles(x, outputs, padding)
-        every_output = _every_second(_evened(cotangent, outputs), 2, outputs)
-        cotangents = _on_both_sides(_output_transform_transposed, every_output)
+        cotangents = _on_both_sides(_output_transform_transposed, _by_place(cotangent, 2, outputs, NO_PADDING))
         found = jax.tree.map(lambda tile, sums: product(None, _rows(tile).T, _rows(sums)), tiles, cotangents)
         return jax.tree.map(jnp.add, gradients, found), None
 
@@ -107,26 +108,22 @@ def _on_both_sides(transform: Callable[..., tuple[jax.Array, ...]], grid: Grid) 
 
 def _tiles(x: jax.Array, outputs: Pair, padding: Padding) -> Grid:
     """Four by four sums of pixels, each [N, tiles high, tiles wide, C]."""
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    return _on_both_sides(_pixel_transform, _every_second(_evened(x, outputs), 4, outputs))
+    return _on_both_sides(_pixel_transform, _by_place(x, 4, outputs, padding))
 
 
-def _evened(x: jax.Array, outputs: Pair) -> jax.Array:
-    """Images with zeros behind for an even number of outputs, and one more."""
-    # The one more is never read: where nothing is padded, XLA:CPU does not copy a piece into its caches, but reads it
-    # many times where it lies.
-    return jnp.pad(x, ((0, 0), *((0, 1 + side % 2) for side in outputs), (0, 0)))
-
-
-def _every_second(x: jax.Array, count: int, outputs: Pair) -> Grid:
+def _by_place(x: jax.Array, count: int, outputs: Pair, padding: Padding) -> Grid:
     """Pixels of the same place in each tile: `count` by `count` arrays [N, tiles high, tiles wide, C]."""
-    height, width = (side + side % 2 for side in outputs)
+    # Zeros behind for an even number of outputs, and one more, which is never read: where nothing is padded, XLA:CPU
+    # does not copy a piece into its caches, but reads it many times where it lies.
+    around = ((before, after + side % 2 + 1) for (before, after), side in zip(padding, outputs, strict=True))
+    x = jnp.pad(x, ((0, 0), *around, (0, 0)))
+    height, width = (2 * tiles for tiles in _tile_counts(outputs))
     return [[x[:, i : i + height : 2, j : j + width : 2] for j in range(count)] for i in range(count)]
 
 
 def _joined(grid: Grid, images: int, outputs: Pair) -> jax.Array:
     """Two by two outputs of every tile as images, [N, H', W', C]."""
-    high, wide = ((side + 1) // 2 for side in outputs)
+    high, wide = _tile_counts(outputs)
     rows = [jnp.stack([leaf.reshape(images, high, wide, -1) for leaf in row], 3) for row in grid]
     return jnp.stack(rows, 2).reshape(images, 2 * high, 2 * wide, -1)[:, : outputs[0], : outputs[1]]
 
@@ -137,5 +134,10 @@ def _rows(x: jax.Array) -> jax.Array:
 
 def _numbers_of_tiles(x: jax.Array, outputs: Pair) -> int:
     """How many numbers the tiles of an image are."""
-    high, wide = ((side + 1) // 2 for side in outputs)
-    return 16 * high * wide * x.shape[-1]
+    return 16 * math.prod(_tile_counts(outputs)) * x.shape[-1]
+
+
+def _tile_counts(outputs: Pair) -> Pair:
+    """Tiles in height and width."""
+    height, width = outputs
+    return (height + 1) // 2, (width + 1) // 2

@@ -74,7 +74,7 @@ def balance(task: Task) -> dict[str, object]:
 
 
 def rate(task: Task) -> dict[str, object]:
-    """The rate of float32 products (TF32 on a GPU, jax's default), and a training step's plain products' time at it."""
+    """The rate of float32 products (TF32 on a GPU, jax's default), and what a step's plain products take at it."""
     import jax
 
     jax.config.update("jax_platforms", task.device)
