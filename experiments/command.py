@@ -1,19 +1,27 @@
-"""The command line of every stage: a preset, fields of the config, a workdir; errors in one sentence, status 2."""
+"""The command line of every stage: a preset, fields of the config, a workdir; errors in one sentence.
 
+The exit status is 0, 2 for bad input, 1 for a run that went astray, or 75 for one that was asked to stop.
+"""
+
+import dataclasses
 import difflib
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import tyro
 
-from experiments import compilation
+from experiments import compilation, stopping
 from experiments.config import Config
 from experiments.presets import PRESETS
+from experiments.progress import say
 from experiments.workdir import Run, open_run, reopen, saved_config
+from jsnn import hosts
 
 DEFAULT_PRESET = "digits"
 
@@ -27,6 +35,12 @@ class Arguments:
     """Folder of the run; without it, runs/PRESET."""
     debug: bool = False
     """Show the traceback of an error."""
+    coordinator: str | None = None
+    """host:port of the first of several processes; None leaves it to SLURM or the TPU slice, where there is one."""
+    num_processes: int | None = None
+    """How many processes there are; goes with coordinator."""
+    process_id: int | None = None
+    """Which of them this is, from 0; goes with coordinator."""
 
 
 def run_stage(name: str, description: str, stage: Callable[[Run], None]) -> None:
@@ -42,7 +56,18 @@ def run_stage(name: str, description: str, stage: Callable[[Run], None]) -> None
         reopen(run, name)
         stage(run)
 
-    sys.exit(main(f"python -m experiments.{name}", description, again, sys.argv[1:]))
+    run_command(name, description, again)
+
+
+def run_command(name: str, description: str, work: Callable[[Run], None]) -> None:
+    """The main of a module: ends the process with `main`'s exit status.
+
+    Args:
+        name: of the module.
+        description: its docstring, for --help.
+        work: what to do with the run.
+    """
+    hosts.leave(main(f"python -m experiments.{name}", description, work, sys.argv[1:]))
 
 
 def main(program: str, description: str, work: Callable[[Run], None], arguments: Sequence[str]) -> int:
@@ -55,24 +80,52 @@ def main(program: str, description: str, work: Callable[[Run], None], arguments:
         arguments: the command line.
 
     Returns:
-        The exit status: 0, 2 for bad input or 1 for a loss that is not finite, told in one sentence.
+        The exit status; what went wrong is told in one sentence.
     """
     try:
         parsed = parse(program, description, arguments)
+        hosts.join(parsed.coordinator, parsed.num_processes, parsed.process_id)
         compilation.watch()
         compilation.keep_programs(parsed.config.compilation_cache)
-        work(open_run(parsed.config, parsed.workdir))
-    except (ValueError, OSError, FloatingPointError) as error:
+        with _told_warnings(), stopping.on_signals(), open_run(parsed.config, parsed.workdir) as run:
+            work(run)
+    except Exception as error:
         return refuse(error, "--debug" in arguments)
     return 0
 
 
 def refuse(error: Exception, debug: bool) -> int:
-    """Tell what went wrong in one sentence; the exit status: 2 for bad input, 1 for a run that went astray."""
+    """Tell what went wrong in one sentence.
+
+    Args:
+        error: what went wrong.
+        debug: whether to raise it instead.
+
+    Returns:
+        The exit status.
+    """
+    if isinstance(error, stopping.Stopped):
+        say(str(error))
+        return stopping.STOPPED
     if debug:
         raise error
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    return 1 if isinstance(error, FloatingPointError) else 2
+    foreseen = isinstance(error, ValueError | OSError | FloatingPointError)
+    name = "" if foreseen else f"{type(error).__name__}, see --debug: "
+    print(f"error: {name}{' '.join(str(error).split())}", file=sys.stderr)
+    return 2 if isinstance(error, ValueError | OSError) else 1
+
+
+@contextmanager
+def _told_warnings() -> Iterator[None]:
+    """Show warnings as lines like all others."""
+
+    def tell(message: Warning | str, *_: object) -> None:
+        say(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = tell
+        yield
 
 
 def parse(program: str, description: str, arguments: Sequence[str]) -> Arguments:
@@ -106,7 +159,7 @@ def parse(program: str, description: str, arguments: Sequence[str]) -> Arguments
         description=f"{description}\n{_preset_list()}",
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    return parsed if parsed.workdir else Arguments(parsed.config, Path("runs") / preset, parsed.debug)
+    return parsed if parsed.workdir else dataclasses.replace(parsed, workdir=Path("runs") / preset)
 
 
 def _preset(name: str) -> Config:

@@ -15,7 +15,10 @@ NO_MATTER = (  # to results
     "workers",
     "eval_batch_size",
     "chunk",
+    "on_nan",
     "keep_checkpoints",
+    "checkpoint_steps",
+    "checkpoint_minutes",
     "tensorboard",
     "compilation_cache",
 )
@@ -113,8 +116,14 @@ class Config:
     """Folder where compiled programs are kept for the next run; None keeps none."""
     seed: int = 0
     """Seed of everything random."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """What to do where a loss or gradient is not finite: stop the run, or skip the step and count it."""
     keep_checkpoints: int = 2
     """Checkpoints kept of each stage."""
+    checkpoint_steps: int | None = None
+    """Save also after so many optimiser steps within an epoch; None does not count steps."""
+    checkpoint_minutes: float = 10.0
+    """Save also after so many minutes within an epoch."""
     tensorboard: bool = True
     """Write TensorBoard files too, where tensorboardX is installed."""
 
@@ -132,14 +141,20 @@ def check(config: Config) -> None:
     for name in at_least_one.split():
         _require(getattr(config, name) >= 1, config, name, "at least 1")
     for name in ("crop_padding", "workers", "ann_weight_decay", "hybrid_weight_decay", "beta", "seed"):
-        _require(getattr(config, name) >= 0, config, name, "at least 0")
-    for name in ("width", "dense_std", "ann_lr", "hybrid_lr", "alpha", "gamma"):
+        _require(0 <= getattr(config, name) < math.inf, config, name, "at least 0")
+    for name in ("width", "dense_std", "ann_lr", "hybrid_lr", "alpha", "gamma", "checkpoint_minutes"):
         _require(0 < getattr(config, name) < math.inf, config, name, "above 0 and finite")
     for name in ("conv_dropout", "dense_dropout"):
         _require(0 <= getattr(config, name) < 1, config, name, "in [0, 1)")
     _require(config.seed < 2**32, config, "seed", "below 2^32")
     _require(0 < config.leak <= 1, config, "leak", "in (0, 1]")
     _require(0 < config.percentile <= 100, config, "percentile", "in (0, 100]")
+    _require(
+        config.checkpoint_steps is None or config.checkpoint_steps >= 1,
+        config,
+        "checkpoint_steps",
+        "at least 1, or None",
+    )
     _require(config.chunk == AUTO or config.chunk >= 1, config, "chunk", "at least 1, or auto")
     factor = config.scaling_factor
     _require(factor == AUTO or 0 < factor < math.inf, config, "scaling_factor", "above 0 and finite, or auto")

@@ -8,6 +8,7 @@ import time
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments import command
@@ -40,10 +41,7 @@ def convert_ann(run: Run) -> None:
     found = {"thresholds": {layer: float(threshold) for layer, threshold in thresholds.items()}}
     snn = convert(ann, thresholds)
     say("converted thresholds  " + "  ".join(f"{layer} {value:.3g}" for layer, value in found["thresholds"].items()))
-    if run.config.scaling_factor == AUTO:
-        found |= _choose_factor(run, snn)
-    else:
-        found["scaling_factor"] = run.config.scaling_factor
+    found |= _score_factors(run, snn)
     record = {"config": dataclasses.asdict(run.config), "scaling_factor": found["scaling_factor"]}
     save(checkpoints(run, "converted"), 0, snn, record)
     finish(run, "convert", time.perf_counter() - begin, {"converted": found})
@@ -53,10 +51,11 @@ def balance(run: Run, ann: Variables) -> Thresholds:
     """Thresholds for an ANN's weights, on training images as evaluation sees them."""
     config = run.config
     model = build_snn(config)
+    images, index = _training_images(run)
     return balance_thresholds(
         model,
         ann,
-        _training_images(run),
+        images,
         encoding_of(config),
         random_key(config, "balance"),
         num_steps=config.balance_steps,
@@ -64,6 +63,7 @@ def balance(run: Run, ann: Variables) -> Thresholds:
         layers=model.stem_layers if config.balance == "stem" else None,
         chunk=chunk_of(config, config.balance_steps),
         batch_size=config.eval_batch_size,
+        index=index,
         watch=watcher("balancing", len(model.spiking_layers)),
     )
 
@@ -84,21 +84,22 @@ def chosen_factor(run: Run) -> float:
     return read_results(run.directory)["converted"]["scaling_factor"]
 
 
-def _training_images(run: Run) -> jax.Array:
-    """The first images of the training split, not augmented, [B, H, W, C] in [-1, 1]."""
+def _training_images(run: Run) -> tuple[jax.Array, jax.Array]:
+    """The first images of the training split in [-1, 1], not augmented, and their indices; of this process's share."""
     source = open_source(run.config, TRAIN)
     count = min(run.config.balance_images, source.num_examples)
-    item = next(iter(source.in_order(count)))
-    images = source.take(source.resident, item).images
-    return scale(jax.device_put(images, jax.local_devices()[0]))
+    batch = source.take(source.resident, next(iter(source.in_order(count))))
+    images, index = jax.device_put((batch.images, batch.index), jax.local_devices()[0])
+    return scale(images), jnp.asarray(index)
 
 
-def _choose_factor(run: Run, snn: Variables) -> dict[str, object]:
+def _score_factors(run: Run, snn: Variables) -> dict[str, object]:
     """The factor with the best validation accuracy at num_steps; of equal ones the largest, which spikes least."""
     config = run.config
+    factors = FACTORS if config.scaling_factor == AUTO else (config.scaling_factor,)
     source = open_source(config, VALIDATION)
     chunk = chunk_of(config, config.num_steps)
-    sweep = partial(sweep_factors, build_snn(config), encoding_of(config), config.num_steps, chunk, source, FACTORS)
+    sweep = partial(sweep_factors, build_snn(config), encoding_of(config), config.num_steps, chunk, source, factors)
     scores = evaluate_split(
         parallel_evaluation(sweep),
         snn,
@@ -109,9 +110,12 @@ def _choose_factor(run: Run, snn: Variables) -> dict[str, object]:
     )
     accuracy = np.asarray(scores.accuracy[:, -1])
     best = int(np.flatnonzero(accuracy == accuracy.max())[-1])
-    say(f"converted factor {FACTORS[best]} of {FACTORS[0]} to {FACTORS[-1]}: validation {accuracy[best]:.2%}")
-    sweep_result = {str(factor): float(value) for factor, value in zip(FACTORS, accuracy, strict=True)}
-    return {"scaling_factor": FACTORS[best], "validation_accuracy_by_factor": sweep_result}
+    say(f"converted factor {factors[best]}, of {len(factors)}: validation {accuracy[best]:.2%}")
+    return {
+        "scaling_factor": factors[best],
+        "validation_accuracy": float(accuracy[best]),
+        "validation_accuracy_by_factor": {str(f): float(value) for f, value in zip(factors, accuracy, strict=True)},
+    }
 
 
 if __name__ == "__main__":

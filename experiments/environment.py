@@ -16,4 +16,5 @@ def environment() -> dict[str, object]:
         "device": jax.devices()[0].device_kind,
         "platform": jax.default_backend(),
         "device_count": jax.device_count(),
+        "process_count": jax.process_count(),
     }

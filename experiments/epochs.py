@@ -1,29 +1,40 @@
-"""The epochs of a training stage: steps, validation, metrics, checkpoint, and going on from the last one."""
+"""The epochs of a training stage: steps, checkpoints, validation, metrics, and going on from where it was left."""
 
-import dataclasses
-import math
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 from tqdm import tqdm
 
-from experiments.networks import open_source, random_key, steps_per_epoch
-from experiments.progress import bar, say
-from experiments.workdir import Run, checkpoints, forget_epochs
-from jsnn.checkpoint import restore, save
+from experiments.config import Config
+from experiments.health import means, with_step
+from experiments.journal import Journal, keep, resume
+from experiments.networks import num_batches, open_source, random_key, steps_per_epoch
+from experiments.progress import bar, say, watcher
+from experiments.stopping import Stopped, is_asked, stop_if_asked
+from experiments.workdir import Run
 from jsnn.datasets import TRAIN, VALIDATION
 from jsnn.evaluation import Evaluation
+from jsnn.hosts import by_first
 from jsnn.metrics import log
-from jsnn.parallel import evaluate_split, parallel_evaluation, parallel_train_step, replicate, split_over_devices
+from jsnn.parallel import (
+    evaluate_split,
+    highest,
+    parallel_evaluation,
+    parallel_train_step,
+    replicate,
+    split_over_devices,
+)
 from jsnn.simulation import Variables
 from jsnn.training import Forward, Metrics, TrainState
 
 Step = Callable[..., tuple[TrainState, Metrics]]
+Pending = deque[tuple[Metrics, Any]]  # what each step reports, and what the processes want after it
 AHEAD = 2  # steps that the host may be ahead of the devices
+NOTHING, SAVE, STOP = range(3)  # what a process wants after a step; the highest of all is done by all
 
 
 def train(
@@ -34,7 +45,8 @@ def train(
     optimizer: optax.GradientTransformation,
     epochs: int,
     validate: Callable[[Variables], float],
-) -> tuple[TrainState, float, float]:
+    heed: Callable[[Journal], None] = lambda journal: None,
+) -> tuple[TrainState, Journal]:
     """Train to the last epoch, from the latest checkpoint on where there is one.
 
     Args:
@@ -45,40 +57,33 @@ def train(
         optimizer: the optax transformation.
         epochs: number of epochs.
         validate: variables -> accuracy on the validation split.
+        heed: is shown the Journal after each epoch.
 
     Returns:
-        (the last TrainState, its validation accuracy, seconds spent in all, earlier sessions included).
+        (the last TrainState, the Journal).
 
     Raises:
-        FloatingPointError: where the loss is not finite; the last checkpoint stays.
+        FloatingPointError: where a loss or gradient is not finite and steps are not to be skipped; the last checkpoint
+            stays.
+        Stopped: where the run was asked to stop; a checkpoint is saved.
     """
-    source = open_source(run.config, TRAIN)
-    step = _reporting_start(network, parallel_train_step(source, forward, optimizer))
-    key = random_key(run.config, network)
+    step = _reporting_start(network, parallel_train_step(open_source(run.config, TRAIN), forward, optimizer))
+    state, journal = resume(run, network, state)
     steps = steps_per_epoch(run.config)
-    state, done, accuracy, seconds = _resume(run, network, state)
     state = replicate(state)
-    with bar(network, epochs * steps, done * steps) as progress:
-        for epoch in range(done + 1, epochs + 1):
-            begin = time.perf_counter()
-            items = source.shuffled(run.config.batch_size, run.config.seed, epoch)
-            state, loss, train_accuracy = _run_epoch(step, state, source.resident, items, key, progress)
-            _check_finite(network, epoch, loss)
-            training = time.perf_counter() - begin
-            accuracy = validate({"params": state.params, "neuron": state.neuron})
-            spent = time.perf_counter() - begin
-            seconds += spent
-            values = {
-                "loss": loss,
-                "train_accuracy": train_accuracy,
-                "validation_accuracy": accuracy,
-                "seconds": spent,
-                "images_per_second": steps * run.config.batch_size / training,
-            }
-            log(run.metrics, network, epoch, values)
-            _save(run, network, epoch, state, accuracy, seconds)
-            say(_line(network, epoch, epochs, values))
-    return state, accuracy, seconds
+    with bar(network, epochs * steps, (journal.epoch - 1) * steps + journal.steps) as progress:
+        while journal.epoch <= epochs:
+            state, journal = _run_epoch(run, network, step, state, journal, progress)
+            try:
+                journal = _close_epoch(run, network, state, journal, validate)
+            except Stopped:
+                keep(run, network, state, journal)  # its steps are done, the epoch is still open
+                raise
+            keep(run, network, state, journal)
+            say(_line(network, epochs, journal))
+            heed(journal)
+            stop_if_asked()
+    return state, journal
 
 
 def validator(run: Run, evaluate: Callable[..., Evaluation]) -> Callable[[Variables], float]:
@@ -93,9 +98,10 @@ def validator(run: Run, evaluate: Callable[..., Evaluation]) -> Callable[[Variab
     """
     compiled = parallel_evaluation(evaluate)
     source, key = open_source(run.config, VALIDATION), random_key(run.config, "validation")
+    watch = watcher("validation", num_batches(run.config, source))
 
     def validate(variables: Variables) -> float:
-        return float(evaluate_split(compiled, variables, source, run.config.eval_batch_size, key).accuracy[-1])
+        return float(evaluate_split(compiled, variables, source, run.config.eval_batch_size, key, watch).accuracy[-1])
 
     return validate
 
@@ -116,48 +122,68 @@ def _reporting_start(network: str, step: Step) -> Step:
 
 
 def _run_epoch(
-    step: Step,
-    state: TrainState,
-    resident: Any,
-    items: Iterable[Any],
-    key: jax.Array,
-    progress: tqdm,
-) -> tuple[TrainState, float, float]:
-    """All steps of an epoch: (the next state, mean loss, mean training accuracy)."""
-    pending: list[Metrics] = []
-    for item in items:
-        state, metrics = step(state, resident, split_over_devices(item), key)
-        pending.append(metrics)
-        jax.block_until_ready(pending[-AHEAD:][0])
+    run: Run, network: str, step: Step, state: TrainState, journal: Journal, progress: tqdm
+) -> tuple[TrainState, Journal]:
+    """The steps of an epoch that are not done yet."""
+    config, source = run.config, open_source(run.config, TRAIN)
+    key = random_key(config, network)
+    pending: Pending = deque()
+    begin = time.perf_counter() - journal.seconds
+    saved_at, saved_steps = time.monotonic(), journal.steps
+    for item in source.shuffled(config.batch_size, config.seed, journal.epoch, journal.steps):
+        state, metrics = step(state, source.resident, split_over_devices(item), key)
+        taken = journal.steps + len(pending) + 1 - saved_steps
+        pending.append((metrics, highest(_wish(config, taken, time.monotonic() - saved_at))))
         progress.update()
-    loss, accuracy = (float(np.mean(values)) for values in zip(*jax.device_get(pending), strict=True))
-    return state, loss, accuracy
+        journal, wish = _settle(config, network, journal, pending, AHEAD)
+        if wish:
+            journal, later = _settle(config, network, journal, pending, 0)
+            keep(run, network, state, journal._replace(seconds=time.perf_counter() - begin))
+            saved_at, saved_steps = time.monotonic(), journal.steps
+            if STOP in (wish, later):
+                raise Stopped(f"stopped on request in epoch {journal.epoch} of {network}; the same command goes on.")
+    journal, _ = _settle(config, network, journal, pending, 0)
+    return state, journal._replace(seconds=time.perf_counter() - begin)
 
 
-def _resume(run: Run, network: str, state: TrainState) -> tuple[TrainState, int, float, float]:
-    """The latest state, the epochs done, its validation accuracy and the seconds spent so far."""
-    found = restore(checkpoints(run, network), state)
-    forget_epochs(run, network, after=found.step if found else 0)
-    if found is None:
-        return state, 0, math.nan, 0.0
-    say(f"{network}: going on after epoch {found.step}")
-    return found.tree, found.step, found.record["validation_accuracy"], found.record["seconds"]
+def _wish(config: Config, steps: int, seconds: float) -> int:
+    """What this process wants after a step, so many steps and seconds after the last save."""
+    if is_asked():
+        return STOP
+    enough_steps = config.checkpoint_steps is not None and steps >= config.checkpoint_steps
+    return SAVE if enough_steps or seconds >= 60 * config.checkpoint_minutes else NOTHING
 
 
-def _save(run: Run, network: str, epoch: int, state: TrainState, accuracy: float, seconds: float) -> None:
-    record = {"config": dataclasses.asdict(run.config), "validation_accuracy": accuracy, "seconds": seconds}
-    save(checkpoints(run, network), epoch, state, record, run.config.keep_checkpoints)
+def _settle(config: Config, network: str, journal: Journal, pending: Pending, ahead: int) -> tuple[Journal, int]:
+    """Enter all but the last `ahead` pending steps into the journal; what any process wished after them."""
+    wish = NOTHING
+    while len(pending) > ahead:
+        metrics, wished = pending.popleft()
+        journal = with_step(config, network, journal, jax.device_get(metrics))
+        wish = max(wish, int(wished))
+    return journal, wish
 
 
-def _check_finite(network: str, epoch: int, loss: float) -> None:
-    if not math.isfinite(loss):
-        raise FloatingPointError(
-            f"the loss of {network} is {loss} in epoch {epoch}: lower the learning rate, or alpha for STDB; "
-            "the last checkpoint is kept."
-        )
+def _close_epoch(
+    run: Run, network: str, state: TrainState, journal: Journal, validate: Callable[[Variables], float]
+) -> Journal:
+    """Validate and log an epoch whose steps are done; the journal with its record."""
+    loss, train_accuracy = means(run.config, network, journal)
+    begin = time.perf_counter()
+    values = {
+        "loss": loss,
+        "train_accuracy": train_accuracy,
+        "validation_accuracy": validate({"params": state.params, "neuron": state.neuron}),
+        "skipped_steps": journal.skipped,
+        "seconds": journal.seconds + time.perf_counter() - begin,
+        "images_per_second": journal.steps * run.config.batch_size / journal.seconds,
+    }
+    record = by_first(lambda: log(run.metrics, network, journal.epoch, values))
+    return Journal(history=(*journal.history, record))
 
 
-def _line(network: str, epoch: int, epochs: int, values: dict[str, float]) -> str:
+def _line(network: str, epochs: int, journal: Journal) -> str:
+    epoch, values = len(journal.history), journal.history[-1]
     return (
         f"{network:>9} epoch {epoch}/{epochs}  loss {values['loss']:.4f}  train {values['train_accuracy']:.2%}  "
         f"validation {values['validation_accuracy']:.2%}  {values['seconds']:.1f} s  "

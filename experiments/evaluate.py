@@ -22,6 +22,7 @@ from experiments.train_ann import trained_ann
 from experiments.workdir import Run, finish, read_results, require
 from jsnn.datasets import TEST
 from jsnn.evaluation import Evaluation, evaluate_ann, evaluate_snn
+from jsnn.hosts import is_first
 from jsnn.parallel import evaluate_split, parallel_evaluation
 from jsnn.simulation import Variables
 
@@ -56,8 +57,10 @@ def evaluate(run: Run) -> None:
 
 def show(run: Run) -> None:
     """Draw the plots of a finished run into its folder and print its row of the table."""
-    plots.draw_run(run.directory)
-    say(table.markdown([read_results(run.directory)]))
+    results = read_results(run.directory)
+    if is_first():
+        plots.draw_run(run.directory, results)
+    say(table.markdown([results]))
 
 
 def _score_ann(run: Run) -> float:
@@ -68,6 +71,7 @@ def _score_ann(run: Run) -> float:
         source,
         run.config.eval_batch_size,
         random_key(run.config, "test"),
+        watcher("ann", num_batches(run.config, source)),
     )
     return float(scored.accuracy[-1])
 

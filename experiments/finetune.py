@@ -11,6 +11,8 @@ import optax
 from experiments import command, epochs
 from experiments.config import Config
 from experiments.convert import balance, chosen_factor, converted_snn
+from experiments.health import divergence_warning, diverging
+from experiments.journal import Journal
 from experiments.networks import (
     build_snn,
     chunk_of,
@@ -20,7 +22,8 @@ from experiments.networks import (
     snn_like,
     steps_per_epoch,
 )
-from experiments.workdir import Run, finish, require, restored
+from experiments.progress import say
+from experiments.workdir import Run, finish, read_results, require, restored
 from jsnn.conversion import convert, scale_thresholds
 from jsnn.datasets import VALIDATION
 from jsnn.evaluation import evaluate_snn
@@ -44,9 +47,11 @@ def finetune(run: Run) -> None:
     state = init_state(_start(run), rule)
     forward = snn_forward(model, encode, num_steps, chunk)
     validate = epochs.validator(run, present)
-    _, accuracy, seconds = epochs.train(run, "hybrid", state, forward, rule, config.hybrid_epochs, validate)
-    found = {"validation_accuracy": accuracy, "epochs": config.hybrid_epochs}
-    finish(run, "finetune", seconds, {"hybrid": found})
+    heed = partial(_heed, run)
+    _, journal = epochs.train(run, "hybrid", state, forward, rule, config.hybrid_epochs, validate, heed)
+    warning = _warning(run, journal)
+    found = journal.summary() | ({"warning": warning} if warning else {})
+    finish(run, "finetune", journal.total("seconds"), {"hybrid": found})
 
 
 def finetuned_snn(run: Run) -> Variables:
@@ -74,6 +79,22 @@ def _start(run: Run) -> Variables:
         ann = converted_snn(run)
         thresholds = {layer: values["threshold"] for layer, values in ann.pop("neuron").items()}
     return scale_thresholds(convert(ann, thresholds, run.config.leak), chosen_factor(run))
+
+
+def _heed(run: Run, journal: Journal) -> None:
+    """Warn after the epoch that shows the net to diverge."""
+    before = journal._replace(history=journal.history[:-1])
+    if _warning(run, journal) and not _warning(run, before):
+        say(f"warning: {_warning(run, journal)}")
+
+
+def _warning(run: Run, journal: Journal) -> str | None:
+    """What to tell of a net that diverges from the converted one, or None."""
+    if run.config.start == "scratch":
+        return None
+    accuracy = read_results(run.directory)["converted"]["validation_accuracy"]
+    epoch = diverging(journal.history, accuracy)
+    return epoch and divergence_warning(run.config, epoch, accuracy)
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:

@@ -5,9 +5,7 @@
 Stages that the workdir already holds are not run again; an interrupted one goes on from its last checkpoint.
 """
 
-import sys
-
-from experiments.command import main
+from experiments.command import run_command
 from experiments.convert import convert_ann
 from experiments.evaluate import evaluate, show
 from experiments.finetune import finetune
@@ -33,4 +31,4 @@ def hybrid(run: Run) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main("python -m experiments.hybrid", __doc__, hybrid, sys.argv[1:]))
+    run_command("hybrid", __doc__, hybrid)

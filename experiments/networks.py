@@ -98,11 +98,17 @@ def num_batches(config: Config, source: Source) -> int:
 
 
 def check_fits(config: Config) -> None:
-    """Refuse a config whose network can't take the images or whose batches don't divide by the devices.
+    """Refuse a config whose network can't take the images or whose batches don't divide by the devices or processes.
 
     Raises:
         ValueError: naming what does not fit.
     """
     check_batch_size(config.batch_size, "batch_size")
     check_batch_size(config.eval_batch_size, "eval_batch_size")
+    processes = jax.process_count()
+    if config.balance_images % processes:
+        raise ValueError(
+            f"balance_images {config.balance_images} can't be split evenly over {processes} processes: "
+            f"choose a multiple of {processes}."
+        )
     jax.eval_shape(lambda: init_variables(config, "init"))

@@ -12,20 +12,20 @@ from matplotlib.axes import Axes
 
 from experiments.config import Config
 from experiments.table import title
-from experiments.workdir import Results, config_from_json, read_results
+from experiments.workdir import Results, config_from_json
 from jsnn.metrics import Record, read
 
 ANN, CONVERTED, UNSCALED, HYBRID = "0.35", "tab:blue", "tab:cyan", "tab:red"
 SIZE = (7.2, 4.2)  # inches
 
 
-def draw_run(directory: Path) -> None:
+def draw_run(directory: Path, results: Results) -> None:
     """Draw the plots of a finished run into its folder.
 
     Args:
         directory: folder of the run; gets accuracy_by_step.png, training.png and spikes.png.
+        results: what its stages found.
     """
-    results = read_results(directory)
     config = config_from_json(results["config"])
     figure, axes = plt.subplots(figsize=SIZE)
     _accuracy_by_step(axes, config, results)

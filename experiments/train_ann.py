@@ -30,8 +30,8 @@ def train_ann(run: Run) -> None:
     validate = epochs.validator(run, partial(evaluate_ann, model, open_source(config, VALIDATION)))
     rule = _optimizer(config)
     state = init_state(init_variables(config, "init"), rule)
-    _, accuracy, seconds = epochs.train(run, "ann", state, ann_forward(model), rule, config.ann_epochs, validate)
-    finish(run, "train_ann", seconds, {"ann": {"validation_accuracy": accuracy, "epochs": config.ann_epochs}})
+    _, journal = epochs.train(run, "ann", state, ann_forward(model), rule, config.ann_epochs, validate)
+    finish(run, "train_ann", journal.total("seconds"), {"ann": journal.summary()})
 
 
 def trained_ann(run: Run) -> Variables:

@@ -6,20 +6,28 @@
 - metrics.jsonl: a record per epoch; tensorboard/ has the same
 - ann/, converted/, hybrid/: checkpoints
 - accuracy_by_step.png, training.png, spikes.png: plots
+- lock: names the process that works on it
+
+Of several processes the first reads and writes all of it, and tells the others what they need.
 """
 
 import dataclasses
 import json
-import os
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments import compilation
 from experiments.config import Config, check, difference
+from experiments.lock import locked
 from experiments.networks import check_fits, steps_per_epoch
-from jsnn.checkpoint import restore
-from jsnn.metrics import MetricsLog, forget, open_metrics
+from jsnn.checkpoint import latest_is_whole, restore
+from jsnn.files import replace_text
+from jsnn.hosts import by_first, is_first
+from jsnn.metrics import MetricsLog, open_metrics
 
 Results = dict[str, Any]
 STAGES = ("train_ann", "convert", "finetune", "evaluate")
@@ -40,33 +48,54 @@ class Run(NamedTuple):
     metrics: MetricsLog
 
 
-def open_run(config: Config, directory: Path) -> Run:
-    """Open the folder of a run, or make it.
+@contextmanager
+def open_run(config: Config, directory: Path) -> Iterator[Run]:
+    """Open the folder of a run, or make it, and hold it for this process.
 
     Args:
         config: fields of the run.
         directory: its folder.
 
     Returns:
-        The Run.
+        A context with the Run.
 
     Raises:
         ValueError: where a field is out of its range, the network can't take the images, the data set is not
-            prepared, or the folder belongs to another config; then nothing is written.
+            prepared, or the folder belongs to another config or is in use; then nothing is written.
     """
     check(config)
     check_fits(config)
+    _refuse_disagreement(config)
+    by_first(lambda: _refuse_another(config, directory))
+    steps_per_epoch(config)  # reads the data: what is wrong with it is told before anything is written
+    by_first(lambda: directory.mkdir(parents=True, exist_ok=True))
+    with locked(directory) if is_first() else nullcontext():
+        by_first(lambda: _claim(config, directory))
+        yield Run(config, directory, open_metrics(directory, config.tensorboard and is_first()))
+
+
+def _refuse_disagreement(config: Config) -> None:
+    """Refuse processes of one run that were started with different configs."""
+    of_first = config_from_json(by_first(lambda: dataclasses.asdict(config)))
+    if difference(of_first, config):
+        raise ValueError(f"the processes of the run disagree, {difference(of_first, config)}: start all alike.")
+
+
+def _refuse_another(config: Config, directory: Path) -> None:
+    """Refuse a folder that belongs to another config."""
     found = saved_config(directory)
     if found and difference(found, config):
         raise ValueError(
             f"{directory} belongs to another config: {difference(found, config)}; "
             "use another workdir, or the config that is there."
         )
-    steps_per_epoch(config)  # reads the data: what is wrong with it is told before anything is written
-    directory.mkdir(parents=True, exist_ok=True)
-    if not found:
+
+
+def _claim(config: Config, directory: Path) -> None:
+    """Write the config into a new folder; another process may have done so since it was looked at."""
+    _refuse_another(config, directory)
+    if not (directory / "config.json").exists():
         write_json(directory / "config.json", dataclasses.asdict(config))
-    return Run(config, directory, open_metrics(directory, config.tensorboard))
 
 
 def saved_config(directory: Path) -> Config | None:
@@ -91,8 +120,12 @@ def config_from_json(fields: dict[str, Any]) -> Config:
 
 def read_results(directory: Path) -> Results:
     """What the stages of a run have found so far, by network, with their seconds and the run's config."""
-    results: Results = {"config": json.loads((directory / "config.json").read_text())}
-    stages = _read_stages(directory)
+    return by_first(lambda: _results(directory))
+
+
+def _results(directory: Path) -> Results:
+    results: Results = {"config": _read_json(directory / "config.json")}
+    stages = _read_json(directory / "stages.json")
     for done in stages.values():
         for network, values in done["found"].items():
             results[network] = {**results.get(network, {}), **values}
@@ -104,12 +137,19 @@ def read_results(directory: Path) -> Results:
 def finish(run: Run, stage: str, seconds: float, found: Results) -> None:
     """Note what a stage found; that makes the stage done. Compiling counts since the last stage of this process."""
     done = {"seconds": round(seconds, 2), "compile_seconds": round(compilation.take_seconds(), 2), "found": found}
-    _write_stages(run, {**_read_stages(run.directory), stage: done})
+    _write_stages(run, {**_stages(run), stage: done})
 
 
 def is_done(run: Run, stage: str) -> bool:
-    """Whether a stage has run to its end."""
-    return stage in _read_stages(run.directory)
+    """Whether a stage has run to its end and its last checkpoint is whole, or is needed no more."""
+    stages = _stages(run)
+    if stage not in stages or STAGES[-1] in stages:
+        return stage in stages
+    folder = checkpoints(run, NETWORK_OF[stage])
+    if not latest_is_whole(folder):
+        warnings.warn(f"the last checkpoint in {folder} is damaged: {stage} is not done.", stacklevel=2)
+        return False
+    return True
 
 
 def require(run: Run, stage: str) -> None:
@@ -129,10 +169,10 @@ def reopen(run: Run, stage: str) -> None:
     """
     begin = STAGES.index(stage)
     outdated = STAGES[begin if is_done(run, stage) else begin + 1 :]
-    kept = {name: done for name, done in _read_stages(run.directory).items() if name in STAGES[:begin]}
-    _write_stages(run, kept)
+    _write_stages(run, {name: done for name, done in _stages(run).items() if name in STAGES[:begin]})
     for name in outdated:
-        shutil.rmtree(checkpoints(run, NETWORK_OF.get(name, name)), ignore_errors=True)
+        network = checkpoints(run, NETWORK_OF.get(name, name))
+        by_first(lambda network=network: shutil.rmtree(network, ignore_errors=True))
 
 
 def checkpoints(run: Run, network: str) -> Path:
@@ -157,23 +197,26 @@ def restored(run: Run, network: str, expected: Any) -> Any:
     return found.tree
 
 
-def forget_epochs(run: Run, network: str, after: int) -> None:
-    """Drop the metrics of epochs after one, for they are about to be run again."""
-    forget(run.metrics.path, lambda record: record["stage"] == network and record["step"] > after)
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file in one move: a reader sees the old file or the new one, whole."""
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(draft, path)
+    replace_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def _read_stages(directory: Path) -> dict[str, Results]:
-    path = directory / "stages.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+def _read_json(path: Path) -> Results:
+    """The contents of a JSON file; nothing where there is none."""
+    try:
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): mend it, or delete it to run the stages again.") from error
+
+
+def _stages(run: Run) -> dict[str, Results]:
+    return by_first(lambda: _read_json(run.directory / "stages.json"))
 
 
 def _write_stages(run: Run, stages: dict[str, Results]) -> None:
-    write_json(run.directory / "stages.json", stages)
-    write_json(run.directory / "results.json", read_results(run.directory))
+    def write() -> None:
+        write_json(run.directory / "stages.json", stages)
+        write_json(run.directory / "results.json", _results(run.directory))
+
+    by_first(write)

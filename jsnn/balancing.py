@@ -7,6 +7,7 @@ which the layers behind it start, so that no layer is run again from the input.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import numpy as np
 
 from jsnn.conversion import Thresholds, check_convertible, with_neurons
 from jsnn.encoding import Encoding
+from jsnn.hosts import gathered
 from jsnn.layerwise import bytes_of_spikes, first_to_run, observe
 from jsnn.models import VGG, ResNet
 from jsnn.percentile import lower_histogram, total, upper_half, upper_histogram, whole
@@ -21,6 +23,7 @@ from jsnn.simulation import Presentation, Variables, check_steps
 
 Trains = dict[str, list[np.ndarray]]  # layer -> words [C, B, ...] of each batch
 Statistic = Callable[..., jax.Array]
+Gather = Callable[[Any], Any]
 
 
 def balance_thresholds(
@@ -36,6 +39,7 @@ def balance_thresholds(
     chunk: int = 16,
     batch_size: int = 64,
     keep_bytes: int = 2**31,
+    index: jax.Array | None = None,
     watch: Callable[[Iterable[str]], Iterable[str]] = iter,
 ) -> Thresholds:
     """Thresholds for the weights of an ANN, layer by layer, with the earlier layers spiking.
@@ -48,7 +52,8 @@ def balance_thresholds(
     Args:
         model: the SNN, see `jsnn.models.spiking`.
         variables: {"params": ...} of the ANN.
-        images: [B, H, W, C] training images in [-1, 1].
+        images: [B, H, W, C] training images in [-1, 1]; of several processes, each brings its own, and the thresholds
+            are those of all.
         encode: the encoding, see jsnn.encoding.
         key: random key of the encoding.
         num_steps: T, time steps of the presentation.
@@ -59,6 +64,7 @@ def balance_thresholds(
         batch_size: images at a time; bounds the device's memory, does not change the result.
         keep_bytes: the most that a layer's spikes may take in the host's memory, one bit per neuron, image and step; a
             layer with more is run again for the layers behind it. Does not change the result.
+        index: [B] int32, the images' indices in the data set, which their noise depends on; None counts from 0.
         watch: wraps the iterable of layers, e.g. into a progress bar.
 
     Returns:
@@ -72,20 +78,22 @@ def balance_thresholds(
     check_steps(num_steps, chunk)
     chosen = _checked_layers(model, layers, len(images), percentile, batch_size)
     what = Presentation(model, encode, num_steps, chunk)
+    index = jnp.arange(len(images), dtype=jnp.int32) if index is None else index
     thresholds = {layer: jnp.ones((), images.dtype) for layer in model.spiking_layers}
     sizes = bytes_of_spikes(what, images)
     kept = [layer for layer in model.spiking_layers if sizes[layer] <= keep_bytes]
     trains: Trains = {}
     for layer in watch(chosen):
         snn = with_neurons(variables, thresholds, 1.0)
-        look = partial(_look, what, layer, snn, key, images, batch_size)
+        look = partial(_look, what, layer, snn, key, (images, index), batch_size)
         statistic, gather = (_maximum, np.max) if percentile == 100 else (upper_histogram, total)
         found, words = look(trains, _layer_before(model, layer, kept), statistic, gather)
         trains = _within_reach(model, {**trains, **words})
-        threshold = gather(found)
+        threshold = _of_all_processes(gather, found)
         if percentile < 100:
             upper = upper_half(threshold, percentile)
-            threshold = whole(upper, total(look(trains, None, lower_histogram, total, jnp.uint32(upper.bits))[0]))
+            found, _ = look(trains, None, lower_histogram, total, jnp.uint32(upper.bits))
+            threshold = whole(upper, _of_all_processes(total, found))
         thresholds[layer] = jnp.asarray(_positive(layer, threshold), images.dtype)
     return thresholds
 
@@ -122,9 +130,13 @@ def _maximum(current: jax.Array, counted: jax.Array) -> jax.Array:
     return jnp.max(current, where=counted, initial=-jnp.inf)
 
 
-def _batches(images: jax.Array, trains: Trains, batch_size: int) -> Iterator[tuple]:
+def _of_all_processes(gather: Gather, found: list[np.ndarray]) -> np.ndarray:
+    """What was found in each batch, gathered over the batches of all processes."""
+    return gather(gathered(gather(found)))
+
+
+def _batches(images: jax.Array, index: jax.Array, trains: Trains, batch_size: int) -> Iterator[tuple]:
     """Each batch: images, their indices and the spikes that are kept of them."""
-    index = jnp.arange(len(images), dtype=jnp.int32)
     for number, start in enumerate(range(0, len(images), batch_size)):
         batch = slice(start, start + batch_size)
         yield images[batch], index[batch], {layer: words[number] for layer, words in trains.items()}
@@ -148,17 +160,17 @@ def _look(
     layer: str,
     variables: Variables,
     key: jax.Array,
-    images: jax.Array,
+    samples: tuple[jax.Array, jax.Array],
     batch_size: int,
     trains: Trains,
     before: str | None,
     statistic: Statistic,
-    gather: Callable[[np.ndarray], np.ndarray],
+    gather: Gather,
     *arguments: jax.Array,
 ) -> tuple[list[np.ndarray], Trains]:
     """A statistic of a layer's current, gathered over the chunks of each batch, and the spikes of the layer before."""
     found, words = [], []
-    for batch in _batches(images, trains, batch_size):
+    for batch in _batches(*samples, trains, batch_size):
         value, spikes = observe(what, layer, before, statistic, variables, key, *batch, *arguments)
         found.append(gather(np.asarray(value)))
         words.append(jax.device_get(spikes))

@@ -1,13 +1,29 @@
-"""Checkpoints by orbax: a pytree and a JSON record per step, written atomically, the last N kept.
+"""Checkpoints by orbax, sealed: a pytree and a JSON record per step, the last N kept.
 
-An interrupted save leaves no checkpoint behind: orbax writes to a temporary folder and renames it when all is there.
+A checkpoint is written as a draft, sealed by the SHA-256 of each of its files and moved to its name in one step. An
+interrupted save therefore leaves no checkpoint, and one that a disk damaged later is told by its contents:
+`sha256sum --check SHA256SUMS` in its folder tells it by hand.
 """
 
+import hashlib
+import json
+import os
+import shutil
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
+
+from jsnn.files import replace_text
+from jsnn.hosts import by_first, told
+
+SEAL = "SHA256SUMS"
+TREE, RECORD = "tree", "record.json"
+DRAFT, RUBBISH = "draft", "rubbish"  # what is being written, what is being deleted
 
 
 class Checkpoint(NamedTuple):
@@ -25,24 +41,24 @@ class Checkpoint(NamedTuple):
 
 
 def save(directory: Path, step: int, tree: Any, record: dict[str, Any], keep: int = 2) -> None:
-    """Save a checkpoint and delete all but the last `keep`.
+    """Save a checkpoint and delete all but the last `keep`. All processes of a run call it; the first one writes.
 
     Args:
         directory: folder of the checkpoints; made where there is none.
-        step: number of the checkpoint, e.g. epochs done; an earlier one of this number is replaced.
-        tree: pytree of arrays.
+        step: number of the checkpoint, e.g. optimiser steps done; an earlier one of this number is replaced.
+        tree: pytree of arrays, the same in all processes.
         record: what belongs to it and is no array (config, seed): JSON values.
         keep: how many to keep, at least 1.
+
+    Raises:
+        OSError: where it can't be written, e.g. to a full disk; what was there before stays.
     """
-    with _manager(directory, keep) as manager:
-        if step in manager.all_steps():
-            manager.delete(step)
-        items = {"tree": ocp.args.StandardSave(tree), "record": ocp.args.JsonSave(record)}
-        manager.save(step, args=ocp.args.Composite(**items), force=True)
+    arrays = jax.tree.map(np.asarray, jax.device_get(tree))
+    by_first(lambda: _write(directory.absolute(), step, arrays, record, keep))
 
 
 def restore(directory: Path, like: Any) -> Checkpoint | None:
-    """Restore the latest checkpoint.
+    """Restore the latest whole checkpoint, with a warning for each later one that is damaged.
 
     Args:
         directory: folder of the checkpoints.
@@ -52,27 +68,142 @@ def restore(directory: Path, like: Any) -> Checkpoint | None:
         The Checkpoint, its arrays on the default device, or None where there is none.
 
     Raises:
-        ValueError: where the checkpoint holds another network than expected.
+        ValueError: where there are checkpoints but none is whole, or the latest holds another network than expected;
+            nothing is touched.
     """
-    if not directory.is_dir():
+    found: Checkpoint | None = None
+
+    def read() -> tuple[list[str], int | None, dict[str, Any] | None]:
+        nonlocal found
+        step, damaged = _latest_whole(directory)
+        if step is not None:
+            folder = directory.absolute() / str(step)
+            found = Checkpoint(step, _read_tree(folder, like), json.loads((folder / RECORD).read_text()))
+        return damaged, step, found and found.record
+
+    damaged, step, record = by_first(read)
+    for path in damaged:
+        warnings.warn(f"the checkpoint {path} is damaged: going on from the one before.", stacklevel=2)
+    if step is None:
         return None
-    with _manager(directory, keep=None) as manager:
-        step = manager.latest_step()
-        if step is None:
-            return None
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), like)
-        items = {"tree": ocp.args.StandardRestore(abstract), "record": ocp.args.JsonRestore()}
-        try:
-            found = manager.restore(step, args=ocp.args.Composite(**items))
-        except ValueError as error:
-            raise ValueError(
-                f"the checkpoint {directory / str(step)} holds another network than this configuration's: "
-                "use another workdir."
-            ) from error
-    return Checkpoint(step, found["tree"], found["record"])
+    tree = told(found.tree if found else jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like))
+    return Checkpoint(step, jax.tree.map(jnp.asarray, tree), record)
 
 
-def _manager(directory: Path, keep: int | None) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
-    return ocp.CheckpointManager(directory.absolute(), options=options)
+def latest_is_whole(directory: Path) -> bool:
+    """Whether there is a checkpoint and the latest is whole.
+
+    Args:
+        directory: folder of the checkpoints.
+    """
+    return by_first(lambda: bool(_steps(directory)) and is_whole(directory / str(_steps(directory)[-1])))
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether every file of a checkpoint is there and as it was written.
+
+    Args:
+        checkpoint: its folder.
+
+    Returns:
+        Whether the folder's SHA256SUMS can be read and holds the sum of each of its files.
+    """
+    try:
+        return (checkpoint / RECORD).is_file() and (checkpoint / SEAL).read_bytes() == _sums(checkpoint).encode()
+    except OSError:
+        return False
+
+
+def _write(directory: Path, step: int, arrays: Any, record: dict[str, Any], keep: int) -> None:
+    """Write a draft, seal it and give it its name; then delete what is not kept."""
+    draft, final = directory / DRAFT, directory / str(step)
+    try:
+        _clear(draft)
+        draft.mkdir(parents=True)
+        with _checkpointer() as checkpointer:
+            checkpointer.save(draft / TREE, ocp.args.PyTreeSave(arrays))
+        replace_text(draft / RECORD, json.dumps(record))
+        replace_text(draft / SEAL, _sums(draft))
+        _discard(final)
+        os.rename(draft, final)
+    except (ValueError, OSError) as error:
+        _clear(draft)  # it may be what fills the disk
+        raise OSError(f"the checkpoint {final} can't be written ({error}): the last one is kept.") from error
+    for old in _steps(directory)[:-keep]:
+        _discard(directory / str(old))
+
+
+def _checkpointer() -> ocp.Checkpointer:
+    """Orbax's checkpointer for the first process alone."""
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=0, active_processes={0}, barrier_sync_key_prefix="first" if jax.process_count() > 1 else None
+    )
+    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone)
+
+
+def _sums(folder: Path) -> str:
+    """The SHA-256 of each file below a folder, as the program sha256sum writes them."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SEAL)
+    return "".join(f"{_sum(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())  # the sum of what survives the machine
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _latest_whole(directory: Path) -> tuple[int | None, list[str]]:
+    """The number of the latest whole checkpoint and the folders of the damaged ones after it."""
+    steps, damaged = _steps(directory), []
+    for step in reversed(steps):
+        if is_whole(directory / str(step)):
+            return step, damaged
+        damaged.append(str(directory / str(step)))
+    if damaged:
+        raise ValueError(
+            f"no checkpoint in {directory} is whole, damaged are {', '.join(damaged)}: restore one of them from a "
+            "backup, or delete the folder to begin the stage anew."
+        )
+    return None, damaged
+
+
+def _read_tree(checkpoint: Path, like: Any) -> Any:
+    """The arrays of a whole checkpoint."""
+    as_arrays = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), like)
+    try:
+        with _checkpointer() as checkpointer:
+            tree = checkpointer.restore(checkpoint / TREE, ocp.args.PyTreeRestore(shapes, restore_args=as_arrays))
+    except ValueError as error:
+        raise _another_network(checkpoint) from error
+    for found, expected in zip(jax.tree.leaves(tree), jax.tree.leaves(shapes), strict=True):
+        if (found.shape, found.dtype) != (expected.shape, expected.dtype):
+            raise _another_network(checkpoint)
+    return tree
+
+
+def _another_network(checkpoint: Path) -> ValueError:
+    return ValueError(
+        f"the checkpoint {checkpoint} holds another network than this configuration's: use another workdir."
+    )
+
+
+def _steps(directory: Path) -> list[int]:
+    """The numbers of all checkpoints, ascending."""
+    names = (path.name for path in directory.iterdir()) if directory.is_dir() else ()
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _discard(checkpoint: Path) -> None:
+    """Delete a checkpoint: its name first, so that an interruption leaves no half of it."""
+    if checkpoint.exists():
+        rubbish = checkpoint.with_name(RUBBISH)
+        _clear(rubbish)
+        os.rename(checkpoint, rubbish)
+        _clear(rubbish)
+
+
+def _clear(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)

@@ -1,11 +1,12 @@
 """Metrics of a run: a line of JSON per record and, where tensorboardX is installed, TensorBoard."""
 
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from jsnn.files import replace_text
 
 Record = dict[str, Any]
 
@@ -40,7 +41,7 @@ def open_metrics(directory: Path, tensorboard: bool = True) -> MetricsLog:
     return MetricsLog(directory / "metrics.jsonl", writer)
 
 
-def log(metrics: MetricsLog, stage: str, step: int, values: dict[str, float]) -> None:
+def log(metrics: MetricsLog, stage: str, step: int, values: dict[str, float]) -> Record:
     """Append one record.
 
     Args:
@@ -48,37 +49,57 @@ def log(metrics: MetricsLog, stage: str, step: int, values: dict[str, float]) ->
         stage: e.g. "ann"; the first part of TensorBoard's tags.
         step: TensorBoard's horizontal axis, e.g. the epoch.
         values: name -> number.
+
+    Returns:
+        The record.
     """
+    record = {"stage": stage, "step": step, **values}
     with metrics.path.open("a") as file:
-        file.write(json.dumps({"stage": stage, "step": step, **values}) + "\n")
+        file.write(json.dumps(record) + "\n")
     if metrics.writer:
         for name, value in values.items():
             metrics.writer.add_scalar(f"{stage}/{name}", value, step)
         metrics.writer.flush()
+    return record
 
 
 def read(path: Path) -> list[Record]:
-    """All records of a JSONL file.
+    """All records of a JSONL file but a torn last line, which a process leaves that is killed while it writes.
 
     Args:
         path: the file.
 
     Returns:
         The records, in order; none where there is no file.
+
+    Raises:
+        ValueError: where another line than the last can't be read.
     """
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    if not path.exists():
+        return []
+    whole_lines = path.read_text(errors="replace").split("\n")[:-1]
+    return [_parsed(path, number, line) for number, line in enumerate(whole_lines, start=1)]
 
 
-def forget(path: Path, is_forgotten: Callable[[Record], bool]) -> None:
-    """Drop records, e.g. of epochs that are about to be run again; the file is replaced in one move.
+def rewrite(path: Path, stage: str, records: Sequence[Record]) -> None:
+    """Give a stage the records that it should have, e.g. when it goes on from a checkpoint.
+
+    Whatever was torn, lost or written of epochs that are about to be run again is mended by it.
 
     Args:
-        path: the JSONL file.
-        is_forgotten: tells which records to drop.
+        path: the JSONL file, replaced in one move.
+        stage: the stage; records of others stay.
+        records: its records, which come last.
     """
-    records = read(path)
-    kept = [record for record in records if not is_forgotten(record)]
-    if len(kept) < len(records):
-        draft = path.with_suffix(".draft")
-        draft.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        os.replace(draft, path)
+    found = read(path)
+    wanted = [*(record for record in found if record.get("stage") != stage), *records]
+    text = "".join(json.dumps(record) + "\n" for record in wanted)
+    if (path.read_text(errors="replace") if path.exists() else "") != text:
+        replace_text(path, text)
+
+
+def _parsed(path: Path, number: int, line: str) -> Record:
+    try:
+        return dict(json.loads(line))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"line {number} of {path} is no record ({error}): mend it or move the file away.") from error

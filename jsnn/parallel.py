@@ -87,16 +87,35 @@ def evaluate_split(
 
 
 def replicate(tree: Any) -> Any:
-    """Put the same arrays on every device, once, so that steps need not copy them.
+    """Put the same arrays on every device of this process, once, so that steps need not copy them.
 
     Args:
-        tree: pytree of arrays.
+        tree: pytree of arrays, the same in all processes.
 
     Returns:
         The pytree with every array on every device.
     """
-    mesh = jax.sharding.Mesh(np.array(jax.devices()), (AXIS,))
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
     return jax.device_put(tree, jax.NamedSharding(mesh, jax.P()))
+
+
+def highest(value: int) -> jax.Array | int:
+    """The highest of the values that the processes of a run bring, on its way while the host goes on.
+
+    Args:
+        value: what this process brings, a small integer.
+
+    Returns:
+        [] int32, the same in all processes; the value itself where there is one process only.
+    """
+    if jax.process_count() == 1:
+        return value
+    return _highest(np.full(jax.local_device_count(), value, np.int32))
+
+
+@partial(jax.pmap, axis_name=AXIS, out_axes=None)
+def _highest(value: jax.Array) -> jax.Array:
+    return jax.lax.pmax(value, AXIS)
 
 
 def split_over_devices(item: Any) -> Any:

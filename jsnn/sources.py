@@ -40,8 +40,8 @@ class Source(NamedTuple):
         resident: pytree that every device holds.
         take: (resident, item) -> Batch; runs inside the compiled step.
         augment: (images, keys [B]) -> images; runs inside the compiled training step.
-        shuffled: (batch_size, seed, epoch) -> this process's items of an epoch in random order; the samples that do
-            not fill a batch are left out.
+        shuffled: (batch_size, seed, epoch, start) -> this process's items of an epoch in random order, from its
+            start-th batch on; the samples that do not fill a batch are left out.
         in_order: (batch_size) -> this process's items of the whole split in order, the last one padded.
     """
 
@@ -49,7 +49,7 @@ class Source(NamedTuple):
     resident: Any
     take: Callable[[Any, Any], Batch]
     augment: Callable[[jax.Array, jax.Array], jax.Array]
-    shuffled: Callable[[int, int, int], Iterator[Any]]
+    shuffled: Callable[[int, int, int, int], Iterator[Any]]
     in_order: Callable[[int], Iterator[Any]]
 
 
@@ -79,10 +79,10 @@ def resident_source(split: Split, crop_padding: int = 0, flip: bool = False) -> 
         images = random_crop(images, crop_keys, crop_padding) if crop_padding else images
         return random_flip(images, flip_keys) if flip else images
 
-    def shuffled(batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
+    def shuffled(batch_size: int, seed: int, epoch: int, start: int = 0) -> Iterator[np.ndarray]:
         order = shuffled_order(num_examples, seed, epoch)
-        for start in range(0, num_examples - batch_size + 1, batch_size):
-            yield process_share(order[start : start + batch_size])
+        for first in range(start * batch_size, num_examples - batch_size + 1, batch_size):
+            yield process_share(order[first : first + batch_size])
 
     def in_order(batch_size: int) -> Iterator[np.ndarray]:
         return map(process_share, padded_batches(num_examples, batch_size))

@@ -39,13 +39,15 @@ def streamed_source(name: str, split: str, data_dir: str | None = None, num_work
     examples = open_split(name, split, data_dir)
     size = info(name).image_shape[0]
 
-    def shuffled(batch_size: int, seed: int, epoch: int) -> Iterator[Batch]:
+    def shuffled(batch_size: int, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
         order = shuffled_order(len(examples), seed, epoch)
         order = order[: len(order) // batch_size * batch_size]
+        if start * batch_size >= len(order):
+            return iter(())
         items = grain.MapDataset.source(order).random_map(
             partial(_training_sample, examples, size), seed=_mix(seed, epoch)
         )
-        return _batches(items, batch_size, num_workers)
+        return _batches(items, batch_size, num_workers, start)
 
     def in_order(batch_size: int) -> Iterator[Batch]:
         index = np.concatenate(list(padded_batches(len(examples), batch_size)))
@@ -122,9 +124,9 @@ def _evaluation_sample(examples: Sequence[Any], size: int, index: np.int32) -> B
     return Batch(centre_crop(example["image"], size), np.int32(example["label"]), index)
 
 
-def _batches(items: grain.MapDataset, batch_size: int, num_workers: int) -> Iterator[Batch]:
+def _batches(items: grain.MapDataset, batch_size: int, num_workers: int, start: int = 0) -> Iterator[Batch]:
     """Batches of the samples that this process reads: every n-th of each global batch for n processes."""
-    share = items.slice(slice(jax.process_index(), None, jax.process_count()))
+    share = items.slice(slice(start * batch_size + jax.process_index(), None, jax.process_count()))
     batches = share.batch(batch_size // jax.process_count()).to_iter_dataset()
     if num_workers:
         flags.FLAGS.mark_as_parsed()  # grain's workers read absl flags, which no main of ours parses

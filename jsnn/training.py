@@ -4,6 +4,7 @@ What differs between the two is the forward function alone: `ann_forward` runs t
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -39,15 +40,17 @@ class TrainState(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """What a step reports, each a [] float32 mean over the global batch.
+    """What a step reports of the global batch.
 
     Attributes:
-        loss: cross-entropy, nats.
-        accuracy: share of the training samples classified correctly.
+        loss: [] float32 mean cross-entropy, nats.
+        accuracy: [] float32, share of the training samples classified correctly.
+        finite: layer -> [] bool, whether all numbers of its gradient are finite.
     """
 
     loss: jax.Array
     accuracy: jax.Array
+    finite: dict[str, jax.Array]
 
 
 def init_state(variables: Variables, optimizer: optax.GradientTransformation) -> TrainState:
@@ -128,7 +131,8 @@ def train_step(
 
         loss = mean over the batch of cross-entropy(logits, label)
 
-    All randomness is a function of (key, state.step, index of the sample).
+    All randomness is a function of (key, state.step, index of the sample). Where the loss or a gradient is not finite,
+    the step is counted but params and optimiser stay as they are.
 
     Args:
         source: tells how to take and augment samples.
@@ -147,13 +151,21 @@ def train_step(
     batch = source.take(resident, item)
     images = scale(source.augment(batch.images, sample_keys(augment_key, batch.index)))
 
-    def objective(params: Any) -> tuple[jax.Array, Metrics]:
+    def objective(params: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         logits = forward({"params": params, "neuron": state.neuron}, images, batch.index, forward_key)
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean()
-        return loss, Metrics(loss, (logits.argmax(-1) == batch.labels).mean())
+        return loss, (loss, (logits.argmax(-1) == batch.labels).mean())
 
-    gradients, metrics = jax.grad(objective, has_aux=True)(state.params)
+    gradients, means = jax.grad(objective, has_aux=True)(state.params)
     if axis_name is not None:
-        gradients, metrics = jax.lax.pmean((gradients, metrics), axis_name)
+        gradients, means = jax.lax.pmean((gradients, means), axis_name)
+    metrics = Metrics(*means, {layer: _all_finite(gradient) for layer, gradient in gradients.items()})
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    return TrainState(state.step + 1, optax.apply_updates(state.params, updates), state.neuron, opt_state), metrics
+    moved = (optax.apply_updates(state.params, updates), opt_state)
+    is_sound = _all_finite((metrics.loss, gradients))
+    params, opt_state = jax.tree.map(partial(jnp.where, is_sound), moved, (state.params, state.opt_state))
+    return TrainState(state.step + 1, params, state.neuron, opt_state), metrics
+
+
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()

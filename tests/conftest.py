@@ -1,11 +1,26 @@
-"""Four CPU devices for every test, programs dropped after every file, and where the real data is."""
+"""Four CPU devices for every test, programs dropped after every file, and where the real data is.
 
+Compiled programs are kept on disk for the session: many tests, and the processes that they start, compile the same.
+"""
+
+import atexit
 import os
+import tempfile
 from pathlib import Path
 
 import jax
 import pytest
 
+PROGRAMS = tempfile.TemporaryDirectory(prefix="jsnn-programs-")
+atexit.register(PROGRAMS.cleanup)
+KEPT = {
+    "jax_compilation_cache_dir": PROGRAMS.name,
+    "jax_persistent_cache_min_compile_time_secs": 0.1,
+    "jax_persistent_cache_min_entry_size_bytes": 0,
+}
+for name, value in KEPT.items():
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)  # for the processes that tests start
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
 

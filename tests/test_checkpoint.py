@@ -1,13 +1,16 @@
+import hashlib
 import json
+import shutil
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
 from jsnn import metrics
-from jsnn.checkpoint import restore, save
+from jsnn.checkpoint import is_whole, latest_is_whole, restore, save
 from jsnn.optimizers import optimizer
 from jsnn.parallel import replicate
 from jsnn.training import init_state
@@ -46,10 +49,88 @@ def test_saving_a_step_again_replaces_it(tmp_path):
     assert (found.tree["x"], found.record["value"]) == (2, 2)
 
 
-def test_an_unfinished_save_is_no_checkpoint(tmp_path):
+def test_an_unfinished_save_is_no_checkpoint_and_gives_way_to_the_next(tmp_path):
     save(tmp_path, 1, {"x": jnp.array(1)}, {})
-    (tmp_path / "2.orbax-checkpoint-tmp").mkdir()
+    shutil.copytree(tmp_path / "1", tmp_path / "draft")
     assert restore(tmp_path, {"x": jnp.array(0)}).step == 1
+    save(tmp_path, 2, {"x": jnp.array(2)}, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+
+
+def test_the_seal_is_that_of_sha256sum(tmp_path):
+    save(tmp_path, 1, state_of(SMALL_VGG), {})
+    assert is_whole(tmp_path / "1")
+    files = {path.relative_to(tmp_path / "1").as_posix() for path in (tmp_path / "1").rglob("*") if path.is_file()}
+    lines = (tmp_path / "1" / "SHA256SUMS").read_text().splitlines()
+    sums = dict(reversed(line.split("  ")) for line in lines)
+    assert sums.keys() == files - {"SHA256SUMS"}
+    for name, found in sums.items():
+        assert found == hashlib.sha256((tmp_path / "1" / name).read_bytes()).hexdigest()
+
+
+def truncate(path, _):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def empty(path, _):
+    path.write_bytes(b"")
+
+
+def flip(path, rng):
+    content = bytearray(path.read_bytes())
+    content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+    path.write_bytes(content)
+
+
+def delete(path, _):
+    path.unlink()
+
+
+def all_files(checkpoint):
+    return sorted(path for path in checkpoint.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def two_checkpoints(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    for step in (1, 2):
+        save(folder, step, state_of(SMALL_VGG, step), {"step": step})
+    return folder
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, flip, delete])
+def test_damage_to_any_file_is_detected_and_the_one_before_is_taken(damage, two_checkpoints, tmp_path):
+    rng = np.random.default_rng(0)
+    like = jax.eval_shape(lambda: state_of(SMALL_VGG))
+    count = len(all_files(two_checkpoints / "2"))
+    assert count > 8
+    for number in range(count):
+        folder = tmp_path / str(number)
+        shutil.copytree(two_checkpoints, folder)
+        damage(all_files(folder / "2")[number], rng)
+        with pytest.warns(UserWarning, match=f"the checkpoint {folder}/2 is damaged"):
+            found = restore(folder, like)
+        assert (found.step, found.record) == (1, {"step": 1})
+        chex.assert_trees_all_equal(found.tree, state_of(SMALL_VGG, 1))
+        assert not latest_is_whole(folder)
+
+
+def test_where_none_is_whole_nothing_is_touched(two_checkpoints, tmp_path):
+    folder = tmp_path / "ann"
+    shutil.copytree(two_checkpoints, folder)
+    for step in "12":
+        empty(folder / step / "record.json", None)
+    before = {path: path.read_bytes() for path in all_files(folder)}
+    with pytest.raises(ValueError, match=rf"no checkpoint in {folder} is whole, damaged are {folder}/2, {folder}/1"):
+        restore(folder, jax.eval_shape(lambda: state_of(SMALL_VGG)))
+    assert {path: path.read_bytes() for path in all_files(folder)} == before
+
+
+def test_a_damaged_checkpoint_is_replaced_when_its_step_is_saved_again(two_checkpoints, tmp_path):
+    shutil.copytree(two_checkpoints, tmp_path, dirs_exist_ok=True)
+    empty(tmp_path / "2" / "SHA256SUMS", None)
+    save(tmp_path, 2, {"x": jnp.array(5)}, {})
+    assert restore(tmp_path, {"x": jnp.array(0)}).tree["x"] == 5
 
 
 def test_nothing_is_restored_from_nothing(tmp_path):
@@ -75,13 +156,32 @@ def test_metrics_are_lines_of_json(tmp_path):
     ]
 
 
-def test_records_can_be_forgotten(tmp_path):
-    log = metrics.open_metrics(tmp_path, tensorboard=False)
-    for step in (1, 2, 3):
-        metrics.log(log, "ann", step, {})
-    metrics.forget(log.path, lambda record: record["step"] > 1)
-    assert [record["step"] for record in metrics.read(log.path)] == [1]
+RECORDS = [{"stage": stage, "step": step} for stage in ("ann", "hybrid") for step in (1, 2)]
+
+
+@pytest.mark.parametrize("torn", ["", "{", '{"stage": "hybrid", "step": 3', "\x00\x00"])
+@pytest.mark.parametrize("kept", [0, 1, 2])
+def test_a_stage_gets_the_records_that_it_should_have(torn, kept, tmp_path):
+    """A torn last line, records of epochs that are run again and records that were lost."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in RECORDS[: 2 + kept]) + torn)
+    metrics.rewrite(path, "hybrid", RECORDS[2:3])
+    assert metrics.read(path) == RECORDS[:3]
+    assert path.read_text().endswith("\n")
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_a_torn_last_line_is_not_read(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps(RECORDS[0]) + "\n" + '{"stage": "an')
+    assert metrics.read(path) == RECORDS[:1]
+
+
+def test_a_line_in_the_middle_that_is_no_record_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"stage": "ann"}\n{"stage\n{"stage": "ann"}\n')
+    with pytest.raises(ValueError, match=r"line 2 of .*metrics.jsonl is no record"):
+        metrics.read(path)
 
 
 def test_tensorboard_gets_events(tmp_path):

@@ -1,0 +1,102 @@
+"""Numbers that go wrong in training: a loss or gradient that is not finite, a fine-tune that makes the net worse."""
+
+import math
+from collections.abc import Sequence
+
+from experiments.config import Config
+from experiments.journal import Journal
+from experiments.networks import build_ann
+from experiments.progress import say
+from jsnn.metrics import Record
+from jsnn.training import Metrics
+
+PATIENCE = 3  # epochs that a fine-tune may stay below the net that it started from
+
+
+def with_step(config: Config, network: str, journal: Journal, metrics: Metrics) -> Journal:
+    """The journal with one step more.
+
+    Args:
+        config: of the run; its `on_nan` tells what to do with numbers that are not finite.
+        network: "ann" or "hybrid".
+        journal: before the step.
+        metrics: what the step reports, on the host.
+
+    Returns:
+        The Journal after the step, which counts as skipped where a number is not finite.
+
+    Raises:
+        FloatingPointError: where one is not finite and the run is to stop: the step, the layer and what to change.
+    """
+    journal = journal._replace(steps=journal.steps + 1)
+    trouble = _trouble(config, metrics)
+    if trouble is None:
+        loss, accuracy = journal.loss + float(metrics.loss), journal.accuracy + float(metrics.accuracy)
+        return journal._replace(loss=loss, accuracy=accuracy)
+    where = f"in step {journal.steps} of epoch {journal.epoch} of {network} {trouble}"
+    if config.on_nan == "stop":
+        raise FloatingPointError(
+            f"{where}: {_advice(config, network)}, or skip such steps by --on-nan=skip; the last checkpoint is kept."
+        )
+    say(f"warning: {where}: skipped")
+    return journal._replace(skipped=journal.skipped + 1)
+
+
+def means(config: Config, network: str, journal: Journal) -> tuple[float, float]:
+    """Mean loss and training accuracy of the epoch under way, over the steps that were not skipped.
+
+    Raises:
+        FloatingPointError: where all of them were.
+    """
+    counted = journal.steps - journal.skipped
+    if not counted:
+        raise FloatingPointError(
+            f"all {journal.steps} steps of epoch {journal.epoch} of {network} were skipped: "
+            f"{_advice(config, network)}; the last checkpoint is kept."
+        )
+    return journal.loss / counted, journal.accuracy / counted
+
+
+def diverging(history: Sequence[Record], converted_accuracy: float) -> int | None:
+    """The first epoch at whose end a fine-tune was below the converted net for PATIENCE epochs in a row.
+
+    Args:
+        history: records of the epochs.
+        converted_accuracy: the converted net's accuracy on the validation split.
+
+    Returns:
+        The epoch, counted from 1, or None.
+    """
+    below = 0
+    for epoch, record in enumerate(history, start=1):
+        below = below + 1 if record["validation_accuracy"] < converted_accuracy else 0
+        if below == PATIENCE:
+            return epoch
+    return None
+
+
+def divergence_warning(config: Config, epoch: int, converted_accuracy: float) -> str:
+    """What to tell of a diverging fine-tune."""
+    return (
+        f"for {PATIENCE} epochs up to epoch {epoch} the validation accuracy of the fine-tuned net was below the "
+        f"{converted_accuracy:.2%} of the converted net that it started from: {_advice(config, 'hybrid')}."
+    )
+
+
+def _trouble(config: Config, metrics: Metrics) -> str | None:
+    """Which number of a step is not finite, or None. Backward, it is the last such layer where it began."""
+    model = build_ann(config)
+    forward = [*(layer for layer in metrics.finite if layer not in model.spiking_layers), *model.spiking_layers]
+    bad = [layer for layer in [*forward, "readout"] if not metrics.finite[layer]]
+    if not math.isfinite(metrics.loss):
+        return f"the loss is {float(metrics.loss)}" + (f" and so is the gradient of {bad[-1]}" if bad else "")
+    return f"the gradient of {bad[-1]} is not finite" if bad else None
+
+
+def _advice(config: Config, network: str) -> str:
+    if network == "ann":
+        return f"lower ann_lr ({config.ann_lr:g})"
+    surrogate = f"alpha ({config.alpha:g}) or raise beta ({config.beta:g})"
+    if config.surrogate == "linear":
+        surrogate = f"gamma ({config.gamma:g})"
+    return f"lower hybrid_lr ({config.hybrid_lr:g}), or {surrogate}"

@@ -1,0 +1,93 @@
+"""What a training stage knows of its own past, beside the TrainState; saved with it, so that a run can go on from any
+step as if it had never stopped.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+from experiments.progress import say
+from experiments.workdir import Run, checkpoints
+from jsnn.checkpoint import restore, save
+from jsnn.hosts import by_first
+from jsnn.metrics import Record, rewrite
+from jsnn.training import TrainState
+
+
+class Journal(NamedTuple):
+    """The past of a training stage.
+
+    Attributes:
+        history: the records of the epochs that are done, as in metrics.jsonl.
+        steps: steps taken in the epoch under way; its next batch is that of this number.
+        loss: sum of the losses of these steps.
+        accuracy: sum of their training accuracies.
+        skipped: how many of them were skipped, and are not in the sums.
+        seconds: spent on them.
+    """
+
+    history: tuple[Record, ...] = ()
+    steps: int = 0
+    loss: float = 0.0
+    accuracy: float = 0.0
+    skipped: int = 0
+    seconds: float = 0.0
+
+    @property
+    def epoch(self) -> int:
+        """The epoch under way, counted from 1."""
+        return len(self.history) + 1
+
+    def total(self, name: str) -> float:
+        """The sum of a value over all epochs that are done."""
+        return sum(record[name] for record in self.history)
+
+    def summary(self) -> dict[str, Any]:
+        """What results.json tells of the training: its last epoch and its best, the first of equal ones."""
+        accuracies = [record["validation_accuracy"] for record in self.history]
+        return {
+            "epochs": len(accuracies),
+            "validation_accuracy": accuracies[-1],
+            "best_validation_accuracy": max(accuracies),
+            "best_epoch": accuracies.index(max(accuracies)) + 1,
+            "skipped_steps": self.total("skipped_steps"),
+        }
+
+
+def keep(run: Run, network: str, state: TrainState, journal: Journal) -> None:
+    """Save a checkpoint of a stage, under the number of steps that it has taken.
+
+    Args:
+        run: the run.
+        network: "ann" or "hybrid".
+        state: the TrainState.
+        journal: what belongs to it.
+    """
+    record = {"config": dataclasses.asdict(run.config), "journal": journal._asdict()}
+    save(checkpoints(run, network), int(state.step), state, record, run.config.keep_checkpoints)
+
+
+def resume(run: Run, network: str, state: TrainState) -> tuple[TrainState, Journal]:
+    """The last state of a stage and its journal; metrics.jsonl is made to tell what the journal tells.
+
+    Args:
+        run: the run.
+        network: "ann" or "hybrid".
+        state: the state before the first step, which is returned where there is no checkpoint.
+
+    Returns:
+        (the TrainState, the Journal).
+
+    Raises:
+        ValueError: where there are checkpoints and none is whole.
+    """
+    found = restore(checkpoints(run, network), state)
+    journal = Journal() if found is None else _journal(found.record["journal"])
+    by_first(lambda: rewrite(run.metrics.path, network, journal.history))
+    if found is None:
+        return state, journal
+    say(f"{network}: going on in epoch {journal.epoch} after step {found.step}")
+    return found.tree, journal
+
+
+def _journal(fields: dict[str, Any]) -> Journal:
+    return Journal(**{**fields, "history": tuple(fields["history"])})

@@ -1,0 +1,125 @@
+"""Several processes as one run: how they find each other, what the first does for all, what they agree on.
+
+With a single process everything here does the plain thing.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental.multihost_utils import broadcast_one_to_all, process_allgather
+
+HEARTBEAT = 30  # seconds of silence after which a process counts as dead and the others stop
+SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")  # what srun sets
+
+
+def join(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
+    """Join the other processes of a run; to be called before anything else of jax.
+
+    Args:
+        coordinator: host:port of the first process. Without it, the processes are those that SLURM or the TPU pod
+            slice names; where neither does, this one is alone.
+        num_processes: how many there are.
+        process_id: which of them this is, from 0.
+
+    Raises:
+        ValueError: where only some of the three are given, one is out of its range, or the processes don't meet.
+    """
+    given = (coordinator, num_processes, process_id)
+    if given == (None, None, None):
+        if not (_is_task_of_slurm() or _is_on_tpu()):
+            return
+    elif None in given:
+        raise ValueError(f"coordinator, num_processes and process_id go together, got {given}.")
+    elif not 0 <= process_id < num_processes or not coordinator.partition(":")[2].isdigit():
+        raise ValueError(f"needed are host:port, a number of processes and an id below it, got {given}.")
+    try:
+        jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT)
+    except RuntimeError as error:
+        raise ValueError(f"the processes of the run did not meet ({error}): are all started alike?") from error
+    except ValueError:
+        if coordinator is not None or not _is_on_tpu():
+            raise  # else jax found a TPU that belongs to no slice
+
+
+def leave(status: int) -> None:
+    """End this process. After an error it does not wait for the others, which then stop too.
+
+    Args:
+        status: the exit status.
+    """
+    if status and jax.distributed.is_initialized():
+        os._exit(status)
+    raise SystemExit(status)
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return jax.process_index() == 0
+
+
+def by_first(work: Callable[[], Any]) -> Any:
+    """Let the first process do something and wait for it: an exclusive write, or a read that all shall agree on.
+
+    Args:
+        work: what to do; returns a JSON value.
+
+    Returns:
+        What it returned, on all processes.
+
+    Raises:
+        ValueError: on all processes, where the first met a ValueError or an OSError.
+    """
+    if jax.process_count() == 1:
+        return work()
+    answer, trouble = None, None
+    if is_first():
+        try:
+            answer = {"found": work()}
+        except (ValueError, OSError) as error:
+            answer, trouble = {"error": str(error)}, error
+    message = json.dumps(answer).encode()
+    size = int(told(np.int32(len(message))))
+    answer = json.loads(told(np.frombuffer(message.ljust(size)[:size], np.uint8)).tobytes())
+    if "error" in answer:
+        raise ValueError(answer["error"]) from trouble
+    return answer["found"]
+
+
+def told(tree: Any) -> Any:
+    """The arrays of the first process, on all.
+
+    Args:
+        tree: pytree of arrays; in the others, of any values of the same shapes and dtypes.
+
+    Returns:
+        The first one's pytree, of NumPy arrays.
+    """
+    return broadcast_one_to_all(tree)
+
+
+def gathered(value: np.ndarray) -> np.ndarray:
+    """The values of all processes, to the bit.
+
+    Args:
+        value: [...], of one shape and dtype in all processes.
+
+    Returns:
+        [P, ...] for P processes, in their order.
+    """
+    value = np.asarray(value)
+    raw = process_allgather(np.frombuffer(value.tobytes(), np.uint8))  # as bytes: jax would cut 64 bits down to 32
+    return np.asarray(raw).reshape(-1).view(value.dtype).reshape(-1, *value.shape)
+
+
+def _is_task_of_slurm() -> bool:
+    """Whether srun started several tasks, of which this is one."""
+    return all(name in os.environ for name in SLURM) and int(os.environ["SLURM_NTASKS"]) > 1
+
+
+def _is_on_tpu() -> bool:
+    """Whether jax has found itself on a TPU machine, which may be one of a slice's."""
+    return "tpu" in (jax.config.jax_platforms or "")

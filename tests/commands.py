@@ -1,0 +1,75 @@
+"""Commands, in this process or in ones of their own, which tests kill, run together and ask for their status."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from experiments.command import main
+from experiments.workdir import Run, read_results
+from jsnn.metrics import read
+from tests.conftest import ROOT
+
+TINY = """
+    digits --width 0.0625 --hidden 16 --dense-std 0.2 --ann-epochs 3 --hybrid-epochs 2 --balance-images 64
+    --balance-steps 30 --num-steps 4 --eval-steps 6 --streams 2 --scaling-factor 0.5 --chunk 4 --no-tensorboard
+""".split()
+
+
+def run(work: Callable[[Run], None], workdir: Path, *arguments: str) -> int:
+    """The exit status of a command in this process."""
+    return main("python -m experiments.test", "A test.", work, [*arguments, "--workdir", str(workdir)])
+
+
+def start(*arguments: str, devices: int = 1, module: str = "experiments.hybrid", **settings: str) -> subprocess.Popen:
+    """Start a command on so many CPU devices; its stderr goes into its stdout."""
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)} | settings
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", module, *map(str, arguments)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen, timeout: float = 300) -> tuple[int, str]:
+    """The exit status and output of a process, which is killed after `timeout` seconds."""
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return process.returncode, output
+
+
+def together(count: int, *arguments: str, devices: int) -> list[subprocess.Popen]:
+    """Start a command as several processes of one run."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        coordinator = f"localhost:{free.getsockname()[1]}"
+    which = ["--coordinator", coordinator, "--num-processes", count, "--process-id"]
+    return [start(*arguments, *which, number, devices=devices) for number in range(count)]
+
+
+def lines_of(process: subprocess.Popen) -> Iterator[str]:
+    """The lines that a process writes, as they come."""
+    yield from iter(process.stdout.readline, "")
+
+
+def without_time(value: Any) -> Any:
+    """Results or metrics without what differs from run to run."""
+    if isinstance(value, dict):
+        timed = ("seconds", "compile_seconds", "images_per_second", "environment", "config")
+        return {name: without_time(part) for name, part in value.items() if name not in timed}
+    return [without_time(part) for part in value] if isinstance(value, list) else value
+
+
+def outcome(workdir: Path) -> tuple[dict, list[dict]]:
+    """What a run has found and its metrics, without what differs from run to run."""
+    records = sorted(read(workdir / "metrics.jsonl"), key=lambda record: (record["stage"], record["step"]))
+    return without_time(read_results(workdir)), without_time(records)

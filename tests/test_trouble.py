@@ -1,0 +1,243 @@
+"""What goes wrong in a run is told, costs nothing that was saved, and leaves nothing half done."""
+
+import json
+import shutil
+from functools import partial
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import epochs, finetune, journal, train_ann
+from experiments.hybrid import hybrid
+from experiments.workdir import read_results
+from jsnn import checkpoint, files
+from jsnn.checkpoint import is_whole, restore, save
+from jsnn.metrics import read
+from tests.commands import TINY, outcome, run
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The workdir of a whole tiny run on digits."""
+    workdir = tmp_path_factory.mktemp("tiny")
+    assert run(hybrid, workdir, *TINY) == 0
+    return workdir
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of ours catches it."""
+
+
+def test_a_save_killed_at_any_call_of_the_system_leaves_a_whole_checkpoint(tmp_path, monkeypatch):
+    """Before and after each call that changes the disk, the old checkpoint or the new one is there, whole."""
+    trees = [{"x": jnp.arange(3) + step} for step in range(4)]
+    calls = [(files.os, "fsync"), (files.os, "replace"), (checkpoint.os, "rename"), (checkpoint.shutil, "rmtree")]
+    for point in range(200):
+        folder, count = tmp_path / str(point), [0]
+        for step in (1, 2):
+            save(folder, step, trees[step], {"step": step})
+        with monkeypatch.context() as patch:
+            for module, name in calls:
+                patch.setattr(module, name, partial(_killing, getattr(module, name), count, point))
+            try:
+                save(folder, 3, trees[3], {"step": 3})
+            except Killed:
+                pass
+            else:
+                break
+        found = restore(folder, trees[0])
+        assert found.step in (2, 3)
+        assert found.record == {"step": found.step}
+        np.testing.assert_array_equal(found.tree["x"], trees[found.step]["x"])
+        save(folder, 4, trees[0], {})
+        assert len(list(folder.iterdir())) == 2
+    assert point > 2 * 12  # a seal, a record, a rename, what is not kept, each before and after
+
+
+def _killing(call, count, point, *arguments, **options):
+    """A call of the system at which the process dies, before it or after it."""
+    count[0] += 2
+    if count[0] == point + 2 - point % 2 and point % 2 == 0:
+        raise Killed
+    found = call(*arguments, **options)
+    if count[0] == point + 2 - point % 2:
+        raise Killed
+    return found
+
+
+def killed_at_save(number, workdir, monkeypatch, *arguments):
+    """A run that is killed right after its so manieth save."""
+    count = []
+
+    def saving(*saved):
+        save(*saved)
+        count.append(saved)
+        if len(count) == number:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "save", saving)
+        with pytest.raises(Killed):
+            run(hybrid, workdir, *TINY, *arguments)
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tiny, tmp_path, monkeypatch, capsys):
+    killed_at_save(5, tmp_path, monkeypatch, "--checkpoint-steps", "7", "--keep-checkpoints", "3")
+    steps = sorted(int(path.name) for path in (tmp_path / "ann").iterdir())
+    assert len(steps) == 3
+    flip_a_bit(next((tmp_path / "ann" / str(steps[-1]) / "tree").rglob("d/*")))
+    (tmp_path / "ann" / str(steps[-2]) / "SHA256SUMS").write_text("")
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"stage": "ann", "st')
+    assert run(hybrid, tmp_path, *TINY) == 0
+    output = capsys.readouterr().out
+    for step in steps[1:]:
+        assert f"warning: the checkpoint {tmp_path}/ann/{step} is damaged" in output
+    assert f"after step {steps[0]}" in output
+    assert outcome(tmp_path) == outcome(tiny)
+
+
+def test_where_no_checkpoint_is_whole_the_run_stops_and_touches_nothing(tmp_path, monkeypatch, capsys):
+    killed_at_save(2, tmp_path, monkeypatch)
+    for path in (tmp_path / "ann").iterdir():
+        flip_a_bit(path / "record.json")
+    (tmp_path / "lock").unlink()
+    before = contents(tmp_path)
+    assert run(hybrid, tmp_path, *TINY) == 2
+    assert "is whole, damaged are" in capsys.readouterr().err
+    (tmp_path / "lock").unlink()
+    assert contents(tmp_path) == before
+
+
+def test_what_a_finished_stage_left_is_made_again_where_it_is_damaged(tiny, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(tiny, workdir)
+    stages = json.loads((workdir / "stages.json").read_text())
+    del stages["evaluate"]
+    (workdir / "stages.json").write_text(json.dumps(stages))
+    flip_a_bit(workdir / "converted" / "0" / "record.json")
+    (workdir / "ann" / "60" / "record.json").unlink()
+    assert run(hybrid, workdir) == 0
+    output = capsys.readouterr().out
+    assert f"warning: the last checkpoint in {workdir}/converted is damaged" in output
+    assert f"warning: the checkpoint {workdir}/ann/60 is damaged" in output
+    assert is_whole(workdir / "ann" / "60")
+    assert outcome(workdir) == outcome(tiny)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"train_ann": '])
+def test_damaged_notes_are_named(tiny, tmp_path, capsys, text):
+    workdir = tmp_path / "run"
+    shutil.copytree(tiny, workdir)
+    (workdir / "stages.json").write_text(text)
+    assert run(hybrid, workdir) == 2
+    assert f"{workdir}/stages.json is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "sentence"),
+    [
+        (OSError("cannot identify image file"), 2, "error: cannot identify image file"),
+        (RuntimeError("a worker died"), 1, "error: RuntimeError, see --debug: a worker died"),
+    ],
+)
+def test_a_run_goes_on_after_an_exception_in_the_input_pipeline(
+    error, status, sentence, tiny, tmp_path, monkeypatch, capsys
+):
+    open_source = epochs.open_source
+
+    def failing(*arguments):
+        source = open_source(*arguments)
+
+        def shuffled(batch_size, seed, epoch, start):
+            for number, item in enumerate(source.shuffled(batch_size, seed, epoch, start), start):
+                if (epoch, number) == (2, 13):
+                    raise error
+                yield item
+
+        return source._replace(shuffled=shuffled)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(epochs, "open_source", failing)
+        assert run(hybrid, tmp_path, *TINY, "--checkpoint-steps", "3") == status
+    assert capsys.readouterr().err == sentence + "\n"
+    assert run(hybrid, tmp_path, *TINY) == 0
+    assert outcome(tmp_path) == outcome(tiny)
+
+
+def test_numbers_that_are_not_finite_stop_the_run(tmp_path, capsys):
+    assert run(train_ann.train_ann, tmp_path, *TINY, "--ann-lr", "1e30") == 1
+    assert capsys.readouterr().err == (
+        "error: in step 2 of epoch 1 of ann the loss is nan and so is the gradient of readout: lower ann_lr (1e+30), "
+        "or skip such steps by --on-nan=skip; the last checkpoint is kept.\n"
+    )
+    assert read(tmp_path / "metrics.jsonl") == []
+
+
+def test_a_run_that_only_skips_stops_too(tmp_path, capsys):
+    assert run(train_ann.train_ann, tmp_path, *TINY, "--ann-lr", "1e30", "--on-nan", "skip") == 1
+    captured = capsys.readouterr()
+    assert "error: all 20 steps of epoch 2 of ann were skipped: lower ann_lr" in captured.err
+    assert captured.out.count("skipped") == 19 + 20
+    assert all(np.isfinite(record["loss"]) for record in read(tmp_path / "metrics.jsonl"))
+
+
+@pytest.fixture
+def sick_sample(monkeypatch):
+    """One training image whose logits are NaN, so that one step of an epoch is bad."""
+    ann_forward = train_ann.ann_forward
+
+    def sick(model):
+        forward = ann_forward(model)
+
+        def logits(variables, images, index, key):
+            return jnp.where((index == 5)[:, None], jnp.nan, forward(variables, images, index, key))
+
+        return logits
+
+    monkeypatch.setattr(train_ann, "ann_forward", sick)
+
+
+def test_a_bad_step_can_be_skipped_and_is_counted(sick_sample, tmp_path, capsys):
+    assert run(train_ann.train_ann, tmp_path, *TINY) == 1
+    assert "the loss is nan" in capsys.readouterr().err
+    assert run(train_ann.train_ann, tmp_path, *TINY, "--on-nan", "skip") == 0
+    assert read_results(tmp_path)["ann"]["skipped_steps"] == 3
+    assert [record["skipped_steps"] for record in read(tmp_path / "metrics.jsonl")] == [1, 1, 1]
+    assert all(np.isfinite(record["loss"]) for record in read(tmp_path / "metrics.jsonl"))
+    assert capsys.readouterr().out.count("skipped") == 3
+
+
+def test_a_diverging_fine_tune_is_warned_about(tiny, tmp_path, monkeypatch, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(tiny, workdir)
+    for name in ("config.json", "stages.json"):
+        (workdir / name).write_text((workdir / name).read_text().replace('"hybrid_epochs": 2', '"hybrid_epochs": 5'))
+    monkeypatch.setattr(finetune.epochs, "validator", lambda run, evaluate: lambda variables: 0.05)
+    converted = read_results(workdir)["converted"]["validation_accuracy"]
+    assert converted > 0.05
+    assert run(partial(_anew, "finetune", finetune.finetune), workdir) == 0
+    warning = read_results(workdir)["hybrid"]["warning"]
+    assert warning.startswith("for 3 epochs up to epoch 3 the validation accuracy of the fine-tuned net was below")
+    assert f"{converted:.2%}" in warning
+    assert "lower hybrid_lr" in warning
+    assert capsys.readouterr().out.count(warning) == 1
+
+
+def _anew(name, stage, of_run):
+    """A stage as its own command runs it."""
+    from experiments.workdir import reopen
+
+    reopen(of_run, name)
+    stage(of_run)
