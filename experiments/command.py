@@ -5,6 +5,7 @@ The exit status is 0, 2 for bad input, 1 for a run that went astray, or 75 for o
 
 import dataclasses
 import difflib
+import logging
 import sys
 import textwrap
 import warnings
@@ -87,7 +88,11 @@ def main(program: str, description: str, work: Callable[[Run], None], arguments:
         hosts.join(parsed.coordinator, parsed.num_processes, parsed.process_id)
         compilation.watch()
         compilation.keep_programs(parsed.config.compilation_cache)
-        with _told_warnings(), stopping.on_signals(), open_run(parsed.config, parsed.workdir) as run:
+        with (
+            _plain_speech(parsed.debug),
+            stopping.on_signals(),
+            open_run(parsed.config, parsed.workdir) as run,
+        ):
             work(run)
     except Exception as error:
         return refuse(error, "--debug" in arguments)
@@ -116,8 +121,8 @@ def refuse(error: Exception, debug: bool) -> int:
 
 
 @contextmanager
-def _told_warnings() -> Iterator[None]:
-    """Show warnings as lines like all others."""
+def _plain_speech(debug: bool) -> Iterator[None]:
+    """Show warnings as lines like all others; what libraries say on the side of an error is for debugging."""
 
     def tell(message: Warning | str, *_: object) -> None:
         say(f"warning: {message}")
@@ -125,6 +130,9 @@ def _told_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = tell
+        if not debug:
+            logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's threads log tracebacks of a full disk
+            sys.unraisablehook = lambda _: None  # ... and fail on after it
         yield
 
 

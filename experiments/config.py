@@ -10,6 +10,8 @@ from jsnn.models import ARCHITECTURES
 from jsnn.optimizers import OPTIMIZERS, SCHEDULES
 
 AUTO = "auto"
+MOST_STEPS = 100_000  # time steps; the most that anybody reports is 2,500
+WIDEST = 64  # times the paper's channels
 NO_MATTER = (  # to results
     "data_dir",
     "workers",
@@ -140,12 +142,17 @@ def check(config: Config) -> None:
     )
     for name in at_least_one.split():
         _require(getattr(config, name) >= 1, config, name, "at least 1")
-    for name in ("crop_padding", "workers", "ann_weight_decay", "hybrid_weight_decay", "beta", "seed"):
-        _require(0 <= getattr(config, name) < math.inf, config, name, "at least 0")
+    for name in ("crop_padding", "workers", "seed"):
+        _require(getattr(config, name) >= 0, config, name, "at least 0")
+    for name in ("ann_weight_decay", "hybrid_weight_decay", "beta"):
+        _require(0 <= getattr(config, name) < math.inf, config, name, "at least 0 and finite")
     for name in ("width", "dense_std", "ann_lr", "hybrid_lr", "alpha", "gamma", "checkpoint_minutes"):
         _require(0 < getattr(config, name) < math.inf, config, name, "above 0 and finite")
     for name in ("conv_dropout", "dense_dropout"):
         _require(0 <= getattr(config, name) < 1, config, name, "in [0, 1)")
+    for name in ("num_steps", "eval_steps", "balance_steps"):
+        _require(getattr(config, name) <= MOST_STEPS, config, name, f"at most {MOST_STEPS}")
+    _require(config.width <= WIDEST, config, "width", f"at most {WIDEST}")
     _require(config.seed < 2**32, config, "seed", "below 2^32")
     _require(0 < config.leak <= 1, config, "leak", "in (0, 1]")
     _require(0 < config.percentile <= 100, config, "percentile", "in (0, 100]")

@@ -20,13 +20,15 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from experiments import compilation
 from experiments.config import Config, check, difference
 from experiments.lock import locked
 from experiments.networks import check_fits, steps_per_epoch
 from jsnn.checkpoint import latest_is_whole, restore
 from jsnn.files import replace_text
-from jsnn.hosts import by_first, is_first
+from jsnn.hosts import by_first, gathered, is_first
 from jsnn.metrics import MetricsLog, open_metrics
 
 Results = dict[str, Any]
@@ -75,10 +77,13 @@ def open_run(config: Config, directory: Path) -> Iterator[Run]:
 
 
 def _refuse_disagreement(config: Config) -> None:
-    """Refuse processes of one run that were started with different configs."""
-    of_first = config_from_json(by_first(lambda: dataclasses.asdict(config)))
-    if difference(of_first, config):
-        raise ValueError(f"the processes of the run disagree, {difference(of_first, config)}: start all alike.")
+    """Refuse, in all of them, processes of one run that were started with different fields."""
+    mine = dataclasses.asdict(config)
+    of_first = by_first(lambda: json.loads(json.dumps(mine)))
+    others = [name for name, value in json.loads(json.dumps(mine)).items() if of_first[name] != value]
+    if gathered(np.array(bool(others))).any():
+        what = f"here {others[0]} is {mine[others[0]]}, in the first {of_first[others[0]]}" if others else "see theirs"
+        raise ValueError(f"the processes of the run were started with different fields ({what}): start all alike.")
 
 
 def _refuse_another(config: Config, directory: Path) -> None:

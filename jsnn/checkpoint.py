@@ -51,8 +51,11 @@ def save(directory: Path, step: int, tree: Any, record: dict[str, Any], keep: in
         keep: how many to keep, at least 1.
 
     Raises:
+        ValueError: where keep is below 1.
         OSError: where it can't be written, e.g. to a full disk; what was there before stays.
     """
+    if keep < 1:
+        raise ValueError(f"at least 1 checkpoint is kept, got keep {keep}.")
     arrays = jax.tree.map(np.asarray, jax.device_get(tree))
     by_first(lambda: _write(directory.absolute(), step, arrays, record, keep))
 
@@ -128,9 +131,15 @@ def _write(directory: Path, step: int, arrays: Any, record: dict[str, Any], keep
         os.rename(draft, final)
     except (ValueError, OSError) as error:
         _clear(draft)  # it may be what fills the disk
-        raise OSError(f"the checkpoint {final} can't be written ({error}): the last one is kept.") from error
+        raise OSError(f"the checkpoint {final} can't be written: {_reason(error)}; the last one is kept.") from error
     for old in _steps(directory)[:-keep]:
         _discard(directory / str(old))
+
+
+def _reason(error: Exception) -> str:
+    """The last clause of what tensorstore says at length, e.g. "No space left on device"; other errors as they are."""
+    is_of_tensorstore = isinstance(error, ValueError)
+    return str(error).partition(" [")[0].rpartition(": ")[2] if is_of_tensorstore else str(error)
 
 
 def _checkpointer() -> ocp.Checkpointer:

@@ -176,7 +176,7 @@ def _digits(split: str) -> Split:
 
     bunch = load_digits()
     images, labels = bunch.images, bunch.target.astype(np.int32)
-    if images.min() < 0 or images.max() > 16:
+    if len(images) and (images.min() < 0 or images.max() > 16):
         raise ValueError(
             f"digits has pixel values outside the range: 0 to 16, got {images.min():g} to {images.max():g}."
         )

@@ -29,7 +29,13 @@ def poisson(images: jax.Array, key: jax.Array, index: jax.Array, time: jax.Array
 
     Returns:
         [K, B, ...] of -1, 0 and 1, dtype of `images`. A draw depends on (key, index, time) alone.
+
+    Raises:
+        ValueError: where the images are not floating-point numbers, or there is not one index for each.
     """
+    _check(images)
+    if index.shape != images.shape[:1]:
+        raise ValueError(f"each image needs its index, got images of shape {images.shape}, indices of {index.shape}.")
     keys = step_keys(sample_keys(key, index), time)
     # float32 draws whatever the dtype of the images: the spikes are then the same in every precision.
     draw = jax.vmap(jax.vmap(lambda k: jax.random.uniform(k, images.shape[1:], jnp.float32)))
@@ -47,6 +53,15 @@ def constant(images: jax.Array, key: jax.Array, index: jax.Array, time: jax.Arra
 
     Returns:
         [K, B, ...], K copies of `images`.
+
+    Raises:
+        ValueError: where the images are not floating-point numbers.
     """
+    _check(images)
     del key, index
     return jnp.broadcast_to(images, (time.shape[0], *images.shape))
+
+
+def _check(images: jax.Array) -> None:
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f"images must be floating-point pixels in [-1, 1], got {images.dtype}: scale them first.")

@@ -5,6 +5,8 @@ With a single process everything here does the plain thing.
 
 import json
 import os
+import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 from jax.experimental.multihost_utils import broadcast_one_to_all, process_allgather
 
 HEARTBEAT = 30  # seconds of silence after which a process counts as dead and the others stop
+GRACE = 2  # seconds that the first, on whom the others hang, lets them tell of the same error
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")  # what srun sets
 
 
@@ -52,6 +55,9 @@ def leave(status: int) -> None:
         status: the exit status.
     """
     if status and jax.distributed.is_initialized():
+        if is_first():
+            time.sleep(GRACE)
+        sys.stdout.flush()
         os._exit(status)
     raise SystemExit(status)
 

@@ -8,6 +8,7 @@ A layer's weights and the neurons that they drive carry one name: params["conv0"
 neuron["conv0"]["threshold"]. Dropout is on when a "dropout" key is given; it then needs the samples' indices.
 """
 
+import math
 from collections.abc import Sequence
 from functools import cache, partial
 
@@ -240,8 +241,8 @@ def _check_build(
         raise ValueError(f"unknown architecture {architecture!r}: choose one of {', '.join(ARCHITECTURES)}.")
     if num_classes < 2:
         raise ValueError(f"a classifier needs at least 2 classes, got num_classes {num_classes}.")
-    if not width > 0:
-        raise ValueError(f"width must be above 0, got {width}.")
+    if not 0 < width < math.inf:
+        raise ValueError(f"width must be above 0 and finite, got {width}.")
     if min(hidden, default=1) < 1:
         raise ValueError(f"hidden dense layers need at least 1 unit, got {tuple(hidden)}.")
     for name, rate in (("conv_dropout", conv_dropout), ("dense_dropout", dense_dropout)):

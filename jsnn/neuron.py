@@ -80,8 +80,10 @@ def lif(
         (spikes [T, ...], the LIFState after the last step).
 
     Raises:
-        ValueError: where the state does not fit the current.
+        ValueError: where the state does not fit the current, or the current is no floating-point number.
     """
+    if not jnp.issubdtype(current.dtype, jnp.floating):
+        raise ValueError(f"an input current is a floating-point number, got {current.dtype}.")
     if state.membrane.shape != current.shape[1:]:
         raise ValueError(
             f"the state of shape {state.membrane.shape} does not fit a current of shape {current.shape}: "

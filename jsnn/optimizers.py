@@ -3,6 +3,8 @@
 Weight decay is L2 in the gradient (added before the momentum and the second moments), not AdamW's.
 """
 
+import math
+
 import optax
 
 SCHEDULES = ("tenths", "halvings", "constant")
@@ -25,9 +27,9 @@ def learning_rate(schedule: str, initial: float, epochs: int, steps_per_epoch: i
     Raises:
         ValueError: where the schedule is unknown or a number is out of its range.
     """
-    if not initial > 0 or epochs < 1 or steps_per_epoch < 1:
+    if not 0 < initial < math.inf or epochs < 1 or steps_per_epoch < 1:
         raise ValueError(
-            f"a schedule needs a learning rate above 0 and at least one epoch and step, "
+            f"a schedule needs a finite learning rate above 0 and at least one epoch and step, "
             f"got {initial}, {epochs} epochs and {steps_per_epoch} steps per epoch."
         )
     if schedule == "tenths":
@@ -58,8 +60,8 @@ def optimizer(name: str, rate: optax.Schedule, weight_decay: float) -> optax.Gra
     Raises:
         ValueError: where the name is unknown or the weight decay is negative.
     """
-    if weight_decay < 0:
-        raise ValueError(f"weight_decay must be at least 0, got {weight_decay}.")
+    if not 0 <= weight_decay < math.inf:
+        raise ValueError(f"weight_decay must be at least 0 and finite, got {weight_decay}.")
     rules = {"sgd": lambda: optax.sgd(rate, momentum=0.9), "adam": lambda: optax.adam(rate)}
     rules["amsgrad"] = lambda: optax.amsgrad(rate)
     if name not in rules:

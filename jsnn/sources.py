@@ -65,11 +65,17 @@ def resident_source(split: Split, crop_padding: int = 0, flip: bool = False) -> 
         The Source; its items are int32 indices [B].
 
     Raises:
-        ValueError: where crop_padding is negative.
+        ValueError: where crop_padding is negative, the split is empty, the images are not [N, H, W, C] uint8, or there
+            is not one integer label for each.
     """
+    images, labels = split
+    if images.ndim != 4 or images.dtype != np.uint8 or len(images) == 0:
+        raise ValueError(f"images must be [N, H, W, C] uint8, at least one, got {images.shape} {images.dtype}.")
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+        raise ValueError(f"each image needs an integer label, got {labels.shape} {labels.dtype} for {len(images)}.")
     if crop_padding < 0:
         raise ValueError(f"crop_padding must be at least 0 pixels, got {crop_padding}.")
-    num_examples = len(split.labels)
+    num_examples = len(labels)
 
     def take(resident: Split, index: jax.Array) -> Batch:
         return Batch(jnp.asarray(resident.images)[index], jnp.asarray(resident.labels)[index], index)

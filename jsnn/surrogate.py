@@ -5,6 +5,7 @@ last spike. Forward it is the strict step `z > 0`; backward it is what the facto
 return the same surrogate for the same numbers, so that compiled programs are shared.
 """
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
@@ -47,8 +48,8 @@ def stdb(alpha: float = 0.3, beta: float = 0.01) -> Surrogate:
     Raises:
         ValueError: where alpha or beta is out of its range.
     """
-    _check(alpha > 0, f"stdb needs alpha above 0, got {alpha}.")
-    _check(beta >= 0, f"stdb needs beta of at least 0, got {beta}.")
+    _check(0 < alpha < math.inf, f"stdb needs alpha above 0 and finite, got {alpha}.")
+    _check(0 <= beta < math.inf, f"stdb needs beta of at least 0 and finite, got {beta}.")
 
     def by_age(age: jax.Array, dtype: jnp.dtype) -> jax.Array:
         return jnp.where(age > 0, alpha * jnp.exp(-beta * age.astype(dtype)), 0)
@@ -73,7 +74,7 @@ def linear(gamma: float = 0.3) -> Surrogate:
     Raises:
         ValueError: where gamma is not above 0.
     """
-    _check(gamma > 0, f"linear needs gamma above 0, got {gamma}.")
+    _check(0 < gamma < math.inf, f"linear needs gamma above 0 and finite, got {gamma}.")
 
     def derivative(z: jax.Array, age: jax.Array) -> jax.Array:
         del age

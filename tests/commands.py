@@ -47,13 +47,14 @@ def finish(process: subprocess.Popen, timeout: float = 300) -> tuple[int, str]:
     return process.returncode, output
 
 
-def together(count: int, *arguments: str, devices: int) -> list[subprocess.Popen]:
-    """Start a command as several processes of one run."""
+def together(count: int, *arguments: str, devices: int, different: str | None = None) -> list[subprocess.Popen]:
+    """Start a command as several processes of one run; an option that is different gets the process's number."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         coordinator = f"localhost:{free.getsockname()[1]}"
     which = ["--coordinator", coordinator, "--num-processes", count, "--process-id"]
-    return [start(*arguments, *which, number, devices=devices) for number in range(count)]
+    options = [[*which, number, *([different, number] if different else [])] for number in range(count)]
+    return [start(*arguments, *option, devices=devices) for option in options]
 
 
 def lines_of(process: subprocess.Popen) -> Iterator[str]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import convert, epochs, evaluate, finetune, hybrid, journal, train_ann
-from experiments.command import Arguments, main, parse
+from experiments.command import Arguments, parse
 from experiments.config import Config, check
 from experiments.networks import check_fits, snn_like
 from experiments.presets import PRESETS
@@ -23,18 +23,6 @@ from tests.commands import TINY, run
 from tests.conftest import ROOT
 
 PIPELINE = hybrid.hybrid
-
-
-def refused(capsys, *arguments) -> str:
-    """What a command that must be refused says on stderr."""
-    try:
-        status = main("python -m experiments.hybrid", hybrid.__doc__, PIPELINE, arguments)
-    except SystemExit as exit:
-        status = exit.code
-    captured = capsys.readouterr()
-    assert status == 2
-    assert "Traceback" not in captured.err
-    return " ".join(captured.err.replace("│", " ").split())
 
 
 @pytest.fixture(scope="module")
@@ -227,76 +215,10 @@ def test_presets_are_sound(preset):
     check_fits(PRESETS[preset]())
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["cifar10_vgg5"], "error: unknown preset 'cifar10_vgg5', did you mean"),
-        (["--num-stepz", "4"], "--num-steps"),
-        (["--num-steps", "many"], "Error parsing --num-steps"),
-        (["--num-steps", "0"], "error: num_steps must be at least 1, got 0."),
-        (["--eval-steps", "2"], "error: eval_steps must be at least num_steps, 4, got 2."),
-        (["--chunk", "0"], "error: chunk must be at least 1, or auto, got 0."),
-        (["--precision", "float16"], "bfloat16"),
-        (["--leak", "0"], "error: leak must be in (0, 1], got 0.0."),
-        (["--leak", "1.5"], "error: leak must be in (0, 1], got 1.5."),
-        (["--leak", "nan"], "error: leak must be in (0, 1], got nan."),
-        (["--scaling-factor", "-0.5"], "error: scaling_factor must be above 0 and finite, or auto, got -0.5."),
-        (["--percentile", "0"], "error: percentile must be in (0, 100], got 0.0."),
-        (["--batch-size", "66"], "error: batch_size 66 can't be split evenly over 4 devices: choose a multiple of 4."),
-        (["--batch-size", "4000"], "error: a batch of 4000 is larger than the training split of 1294 images"),
-        (["--architecture", "vgg16"], "error: the image is too small for this model"),
-        (["--architecture", "vgg6"], "vgg5"),
-        (["--balance", "stem"], "error: balance stem is for ResNets"),
-        (["--dataset", "cifar100", "--data-dir", "nowhere"], "`tfds build cifar100 --file_format=array_record"),
-        (["--ann-lr", "0"], "error: ann_lr must be above 0 and finite, got 0.0."),
-        (["--conv-dropout", "1"], "error: conv_dropout must be in [0, 1), got 1.0."),
-        (["--hidden", "0"], "error: hidden must be at least 1 unit each, got (0,)."),
-        (["--alpha", "0"], "error: alpha must be above 0"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_bad_input_is_refused_in_a_sentence(arguments, sentence, capsys, tmp_path):
-    workdir = tmp_path / "run"
-    assert sentence in refused(capsys, *arguments, "--workdir", str(workdir))
-    assert not workdir.exists()
-
-
-def test_the_exit_status_of_the_process_is_2():
-    process = command("experiments.hybrid", "--num-steps", "0")
-    assert process.returncode == 2
-    assert process.stderr == "error: num_steps must be at least 1, got 0.\n"
-
-
-def test_a_workdir_of_another_config_is_refused(tiny, capsys):
-    before = sorted((path, path.stat().st_mtime_ns) for path in tiny.rglob("*"))
-    sentence = refused(capsys, *TINY, "--leak", "0.9", "--workdir", str(tiny))
-    assert "belongs to another config: leak is 0.99 there and 0.9 here" in sentence
-    assert sorted((path, path.stat().st_mtime_ns) for path in tiny.rglob("*")) == before
-
-
 @pytest.mark.parametrize("stage", [convert.convert_ann, finetune.finetune, evaluate.evaluate])
 def test_a_stage_before_its_turn_is_refused(stage, tmp_path, capsys):
     assert run(stage, tmp_path, *TINY) == 2
     assert "run `python -m experiments." in capsys.readouterr().err
-
-
-def test_pixels_outside_the_range_are_refused(tmp_path, capsys, monkeypatch):
-    import sklearn.datasets
-
-    bunch = sklearn.datasets.load_digits()
-    bunch.images[3, 2, 1] = 17
-    monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: bunch)
-    sentence = refused(capsys, *TINY, "--seed", "99", "--workdir", str(tmp_path))
-    assert sentence == "error: digits has pixel values outside the range: 0 to 16, got 0 to 17."
-    assert not list(tmp_path.iterdir())
-
-
-def test_workdirs_that_cannot_be_used_are_refused(tmp_path, capsys):
-    (tmp_path / "file").touch()
-    assert "file" in refused(capsys, "digits", "--workdir", str(tmp_path / "file"))
-    for text in ("{", '{"hidden": [4], "unheard_of": 1}', "[]"):
-        (tmp_path / "config.json").write_text(text)
-        assert "config.json is not a config of this version" in refused(capsys, "--workdir", str(tmp_path))
 
 
 def test_fields_that_do_not_change_results_may_change(tiny):

@@ -1,16 +1,21 @@
 """Runs that are killed at any moment end as if they had not been: real processes, signals and full disks."""
 
+import os
 import random
 import re
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from experiments.lock import locked
 from experiments.stopping import STOPPED
 from tests.commands import TINY, finish, lines_of, outcome, start
+from tests.conftest import ROOT
 
 EPOCHS = {"ann": 24, "hybrid": 14}
 COMMAND = [*TINY, "--ann-epochs", "24", "--hybrid-epochs", "14", "--checkpoint-steps", "7"]
@@ -74,3 +79,54 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(uninterrupted
     assert [(r["stage"], r["step"]) for r in outcome(tmp_path)[1]] == [
         (stage, epoch) for stage, count in EPOCHS.items() for epoch in range(1, count + 1)
     ]
+
+
+def test_a_second_signal_ends_a_process_at_once():
+    code = "import time; from experiments import stopping\nwith stopping.on_signals():\n  print('on')\n  time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-uc", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "on\n"
+    process.send_signal(TERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=0.5)
+    process.send_signal(TERM)
+    assert process.wait(timeout=5) == 128 + TERM
+
+
+@pytest.mark.slow
+def test_a_second_process_on_a_workdir_is_refused(tmp_path):
+    first = start(*COMMAND, "--workdir", tmp_path)
+    assert next(line for line in lines_of(first) if "ann epoch 1/" in line)
+    status, output = finish(start(*COMMAND, "--workdir", tmp_path))
+    first.kill()
+    finish(first)
+    assert status == 2
+    assert output.startswith(f"error: {tmp_path} is in use by process {first.pid} on ")
+    with locked(tmp_path):  # the system took the lock from the one that was killed
+        pass
+
+
+FULL_DISK = """
+mount -t tmpfs -o size=$1 none "$DISK" || exit 99
+"$PYTHON" -m experiments.train_ann "${@:2}" --workdir "$DISK/run"; status=$?
+cp -a "$DISK/run" "$KEPT"; exit $status
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["24k", "60k", "132k"])
+def test_a_run_whose_disk_was_full_goes_on_when_there_is_room(size, uninterrupted, tmp_path):
+    devices, expected = uninterrupted
+    disk, kept = tmp_path / "disk", tmp_path / "kept"
+    disk.mkdir()
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
+    environment |= {"PYTHON": sys.executable, "DISK": str(disk), "KEPT": str(kept)}
+    arguments = ["unshare", "-rm", "bash", "-c", FULL_DISK, "full", size, *COMMAND]
+    process = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if process.returncode == 99 or process.stderr.startswith("unshare: "):
+        pytest.skip("this machine lets nobody mount a small disk")
+    assert process.returncode == 2, process.stderr
+    assert re.fullmatch(r"error: .*No space left on device.*\n", process.stderr)
+    status, output = finish(start(*COMMAND, "--workdir", kept, devices=devices, module="experiments.train_ann"))
+    assert status == 0, output
+    np.testing.assert_equal(arrays(kept / "ann" / "480"), arrays(expected / "ann" / "480"))
+    assert outcome(kept)[1] == outcome(expected)[1][: EPOCHS["ann"]]

@@ -1,0 +1,325 @@
+"""Bad input to the commands and to the public functions is told in one sentence and changes nothing."""
+
+import json
+import shutil
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments import hybrid, report
+from experiments.command import main
+from jsnn import balancing, conversion, encoding, models, neuron, optimizers, simulation, surrogate
+from jsnn.augment import scale
+from jsnn.checkpoint import restore, save
+from jsnn.datasets import Split, load_split
+from jsnn.packed import record
+from jsnn.parallel import check_batch_size, split_over_devices
+from jsnn.sources import resident_source
+from jsnn.training import init_state
+from tests.commands import TINY, finish, run, start
+from tests.networks import IMAGE_SHAPE, SMALL_VGG, random_snn
+
+
+def refused(capsys, *arguments) -> str:
+    """What a command that must be refused says on stderr."""
+    try:
+        status = main("python -m experiments.hybrid", hybrid.__doc__, hybrid.hybrid, arguments)
+    except SystemExit as exit:
+        status = exit.code
+    captured = capsys.readouterr()
+    assert status == 2
+    assert "Traceback" not in captured.err
+    return " ".join(captured.err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["cifar10_vgg5"], "error: unknown preset 'cifar10_vgg5', did you mean"),
+        (["--num-stepz", "4"], "--num-steps"),
+        (["--num-steps", "many"], "Error parsing --num-steps"),
+        (["--num-steps"], "--num-steps"),
+        (["--num-steps", "0"], "error: num_steps must be at least 1, got 0."),
+        (["--num-steps", "4.5"], "Error parsing --num-steps"),
+        (["--eval-steps", "2"], "error: eval_steps must be at least num_steps, 4, got 2."),
+        (["--num-steps", "999999999", "--eval-steps", "999999999"], "error: num_steps must be at most 100000, got"),
+        (["--balance-steps", "0"], "error: balance_steps must be at least 1, got 0."),
+        (["--balance-steps", "10000000"], "error: balance_steps must be at most 100000, got 10000000."),
+        (["--balance-images", "-5"], "error: balance_images must be at least 1, got -5."),
+        (["--chunk", "0"], "error: chunk must be at least 1, or auto, got 0."),
+        (["--precision", "float16"], "bfloat16"),
+        (["--leak", "0"], "error: leak must be in (0, 1], got 0.0."),
+        (["--leak", "1.5"], "error: leak must be in (0, 1], got 1.5."),
+        (["--leak", "nan"], "error: leak must be in (0, 1], got nan."),
+        (["--scaling-factor", "-0.5"], "error: scaling_factor must be above 0 and finite, or auto, got -0.5."),
+        (["--scaling-factor", "inf"], "error: scaling_factor must be above 0 and finite, or auto, got inf."),
+        (["--percentile", "0"], "error: percentile must be in (0, 100], got 0.0."),
+        (["--percentile", "100.1"], "error: percentile must be in (0, 100], got 100.1."),
+        (["--batch-size", "66"], "error: batch_size 66 can't be split evenly over 4 devices: choose a multiple of 4."),
+        (["--eval-batch-size", "6"], "error: eval_batch_size 6 can't be split evenly over 4 devices"),
+        (["--batch-size", "4000"], "error: a batch of 4000 is larger than the training split of 1294 images"),
+        (["--architecture", "vgg16"], "error: the image is too small for this model"),
+        (["--architecture", "vgg6"], "vgg5"),
+        (["--balance", "stem"], "error: balance stem is for ResNets"),
+        (["--dataset", "cifar11"], "cifar10"),
+        (["--dataset", "cifar100", "--data-dir", "nowhere"], "`tfds build cifar100 --file_format=array_record"),
+        (["--ann-lr", "0"], "error: ann_lr must be above 0 and finite, got 0.0."),
+        (["--ann-lr", "1e999"], "error: ann_lr must be above 0 and finite, got inf."),
+        (["--ann-epochs", "0"], "error: ann_epochs must be at least 1, got 0."),
+        (["--ann-weight-decay", "nan"], "error: ann_weight_decay must be at least 0 and finite, got nan."),
+        (["--conv-dropout", "1"], "error: conv_dropout must be in [0, 1), got 1.0."),
+        (["--hidden", "0"], "error: hidden must be at least 1 unit each, got (0,)."),
+        (["--width", "0"], "error: width must be above 0 and finite, got 0.0."),
+        (["--width", "1e9"], "error: width must be at most 64, got 1000000000.0."),
+        (["--alpha", "0"], "error: alpha must be above 0"),
+        (["--beta", "inf"], "error: beta must be at least 0 and finite, got inf."),
+        (["--seed", "-1"], "error: seed must be at least 0, got -1."),
+        (["--seed", "4294967296"], "error: seed must be below 2^32, got 4294967296."),
+        (["--streams", "0"], "error: streams must be at least 1, got 0."),
+        (["--on-nan", "ignore"], "skip"),
+        (["--keep-checkpoints", "0"], "error: keep_checkpoints must be at least 1, got 0."),
+        (["--checkpoint-steps", "0"], "error: checkpoint_steps must be at least 1, or None, got 0."),
+        (["--checkpoint-minutes", "0"], "error: checkpoint_minutes must be above 0 and finite, got 0.0."),
+        (["--process-id", "1"], "error: coordinator, num_processes and process_id go together, got"),
+        (["--coordinator", "host:1", "--num-processes", "2", "--process-id", "2"], "error: needed are host:port, a"),
+        (["--coordinator", "host", "--num-processes", "2", "--process-id", "0"], "error: needed are host:port, a"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_refused_in_a_sentence(arguments, sentence, capsys, tmp_path):
+    workdir = tmp_path / "run"
+    assert sentence in refused(capsys, *arguments, "--workdir", str(workdir))
+    assert not workdir.exists()
+
+
+def test_the_exit_status_of_the_process_is_2():
+    assert finish(start("--num-steps", "0")) == (2, "error: num_steps must be at least 1, got 0.\n")
+
+
+def test_the_traceback_is_there_on_demand():
+    status, output = finish(start("--num-steps", "0", "--debug"))
+    assert status == 1
+    assert "Traceback" in output
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The workdir of a whole tiny run on digits."""
+    workdir = tmp_path_factory.mktemp("tiny")
+    assert run(hybrid.hybrid, workdir, *TINY) == 0
+    return workdir
+
+
+def state_of(folder):
+    """All files of a folder with their contents, but for the lock."""
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "lock"}
+
+
+def newer(workdir):
+    fields = json.loads((workdir / "config.json").read_text())
+    (workdir / "config.json").write_text(json.dumps({**fields, "unheard_of": 1}))
+
+
+def garbled(workdir):
+    (workdir / "config.json").write_text("{")
+
+
+def another_kind(workdir):
+    (workdir / "config.json").write_text("[]")
+
+
+def undone(workdir, stage="evaluate"):
+    stages = json.loads((workdir / "stages.json").read_text())
+    (workdir / "stages.json").write_text(json.dumps({name: done for name, done in stages.items() if name != stage}))
+
+
+def of_another_network(workdir):
+    undone(workdir)
+    state = init_state(random_snn(SMALL_VGG, 0, leak=1.0)[1], optax.adam(1e-3))
+    save(workdir / "ann", 60, state, {"journal": {}})
+
+
+def with_garbled_metrics(workdir):
+    undone(workdir)
+    undone(workdir, "finetune")
+    text = (workdir / "metrics.jsonl").read_text()
+    (workdir / "metrics.jsonl").write_text(text.replace('{"stage": "ann", "step": 2', "\0\0\0"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "change", "sentence"),
+    [
+        ([*TINY, "--leak", "0.9"], lambda workdir: None, "belongs to another config: leak is 0.99 there and 0.9 here"),
+        ([], newer, "config.json is not a config of this version of jsnn"),
+        ([], garbled, "config.json is not a config of this version of jsnn"),
+        ([], another_kind, "config.json is not a config of this version of jsnn"),
+        ([], of_another_network, "/ann/60 holds another network than this configuration's"),
+        ([], with_garbled_metrics, "line 2 of"),
+    ],
+)
+def test_a_workdir_that_cannot_be_used_is_refused_and_left_alone(arguments, change, sentence, tiny, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(tiny, workdir)
+    change(workdir)
+    before = state_of(workdir)
+    assert sentence in refused(capsys, *arguments, "--workdir", str(workdir))
+    assert state_of(workdir) == before
+
+
+def test_folders_that_cannot_be_written_are_refused(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for workdir in (tmp_path / "file", tmp_path / "file" / "below", "/proc/nowhere", "/dev/null/x"):
+        assert refused(capsys, *TINY, "--workdir", str(workdir)).startswith("error: ")
+    assert (tmp_path / "file").read_bytes() == b""
+
+
+def test_a_log_that_cannot_be_written_is_told(tmp_path, capsys):
+    (tmp_path / "metrics.jsonl").mkdir()
+    assert "Is a directory" in refused(capsys, *TINY, "--workdir", str(tmp_path))
+    (tmp_path / "metrics.jsonl").rmdir()
+    assert run(hybrid.hybrid, tmp_path, *TINY) == 0
+
+
+def hot_pixel(bunch):
+    bunch.images[3, 2, 1] = 17
+
+
+def no_images(bunch):
+    bunch.images, bunch.target = bunch.images[:0], bunch.target[:0]
+
+
+def unknown_label(bunch):
+    bunch.target[5] = 10
+
+
+def negative_label(bunch):
+    bunch.target[5] = -1
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (hot_pixel, "error: digits has pixel values outside the range: 0 to 16, got 0 to 17."),
+        (no_images, "error: digits needs images of shape (8, 8, 1)"),
+        (unknown_label, "error: digits has labels from 0 to 10, outside 0 to 9."),
+        (negative_label, "error: digits has labels from -1 to 9, outside 0 to 9."),
+    ],
+)
+def test_bad_data_is_refused(change, sentence, tmp_path, capsys, monkeypatch):
+    import sklearn.datasets
+
+    bunch = sklearn.datasets.load_digits()
+    change(bunch)
+    monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: bunch)
+    seed = str(100 + len(sentence))  # data that was read is kept by config
+    assert sentence in refused(capsys, *TINY, "--seed", seed, "--workdir", str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("kind", ["truncated", "garbled"])
+def test_images_that_cannot_be_read_are_told(kind, data_dir, tmp_path, capsys):
+    shutil.copytree(f"{data_dir}/imagenet2012", tmp_path / "imagenet2012")
+    for path in (tmp_path / "imagenet2012").rglob("*train*array_record*"):
+        content = path.read_bytes()
+        middle = len(content) // 2
+        path.write_bytes(
+            content[:middle] if kind == "truncated" else content[:middle] + b"\0" * 9999 + content[-middle:]
+        )
+    options = "--architecture vgg5 --width 0.0625 --hidden 4 --batch-size 60 --workers 0".split()
+    options += ["--data-dir", str(tmp_path), "--workdir", str(tmp_path / "run")]
+    status = main("test", "", hybrid.hybrid, ["vgg16_imagenet", *options])
+    captured = capsys.readouterr()
+    print(captured.err)
+    assert status in (1, 2)
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+
+
+KEY = jax.random.key(0)
+IMAGES = jnp.zeros((2, *IMAGE_SHAPE))
+SNN, VARIABLES = random_snn(SMALL_VGG, 0, leak=1.0)
+PIXELS = np.zeros((3, 4, 4, 1), np.uint8)
+balance = partial(balancing.balance_thresholds, encode=encoding.poisson, key=KEY)
+ANN = {"params": VARIABLES["params"]}
+NAN_WEIGHTS = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), ANN)
+DEAD = jax.tree.map(lambda leaf: -jnp.abs(leaf), ANN)
+BIASED = {"params": {**ANN["params"], "conv0": {"kernel": jnp.ones((3, 3, 2, 4)), "bias": jnp.ones(4)}}}
+THRESHOLDS = dict.fromkeys(SNN.spiking_layers, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: models.build("vgg7", 10), "unknown architecture 'vgg7'"),
+        (lambda: models.build("vgg5", 1), "at least 2 classes, got num_classes 1"),
+        (lambda: models.build("vgg5", 10, width=float("nan")), "width must be above 0 and finite, got nan"),
+        (lambda: models.build("vgg5", 10, hidden=(-3,)), "hidden dense layers need at least 1 unit"),
+        (lambda: models.build("vgg5", 10, conv_dropout=1.0), r"conv_dropout must be in \[0, 1\), got 1.0"),
+        (lambda: surrogate.stdb(float("nan")), "alpha above 0 and finite, got nan"),
+        (lambda: surrogate.stdb(0.3, -1), "beta of at least 0 and finite, got -1"),
+        (lambda: surrogate.linear(float("inf")), "gamma above 0 and finite, got inf"),
+        (
+            lambda: encoding.poisson(PIXELS, jax.random.key(0), np.arange(3), np.arange(2)),
+            "floating-point .* got uint8",
+        ),
+        (lambda: encoding.constant(PIXELS, None, None, np.arange(2)), "floating-point pixels .* got uint8"),
+        (lambda: encoding.poisson(IMAGES, jax.random.key(0), np.arange(3), np.arange(2)), "each image needs its index"),
+        (lambda: scale(IMAGES), "images must be uint8 pixels from 0 to 255, got float32"),
+        (lambda: neuron.lif(jnp.ones((4, 3)), neuron.lif_rest(jnp.ones(2)), 1, 1, surrogate.stdb()), "does not fit"),
+        (lambda: neuron.lif(jnp.ones((4, 2), int), neuron.lif_rest(jnp.ones(2)), 1, 1, surrogate.stdb()), "got int32"),
+        (lambda: record(jnp.ones((33, 2)), neuron.lif_rest(jnp.ones(2)), 1.0, 1.0), "32 time steps of spikes, got 33"),
+        (lambda: simulation.check_steps(0, 8), "num_steps must be at least 1 time step, got 0"),
+        (lambda: simulation.time_chunks(4, 0), "chunk must be at least 1 time step, got 0"),
+        (lambda: conversion.convert({}, THRESHOLDS), 'variables have no "params"'),
+        (lambda: conversion.convert(NAN_WEIGHTS, THRESHOLDS), "params/conv0/kernel .* holds NaN or infinity"),
+        (
+            lambda: conversion.convert(BIASED, THRESHOLDS),
+            "params/conv0/bias .* layers must have no bias",
+        ),
+        (lambda: conversion.convert(ANN, {**THRESHOLDS, "conv0": 0.0}), "the threshold of conv0 must be above 0"),
+        (lambda: conversion.convert({"params": {}}, {"conv9": 1.0}), "conv9 .* a threshold but no weights"),
+        (lambda: conversion.convert(ANN, THRESHOLDS, 1.5), r"leak must be in \(0, 1\]"),
+        (lambda: conversion.scale_thresholds(VARIABLES, 0.0), "scaling factor must be above 0 and finite, got 0.0"),
+        (lambda: balance(SNN, DEAD, -IMAGES - 1, num_steps=4), "the input current of conv1 .* never spike"),
+        (lambda: balance(SNN, NAN_WEIGHTS, IMAGES, num_steps=4), "holds NaN or infinity"),
+        (lambda: balance(SNN, DEAD, IMAGES, num_steps=4, layers=["conv9"]), "no layer 'conv9' to balance"),
+        (lambda: balance(SNN, DEAD, IMAGES, num_steps=4, layers=[]), "no layers to balance"),
+        (lambda: balance(SNN, DEAD, IMAGES[:0], num_steps=4), "balancing needs images"),
+        (lambda: balance(SNN, DEAD, IMAGES, num_steps=0), "num_steps must be at least 1"),
+        (lambda: balance(SNN, DEAD, IMAGES, num_steps=4, percentile=101), r"percentile must be in \(0, 100\]"),
+        (lambda: optimizers.learning_rate("sawtooth", 0.1, 2, 2), "unknown schedule 'sawtooth'"),
+        (lambda: optimizers.learning_rate("tenths", float("inf"), 2, 2), "finite learning rate above 0"),
+        (lambda: optimizers.learning_rate("tenths", 0.1, 0, 2), "at least one epoch"),
+        (lambda: optimizers.optimizer("lion", optax.constant_schedule(1.0), 0.0), "unknown optimiser 'lion'"),
+        (lambda: optimizers.optimizer("adam", optax.constant_schedule(1.0), float("nan")), "weight_decay must be"),
+        (lambda: load_split("cifar11", "train"), "unknown data set 'cifar11'"),
+        (lambda: resident_source(Split(PIXELS, np.zeros(2, np.int32))), "each image needs an integer label"),
+        (lambda: resident_source(Split(PIXELS, np.zeros(3))), "each image needs an integer label, got .* float64"),
+        (lambda: resident_source(Split(PIXELS[..., 0], np.zeros(3, int))), r"images must be \[N, H, W, C\] uint8"),
+        (lambda: resident_source(Split(PIXELS[:0], np.zeros(0, int))), "at least one, got"),
+        (lambda: resident_source(Split(PIXELS.astype(float), np.zeros(3, int))), "uint8, at least one, got .* float64"),
+        (lambda: check_batch_size(6, "batch_size"), "batch_size 6 can't be split evenly over 4 devices"),
+        (lambda: split_over_devices(np.zeros((6, 2))), "can't be split evenly over 4 devices"),
+        (lambda: report.report((), None), "a report needs at least one workdir"),
+    ],
+    ids=range(45),
+)
+def test_public_functions_refuse_what_they_cannot_use(call, sentence):
+    with pytest.raises(ValueError, match=sentence) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+def test_checkpoints_refuse_what_they_cannot_use(tmp_path):
+    with pytest.raises(ValueError, match="at least 1 checkpoint is kept, got keep 0"):
+        save(tmp_path / "new", 1, {"x": jnp.ones(2)}, {}, keep=0)
+    assert not (tmp_path / "new").exists()
+    save(tmp_path, 1, {"x": jnp.ones(2)}, {})
+    for like in ({"x": jnp.ones(3)}, {"x": jnp.ones(2, int)}, {"y": jnp.ones(2)}, {"x": {"y": jnp.ones(2)}}):
+        with pytest.raises(ValueError, match="holds another network"):
+            restore(tmp_path, like)

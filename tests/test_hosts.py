@@ -1,0 +1,121 @@
+"""Several processes as one run: the same losses, one lock, agreed stops, and nobody waits for the dead."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from experiments.stopping import STOPPED
+from experiments.workdir import read_results
+from tests.commands import TINY, finish, lines_of, outcome, start, together
+from tests.conftest import ROOT
+
+COMMAND = [*TINY, "--ann-epochs", "10", "--hybrid-epochs", "4", "--checkpoint-steps", "7"]
+PATIENCE = 60  # seconds within which the others stop when one is killed
+
+
+def wait_for(pattern, process):
+    line = next((line for line in lines_of(process) if re.search(pattern, line)), None)
+    assert line, f"no line {pattern}"
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The workdir of one process with four devices."""
+    workdir = tmp_path_factory.mktemp("alone")
+    status, output = finish(start(*COMMAND, "--workdir", workdir, devices=4))
+    assert status == 0, output
+    return workdir
+
+
+def assert_equal_but_for_the_order_of_sums(workdir, other):
+    """Which samples meet on a device differs, and so does rounding; noise, dropout and crops do not."""
+    (found, records), (expected, others) = outcome(workdir), outcome(other)
+    assert [(r["stage"], r["step"]) for r in records] == [(r["stage"], r["step"]) for r in others]
+    np.testing.assert_allclose([r["loss"] for r in records], [r["loss"] for r in others], rtol=1e-5)
+    thresholds = [results["converted"]["thresholds"] for results in (found, expected)]
+    np.testing.assert_allclose(*(list(layers.values()) for layers in thresholds), rtol=1e-5)
+    for network in ("ann", "converted", "hybrid"):
+        assert found[network]["accuracy"] == pytest.approx(expected[network]["accuracy"], abs=2 / 360)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_and_a_run_goes_on_with_another_number_of_them(alone, tmp_path):
+    first, second = together(2, *COMMAND, "--workdir", tmp_path, devices=2)
+    wait_for("ann epoch 2/", first)
+    second.terminate()  # asks one process, stops both at the same step
+    assert [finish(process)[0] for process in (first, second)] == [STOPPED, STOPPED]
+    first, second = together(2, *COMMAND, "--workdir", tmp_path, devices=2)
+    output = finish(first)[1]
+    assert (first.returncode, finish(second)[0]) == (0, 0), output
+    assert "ann: going on in epoch" in output
+    assert_equal_but_for_the_order_of_sums(tmp_path, alone)
+    assert read_results(tmp_path)["environment"]["process_count"] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_where_one_process_is_killed_the_others_stop_and_one_alone_goes_on(killed, alone, tmp_path):
+    processes = together(2, *COMMAND, "--workdir", tmp_path, devices=2)
+    wait_for(["ann epoch 3/", "hybrid first step"][killed], processes[0])
+    processes[killed].kill()
+    begin = time.monotonic()
+    status, output = finish(processes[1 - killed], timeout=PATIENCE)
+    assert time.monotonic() - begin < PATIENCE
+    assert status not in (0, STOPPED), output
+    finish(processes[killed])
+    status, output = finish(start(*COMMAND, "--workdir", tmp_path, devices=4))
+    assert status == 0, output
+    assert "going on in epoch" in output
+    assert_equal_but_for_the_order_of_sums(tmp_path, alone)
+
+
+JOINED = """
+import jax, numpy as np
+from jsnn import hosts
+hosts.join({arguments})
+def fail():
+    raise OSError("the disk of the first is full")
+print("joined", jax.process_count(), jax.process_index())
+print("gathered", hosts.gathered(np.array([2**40 + jax.process_index()])).tolist())
+print("by first", hosts.by_first(lambda: {{"found": [jax.process_index(), "é"]}}))
+try:
+    hosts.by_first(fail)
+except ValueError as error:
+    print("raised", error)
+"""
+SLURM = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "localhost"}
+
+
+@pytest.mark.slow
+def test_tasks_of_slurm_find_each_other_and_agree():
+    tasks = []
+    for number in "01":
+        settings = SLURM | {"SLURM_PROCID": number, "SLURM_LOCALID": number, "JAX_PLATFORMS": "cpu"}
+        arguments = [sys.executable, "-c", JOINED.format(arguments="")]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        tasks.append(subprocess.Popen(arguments, cwd=ROOT, env=os.environ | settings, **pipes))
+    for number, task in enumerate(tasks):
+        output, errors = task.communicate(timeout=120)
+        assert task.returncode == 0, errors
+        said = [line for line in output.splitlines() if "Gloo" not in line]
+        assert said == [
+            f"joined 2 {number}",
+            f"gathered [[{2**40}], [{2**40 + 1}]]",
+            "by first {'found': [0, 'é']}",
+            "raised the disk of the first is full",
+        ]
+
+
+@pytest.mark.slow
+def test_processes_that_were_started_differently_are_refused(tmp_path):
+    first, second = together(2, *COMMAND, "--workdir", tmp_path / "run", devices=2, different="--seed")
+    for process in (first, second):
+        status, output = finish(process)
+        assert status == 2
+        assert "error: the processes of the run were started with different fields" in output
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,213 @@
+"""Properties that hold for any input that hypothesis thinks of, 200 of each at least."""
+
+import json
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from experiments import command
+from experiments.config import Config, check
+from experiments.presets import PRESETS
+from jsnn import metrics
+from jsnn.checkpoint import is_whole, save
+from jsnn.conversion import convert, scale_thresholds
+from jsnn.encoding import poisson
+from jsnn.neuron import LIFState, lif, lif_rest
+from jsnn.packed import Train, record, replay
+from jsnn.packing import MOST_STEPS, age_after, unpack
+from jsnn.surrogate import stdb
+from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG
+
+many = settings(max_examples=200, deadline=None, derandomize=True)
+leaf_shapes = st.sampled_from([(), (5,), (2, 3), (2, 1, 3)])  # few: each is compiled for each number of steps
+leaks = st.sampled_from([1.0, 0.99, 0.5]) | st.floats(0.015625, 1.0, width=32)
+thresholds = st.floats(0.0625, 4.0, width=32)
+seeds = st.integers(0, 2**32 - 1)
+SURROGATE = stdb(0.3, 0.05)
+
+
+def driven(seed, num_steps, shape):
+    """Currents [T, ...] and a state amid a presentation."""
+    rng = np.random.default_rng(seed)
+    ages = np.where(rng.random(shape) < 0.5, 0, rng.integers(1, 300, shape))
+    state = LIFState(jnp.asarray(rng.normal(0, 1, shape), jnp.float32), jnp.asarray(ages, jnp.int32))
+    return jnp.asarray(rng.normal(0.4, 1.5, (num_steps, *shape)), jnp.float32), state
+
+
+@jax.jit
+def plain_and_packed(current, state, weights, threshold, leak):
+    """Spikes, state and gradients of some steps, by the plain neuron and by one that is kept as bits."""
+    spikes, after = lif(current, state, threshold, leak, SURROGATE)
+    words, kept_after = record(current, state, threshold, leak)
+    train = Train(words, state.age)
+
+    def plain(current, membrane):
+        found, end = lif(current, LIFState(membrane, state.age), threshold, leak, SURROGATE)
+        return (found * weights).sum() + end.membrane.sum()
+
+    def replayed(current, membrane):
+        found, end = replay(SURROGATE, current, membrane, train, threshold, leak)
+        return (found * weights).sum() + end.sum()
+
+    gradients = [jax.grad(function, (0, 1))(current, state.membrane) for function in (plain, replayed)]
+    bits = unpack(words, len(current), jnp.float32)
+    return (spikes, after, gradients[0]), (bits, kept_after, gradients[1]), age_after(words, state.age, len(current))
+
+
+@many
+@given(seeds, leaf_shapes, st.lists(st.integers(1, MOST_STEPS), min_size=1, max_size=3), thresholds, leaks)
+def test_packed_equals_plain(seed, shape, chunks, threshold, leak):
+    """A presentation cut anywhere and kept as bits: spikes, ages and states to the bit, gradients to rounding."""
+    current, state = driven(seed, sum(chunks), shape)
+    weights = driven(seed + 1, sum(chunks), shape)[0]
+    for chunk, end in zip(chunks, np.cumsum(chunks), strict=True):
+        steps = slice(end - chunk, end)
+        plain, packed, age = plain_and_packed(current[steps], state, weights[steps], threshold, leak)
+        for expected, found in zip(plain[:2], packed[:2], strict=True):
+            jax.tree.map(np.testing.assert_array_equal, found, expected)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-6), packed[2], plain[2])
+        state = plain[1]
+        np.testing.assert_array_equal(age, state.age)
+
+
+@many
+@given(seeds, leaf_shapes, st.integers(1, 60), st.integers(-3, 3))
+def test_a_soft_reset_keeps_the_residue(seed, shape, num_steps, exponent):
+    """Without leak, what came in is in the membrane or was spent on spikes: sum I = u + v * spikes, to the bit.
+
+    Currents are multiples of 2^-6 and v is a power of 2, so that no sum is rounded.
+    """
+    rng = np.random.default_rng(seed)
+    current = jnp.asarray(rng.integers(-100, 200, (num_steps, *shape)) / 64, jnp.float32)
+    threshold = 2.0**exponent
+    spikes, state = driven_neurons(current, lif_rest(current[0]), threshold)
+    spikes = np.asarray(spikes)
+    residue = state.membrane - threshold * spikes[-1]  # the membrane is kept from before its reset
+    np.testing.assert_array_equal(np.asarray(current).sum(0), residue + threshold * spikes.sum(0))
+    assert set(np.unique(spikes)) <= {0, 1}
+    np.testing.assert_array_equal(state.age, np.where(spikes.any(0), 1 + np.argmax(spikes[::-1], 0), 0))
+
+
+@jax.jit
+def driven_neurons(current, state, threshold):
+    return lif(current, state, threshold, 1.0, SURROGATE)
+
+
+present = jax.jit(poisson)
+pixels = st.floats(-1, 1, width=32, allow_subnormal=False)
+
+
+@many
+@given(
+    seeds,
+    st.lists(st.floats(-1, 1, width=32, allow_subnormal=False), min_size=4, max_size=4),
+    st.integers(0, 2**31 - 1),
+)
+def test_poisson_spikes_have_the_mean_of_the_image(seed, values, index):
+    num_steps = 512
+    image = jnp.asarray(values, jnp.float32)[None]
+    spikes = present(image, jax.random.key(seed), jnp.array([index], jnp.int32), jnp.arange(num_steps))[:, 0]
+    assert set(np.unique(spikes)) <= {-1, 0, 1}
+    assert (spikes * jnp.sign(image[0]) >= 0).all()
+    rate = np.abs(values)
+    deviation = np.sqrt(rate * (1 - rate) / num_steps)
+    assert (np.abs(spikes.mean(0) - image[0]) <= 6 * deviation + 1 / num_steps).all()
+
+
+PARAMS = {
+    model: jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, *IMAGE_SHAPE))) for model in (SMALL_VGG, SMALL_RESNET)
+}
+
+
+@many
+@given(st.sampled_from([SMALL_VGG, SMALL_RESNET]), seeds, leaks, st.floats(0.01, 10), st.floats(0.01, 10))
+def test_a_conversion_keeps_the_weights_and_can_be_undone(model, seed, leak, factor, other):
+    rng = np.random.default_rng(seed)
+    balanced = {layer: np.float32(rng.uniform(0.01, 100)) for layer in model.spiking_layers}
+    snn = convert(PARAMS[model], balanced, leak)
+    assert snn["params"] is PARAMS[model]["params"]
+    assert list(snn["neuron"]) == list(model.spiking_layers)
+    for layer, values in snn["neuron"].items():
+        assert values["threshold"] == balanced[layer]
+        assert values["leak"] == np.float32(leak)
+    there = scale_thresholds(scale_thresholds(snn, factor), other)
+    back = scale_thresholds(there, 1 / (factor * other))
+    once = scale_thresholds(snn, factor * other)
+    for layer, values in snn["neuron"].items():
+        for name, value in values.items():
+            np.testing.assert_allclose(back["neuron"][layer][name], value, rtol=1e-6)
+            np.testing.assert_allclose(there["neuron"][layer][name], once["neuron"][layer][name], rtol=1e-6)
+        if "shortcut_gain" in values:
+            first = snn["neuron"][layer.replace("_conv1", "_conv0")]["threshold"]
+            np.testing.assert_allclose(values["shortcut_gain"] * first, 1, rtol=1e-6)
+
+
+records = st.fixed_dictionaries({"stage": st.sampled_from(["ann", "hybrid"]), "step": st.integers(1, 99)})
+
+
+@many
+@given(st.lists(records, max_size=6), st.lists(records, max_size=4), st.integers(0, 40))
+def test_metrics_survive_any_tear(tmp_path_factory, before, wanted, lost):
+    path = tmp_path_factory.mktemp("metrics") / "metrics.jsonl"
+    text = "".join(json.dumps(entry) + "\n" for entry in before)
+    path.write_text(text[: max(0, len(text) - lost)])
+    whole = text[: max(0, len(text) - lost)].count("\n")
+    assert metrics.read(path) == before[:whole]
+    mine = [{**entry, "stage": "hybrid"} for entry in wanted]
+    metrics.rewrite(path, "hybrid", mine)
+    assert metrics.read(path) == [entry for entry in before[:whole] if entry["stage"] == "ann"] + mine
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    save(folder, 1, {"x": jnp.arange(200.0), "y": {"z": jnp.ones((3, 4))}}, {"seed": 1})
+    return folder / "1"
+
+
+@many
+@given(st.data())
+def test_any_flipped_bit_of_a_checkpoint_is_detected(checkpoint, data):
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
+    path = data.draw(st.sampled_from(files))
+    content = path.read_bytes()
+    place, bit = data.draw(st.integers(0, len(content) - 1)), data.draw(st.integers(0, 7))
+    assert is_whole(checkpoint)
+    try:
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :])
+        assert not is_whole(checkpoint)
+    finally:
+        path.write_bytes(content)
+
+
+FLAGS = [f"--{name.replace('_', '-')}" for name in (*Config.__dataclass_fields__, "workdir", "process_id", "no-flip")]
+values = st.sampled_from(
+    "0 1 -1 3 0.5 nan inf -inf 1e999 1e-400 none None auto True vgg5 adam digits stdb {} [] () '' \"\" ü 💥 --".split()
+)
+words = st.sampled_from(FLAGS) | values | st.sampled_from(list(PRESETS)) | st.text(max_size=8)
+
+
+@many
+@given(st.lists(words, max_size=7))
+def test_no_command_line_ends_in_a_traceback(arguments):
+    """It is taken, or refused with status 2; --help ends with 0."""
+
+    def opened(config, workdir):
+        check(config)
+        assert isinstance(workdir, Path)
+        return nullcontext()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "open_run", opened)
+        try:
+            status = command.main("test", "", lambda run: None, arguments)
+        except SystemExit as exit:
+            status = exit.code
+    assert status in (0, 2)

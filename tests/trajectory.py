@@ -1,0 +1,52 @@
+"""python -m tests.trajectory FILE: a few steps of STDB and an evaluation on all devices, in double precision."""
+
+import sys
+from functools import partial
+
+import jax
+import numpy as np
+import optax
+
+from jsnn.datasets import Split
+from jsnn.encoding import poisson
+from jsnn.evaluation import evaluate_snn
+from jsnn.optimizers import optimizer
+from jsnn.parallel import (
+    evaluate_split,
+    parallel_evaluation,
+    parallel_train_step,
+    replicate,
+    split_over_devices,
+)
+from jsnn.sources import resident_source
+from jsnn.training import init_state, snn_forward
+from tests.networks import IMAGE_SHAPE, SMALL_VGG, random_snn
+
+NUM_STEPS, CHUNK, BATCH, SAMPLES = 6, 3, 8, 29  # the last batch of an evaluation has 5 samples
+KEY = jax.random.key(0)
+
+
+def trajectory() -> dict[str, np.ndarray]:
+    """Losses of each step, params after the last, and the evaluation, with noise, dropout, crops and flips on."""
+    rng = np.random.default_rng(0)
+    split = Split(rng.integers(0, 256, (SAMPLES, *IMAGE_SHAPE), np.uint8), rng.integers(0, 3, SAMPLES).astype(np.int32))
+    source = resident_source(split, crop_padding=2, flip=True)
+    model, variables = random_snn(SMALL_VGG, seed=6, leak=0.95, dtype=np.float64)
+    rule = optimizer("adam", optax.constant_schedule(1e-3), 5e-4)
+    step = parallel_train_step(source, snn_forward(model, poisson, NUM_STEPS, CHUNK), rule)
+    state, resident = replicate((init_state(variables, rule), split))
+    losses = []
+    for epoch in (1, 2):
+        for item in source.shuffled(BATCH, 0, epoch, 0):
+            state, metrics = step(state, resident, split_over_devices(item), KEY)
+            losses.append(metrics.loss)
+    present = parallel_evaluation(partial(evaluate_snn, model, poisson, NUM_STEPS, CHUNK, source))
+    trained = {"params": state.params, "neuron": state.neuron}
+    scores = evaluate_split(present, trained, source, BATCH, KEY)
+    found = {"losses": np.array(jax.device_get(losses)), "scores": scores, "params": jax.device_get(state.params)}
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(found)}
+
+
+if __name__ == "__main__":
+    with jax.enable_x64(True):
+        np.savez(sys.argv[1], devices=jax.device_count(), **trajectory())
