@@ -6,7 +6,8 @@ split) and serves the final evaluation only.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,7 +89,8 @@ def load_split(name: str, split: str, data_dir: str | None = None) -> Split:
     if name == "digits":
         return check_split(name, _digits(split), about)
     examples = open_split(name, split, data_dir)
-    records = examples.__getitems__(range(len(examples)))
+    with readable(name):
+        records = examples.__getitems__(range(len(examples)))
     images = np.stack([record["image"] for record in records])
     labels = np.array([record["label"] for record in records], np.int32)
     return check_split(name, Split(images, labels), about)
@@ -110,11 +112,29 @@ def open_split(name: str, split: str, data_dir: str | None = None) -> Sequence[d
     """
     about = info(name)
     builder = _builder(name, data_dir)
-    if split == TEST:
-        return builder.as_data_source(about.test_split)
     total = builder.info.splits["train"].num_examples
     kept = total - validation_size(total)
-    return builder.as_data_source(f"train[:{kept}]" if split == TRAIN else f"train[{kept}:]")
+    part = {TRAIN: f"train[:{kept}]", VALIDATION: f"train[{kept}:]", TEST: about.test_split}[split]
+    with readable(name):
+        examples = builder.as_data_source(part)
+        _ = examples[0], examples[len(examples) - 1]  # damage is told now where it shows now
+    return examples
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Tell that a data set can't be read where reading it fails.
+
+    Args:
+        name: of the data set, for the message.
+
+    Raises:
+        ValueError: where a file is damaged or an image can't be decoded.
+    """
+    try:
+        yield
+    except Exception as error:  # of array_record, TFDS or the decoder
+        raise ValueError(f"the data set {name} can't be read ({error}): prepare it again.") from error
 
 
 def validation_size(num_train: int) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from jsnn.datasets import info, open_split
+from jsnn.datasets import info, open_split, readable
 from jsnn.sources import PADDING, Batch, Source, padded_batches, shuffled_order
 
 RESIZE = 256 / 224  # the shorter side before a centre crop, in units of the crop
@@ -45,13 +45,13 @@ def streamed_source(name: str, split: str, data_dir: str | None = None, num_work
         if start * batch_size >= len(order):
             return iter(())
         items = grain.MapDataset.source(order).random_map(
-            partial(_training_sample, examples, size), seed=_mix(seed, epoch)
+            partial(_training_sample, name, examples, size), seed=_mix(seed, epoch)
         )
         return _batches(items, batch_size, num_workers, start)
 
     def in_order(batch_size: int) -> Iterator[Batch]:
         index = np.concatenate(list(padded_batches(len(examples), batch_size)))
-        items = grain.MapDataset.source(index).map(partial(_evaluation_sample, examples, size))
+        items = grain.MapDataset.source(index).map(partial(_evaluation_sample, name, examples, size))
         return _batches(items, batch_size, num_workers)
 
     return Source(
@@ -112,15 +112,17 @@ def _resized(image: np.ndarray, left: float, top: float, width: float, height: f
     return np.asarray(resized)
 
 
-def _training_sample(examples: Sequence[Any], size: int, index: np.int32, rng: np.random.Generator) -> Batch:
-    example = examples[int(index)]
+def _training_sample(name: str, examples: Sequence[Any], size: int, index: np.int32, rng: np.random.Generator) -> Batch:
+    with readable(name):
+        example = examples[int(index)]
     return Batch(random_resized_crop(example["image"], size, rng), np.int32(example["label"]), index)
 
 
-def _evaluation_sample(examples: Sequence[Any], size: int, index: np.int32) -> Batch:
+def _evaluation_sample(name: str, examples: Sequence[Any], size: int, index: np.int32) -> Batch:
     if index == PADDING:
         return Batch(np.zeros((size, size, 3), np.uint8), np.int32(0), index)
-    example = examples[int(index)]
+    with readable(name):
+        example = examples[int(index)]
     return Batch(centre_crop(example["image"], size), np.int32(example["label"]), index)
 
 

@@ -47,14 +47,16 @@ def finish(process: subprocess.Popen, timeout: float = 300) -> tuple[int, str]:
     return process.returncode, output
 
 
-def together(count: int, *arguments: str, devices: int, different: str | None = None) -> list[subprocess.Popen]:
+def together(
+    count: int, *arguments: str, devices: int, different: str | None = None, **options: str
+) -> list[subprocess.Popen]:
     """Start a command as several processes of one run; an option that is different gets the process's number."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         coordinator = f"localhost:{free.getsockname()[1]}"
     which = ["--coordinator", coordinator, "--num-processes", count, "--process-id"]
-    options = [[*which, number, *([different, number] if different else [])] for number in range(count)]
-    return [start(*arguments, *option, devices=devices) for option in options]
+    own = [[*which, number, *([different, number] if different else [])] for number in range(count)]
+    return [start(*arguments, *of_process, devices=devices, **options) for of_process in own]
 
 
 def lines_of(process: subprocess.Popen) -> Iterator[str]:

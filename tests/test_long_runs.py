@@ -1,0 +1,54 @@
+"""Long runs: over 500 steps and 25 epochs of each training stage nothing grows, whatever is saved and validated."""
+
+import os
+
+import jax
+import pytest
+
+from experiments import journal
+from experiments.hybrid import hybrid
+from tests.commands import TINY, run
+
+EPOCHS, SETTLED = 25, 5  # of 20 steps; epochs after which everything that is needed is there
+MEBIBYTE = 2**20
+
+
+def usage() -> dict[str, int]:
+    """What this process holds: bytes, file descriptors, arrays, and the programs that jax has compiled for it."""
+    with open("/proc/self/statm") as file:
+        pages = int(file.read().split()[1])
+    with open("/proc/self/maps") as file:
+        mappings = sum(1 for _ in file)
+    return {
+        "bytes": pages * os.sysconf("SC_PAGE_SIZE"),
+        "descriptors": len(os.listdir("/proc/self/fd")),
+        "threads": len(os.listdir("/proc/self/task")),
+        "mappings": mappings,
+        "arrays": len(jax.live_arrays()),
+    }
+
+
+@pytest.mark.slow
+def test_nothing_grows_over_500_steps(tmp_path, monkeypatch):
+    save, seen, compiled = journal.save, {"ann": [], "hybrid": []}, []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, _, **options: compiled.append(event) if event.endswith("backend_compile_duration") else None
+    )
+
+    def watched(directory, *arguments):
+        save(directory, *arguments)
+        seen[directory.name].append({**usage(), "programs": len(compiled)})
+
+    monkeypatch.setattr(journal, "save", watched)
+    options = ["--ann-epochs", str(EPOCHS), "--hybrid-epochs", str(EPOCHS), "--on-nan", "skip"]
+    assert run(hybrid, tmp_path, *TINY, *options) == 0
+    assert compiled
+    for samples in seen.values():
+        assert len(samples) == EPOCHS
+        settled, last = samples[SETTLED], samples[-1]
+        print(settled, last)
+        for what in ("descriptors", "arrays", "programs"):
+            assert last[what] == settled[what], what
+        assert last["threads"] <= settled["threads"] + 2
+        assert last["mappings"] <= settled["mappings"] + 50
+        assert last["bytes"] <= settled["bytes"] + 8 * MEBIBYTE
