@@ -8,6 +8,7 @@ import difflib
 import logging
 import sys
 import textwrap
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -104,7 +105,7 @@ def refuse(error: Exception, debug: bool) -> int:
 
     Args:
         error: what went wrong.
-        debug: whether to raise it instead.
+        debug: whether to show where.
 
     Returns:
         The exit status.
@@ -113,7 +114,7 @@ def refuse(error: Exception, debug: bool) -> int:
         say(str(error))
         return stopping.STOPPED
     if debug:
-        raise error
+        traceback.print_exception(error)
     foreseen = isinstance(error, ValueError | OSError | FloatingPointError)
     name = "" if foreseen else f"{type(error).__name__}, see --debug: "
     print(f"error: {name}{' '.join(str(error).split())}", file=sys.stderr)

@@ -84,13 +84,17 @@ def divergence_warning(config: Config, epoch: int, converted_accuracy: float) ->
 
 
 def _trouble(config: Config, metrics: Metrics) -> str | None:
-    """Which number of a step is not finite, or None. Backward, it is the last such layer where it began."""
-    model = build_ann(config)
-    forward = [*(layer for layer in metrics.finite if layer not in model.spiking_layers), *model.spiking_layers]
-    bad = [layer for layer in [*forward, "readout"] if not metrics.finite[layer]]
-    if not math.isfinite(metrics.loss):
-        return f"the loss is {float(metrics.loss)}" + (f" and so is the gradient of {bad[-1]}" if bad else "")
-    return f"the gradient of {bad[-1]} is not finite" if bad else None
+    """Which number of a step is not finite, or None."""
+    bad = {layer for layer, is_finite in metrics.finite.items() if not is_finite}
+    if math.isfinite(metrics.loss):
+        return f"the gradient of {_origin(config, bad)} is not finite" if bad else None
+    return f"the loss is {float(metrics.loss)}" + (f" and so is the gradient of {_origin(config, bad)}" if bad else "")
+
+
+def _origin(config: Config, bad: set[str]) -> str:
+    """The layer where the trouble began: gradients flow backward, so it is the last of those that have it."""
+    backward = ["readout", *reversed(build_ann(config).spiking_layers)]
+    return next((layer for layer in backward if layer in bad), min(bad))
 
 
 def _advice(config: Config, network: str) -> str:

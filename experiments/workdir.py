@@ -13,10 +13,10 @@ Of several processes the first reads and writes all of it, and tells the others 
 
 import dataclasses
 import json
-import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ from experiments.config import Config, check, difference
 from experiments.lock import locked
 from experiments.networks import check_fits, steps_per_epoch
 from jsnn.checkpoint import latest_is_whole, restore
-from jsnn.files import replace_text
+from jsnn.files import remove_folder, replace_text
 from jsnn.hosts import by_first, gathered, is_first
 from jsnn.metrics import MetricsLog, open_metrics
 
@@ -71,16 +71,17 @@ def open_run(config: Config, directory: Path) -> Iterator[Run]:
     by_first(lambda: _refuse_another(config, directory))
     steps_per_epoch(config)  # reads the data: what is wrong with it is told before anything is written
     by_first(lambda: directory.mkdir(parents=True, exist_ok=True))
-    with locked(directory) if is_first() else nullcontext():
+    with ExitStack() as held:
+        by_first(lambda: held.enter_context(locked(directory)))
         by_first(lambda: _claim(config, directory))
         yield Run(config, directory, open_metrics(directory, config.tensorboard and is_first()))
 
 
 def _refuse_disagreement(config: Config) -> None:
     """Refuse, in all of them, processes of one run that were started with different fields."""
-    mine = dataclasses.asdict(config)
-    of_first = by_first(lambda: json.loads(json.dumps(mine)))
-    others = [name for name, value in json.loads(json.dumps(mine)).items() if of_first[name] != value]
+    mine = json.loads(json.dumps(dataclasses.asdict(config)))
+    of_first = by_first(lambda: mine)
+    others = [name for name in mine if mine[name] != of_first[name]]
     if gathered(np.array(bool(others))).any():
         what = f"here {others[0]} is {mine[others[0]]}, in the first {of_first[others[0]]}" if others else "see theirs"
         raise ValueError(f"the processes of the run were started with different fields ({what}): start all alike.")
@@ -176,8 +177,7 @@ def reopen(run: Run, stage: str) -> None:
     outdated = STAGES[begin if is_done(run, stage) else begin + 1 :]
     _write_stages(run, {name: done for name, done in _stages(run).items() if name in STAGES[:begin]})
     for name in outdated:
-        network = checkpoints(run, NETWORK_OF.get(name, name))
-        by_first(lambda network=network: shutil.rmtree(network, ignore_errors=True))
+        by_first(partial(remove_folder, checkpoints(run, NETWORK_OF.get(name, name))))
 
 
 def checkpoints(run: Run, network: str) -> Path:

@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jsnn.files import replace_text
+from jsnn.files import remove_folder, replace_text
 from jsnn.hosts import by_first, told
 
 SEAL = "SHA256SUMS"
 TREE, RECORD = "tree", "record.json"
-DRAFT, RUBBISH = "draft", "rubbish"  # what is being written, what is being deleted
+DRAFT = "draft"  # name of what is being written
 
 
 class Checkpoint(NamedTuple):
@@ -121,19 +121,19 @@ def _write(directory: Path, step: int, arrays: Any, record: dict[str, Any], keep
     """Write a draft, seal it and give it its name; then delete what is not kept."""
     draft, final = directory / DRAFT, directory / str(step)
     try:
-        _clear(draft)
+        remove_folder(draft)
         draft.mkdir(parents=True)
         with _checkpointer() as checkpointer:
             checkpointer.save(draft / TREE, ocp.args.PyTreeSave(arrays))
         replace_text(draft / RECORD, json.dumps(record))
         replace_text(draft / SEAL, _sums(draft))
-        _discard(final)
+        remove_folder(final)
         os.rename(draft, final)
     except (ValueError, OSError) as error:
-        _clear(draft)  # it may be what fills the disk
+        shutil.rmtree(draft, ignore_errors=True)  # it may be what fills the disk
         raise OSError(f"the checkpoint {final} can't be written: {_reason(error)}; the last one is kept.") from error
     for old in _steps(directory)[:-keep]:
-        _discard(directory / str(old))
+        remove_folder(directory / str(old))
 
 
 def _reason(error: Exception) -> str:
@@ -202,17 +202,3 @@ def _steps(directory: Path) -> list[int]:
     """The numbers of all checkpoints, ascending."""
     names = (path.name for path in directory.iterdir()) if directory.is_dir() else ()
     return sorted(int(name) for name in names if name.isdecimal())
-
-
-def _discard(checkpoint: Path) -> None:
-    """Delete a checkpoint: its name first, so that an interruption leaves no half of it."""
-    if checkpoint.exists():
-        rubbish = checkpoint.with_name(RUBBISH)
-        _clear(rubbish)
-        os.rename(checkpoint, rubbish)
-        _clear(rubbish)
-
-
-def _clear(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)

@@ -1,11 +1,14 @@
-"""Files that are whole or not there: what is interrupted, or finds the disk full, leaves the old one as it was."""
+"""Files and folders that are whole or not there, whenever the process that changes them is interrupted."""
 
 import os
+import shutil
 from pathlib import Path
+
+RUBBISH = "rubbish"  # name of a folder that is being deleted
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a text file in one move: a reader sees the old file or the new one, whole.
+    """Write a text file in one move: a reader sees the old file or the new one, also where the disk is full.
 
     Args:
         path: the file; beside it a draft exists while it is written.
@@ -21,3 +24,17 @@ def replace_text(path: Path, text: str) -> None:
     except OSError:
         draft.unlink(missing_ok=True)  # it may be what fills the disk
         raise
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder, its name first: an interruption leaves no half of it, only rubbish that the next call removes.
+
+    Args:
+        folder: what to delete; nothing happens where it does not exist.
+    """
+    rubbish = folder.with_name(RUBBISH)
+    if rubbish.exists():
+        shutil.rmtree(rubbish)
+    if folder.exists():
+        os.rename(folder, rubbish)
+        shutil.rmtree(rubbish)

@@ -102,7 +102,7 @@ def test_the_exit_status_of_the_process_is_2():
 
 def test_the_traceback_is_there_on_demand():
     status, output = finish(start("--num-steps", "0", "--debug"))
-    assert status == 1
+    assert status == 2
     assert "Traceback" in output
 
 

@@ -1,6 +1,7 @@
 """What goes wrong in a run is told, costs nothing that was saved, and leaves nothing half done."""
 
 import json
+import os
 import shutil
 from functools import partial
 
@@ -11,7 +12,6 @@ import pytest
 from experiments import epochs, finetune, journal, train_ann
 from experiments.hybrid import hybrid
 from experiments.workdir import read_results
-from jsnn import checkpoint, files
 from jsnn.checkpoint import is_whole, restore, save
 from jsnn.metrics import read
 from tests.commands import TINY, outcome, run
@@ -42,7 +42,7 @@ class Killed(BaseException):
 def test_a_save_killed_at_any_call_of_the_system_leaves_a_whole_checkpoint(tmp_path, monkeypatch):
     """Before and after each call that changes the disk, the old checkpoint or the new one is there, whole."""
     trees = [{"x": jnp.arange(3) + step} for step in range(4)]
-    calls = [(files.os, "fsync"), (files.os, "replace"), (checkpoint.os, "rename"), (checkpoint.shutil, "rmtree")]
+    calls = [(os, "fsync"), (os, "replace"), (os, "rename"), (shutil, "rmtree")]
     for point in range(200):
         folder, count = tmp_path / str(point), [0]
         for step in (1, 2):
