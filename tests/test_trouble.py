@@ -1,5 +1,6 @@
 """What goes wrong in a run is told, costs nothing that was saved, and leaves nothing half done."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import pytest
 
 from experiments import epochs, finetune, journal, train_ann
 from experiments.hybrid import hybrid
+from experiments.presets import PRESETS
 from experiments.workdir import read_results
 from jsnn.checkpoint import is_whole, restore, save
 from jsnn.metrics import read
@@ -174,6 +176,14 @@ def test_a_run_goes_on_after_an_exception_in_the_input_pipeline(
     assert capsys.readouterr().err == sentence + "\n"
     assert run(hybrid, tmp_path, *TINY) == 0
     assert outcome(tmp_path) == outcome(tiny)
+
+
+def test_a_run_saves_after_so_many_steps_or_minutes():
+    config = dataclasses.replace(PRESETS["digits"](), checkpoint_steps=7, checkpoint_minutes=2)
+    assert [epochs._wish(config, steps, 0.0) for steps in (6, 7)] == [epochs.NOTHING, epochs.SAVE]
+    assert [epochs._wish(config, 1, seconds) for seconds in (119, 120)] == [epochs.NOTHING, epochs.SAVE]
+    only_time = dataclasses.replace(config, checkpoint_steps=None)
+    assert epochs._wish(only_time, 10**6, 119) == epochs.NOTHING
 
 
 def test_numbers_that_are_not_finite_stop_the_run(tmp_path, capsys):
