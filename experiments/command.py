@@ -89,11 +89,9 @@ def main(program: str, description: str, work: Callable[[Run], None], arguments:
         hosts.join(parsed.coordinator, parsed.num_processes, parsed.process_id)
         compilation.watch()
         compilation.keep_programs(parsed.config.compilation_cache)
-        with (
-            _plain_speech(parsed.debug),
-            stopping.on_signals(),
-            open_run(parsed.config, parsed.workdir) as run,
-        ):
+        if not parsed.debug:
+            _hush_libraries()
+        with _told_warnings(), stopping.on_signals(), open_run(parsed.config, parsed.workdir) as run:
             work(run)
     except Exception as error:
         return refuse(error, "--debug" in arguments)
@@ -122,8 +120,8 @@ def refuse(error: Exception, debug: bool) -> int:
 
 
 @contextmanager
-def _plain_speech(debug: bool) -> Iterator[None]:
-    """Show warnings as lines like all others; what libraries say on the side of an error is for debugging."""
+def _told_warnings() -> Iterator[None]:
+    """Show warnings as lines like all others."""
 
     def tell(message: Warning | str, *_: object) -> None:
         say(f"warning: {message}")
@@ -131,10 +129,13 @@ def _plain_speech(debug: bool) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = tell
-        if not debug:
-            logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's threads log tracebacks of a full disk
-            sys.unraisablehook = lambda _: None  # ... and fail on after it
         yield
+
+
+def _hush_libraries() -> None:
+    """Leave what libraries say on the side of an error to --debug, for the rest of the process."""
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's threads log tracebacks of a full disk
+    sys.unraisablehook = lambda _: None  # ... and go on failing after it
 
 
 def parse(program: str, description: str, arguments: Sequence[str]) -> Arguments:

@@ -12,7 +12,7 @@ from jsnn.optimizers import OPTIMIZERS, SCHEDULES
 AUTO = "auto"
 MOST_STEPS = 100_000  # time steps; the most that anybody reports is 2,500
 WIDEST = 64  # times the paper's channels
-NO_MATTER = (  # to results
+NO_MATTER = (  # where a run goes on: these may change
     "data_dir",
     "workers",
     "eval_batch_size",

@@ -36,7 +36,7 @@ def with_step(config: Config, network: str, journal: Journal, metrics: Metrics) 
     where = f"in step {journal.steps} of epoch {journal.epoch} of {network} {trouble}"
     if config.on_nan == "stop":
         raise FloatingPointError(
-            f"{where}: {_advice(config, network)}, or skip such steps by --on-nan=skip; the last checkpoint is kept."
+            f"{where}: {_advice(config, network)}, or skip such steps by --on-nan=skip; what was saved is kept."
         )
     say(f"warning: {where}: skipped")
     return journal._replace(skipped=journal.skipped + 1)
@@ -52,7 +52,7 @@ def means(config: Config, network: str, journal: Journal) -> tuple[float, float]
     if not counted:
         raise FloatingPointError(
             f"all {journal.steps} steps of epoch {journal.epoch} of {network} were skipped: "
-            f"{_advice(config, network)}; the last checkpoint is kept."
+            f"{_advice(config, network)}; what was saved is kept."
         )
     return journal.loss / counted, journal.accuracy / counted
 
@@ -87,8 +87,8 @@ def _trouble(config: Config, metrics: Metrics) -> str | None:
     """Which number of a step is not finite, or None."""
     bad = {layer for layer, is_finite in metrics.finite.items() if not is_finite}
     if math.isfinite(metrics.loss):
-        return f"the gradient of {_origin(config, bad)} is not finite" if bad else None
-    return f"the loss is {float(metrics.loss)}" + (f" and so is the gradient of {_origin(config, bad)}" if bad else "")
+        return f"the gradient or the next value of {_origin(config, bad)} is not finite" if bad else None
+    return f"the loss is {float(metrics.loss)}" + (f", the gradient of {_origin(config, bad)} too" if bad else "")
 
 
 def _origin(config: Config, bad: set[str]) -> str:

@@ -81,7 +81,7 @@ def resume(run: Run, network: str, state: TrainState) -> tuple[TrainState, Journ
         ValueError: where there are checkpoints and none is whole.
     """
     found = restore(checkpoints(run, network), state)
-    journal = Journal() if found is None else _journal(found.record["journal"])
+    journal = Journal() if found is None else _journal(found.record)
     by_first(lambda: rewrite(run.metrics.path, network, journal.history))
     if found is None:
         return state, journal
@@ -89,5 +89,10 @@ def resume(run: Run, network: str, state: TrainState) -> tuple[TrainState, Journ
     return found.tree, journal
 
 
-def _journal(fields: dict[str, Any]) -> Journal:
-    return Journal(**{**fields, "history": tuple(fields["history"])})
+def _journal(record: dict[str, Any]) -> Journal:
+    """The Journal of a checkpoint's record."""
+    try:
+        fields = record["journal"]
+        return Journal(**{**fields, "history": tuple(fields["history"])})
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the checkpoint is of another version of jsnn ({error}): use another workdir.") from error

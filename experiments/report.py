@@ -61,5 +61,5 @@ if __name__ == "__main__":
     arguments = tyro.cli(Arguments, prog="python -m experiments.report", description=__doc__)
     try:
         print(report(arguments.workdirs, arguments.output))
-    except ValueError as error:
+    except Exception as error:
         sys.exit(refuse(error, debug=False))

@@ -28,7 +28,7 @@ from experiments.lock import locked
 from experiments.networks import check_fits, steps_per_epoch
 from jsnn.checkpoint import latest_is_whole, restore
 from jsnn.files import remove_folder, replace_text
-from jsnn.hosts import by_first, gathered, is_first
+from jsnn.hosts import by_all, by_first, gathered, is_first
 from jsnn.metrics import MetricsLog, open_metrics
 
 Results = dict[str, Any]
@@ -69,7 +69,7 @@ def open_run(config: Config, directory: Path) -> Iterator[Run]:
     check_fits(config)
     _refuse_disagreement(config)
     by_first(lambda: _refuse_another(config, directory))
-    steps_per_epoch(config)  # reads the data: what is wrong with it is told before anything is written
+    by_all(lambda: steps_per_epoch(config))  # reads the data: what is wrong is told before anything is written
     by_first(lambda: directory.mkdir(parents=True, exist_ok=True))
     with ExitStack() as held:
         by_first(lambda: held.enter_context(locked(directory)))
@@ -126,12 +126,11 @@ def config_from_json(fields: dict[str, Any]) -> Config:
 
 def read_results(directory: Path) -> Results:
     """What the stages of a run have found so far, by network, with their seconds and the run's config."""
-    return by_first(lambda: _results(directory))
+    return by_first(lambda: _results(directory, _read_stages(directory)))
 
 
-def _results(directory: Path) -> Results:
+def _results(directory: Path, stages: dict[str, Results]) -> Results:
     results: Results = {"config": _read_json(directory / "config.json")}
-    stages = _read_json(directory / "stages.json")
     for done in stages.values():
         for network, values in done["found"].items():
             results[network] = {**results.get(network, {}), **values}
@@ -149,13 +148,7 @@ def finish(run: Run, stage: str, seconds: float, found: Results) -> None:
 def is_done(run: Run, stage: str) -> bool:
     """Whether a stage has run to its end and its last checkpoint is whole, or is needed no more."""
     stages = _stages(run)
-    if stage not in stages or STAGES[-1] in stages:
-        return stage in stages
-    folder = checkpoints(run, NETWORK_OF[stage])
-    if not latest_is_whole(folder):
-        warnings.warn(f"the last checkpoint in {folder} is damaged: {stage} is not done.", stacklevel=2)
-        return False
-    return True
+    return stage in stages and (STAGES[-1] in stages or _ends_whole(run, stage))
 
 
 def require(run: Run, stage: str) -> None:
@@ -164,20 +157,42 @@ def require(run: Run, stage: str) -> None:
     Raises:
         ValueError: naming the command to run first.
     """
-    if not is_done(run, stage):
+    if stage not in _stages(run) or not _ends_whole(run, stage):
         raise ValueError(f"{run.directory} has no finished {stage}: run `python -m experiments.{stage}` on it first.")
+
+
+def _ends_whole(run: Run, stage: str) -> bool:
+    """Whether the last checkpoint of a stage that was done is there and whole."""
+    folder = checkpoints(run, NETWORK_OF[stage])
+    try:
+        is_whole = latest_is_whole(folder)
+    except ValueError:
+        is_whole = False
+    if not is_whole:
+        what = "damaged" if is_whole is False else "missing"
+        warnings.warn(f"the last checkpoint in {folder} is {what}: {stage} is to be done again.", stacklevel=2)
+    return bool(is_whole)
 
 
 def reopen(run: Run, stage: str) -> None:
     """Make a stage and all that follow it undone, for it is about to run again.
 
     Where the stage was done, it begins anew; where it was interrupted, its checkpoints stay and it goes on from them.
+
+    Raises:
+        ValueError: where an earlier stage is not done, or no checkpoint of this one is whole; then nothing is changed.
     """
     begin = STAGES.index(stage)
-    outdated = STAGES[begin if is_done(run, stage) else begin + 1 :]
+    for earlier in STAGES[:begin]:
+        require(run, earlier)
+    is_new = is_done(run, stage)
+    if not is_new and stage in NETWORK_OF:
+        latest_is_whole(checkpoints(run, NETWORK_OF[stage]))
+    outdated = STAGES[begin if is_new else begin + 1 :]
     _write_stages(run, {name: done for name, done in _stages(run).items() if name in STAGES[:begin]})
     for name in outdated:
-        by_first(partial(remove_folder, checkpoints(run, NETWORK_OF.get(name, name))))
+        if name in NETWORK_OF:
+            by_first(partial(remove_folder, checkpoints(run, NETWORK_OF[name])))
 
 
 def checkpoints(run: Run, network: str) -> Path:
@@ -216,12 +231,20 @@ def _read_json(path: Path) -> Results:
 
 
 def _stages(run: Run) -> dict[str, Results]:
-    return by_first(lambda: _read_json(run.directory / "stages.json"))
+    return by_first(lambda: _read_stages(run.directory))
+
+
+def _read_stages(directory: Path) -> dict[str, Results]:
+    path = directory / "stages.json"
+    stages = _read_json(path)
+    if not all(isinstance(done, dict) and isinstance(done.get("found"), dict) for done in stages.values()):
+        raise ValueError(f"{path} is damaged: mend it, or delete it to run the stages again.")
+    return stages
 
 
 def _write_stages(run: Run, stages: dict[str, Results]) -> None:
-    def write() -> None:
+    def write() -> None:  # what makes a stage done comes last
+        write_json(run.directory / "results.json", _results(run.directory, stages))
         write_json(run.directory / "stages.json", stages)
-        write_json(run.directory / "results.json", _results(run.directory))
 
     by_first(write)

@@ -1,8 +1,8 @@
 """Checkpoints by orbax, sealed: a pytree and a JSON record per step, the last N kept.
 
 A checkpoint is written as a draft, sealed by the SHA-256 of each of its files and moved to its name in one step. An
-interrupted save therefore leaves no checkpoint, and one that a disk damaged later is told by its contents:
-`sha256sum --check SHA256SUMS` in its folder tells it by hand.
+interrupted save therefore leaves a sealed draft, which only lacks its name, or none at all; and a checkpoint that a
+disk damaged later is told by its contents: `sha256sum --check SHA256SUMS` in its folder tells it by hand.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jsnn.files import remove_folder, replace_text
+from jsnn.files import move_folder, remove_folder, replace_text
 from jsnn.hosts import by_first, told
 
 SEAL = "SHA256SUMS"
 TREE, RECORD = "tree", "record.json"
-DRAFT = "draft"  # name of what is being written
+DRAFT = "draft-"  # begins the name of what is being written, its number follows
 
 
 class Checkpoint(NamedTuple):
@@ -45,7 +45,8 @@ def save(directory: Path, step: int, tree: Any, record: dict[str, Any], keep: in
 
     Args:
         directory: folder of the checkpoints; made where there is none.
-        step: number of the checkpoint, e.g. optimiser steps done; an earlier one of this number is replaced.
+        step: number of the checkpoint, e.g. optimiser steps done; an earlier one of this number is replaced, and those
+            of higher numbers are deleted: the run has gone back to before them.
         tree: pytree of arrays, the same in all processes.
         record: what belongs to it and is no array (config, seed): JSON values.
         keep: how many to keep, at least 1.
@@ -93,13 +94,20 @@ def restore(directory: Path, like: Any) -> Checkpoint | None:
     return Checkpoint(step, jax.tree.map(jnp.asarray, tree), record)
 
 
-def latest_is_whole(directory: Path) -> bool:
-    """Whether there is a checkpoint and the latest is whole.
+def latest_is_whole(directory: Path) -> bool | None:
+    """Whether the latest checkpoint is whole.
 
     Args:
         directory: folder of the checkpoints.
+
+    Returns:
+        Whether it is; None where there is no checkpoint.
+
+    Raises:
+        ValueError: where none is whole.
     """
-    return by_first(lambda: bool(_steps(directory)) and is_whole(directory / str(_steps(directory)[-1])))
+    step, damaged = by_first(lambda: _latest_whole(directory))
+    return None if step is None else not damaged
 
 
 def is_whole(checkpoint: Path) -> bool:
@@ -119,21 +127,31 @@ def is_whole(checkpoint: Path) -> bool:
 
 def _write(directory: Path, step: int, arrays: Any, record: dict[str, Any], keep: int) -> None:
     """Write a draft, seal it and give it its name; then delete what is not kept."""
-    draft, final = directory / DRAFT, directory / str(step)
+    draft = directory / f"{DRAFT}{step}"
     try:
-        remove_folder(draft)
+        for interrupted in directory.glob(f"{DRAFT}*"):
+            remove_folder(interrupted)
         draft.mkdir(parents=True)
         with _checkpointer() as checkpointer:
             checkpointer.save(draft / TREE, ocp.args.PyTreeSave(arrays))
         replace_text(draft / RECORD, json.dumps(record))
         replace_text(draft / SEAL, _sums(draft))
-        remove_folder(final)
-        os.rename(draft, final)
+        _give_name(draft)
     except (ValueError, OSError) as error:
         shutil.rmtree(draft, ignore_errors=True)  # it may be what fills the disk
-        raise OSError(f"the checkpoint {final} can't be written: {_reason(error)}; the last one is kept.") from error
-    for old in _steps(directory)[:-keep]:
-        remove_folder(directory / str(old))
+        where = directory / str(step)
+        raise OSError(f"the checkpoint {where} can't be written: {_reason(error)}; the last one is kept.") from error
+    steps = _steps(directory)
+    past = [number for number in steps if number <= step]
+    for number in {*steps} - {*past[-keep:]}:
+        remove_folder(directory / str(number))
+
+
+def _give_name(draft: Path) -> None:
+    """Make a sealed draft the checkpoint of its number."""
+    final = draft.with_name(draft.name.removeprefix(DRAFT))
+    remove_folder(final)
+    move_folder(draft, final)
 
 
 def _reason(error: Exception) -> str:
@@ -164,15 +182,18 @@ def _sum(path: Path) -> str:
 
 def _latest_whole(directory: Path) -> tuple[int | None, list[str]]:
     """The number of the latest whole checkpoint and the folders of the damaged ones after it."""
-    steps, damaged = _steps(directory), []
-    for step in reversed(steps):
+    for draft in directory.glob(f"{DRAFT}*"):
+        if is_whole(draft):
+            _give_name(draft)
+    damaged = []
+    for step in reversed(_steps(directory)):
         if is_whole(directory / str(step)):
             return step, damaged
         damaged.append(str(directory / str(step)))
     if damaged:
         raise ValueError(
-            f"no checkpoint in {directory} is whole, damaged are {', '.join(damaged)}: restore one of them from a "
-            "backup, or delete the folder to begin the stage anew."
+            f"no checkpoint in {directory} is whole; damaged, or of an older version of jsnn, are "
+            f"{', '.join(damaged)}: restore one from a backup, or delete the folder to begin the stage anew."
         )
     return None, damaged
 

@@ -21,6 +21,7 @@ def replace_text(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())  # survives the machine, too
         os.replace(draft, path)
+        _keep_names(path.parent)
     except OSError:
         draft.unlink(missing_ok=True)  # it may be what fills the disk
         raise
@@ -36,5 +37,25 @@ def remove_folder(folder: Path) -> None:
     if rubbish.exists():
         shutil.rmtree(rubbish)
     if folder.exists():
-        os.rename(folder, rubbish)
+        move_folder(folder, rubbish)
         shutil.rmtree(rubbish)
+
+
+def move_folder(folder: Path, to: Path) -> None:
+    """Give a folder another name.
+
+    Args:
+        folder: the folder.
+        to: its new path, beside it, which does not exist.
+    """
+    os.rename(folder, to)
+    _keep_names(to.parent)
+
+
+def _keep_names(folder: Path) -> None:
+    """Have the system write the names in a folder, so that they survive the machine, too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

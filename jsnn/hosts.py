@@ -15,6 +15,7 @@ import numpy as np
 from jax.experimental.multihost_utils import broadcast_one_to_all, process_allgather
 
 HEARTBEAT = 30  # seconds of silence after which a process counts as dead and the others stop
+SHORTEST = 256  # bytes of a message
 GRACE = 2  # seconds that the first, on whom the others hang, lets them tell of the same error
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")  # what srun sets
 
@@ -88,11 +89,33 @@ def by_first(work: Callable[[], Any]) -> Any:
         except (ValueError, OSError) as error:
             answer, trouble = {"error": str(error)}, error
     message = json.dumps(answer).encode()
-    size = int(told(np.int32(len(message))))
+    size = int(told(np.int32(max(SHORTEST, 1 << len(message).bit_length()))))  # few sizes: each is compiled
     answer = json.loads(told(np.frombuffer(message.ljust(size)[:size], np.uint8)).tobytes())
     if "error" in answer:
         raise ValueError(answer["error"]) from trouble
     return answer["found"]
+
+
+def by_all(work: Callable[[], Any]) -> Any:
+    """Do something in all processes and raise in all what goes wrong in one.
+
+    Args:
+        work: what to do.
+
+    Returns:
+        What it returned here.
+
+    Raises:
+        ValueError: where it failed in another process; here, what failed.
+    """
+    trouble = None
+    try:
+        found = work()
+    except (ValueError, OSError) as error:
+        trouble = error
+    if not gathered(np.array(trouble is not None)).any():
+        return found
+    raise trouble or ValueError("another process of the run has failed: see what it says.")
 
 
 def told(tree: Any) -> Any:

@@ -16,37 +16,35 @@ class MetricsLog(NamedTuple):
 
     Attributes:
         path: the JSONL file.
-        writer: tensorboardX's SummaryWriter, or None.
+        tensorboard: folder for TensorBoard, which is made with the first record, or None.
+        writers: stage -> tensorboardX's SummaryWriter, of this process.
     """
 
     path: Path
-    writer: Any = None
+    tensorboard: Path | None
+    writers: dict[str, Any]
 
 
 def open_metrics(directory: Path, tensorboard: bool = True) -> MetricsLog:
     """Open the metrics of a run for appending.
 
     Args:
-        directory: folder of the run, which exists; gets metrics.jsonl and tensorboard/.
+        directory: folder of the run, which exists; gets metrics.jsonl and tensorboard/, with a folder for each stage.
         tensorboard: whether to write for TensorBoard too; without tensorboardX it has no effect.
 
     Returns:
         The MetricsLog.
     """
-    writer = None
-    if tensorboard and find_spec("tensorboardX"):
-        from tensorboardX import SummaryWriter
-
-        writer = SummaryWriter(str(directory / "tensorboard"))
-    return MetricsLog(directory / "metrics.jsonl", writer)
+    has_tensorboard = tensorboard and find_spec("tensorboardX") is not None
+    return MetricsLog(directory / "metrics.jsonl", directory / "tensorboard" if has_tensorboard else None, {})
 
 
 def log(metrics: MetricsLog, stage: str, step: int, values: dict[str, float]) -> Record:
-    """Append one record.
+    """Append one record. TensorBoard forgets what it had of the stage from this step on, which is run again.
 
     Args:
         metrics: where to.
-        stage: e.g. "ann"; the first part of TensorBoard's tags.
+        stage: e.g. "ann".
         step: TensorBoard's horizontal axis, e.g. the epoch.
         values: name -> number.
 
@@ -56,10 +54,11 @@ def log(metrics: MetricsLog, stage: str, step: int, values: dict[str, float]) ->
     record = {"stage": stage, "step": step, **values}
     with metrics.path.open("a") as file:
         file.write(json.dumps(record) + "\n")
-    if metrics.writer:
+    if metrics.tensorboard:
+        writer = _writer(metrics, stage, step)
         for name, value in values.items():
-            metrics.writer.add_scalar(f"{stage}/{name}", value, step)
-        metrics.writer.flush()
+            writer.add_scalar(name, value, step)
+        writer.flush()
     return record
 
 
@@ -103,3 +102,11 @@ def _parsed(path: Path, number: int, line: str) -> Record:
         return dict(json.loads(line))
     except (ValueError, TypeError) as error:
         raise ValueError(f"line {number} of {path} is no record ({error}): mend it or move the file away.") from error
+
+
+def _writer(metrics: MetricsLog, stage: str, step: int) -> Any:
+    from tensorboardX import SummaryWriter
+
+    if stage not in metrics.writers:
+        metrics.writers[stage] = SummaryWriter(str(metrics.tensorboard / stage), purge_step=step)
+    return metrics.writers[stage]

@@ -5,6 +5,7 @@ like depends on (seed, epoch, its place in the epoch) alone, not on the number o
 """
 
 import math
+import signal
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -132,8 +133,15 @@ def _batches(items: grain.MapDataset, batch_size: int, num_workers: int, start: 
     batches = share.batch(batch_size // jax.process_count()).to_iter_dataset()
     if num_workers:
         flags.FLAGS.mark_as_parsed()  # grain's workers read absl flags, which no main of ours parses
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers), _ignore_signals)
     return iter(batches)
+
+
+def _ignore_signals(worker: int, num_workers: int) -> None:
+    """Leave SIGINT and SIGTERM, which go to all processes of a job, to the one that trains; it ends its workers."""
+    del worker, num_workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _mix(seed: int, epoch: int) -> int:

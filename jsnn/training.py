@@ -45,7 +45,8 @@ class Metrics(NamedTuple):
     Attributes:
         loss: [] float32 mean cross-entropy, nats.
         accuracy: [] float32, share of the training samples classified correctly.
-        finite: layer -> [] bool, whether all numbers of its gradient are finite.
+        finite: layer -> [] bool, whether all numbers of its gradient and of its next weights are finite; "optimizer"
+            tells it of the optimiser's next state.
     """
 
     loss: jax.Array
@@ -131,8 +132,8 @@ def train_step(
 
         loss = mean over the batch of cross-entropy(logits, label)
 
-    All randomness is a function of (key, state.step, index of the sample). Where the loss or a gradient is not finite,
-    the step is counted but params and optimiser stay as they are.
+    All randomness is a function of (key, state.step, index of the sample). Where a number is not finite, in the loss,
+    a gradient or what comes of it, the step is counted but params and optimiser stay as they are.
 
     Args:
         source: tells how to take and augment samples.
@@ -159,13 +160,19 @@ def train_step(
     gradients, means = jax.grad(objective, has_aux=True)(state.params)
     if axis_name is not None:
         gradients, means = jax.lax.pmean((gradients, means), axis_name)
-    metrics = Metrics(*means, {layer: _all_finite(gradient) for layer, gradient in gradients.items()})
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    moved = (optax.apply_updates(state.params, updates), opt_state)
-    is_sound = _all_finite((metrics.loss, gradients))
-    params, opt_state = jax.tree.map(partial(jnp.where, is_sound), moved, (state.params, state.opt_state))
+    params = optax.apply_updates(state.params, updates)
+    finite = {layer: _all_finite((gradients[layer], params[layer])) for layer in params}
+    metrics = Metrics(*means, {**finite, "optimizer": _all_finite(opt_state)})
+    is_sound = _all_true(metrics.finite) & jnp.isfinite(metrics.loss)
+    before = (state.params, state.opt_state)
+    params, opt_state = jax.tree.map(partial(jnp.where, is_sound), (params, opt_state), before)
     return TrainState(state.step + 1, params, state.neuron, opt_state), metrics
 
 
 def _all_finite(tree: Any) -> jax.Array:
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+    return _all_true(jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), tree))
+
+
+def _all_true(tree: Any) -> jax.Array:
+    return jax.tree.reduce(jnp.logical_and, tree, jnp.array(True))

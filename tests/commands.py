@@ -1,5 +1,6 @@
 """Commands, in this process or in ones of their own, which tests kill, run together and ask for their status."""
 
+import json
 import os
 import socket
 import subprocess
@@ -9,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from experiments.command import main
-from experiments.workdir import Run, read_results
+from experiments.workdir import Run
 from jsnn.metrics import read
 from tests.conftest import ROOT
 
 TINY = """
     digits --width 0.0625 --hidden 16 --dense-std 0.2 --ann-epochs 3 --hybrid-epochs 2 --balance-images 64
-    --balance-steps 30 --num-steps 4 --eval-steps 6 --streams 2 --scaling-factor 0.5 --chunk 4 --no-tensorboard
+    --balance-steps 30 --num-steps 4 --eval-steps 6 --streams 2 --scaling-factor 0.5 --chunk 4
 """.split()
 
 
@@ -75,4 +76,4 @@ def without_time(value: Any) -> Any:
 def outcome(workdir: Path) -> tuple[dict, list[dict]]:
     """What a run has found and its metrics, without what differs from run to run."""
     records = sorted(read(workdir / "metrics.jsonl"), key=lambda record: (record["stage"], record["step"]))
-    return without_time(read_results(workdir)), without_time(records)
+    return without_time(json.loads((workdir / "results.json").read_text())), without_time(records)

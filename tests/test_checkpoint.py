@@ -51,10 +51,28 @@ def test_saving_a_step_again_replaces_it(tmp_path):
 
 def test_an_unfinished_save_is_no_checkpoint_and_gives_way_to_the_next(tmp_path):
     save(tmp_path, 1, {"x": jnp.array(1)}, {})
-    shutil.copytree(tmp_path / "1", tmp_path / "draft")
+    shutil.copytree(tmp_path / "1", tmp_path / "draft-2")
+    (tmp_path / "draft-2" / "SHA256SUMS").unlink()
     assert restore(tmp_path, {"x": jnp.array(0)}).step == 1
     save(tmp_path, 2, {"x": jnp.array(2)}, {})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+
+
+def test_a_sealed_draft_only_lacks_its_name(tmp_path):
+    save(tmp_path, 2, {"x": jnp.array(2)}, {})
+    (tmp_path / "2").rename(tmp_path / "draft-2")
+    assert restore(tmp_path, {"x": jnp.array(0)}).tree["x"] == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["2"]
+
+
+def test_a_save_below_damaged_numbers_stays(tmp_path):
+    for step in (20, 27, 34):
+        save(tmp_path, step, {"x": jnp.array(step)}, {}, keep=3)
+    for step in ("27", "34"):
+        (tmp_path / step / "SHA256SUMS").write_text("")
+    save(tmp_path, 23, {"x": jnp.array(23)}, {}, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["20", "23"]
+    assert restore(tmp_path, {"x": jnp.array(0)}).tree["x"] == 23
 
 
 def test_the_seal_is_that_of_sha256sum(tmp_path):
@@ -121,7 +139,7 @@ def test_where_none_is_whole_nothing_is_touched(two_checkpoints, tmp_path):
     for step in "12":
         empty(folder / step / "record.json", None)
     before = {path: path.read_bytes() for path in all_files(folder)}
-    with pytest.raises(ValueError, match=rf"no checkpoint in {folder} is whole, damaged are {folder}/2, {folder}/1"):
+    with pytest.raises(ValueError, match=rf"no checkpoint in {folder} is whole; .* are {folder}/2, {folder}/1"):
         restore(folder, jax.eval_shape(lambda: state_of(SMALL_VGG)))
     assert {path: path.read_bytes() for path in all_files(folder)} == before
 
@@ -187,5 +205,7 @@ def test_a_line_in_the_middle_that_is_no_record_is_named(tmp_path):
 def test_tensorboard_gets_events(tmp_path):
     pytest.importorskip("tensorboardX")
     log = metrics.open_metrics(tmp_path)
-    metrics.log(log, "ann", 1, {"loss": 0.5})
-    assert list((tmp_path / "tensorboard").glob("events*"))
+    assert not list(tmp_path.iterdir())
+    for stage in ("ann", "hybrid"):
+        metrics.log(log, stage, 1, {"loss": 0.5})
+        assert list((tmp_path / "tensorboard" / stage).glob("events*"))

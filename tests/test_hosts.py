@@ -55,6 +55,11 @@ def test_two_processes_equal_one_and_a_run_goes_on_with_another_number_of_them(a
     wait_for("ann epoch 1/", first)
     second.terminate()  # asks one process, stops both at the same step
     assert [finish(process)[0] for process in (first, second)] == [STOPPED, STOPPED]
+    single = start(*COMMAND, "--workdir", tmp_path, devices=4)
+    wait_for("ann: going on in epoch", single)
+    wait_for("ann first step", single)
+    single.terminate()
+    assert finish(single)[0] == STOPPED
     first, second = together(2, *COMMAND, "--workdir", tmp_path, devices=2)
     output = finish(first)[1]
     assert (first.returncode, finish(second)[0]) == (0, 0), output

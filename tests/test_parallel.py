@@ -72,6 +72,17 @@ def test_the_noise_is_really_on():
     assert losses[0] == losses[1] != losses[2]
 
 
+@pytest.mark.parametrize("rule", [optax.scale(jnp.inf), optax.chain(optax.scale_by_adam(b2=jnp.inf), RULE)])
+def test_a_step_to_numbers_that_are_not_finite_is_told_and_not_taken(rule):
+    variables, forward = ann()
+    state = init_state(variables, rule)
+    after, metrics = jax.jit(partial(train_step, SOURCE, forward, rule))(state, SPLIT, np.arange(BATCH), KEY)
+    assert jnp.isfinite(metrics.loss)
+    assert not jax.tree.all(metrics.finite)
+    assert after.step == 1
+    chex.assert_trees_all_equal((after.params, after.opt_state), (state.params, state.opt_state))
+
+
 def test_the_step_reduces_and_never_gathers():
     variables, forward = snn()
     step = parallel_train_step(SOURCE, forward, RULE)

@@ -206,6 +206,7 @@ def test_no_command_line_ends_in_a_traceback(arguments):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "open_run", opened)
+        patch.setattr(command.compilation, "keep_programs", lambda folder: None)
         try:
             status = command.main("test", "", lambda run: None, arguments)
         except SystemExit as exit:

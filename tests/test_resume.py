@@ -60,19 +60,47 @@ def assert_same_to_the_bit(workdir, other):
         np.testing.assert_equal(arrays(workdir / network / last), arrays(other / network / last))
 
 
+def last_saved(workdir):
+    """The stage that is under way and the number of its last checkpoint, as far as they can be seen."""
+    for network in ("hybrid", "ann"):
+        numbers = [int(path.name) for path in (workdir / network).glob("[0-9]*")]
+        if numbers:
+            return network, max(numbers)
+    return "ann", 0
+
+
+def assert_goes_on(output, before):
+    """A life starts from what the lives before it have saved, not from the beginning."""
+    network, step = before
+    found = re.search(rf"{network}: going on in epoch \d+ after step (\d+)", output)
+    done = {"ann": "train_ann: done before", "hybrid": "finetune: done before"}[network] in output
+    assert done or not step or int(found[1]) >= step
+
+
 @pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(uninterrupted, tmp_path):
     devices, expected = uninterrupted
-    rng, statuses = random.Random(devices), []
-    for pattern, number in HITS:
-        process = start(*COMMAND, "--workdir", tmp_path, devices=devices)
-        seen = next((line for line in lines_of(process) if re.search(pattern, line)), None)
-        assert seen, f"no life came to {pattern}"
+    rng = random.Random(devices)
+    for life, (pattern, number) in enumerate(HITS):
+        when = ["--checkpoint-minutes", "0.001"] if life % 3 == 2 else []
+        before = last_saved(tmp_path)
+        process = start(*COMMAND, *when, "--workdir", tmp_path, devices=devices)
+        output = ""
+        for line in lines_of(process):
+            output += line
+            if re.search(pattern, line):
+                break
+        else:
+            pytest.fail(f"no life came to {pattern}: {output}")
+        asked_at = last_saved(tmp_path)
         time.sleep(rng.uniform(0, 0.15))
         process.send_signal(number)
-        statuses.append((number, finish(process)[0]))
-    assert {status for number, status in statuses if number == KILL} == {-KILL}
-    assert {status for number, status in statuses if number == TERM} == {STOPPED}
+        status, rest = finish(process)
+        assert status == (-KILL if number == KILL else STOPPED), rest
+        assert_goes_on(output, before)
+        if number == TERM:  # it was amid an epoch, and has saved after the signal
+            assert last_saved(tmp_path)[1] > asked_at[1]
+            assert "stopped on request" in rest
     status, output = finish(start(*COMMAND, "--workdir", tmp_path, devices=devices))
     assert status == 0, output
     assert_same_to_the_bit(tmp_path, expected)

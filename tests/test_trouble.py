@@ -5,12 +5,14 @@ import json
 import os
 import shutil
 from functools import partial
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import epochs, finetune, journal, train_ann
+from experiments import convert, epochs, evaluate, finetune, journal, train_ann
+from experiments import workdir as notes
 from experiments.hybrid import hybrid
 from experiments.presets import PRESETS
 from experiments.workdir import read_results
@@ -41,29 +43,33 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing of ours catches it."""
 
 
-def test_a_save_killed_at_any_call_of_the_system_leaves_a_whole_checkpoint(tmp_path, monkeypatch):
-    """Before and after each call that changes the disk, the old checkpoint or the new one is there, whole."""
+@pytest.mark.parametrize(("keep", "new"), [(2, 3), (1, 3), (1, 2)])
+def test_a_save_killed_at_any_call_of_the_system_leaves_a_whole_checkpoint(keep, new, tmp_path, monkeypatch):
+    """Before and after each call that changes the disk, the old checkpoint or the new one is there, whole.
+
+    The new one gets the next number, or replaces the only one that is kept.
+    """
     trees = [{"x": jnp.arange(3) + step} for step in range(4)]
     calls = [(os, "fsync"), (os, "replace"), (os, "rename"), (shutil, "rmtree")]
     for point in range(200):
         folder, count = tmp_path / str(point), [0]
         for step in (1, 2):
-            save(folder, step, trees[step], {"step": step})
+            save(folder, step, trees[step], {"tree": step}, keep)
         with monkeypatch.context() as patch:
             for module, name in calls:
                 patch.setattr(module, name, partial(_killing, getattr(module, name), count, point))
             try:
-                save(folder, 3, trees[3], {"step": 3})
+                save(folder, new, trees[3], {"tree": 3}, keep)
             except Killed:
                 pass
             else:
                 break
         found = restore(folder, trees[0])
-        assert found.step in (2, 3)
-        assert found.record == {"step": found.step}
-        np.testing.assert_array_equal(found.tree["x"], trees[found.step]["x"])
-        save(folder, 4, trees[0], {})
-        assert len(list(folder.iterdir())) == 2
+        assert found.step in (2, new)
+        assert found.record["tree"] in (2, 3)
+        np.testing.assert_array_equal(found.tree["x"], trees[found.record["tree"]]["x"])
+        save(folder, 4, trees[0], {}, keep)
+        assert len(list(folder.iterdir())) == keep
     assert point > 2 * 12  # a seal, a record, a rename, what is not kept, each before and after
 
 
@@ -117,7 +123,7 @@ def test_where_no_checkpoint_is_whole_the_run_stops_and_touches_nothing(tmp_path
     (tmp_path / "lock").unlink()
     before = contents(tmp_path)
     assert run(hybrid, tmp_path, *TINY) == 2
-    assert "is whole, damaged are" in capsys.readouterr().err
+    assert "is whole; damaged, or of an older version of jsnn, are" in capsys.readouterr().err
     (tmp_path / "lock").unlink()
     assert contents(tmp_path) == before
 
@@ -125,9 +131,7 @@ def test_where_no_checkpoint_is_whole_the_run_stops_and_touches_nothing(tmp_path
 def test_what_a_finished_stage_left_is_made_again_where_it_is_damaged(tiny, tmp_path, capsys):
     workdir = tmp_path / "run"
     shutil.copytree(tiny, workdir)
-    stages = json.loads((workdir / "stages.json").read_text())
-    del stages["evaluate"]
-    (workdir / "stages.json").write_text(json.dumps(stages))
+    undo(workdir, "evaluate")
     flip_a_bit(workdir / "converted" / "0" / "record.json")
     (workdir / "ann" / "60" / "record.json").unlink()
     assert run(hybrid, workdir) == 0
@@ -138,13 +142,55 @@ def test_what_a_finished_stage_left_is_made_again_where_it_is_damaged(tiny, tmp_
     assert outcome(workdir) == outcome(tiny)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '{"train_ann": '])
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"train_ann": ', '{"train_ann": {}}', '{"train_ann": {"found": 1}}'])
 def test_damaged_notes_are_named(tiny, tmp_path, capsys, text):
     workdir = tmp_path / "run"
     shutil.copytree(tiny, workdir)
     (workdir / "stages.json").write_text(text)
     assert run(hybrid, workdir) == 2
     assert f"{workdir}/stages.json is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("damaged", "needed", "name", "stage"),
+    [
+        ("ann/60", "train_ann", "convert", convert.convert_ann),
+        ("converted/0", "convert", "finetune", finetune.finetune),
+        ("hybrid/40", "finetune", "evaluate", evaluate.evaluate),
+    ],
+)
+def test_a_stage_that_is_refused_has_undone_nothing(damaged, needed, name, stage, tiny, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(tiny, workdir)
+    flip_a_bit(workdir / damaged / "record.json")
+    before = contents(workdir)
+    assert run(partial(_anew, name, stage), workdir) == 2
+    assert f"has no finished {needed}" in capsys.readouterr().err
+    assert contents(workdir) == {**before, Path("lock"): (workdir / "lock").read_bytes()}
+
+
+def test_a_run_killed_between_its_two_notes_tells_its_results(tiny, tmp_path, monkeypatch):
+    workdir = tmp_path / "run"
+    shutil.copytree(tiny, workdir)
+    undo(workdir, "evaluate")
+    write_json = notes.write_json
+
+    def killed(path, value):
+        write_json(path, value)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(notes, "write_json", killed)
+        with pytest.raises(Killed):
+            run(hybrid, workdir)
+    assert run(hybrid, workdir) == 0
+    assert outcome(workdir) == outcome(tiny)
+
+
+def undo(workdir, stage):
+    """As if a stage had not been run."""
+    stages = json.loads((workdir / "stages.json").read_text())
+    (workdir / "stages.json").write_text(json.dumps({name: done for name, done in stages.items() if name != stage}))
 
 
 @pytest.mark.parametrize(
@@ -189,8 +235,8 @@ def test_a_run_saves_after_so_many_steps_or_minutes():
 def test_numbers_that_are_not_finite_stop_the_run(tmp_path, capsys):
     assert run(train_ann.train_ann, tmp_path, *TINY, "--ann-lr", "1e30") == 1
     assert capsys.readouterr().err == (
-        "error: in step 2 of epoch 1 of ann the loss is nan and so is the gradient of readout: lower ann_lr (1e+30), "
-        "or skip such steps by --on-nan=skip; the last checkpoint is kept.\n"
+        "error: in step 2 of epoch 1 of ann the loss is nan, the gradient of readout too: lower ann_lr (1e+30), "
+        "or skip such steps by --on-nan=skip; what was saved is kept.\n"
     )
     assert read(tmp_path / "metrics.jsonl") == []
 
@@ -247,7 +293,5 @@ def test_a_diverging_fine_tune_is_warned_about(tiny, tmp_path, monkeypatch, caps
 
 def _anew(name, stage, of_run):
     """A stage as its own command runs it."""
-    from experiments.workdir import reopen
-
-    reopen(of_run, name)
+    notes.reopen(of_run, name)
     stage(of_run)
