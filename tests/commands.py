@@ -35,6 +35,7 @@ def start(*arguments: str, devices: int = 1, module: str = "experiments.hybrid",
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
 
 

@@ -11,10 +11,12 @@ from pathlib import Path
 import jax
 import pytest
 
-PROGRAMS = tempfile.TemporaryDirectory(prefix="jsnn-programs-")
-atexit.register(PROGRAMS.cleanup)
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share the folder of the process that started them
+    PROGRAMS = tempfile.TemporaryDirectory(prefix="jsnn-programs-")
+    atexit.register(PROGRAMS.cleanup)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS.name
 KEPT = {
-    "jax_compilation_cache_dir": PROGRAMS.name,
+    "jax_compilation_cache_dir": os.environ["JAX_COMPILATION_CACHE_DIR"],
     "jax_persistent_cache_min_compile_time_secs": 0.1,
     "jax_persistent_cache_min_entry_size_bytes": 0,
 }

@@ -120,6 +120,39 @@ def test_a_second_signal_ends_a_process_at_once():
     assert process.wait(timeout=5) == 128 + TERM
 
 
+def is_gone(group, patience):
+    """Whether all processes of a group have ended, after so many seconds at most."""
+    for _ in range(10 * patience):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+STREAM = """
+    vgg16_imagenet --architecture vgg5 --width 0.0625 --hidden 4 --batch-size 60 --eval-batch-size 60 --ann-epochs 99
+    --workers 1
+""".split()
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.parametrize("number", [TERM, signal.SIGINT])
+def test_a_signal_to_all_processes_of_a_job_spares_those_that_decode(number, data_dir, tmp_path):
+    process = start(*STREAM, "--data-dir", data_dir, "--workdir", tmp_path, module="experiments.train_ann")
+    output = ""
+    while "ann first step" not in output:
+        output += process.stdout.readline() or pytest.fail(output)
+    os.killpg(process.pid, number)
+    status, rest = finish(process)
+    assert status == STOPPED, rest
+    assert "Traceback" not in rest
+    assert last_saved(tmp_path)[1] > 0
+    assert is_gone(process.pid, patience=20)  # no worker is left behind
+
+
 @pytest.mark.slow
 def test_a_second_process_on_a_workdir_is_refused(tmp_path):
     first = start(*COMMAND, "--workdir", tmp_path)
