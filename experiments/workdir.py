@@ -33,6 +33,7 @@ from jsnn.metrics import MetricsLog, open_metrics
 
 Results = dict[str, Any]
 STAGES = ("train_ann", "convert", "finetune", "evaluate")
+TRAINING = ("train_ann", "finetune")  # these go on from checkpoints of their own
 NETWORK_OF = {"train_ann": "ann", "convert": "converted", "finetune": "hybrid"}
 
 
@@ -186,7 +187,7 @@ def reopen(run: Run, stage: str) -> None:
     for earlier in STAGES[:begin]:
         require(run, earlier)
     is_new = is_done(run, stage)
-    if not is_new and stage in NETWORK_OF:
+    if not is_new and stage in TRAINING:
         latest_is_whole(checkpoints(run, NETWORK_OF[stage]))
     outdated = STAGES[begin if is_new else begin + 1 :]
     _write_stages(run, {name: done for name, done in _stages(run).items() if name in STAGES[:begin]})

@@ -243,8 +243,11 @@ SMALL = """
     --hidden 16 --ann-epochs 1 --hybrid-epochs 1 --balance-images 32 --balance-steps 40 --scaling-factor 0.4
     --num-steps 2 --eval-steps 3 --streams 1 --ann-lr 0.05 --no-tensorboard
 """.split()
-LEARNING = "--width 0.125 --dense-std 0.2 --dense-dropout 0 --batch-size 250 --eval-batch-size 500".split()
-THUMBNAIL = "--width 0.0625 --dense-std 0.1 --batch-size 60 --eval-batch-size 50 --workers 0".split()
+LEARNING = "--width 0.0625 --dense-std 0.2 --dense-dropout 0 --batch-size 250 --eval-batch-size 500".split()
+THUMBNAIL = """
+    --width 0.0625 --dense-std 0.1 --batch-size 60 --eval-batch-size 50 --workers 0 --balance-images 8
+    --balance-steps 8
+""".split()
 
 
 @pytest.mark.slow

@@ -51,11 +51,12 @@ def assert_equal_but_for_the_order_of_sums(workdir, other):
 
 @pytest.mark.slow
 def test_two_processes_equal_one_and_a_run_goes_on_with_another_number_of_them(alone, tmp_path):
-    first, second = together(2, *COMMAND, "--workdir", tmp_path, devices=2)
+    begin = {"module": "experiments.train_ann"}
+    first, second = together(2, *COMMAND, "--workdir", tmp_path, devices=2, **begin)
     wait_for("ann epoch 1/", first)
     second.terminate()  # asks one process, stops both at the same step
     assert [finish(process)[0] for process in (first, second)] == [STOPPED, STOPPED]
-    single = start(*COMMAND, "--workdir", tmp_path, devices=4)
+    single = start(*COMMAND, "--workdir", tmp_path, devices=4, **begin)
     wait_for("ann: going on in epoch", single)
     wait_for("ann first step", single)
     single.terminate()
