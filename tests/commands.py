@@ -20,6 +20,9 @@ TINY = """
 """.split()
 
 
+SHORT = "--eval-steps 4 --streams 1".split()  # one program to evaluate SNNs instead of two
+
+
 def run(work: Callable[[Run], None], workdir: Path, *arguments: str) -> int:
     """The exit status of a command in this process."""
     return main("python -m experiments.test", "A test.", work, [*arguments, "--workdir", str(workdir)])

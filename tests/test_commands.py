@@ -19,7 +19,7 @@ from experiments.report import report
 from experiments.workdir import read_results
 from jsnn.checkpoint import restore
 from jsnn.training import init_state
-from tests.commands import TINY, run
+from tests.commands import SHORT, TINY, run
 from tests.conftest import ROOT
 
 PIPELINE = hybrid.hybrid
@@ -141,7 +141,7 @@ def test_compiled_programs_are_kept_on_demand(tmp_path):
 
 
 def test_bfloat16_goes_through_the_same_commands(tiny, tmp_path):
-    assert run(PIPELINE, tmp_path, *TINY, "--precision", "bfloat16") == 0
+    assert run(PIPELINE, tmp_path, *TINY, *SHORT, "--precision", "bfloat16") == 0
     found, exact = read_results(tmp_path), read_results(tiny)
     assert found["converted"]["thresholds"] != exact["converted"]["thresholds"]
     first = [results["converted"]["thresholds"]["conv0"] for results in (found, exact)]
@@ -241,7 +241,7 @@ def test_the_default_command_reaches_what_the_readme_says(tmp_path):
 
 SMALL = """
     --hidden 16 --ann-epochs 1 --hybrid-epochs 1 --balance-images 32 --balance-steps 40 --scaling-factor 0.4
-    --num-steps 2 --eval-steps 3 --streams 1 --ann-lr 0.05 --no-tensorboard
+    --num-steps 2 --eval-steps 2 --streams 1 --ann-lr 0.05 --no-tensorboard
 """.split()
 LEARNING = "--width 0.0625 --dense-std 0.2 --dense-dropout 0 --batch-size 250 --eval-batch-size 500".split()
 THUMBNAIL = """
