@@ -20,7 +20,7 @@ from experiments.workdir import Run, checkpoints, finish, read_results, require,
 from jsnn.augment import scale
 from jsnn.balancing import balance_thresholds
 from jsnn.checkpoint import save
-from jsnn.conversion import Thresholds, convert, scale_thresholds
+from jsnn.conversion import Thresholds, convert
 from jsnn.datasets import TRAIN, VALIDATION
 from jsnn.evaluation import sweep_factors
 from jsnn.parallel import evaluate_split, parallel_evaluation
@@ -68,15 +68,14 @@ def balance(run: Run, ann: Variables) -> Thresholds:
     )
 
 
-def converted_snn(run: Run, factor: float = 1.0) -> Variables:
-    """The run's converted net (IF), its thresholds times a factor.
+def converted_snn(run: Run) -> Variables:
+    """The run's converted net (IF), its thresholds as they were balanced.
 
     Raises:
         ValueError: where it is not converted yet.
     """
     require(run, "convert")
-    expected = jax.eval_shape(lambda: snn_like(run.config))
-    return scale_thresholds(restored(run, "converted", expected), factor)
+    return restored(run, "converted", jax.eval_shape(lambda: snn_like(run.config)))
 
 
 def chosen_factor(run: Run) -> float:

@@ -20,6 +20,7 @@ from experiments.networks import build_ann, build_snn, chunk_of, encoding_of, nu
 from experiments.progress import say, watcher
 from experiments.train_ann import trained_ann
 from experiments.workdir import Run, finish, read_results, require
+from jsnn.conversion import scale_thresholds
 from jsnn.datasets import TEST
 from jsnn.evaluation import Evaluation, evaluate_ann, evaluate_snn
 from jsnn.hosts import is_first
@@ -37,9 +38,10 @@ def evaluate(run: Run) -> None:
     begin = time.perf_counter()
     ann_accuracy = _score_ann(run)
     say(f"ann       test {ann_accuracy:.2%}")
-    unscaled = _score_snn(run, "converted, factor 1", converted_snn(run), streams=1)
+    snn = converted_snn(run)
+    unscaled = _score_snn(run, "converted, factor 1", snn, streams=1)
     streams = run.config.streams if run.config.encoding == "poisson" else 1  # without noise all are the same
-    converted = _score_snn(run, "converted", converted_snn(run, chosen_factor(run)), streams)
+    converted = _score_snn(run, "converted", scale_thresholds(snn, chosen_factor(run)), streams)
     hybrid = _score_snn(run, "hybrid", finetuned_snn(run), streams)
     found = {
         "ann": {"accuracy": ann_accuracy},

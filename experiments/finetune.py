@@ -47,11 +47,12 @@ def finetune(run: Run) -> None:
     state = init_state(_start(run), rule)
     forward = snn_forward(model, encode, num_steps, chunk)
     validate = epochs.validator(run, present)
-    heed = partial(_heed, run)
+    accuracy = _accuracy_to_keep(run)
+    heed = partial(_heed, config, accuracy)
     _, journal = epochs.train(run, "hybrid", state, forward, rule, config.hybrid_epochs, validate, heed)
-    warning = _warning(run, journal)
-    found = journal.summary() | ({"warning": warning} if warning else {})
-    finish(run, "finetune", journal.total("seconds"), {"hybrid": found})
+    epoch = diverging(journal.history, accuracy)
+    warning = {"warning": divergence_warning(config, epoch, accuracy)} if epoch else {}
+    finish(run, "finetune", journal.total("seconds"), {"hybrid": journal.summary() | warning})
 
 
 def finetuned_snn(run: Run) -> Variables:
@@ -81,20 +82,18 @@ def _start(run: Run) -> Variables:
     return scale_thresholds(convert(ann, thresholds, run.config.leak), chosen_factor(run))
 
 
-def _heed(run: Run, journal: Journal) -> None:
-    """Warn after the epoch that shows the net to diverge."""
-    before = journal._replace(history=journal.history[:-1])
-    if _warning(run, journal) and not _warning(run, before):
-        say(f"warning: {_warning(run, journal)}")
-
-
-def _warning(run: Run, journal: Journal) -> str | None:
-    """What to tell of a net that diverges from the converted one, or None."""
+def _accuracy_to_keep(run: Run) -> float:
+    """The validation accuracy of the net that fine-tuning starts from; random weights have none to keep."""
     if run.config.start == "scratch":
-        return None
-    accuracy = read_results(run.directory)["converted"]["validation_accuracy"]
-    epoch = diverging(journal.history, accuracy)
-    return epoch and divergence_warning(run.config, epoch, accuracy)
+        return 0.0
+    return read_results(run.directory)["converted"]["validation_accuracy"]
+
+
+def _heed(config: Config, accuracy: float, journal: Journal) -> None:
+    """Warn after the epoch that shows the net to diverge."""
+    epoch = len(journal.history)
+    if diverging(journal.history, accuracy) == epoch:
+        say(f"warning: {divergence_warning(config, epoch, accuracy)}")
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:

@@ -158,8 +158,12 @@ def require(run: Run, stage: str) -> None:
     Raises:
         ValueError: naming the command to run first.
     """
-    if stage not in _stages(run) or not _ends_whole(run, stage):
-        raise ValueError(f"{run.directory} has no finished {stage}: run `python -m experiments.{stage}` on it first.")
+    if stage not in _stages(run):
+        raise _unfinished(run, stage)
+
+
+def _unfinished(run: Run, stage: str) -> ValueError:
+    return ValueError(f"{run.directory} has no finished {stage}: run `python -m experiments.{stage}` on it first.")
 
 
 def _ends_whole(run: Run, stage: str) -> bool:
@@ -181,11 +185,14 @@ def reopen(run: Run, stage: str) -> None:
     Where the stage was done, it begins anew; where it was interrupted, its checkpoints stay and it goes on from them.
 
     Raises:
-        ValueError: where an earlier stage is not done, or no checkpoint of this one is whole; then nothing is changed.
+        ValueError: where an earlier stage is not done or its last checkpoint is damaged, or no checkpoint of this one
+            is whole; then nothing is changed.
     """
     begin = STAGES.index(stage)
     for earlier in STAGES[:begin]:
         require(run, earlier)
+        if not _ends_whole(run, earlier):
+            raise _unfinished(run, earlier)
     is_new = is_done(run, stage)
     if not is_new and stage in TRAINING:
         latest_is_whole(checkpoints(run, NETWORK_OF[stage]))

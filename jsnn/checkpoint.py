@@ -57,8 +57,7 @@ def save(directory: Path, step: int, tree: Any, record: dict[str, Any], keep: in
     """
     if keep < 1:
         raise ValueError(f"at least 1 checkpoint is kept, got keep {keep}.")
-    arrays = jax.tree.map(np.asarray, jax.device_get(tree))
-    by_first(lambda: _write(directory.absolute(), step, arrays, record, keep))
+    by_first(lambda: _write(directory.absolute(), step, jax.device_get(tree), record, keep))
 
 
 def restore(directory: Path, like: Any) -> Checkpoint | None:

@@ -18,8 +18,6 @@ TINY = """
     digits --width 0.0625 --hidden 16 --dense-std 0.2 --ann-epochs 3 --hybrid-epochs 2 --balance-images 64
     --balance-steps 30 --num-steps 4 --eval-steps 6 --streams 2 --scaling-factor 0.5 --chunk 4
 """.split()
-
-
 SHORT = "--eval-steps 4 --streams 1".split()  # one program to evaluate SNNs instead of two
 
 
@@ -28,9 +26,9 @@ def run(work: Callable[[Run], None], workdir: Path, *arguments: str) -> int:
     return main("python -m experiments.test", "A test.", work, [*arguments, "--workdir", str(workdir)])
 
 
-def start(*arguments: str, devices: int = 1, module: str = "experiments.hybrid", **settings: str) -> subprocess.Popen:
+def start(*arguments: str, devices: int = 1, module: str = "experiments.hybrid") -> subprocess.Popen:
     """Start a command on so many CPU devices; its stderr goes into its stdout."""
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)} | settings
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
     return subprocess.Popen(
         [sys.executable, "-u", "-m", module, *map(str, arguments)],
         cwd=ROOT,

@@ -60,3 +60,14 @@ def data_dir() -> str:
     if not DATA_DIR.is_dir():
         pytest.skip(f"no real data in {DATA_DIR}: set JSNN_DATA_DIR to a folder of prepared TFDS data sets")
     return str(DATA_DIR)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workdir of a whole tiny run on digits; to be copied by whoever changes it."""
+    from experiments.hybrid import hybrid
+    from tests.commands import TINY, run  # which imports from here
+
+    workdir = tmp_path_factory.mktemp("tiny")
+    assert run(hybrid, workdir, *TINY) == 0
+    return workdir

@@ -106,14 +106,6 @@ def test_the_traceback_is_there_on_demand():
     assert "Traceback" in output
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """The workdir of a whole tiny run on digits."""
-    workdir = tmp_path_factory.mktemp("tiny")
-    assert run(hybrid.hybrid, workdir, *TINY) == 0
-    return workdir
-
-
 def state_of(folder):
     """All files of a folder with their contents, but for the lock."""
     return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "lock"}

@@ -25,14 +25,6 @@ from tests.conftest import ROOT
 PIPELINE = hybrid.hybrid
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """The workdir of a whole tiny run on digits."""
-    workdir = tmp_path_factory.mktemp("tiny")
-    assert run(PIPELINE, workdir, *TINY) == 0
-    return workdir
-
-
 def test_a_run_leaves_what_it_should(tiny):
     results = json.loads((tiny / "results.json").read_text())
     assert results["converted"]["scaling_factor"] == 0.5

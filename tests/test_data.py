@@ -107,7 +107,10 @@ def test_epochs_are_different_permutations_and_repeatable():
 
 def test_an_epoch_leaves_out_what_does_not_fill_a_batch():
     split = Split(np.zeros((10, 2, 2, 1), np.uint8), np.zeros(10, np.int32))
-    batches = list(resident_source(split).shuffled(4, 0, 1))
+    source = resident_source(split)
+    batches = list(source.shuffled(4, 0, 1))
+    np.testing.assert_array_equal(list(source.shuffled(4, 0, 1, 1)), batches[1:])
+    assert not list(source.shuffled(4, 0, 1, 2))
     assert [len(batch) for batch in batches] == [4, 4]
     assert len(np.unique(np.concatenate(batches))) == 8
 

@@ -54,6 +54,10 @@ def test_the_stream_is_repeatable_and_reads_every_sample(data_dir):
     assert first[0].images.shape == (32, 224, 224, 3)
     assert first[0].images.dtype == np.uint8
     assert (first[0].index != other[0].index).any()
+    for start in (2, 5):
+        later = [batch.index for batch in source.shuffled(32, 0, 1, start)]
+        np.testing.assert_array_equal(later, [batch.index for batch in first[start:]])
+    np.testing.assert_array_equal(next(source.shuffled(32, 0, 1, 2)).images, first[2].images)
     index = np.concatenate([batch.index for batch in source.in_order(64)])
     np.testing.assert_array_equal(index[index != PADDING], np.arange(180))
 
