@@ -19,6 +19,7 @@ from pathlib import Path
 import tyro
 
 from experiments import compilation, stopping
+from experiments.adopt import adopt
 from experiments.config import Config
 from experiments.presets import PRESETS
 from experiments.progress import say
@@ -35,6 +36,8 @@ class Arguments:
     config: Config
     workdir: Path | None = None
     """Folder of the run; without it, runs/PRESET."""
+    from_run: Path | None = None
+    """Folder of another run whose ANN, and conversion where it is the same, are taken over instead of made anew."""
     debug: bool = False
     """Show the traceback of an error."""
     coordinator: str | None = None
@@ -92,6 +95,8 @@ def main(program: str, description: str, work: Callable[[Run], None], arguments:
         if not parsed.debug:
             _hush_libraries()
         with _told_warnings(), stopping.on_signals(), open_run(parsed.config, parsed.workdir) as run:
+            if parsed.from_run:
+                adopt(run, parsed.from_run)
             work(run)
     except Exception as error:
         return refuse(error, "--debug" in arguments)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +24,34 @@ NO_MATTER = (  # where a run goes on: these may change
     "checkpoint_minutes",
     "tensorboard",
     "compilation_cache",
+)
+TRAIN_ANN_FIELDS = (  # all that matter to the trained ANN
+    "dataset",
+    "crop_padding",
+    "flip",
+    "architecture",
+    "width",
+    "hidden",
+    "conv_dropout",
+    "dense_dropout",
+    "dense_std",
+    "ann_epochs",
+    "ann_lr",
+    "ann_schedule",
+    "ann_weight_decay",
+    "batch_size",
+    "precision",
+    "seed",
+)
+CONVERT_FIELDS = (  # ... and to the converted net
+    *TRAIN_ANN_FIELDS,
+    "balance_images",
+    "balance_steps",
+    "percentile",
+    "balance",
+    "scaling_factor",
+    "num_steps",
+    "encoding",
 )
 
 
@@ -102,6 +131,11 @@ class Config:
     hybrid_weight_decay: float = 5e-4
     """L2 term in the gradient of fine-tuning; Adam makes it shrink the weights of silent neurons at full rate."""
 
+    hybrid_warmup: float = 0.0
+    """Epochs over which the learning rate of fine-tuning rises to its schedule."""
+    hybrid_clip: float | None = None
+    """Largest norm of the whole gradient in fine-tuning; None does not clip."""
+
     batch_size: int = 64
     """Training images per step, over all devices."""
     eval_batch_size: int = 256
@@ -144,7 +178,7 @@ def check(config: Config) -> None:
         _require(getattr(config, name) >= 1, config, name, "at least 1")
     for name in ("crop_padding", "workers", "seed"):
         _require(getattr(config, name) >= 0, config, name, "at least 0")
-    for name in ("ann_weight_decay", "hybrid_weight_decay", "beta"):
+    for name in ("ann_weight_decay", "hybrid_weight_decay", "hybrid_warmup", "beta"):
         _require(0 <= getattr(config, name) < math.inf, config, name, "at least 0 and finite")
     for name in ("width", "dense_std", "ann_lr", "hybrid_lr", "alpha", "gamma", "checkpoint_minutes"):
         _require(0 < getattr(config, name) < math.inf, config, name, "above 0 and finite")
@@ -162,6 +196,8 @@ def check(config: Config) -> None:
         "checkpoint_steps",
         "at least 1, or None",
     )
+    clip = config.hybrid_clip
+    _require(clip is None or 0 < clip < math.inf, config, "hybrid_clip", "above 0 and finite, or None")
     _require(config.chunk == AUTO or config.chunk >= 1, config, "chunk", "at least 1, or auto")
     factor = config.scaling_factor
     _require(factor == AUTO or 0 < factor < math.inf, config, "scaling_factor", "above 0 and finite, or auto")
@@ -173,14 +209,19 @@ def check(config: Config) -> None:
         raise ValueError(f"{config.dataset} has crops and flips of its own: leave crop_padding 0 and flip off.")
 
 
-def difference(one: Config, other: Config) -> str | None:
-    """The first field that matters to results in which two configs differ, with both values, or None."""
-    for field in dataclasses.fields(Config):
-        if field.name in NO_MATTER:
-            continue
-        a, b = getattr(one, field.name), getattr(other, field.name)
+def difference(one: Config, other: Config, fields: Sequence[str] | None = None) -> str | None:
+    """The first field in which two configs differ, with both values, or None.
+
+    Args:
+        one: the config there.
+        other: the config here.
+        fields: which to compare; None is all that matter to results.
+    """
+    matter = [field.name for field in dataclasses.fields(Config) if field.name not in NO_MATTER]
+    for name in matter if fields is None else fields:
+        a, b = getattr(one, name), getattr(other, name)
         if a != b:
-            return f"{field.name} is {a} there and {b} here"
+            return f"{name} is {a} there and {b} here"
     return None
 
 

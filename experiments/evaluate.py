@@ -36,7 +36,7 @@ def evaluate(run: Run) -> None:
     """
     require(run, "finetune")
     begin = time.perf_counter()
-    ann_accuracy = _score_ann(run)
+    ann_accuracy = score_ann(run)
     say(f"ann       test {ann_accuracy:.2%}")
     snn = converted_snn(run)
     unscaled = _score_snn(run, "converted, factor 1", snn, streams=1)
@@ -65,7 +65,8 @@ def show(run: Run) -> None:
     say(table.markdown([results]))
 
 
-def _score_ann(run: Run) -> float:
+def score_ann(run: Run) -> float:
+    """The accuracy of the run's ANN on the test split."""
     source = open_source(run.config, TEST)
     scored = evaluate_split(
         parallel_evaluation(partial(evaluate_ann, build_ann(run.config), source)),

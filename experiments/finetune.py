@@ -11,7 +11,7 @@ import optax
 from experiments import command, epochs
 from experiments.config import Config
 from experiments.convert import balance, chosen_factor, converted_snn
-from experiments.health import divergence_warning, diverging
+from experiments.health import divergence_warning, diverging, loss_warning
 from experiments.journal import Journal
 from experiments.networks import (
     build_snn,
@@ -31,9 +31,13 @@ from jsnn.optimizers import learning_rate, optimizer
 from jsnn.simulation import Variables
 from jsnn.training import TrainState, init_state, snn_forward
 
+FINETUNED, CONVERTED = "fine-tuned", "converted"  # the net that a run keeps
+
 
 def finetune(run: Run) -> None:
     """Fine-tune the converted net of a run to the last epoch.
+
+    Where the validation accuracy then is below the converted net's, the run keeps that one.
 
     Args:
         run: the run, its ANN converted; gets checkpoints in hybrid/, metrics, and `hybrid` in results.json.
@@ -44,31 +48,35 @@ def finetune(run: Run) -> None:
     num_steps, chunk = config.num_steps, chunk_of(config, config.num_steps)
     present = partial(evaluate_snn, model, encode, num_steps, chunk, open_source(config, VALIDATION))
     rule = _optimizer(config)
-    state = init_state(_start(run), rule)
+    state = init_state(starting_snn(run), rule)
     forward = snn_forward(model, encode, num_steps, chunk)
     validate = epochs.validator(run, present)
     accuracy = _accuracy_to_keep(run)
     heed = partial(_heed, config, accuracy)
     _, journal = epochs.train(run, "hybrid", state, forward, rule, config.hybrid_epochs, validate, heed)
-    epoch = diverging(journal.history, accuracy)
-    warning = {"warning": divergence_warning(config, epoch, accuracy)} if epoch else {}
-    finish(run, "finetune", journal.total("seconds"), {"hybrid": journal.summary() | warning})
+    found = journal.summary() | {"kept": FINETUNED}
+    if found["validation_accuracy"] < accuracy:
+        found |= {"kept": CONVERTED, "warning": loss_warning(config, found["validation_accuracy"], accuracy)}
+        say(f"warning: {found['warning']}")
+    finish(run, "finetune", journal.total("seconds"), {"hybrid": found})
 
 
 def finetuned_snn(run: Run) -> Variables:
-    """The variables of the run's fine-tuned net.
+    """The variables of the run's fine-tuned net, or of the converted net where that one was kept.
 
     Raises:
         ValueError: where it is not fine-tuned yet.
     """
     require(run, "finetune")
+    if read_results(run.directory)["hybrid"]["kept"] == CONVERTED:
+        return scale_thresholds(converted_snn(run), chosen_factor(run))
     rule = _optimizer(run.config)
     expected: TrainState = jax.eval_shape(lambda: init_state(snn_like(run.config), rule))
     state = restored(run, "hybrid", expected)
     return {"params": state.params, "neuron": state.neuron}
 
 
-def _start(run: Run) -> Variables:
+def starting_snn(run: Run) -> Variables:
     """The net before the first epoch: thresholds scaled, leak as configured.
 
     From scratch, the thresholds are balanced for the random weights and scaled by the factor of the converted net.
@@ -97,8 +105,9 @@ def _heed(config: Config, accuracy: float, journal: Journal) -> None:
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:
-    rate = learning_rate(config.hybrid_schedule, config.hybrid_lr, config.hybrid_epochs, steps_per_epoch(config))
-    return optimizer(config.hybrid_optimizer, rate, config.hybrid_weight_decay)
+    steps = steps_per_epoch(config)
+    rate = learning_rate(config.hybrid_schedule, config.hybrid_lr, config.hybrid_epochs, steps, config.hybrid_warmup)
+    return optimizer(config.hybrid_optimizer, rate, config.hybrid_weight_decay, config.hybrid_clip)
 
 
 if __name__ == "__main__":

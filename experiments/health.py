@@ -83,6 +83,14 @@ def divergence_warning(config: Config, epoch: int, converted_accuracy: float) ->
     )
 
 
+def loss_warning(config: Config, accuracy: float, converted_accuracy: float) -> str:
+    """What to tell of a fine-tune that ends below the converted net, which is kept instead."""
+    return (
+        f"fine-tuning ended at {accuracy:.2%} on the validation split, below the {converted_accuracy:.2%} of the "
+        f"converted net that it started from, which is kept instead: {_advice(config, 'hybrid')}."
+    )
+
+
 def _trouble(config: Config, metrics: Metrics) -> str | None:
     """Which number of a step is not finite, or None."""
     bad = {layer for layer, is_finite in metrics.finite.items() if not is_finite}

@@ -13,21 +13,34 @@ from experiments.progress import say
 from experiments.train_ann import train_ann
 from experiments.workdir import STAGES, Run, is_done
 
+WORK_OF = dict(zip(STAGES, (train_ann, convert_ann, finetune, evaluate), strict=True))
+
 
 def hybrid(run: Run) -> None:
-    """Run all stages that are not done yet, in order.
+    """Run all stages that are not done yet, in order, and show what they found.
 
     Args:
         run: the run.
     """
-    for name, stage in zip(STAGES, (train_ann, convert_ann, finetune, evaluate), strict=True):
+    done_before = is_done(run, STAGES[-1])
+    up_to(STAGES[-1], run)
+    if done_before:
+        show(run)
+    say(f"all of it is in {run.directory}")
+
+
+def up_to(last: str, run: Run) -> None:
+    """Run the stages up to one that are not done yet, in order.
+
+    Args:
+        last: name of the last stage.
+        run: the run.
+    """
+    for name in STAGES[: STAGES.index(last) + 1]:
         if is_done(run, name):
             say(f"{name}: done before")
-            if stage is evaluate:
-                show(run)
         else:
-            stage(run)
-    say(f"all of it is in {run.directory}")
+            WORK_OF[name](run)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class Journal(NamedTuple):
         return sum(record[name] for record in self.history)
 
     def summary(self) -> dict[str, Any]:
-        """What results.json tells of the training: its last epoch and its best, the first of equal ones."""
+        """What results.json tells of the training: its last epoch, its best (the first of equal ones), all."""
         accuracies = [record["validation_accuracy"] for record in self.history]
         return {
             "epochs": len(accuracies),
@@ -50,6 +50,7 @@ class Journal(NamedTuple):
             "best_validation_accuracy": max(accuracies),
             "best_epoch": accuracies.index(max(accuracies)) + 1,
             "skipped_steps": self.total("skipped_steps"),
+            "history": list(self.history),
         }
 
 

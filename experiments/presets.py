@@ -14,7 +14,6 @@ PAPER = {"scaling_factor": 0.7}
 # What the presets for a CPU share. Narrow networks need little dropout and bear a larger learning rate. Without weight
 # decay in fine-tuning: a silent neuron has no STDB gradient, so Adam turns its L2 term into a full step towards zero.
 SMALL = {
-    "width": 0.25,
     "conv_dropout": 0.0,
     "dense_dropout": 0.2,
     "ann_lr": 0.03,
@@ -27,6 +26,7 @@ def digits() -> Config:
     """The embedded default: scikit-learn's 8x8 digits, a small VGG5, T = 4, in a minute on two CPU cores."""
     return Config(
         dataset="digits",
+        width=0.25,
         hidden=(64,),
         dense_std=0.1,
         ann_epochs=200,
@@ -42,8 +42,9 @@ def fashion_mnist_cpu() -> Config:
     """Fashion-MNIST, a VGG5 of a quarter of the width, T = 4: in less than half an hour on two CPU cores."""
     return Config(
         dataset="fashion_mnist",
+        width=0.125,
         flip=True,
-        hidden=(128,),
+        hidden=(64,),
         dense_std=0.05,
         ann_epochs=15,
         num_steps=4,
@@ -58,11 +59,12 @@ def cifar10_cpu() -> Config:
     """CIFAR-10, a VGG5 of a quarter of the width, T = 16: for two CPU cores."""
     return Config(
         dataset="cifar10",
+        width=0.25,
         crop_padding=4,
         flip=True,
         hidden=(256,),
         dense_std=0.05,
-        ann_epochs=30,
+        ann_epochs=60,
         num_steps=16,
         hybrid_epochs=3,
         hybrid_lr=5e-5,

@@ -127,7 +127,7 @@ def config_from_json(fields: dict[str, Any]) -> Config:
 
 def read_results(directory: Path) -> Results:
     """What the stages of a run have found so far, by network, with their seconds and the run's config."""
-    return by_first(lambda: _results(directory, _read_stages(directory)))
+    return by_first(lambda: _results(directory, read_stages(directory)))
 
 
 def _results(directory: Path, stages: dict[str, Results]) -> Results:
@@ -239,10 +239,11 @@ def _read_json(path: Path) -> Results:
 
 
 def _stages(run: Run) -> dict[str, Results]:
-    return by_first(lambda: _read_stages(run.directory))
+    return by_first(lambda: read_stages(run.directory))
 
 
-def _read_stages(directory: Path) -> dict[str, Results]:
+def read_stages(directory: Path) -> dict[str, Results]:
+    """What each stage of a run has found so far, with its seconds, as they stand in its folder."""
     path = directory / "stages.json"
     stages = _read_json(path)
     if not all(isinstance(done, dict) and isinstance(done.get("found"), dict) for done in stages.values()):

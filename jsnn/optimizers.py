@@ -5,13 +5,16 @@ Weight decay is L2 in the gradient (added before the momentum and the second mom
 
 import math
 
+import jax.numpy as jnp
 import optax
 
 SCHEDULES = ("tenths", "halvings", "constant")
 OPTIMIZERS = ("sgd", "adam", "amsgrad")
 
 
-def learning_rate(schedule: str, initial: float, epochs: int, steps_per_epoch: int) -> optax.Schedule:
+def learning_rate(
+    schedule: str, initial: float, epochs: int, steps_per_epoch: int, warmup: float = 0.0
+) -> optax.Schedule:
     """A learning-rate schedule of the recipe.
 
     Args:
@@ -20,6 +23,7 @@ def learning_rate(schedule: str, initial: float, epochs: int, steps_per_epoch: i
         initial: the first learning rate, above 0.
         epochs: epochs of the whole run, at least 1.
         steps_per_epoch: optimiser steps in an epoch, at least 1.
+        warmup: epochs over which the rate rises to the schedule's, at least 0.
 
     Returns:
         Step -> learning rate.
@@ -27,6 +31,8 @@ def learning_rate(schedule: str, initial: float, epochs: int, steps_per_epoch: i
     Raises:
         ValueError: where the schedule is unknown or a number is out of its range.
     """
+    if not 0 <= warmup < math.inf:
+        raise ValueError(f"warmup must be at least 0 epochs and finite, got {warmup}.")
     if not 0 < initial < math.inf or epochs < 1 or steps_per_epoch < 1:
         raise ValueError(
             f"a schedule needs a finite learning rate above 0 and at least one epoch and step, "
@@ -43,27 +49,34 @@ def learning_rate(schedule: str, initial: float, epochs: int, steps_per_epoch: i
         factors = {}
     else:
         raise ValueError(f"unknown schedule {schedule!r}: choose one of {', '.join(SCHEDULES)}.")
-    return optax.piecewise_constant_schedule(initial, factors)
+    rate, rising = optax.piecewise_constant_schedule(initial, factors), warmup * steps_per_epoch
+    return (lambda step: rate(step) * jnp.minimum(1, (step + 1) / rising)) if rising else rate
 
 
-def optimizer(name: str, rate: optax.Schedule, weight_decay: float) -> optax.GradientTransformation:
+def optimizer(
+    name: str, rate: optax.Schedule, weight_decay: float, clip: float | None = None
+) -> optax.GradientTransformation:
     """An optimiser of the recipe: SGD with momentum 0.9 for the ANN, Adam or AMSGrad for the SNN.
 
     Args:
         name: "sgd", "adam" or "amsgrad".
         rate: the learning rate at each step.
         weight_decay: factor of the weights added to the gradient, at least 0.
+        clip: the largest norm of the whole gradient, above 0; a larger one is scaled down to it. None clips nothing.
 
     Returns:
         The optax transformation.
 
     Raises:
-        ValueError: where the name is unknown or the weight decay is negative.
+        ValueError: where the name is unknown, the weight decay is negative or clip is not above 0.
     """
     if not 0 <= weight_decay < math.inf:
         raise ValueError(f"weight_decay must be at least 0 and finite, got {weight_decay}.")
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip must be above 0, or None, got {clip}.")
     rules = {"sgd": lambda: optax.sgd(rate, momentum=0.9), "adam": lambda: optax.adam(rate)}
     rules["amsgrad"] = lambda: optax.amsgrad(rate)
     if name not in rules:
         raise ValueError(f"unknown optimiser {name!r}: choose one of {', '.join(OPTIMIZERS)}.")
-    return optax.chain(optax.add_decayed_weights(weight_decay), rules[name]())
+    first = () if clip is None else (optax.clip_by_global_norm(clip),)
+    return optax.chain(*first, optax.add_decayed_weights(weight_decay), rules[name]())

@@ -1,0 +1,64 @@
+"""Take over what another run has done: its ANN, and its conversion where that would come out the same.
+
+Many questions ask for several fine-tunes of one ANN, which need not be trained again for each.
+"""
+
+import shutil
+from pathlib import Path
+
+from experiments.config import CONVERT_FIELDS, TRAIN_ANN_FIELDS, difference
+from experiments.progress import say
+from experiments.workdir import NETWORK_OF, Run, checkpoints, finish, is_done, read_stages, saved_config
+from jsnn.checkpoint import latest_is_whole
+from jsnn.files import move_folder, remove_folder
+from jsnn.hosts import by_first
+from jsnn.metrics import rewrite
+
+FIELDS_OF = {"train_ann": TRAIN_ANN_FIELDS, "convert": CONVERT_FIELDS}
+ARRIVING = "arriving"  # a folder of checkpoints while it is copied
+
+
+def adopt(run: Run, donor: Path) -> None:
+    """Take over the ANN of another run, and its conversion where all fields agree that matter to it.
+
+    Args:
+        run: the run; stages that it has done itself stay as they are.
+        donor: folder of the other run, its ANN trained; only read.
+
+    Raises:
+        ValueError: where the other run has no trained ANN, one of another config, or a damaged checkpoint.
+    """
+    by_first(lambda: _refuse(run, donor))
+    for stage, fields in FIELDS_OF.items():
+        if is_done(run, stage):
+            continue
+        if stage not in read_stages(donor) or difference(saved_config(donor), run.config, fields):
+            break
+        by_first(lambda stage=stage: _copy_checkpoints(run, donor, NETWORK_OF[stage]))
+        done = read_stages(donor)[stage]
+        if stage == "train_ann":
+            history = done["found"]["ann"]["history"]
+            by_first(lambda history=history: rewrite(run.metrics.path, "ann", history))
+        finish(run, stage, done["seconds"], done["found"])
+        say(f"{stage}: taken over from {donor}")
+
+
+def _refuse(run: Run, donor: Path) -> None:
+    """Refuse a donor that has nothing to take over."""
+    config = saved_config(donor)
+    if config is None or "train_ann" not in read_stages(donor):
+        raise ValueError(f"{donor} holds no trained ANN to take over: name the workdir of a run that does.")
+    differing = difference(config, run.config, TRAIN_ANN_FIELDS)
+    if differing:
+        raise ValueError(f"the ANN of {donor} is not the one that is asked for: {differing}.")
+
+
+def _copy_checkpoints(run: Run, donor: Path, network: str) -> None:
+    """Copy a network's checkpoints; the folder gets its name when it is complete."""
+    if not latest_is_whole(donor / network):
+        raise ValueError(f"the last checkpoint in {donor / network} is damaged or missing: run its stage again.")
+    arriving = run.directory / ARRIVING
+    remove_folder(arriving)
+    remove_folder(checkpoints(run, network))
+    shutil.copytree(donor / network, arriving)
+    move_folder(arriving, checkpoints(run, network))

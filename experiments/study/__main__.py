@@ -1,0 +1,101 @@
+"""The study: variations of a preset that answer the questions of experiments/README.md, each with several seeds.
+
+python -m experiments.study PRESET [--questions NAME...] [--seeds N...] [--data-dir DIR]
+
+Runs whose results are there are not run again, and interrupted ones go on. Results go to experiments/results/, from
+which `python -m experiments.report` makes all tables and plots.
+"""
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from experiments import compilation, stopping
+from experiments.adopt import adopt
+from experiments.command import refuse
+from experiments.presets import PRESETS
+from experiments.progress import say
+from experiments.study.plan import ANN, STUDIES, Trial
+from experiments.study.results import RESULTS, results_path, write_results
+from experiments.workdir import open_run
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Which part of the study to run, and where."""
+
+    preset: tyro.conf.Positional[str]
+    """A preset that has a study."""
+    questions: tuple[str, ...] = ()
+    """Which questions; all where none is named."""
+    seeds: tuple[int, ...] = ()
+    """Which seeds; all where none is named."""
+    data_dir: str | None = None
+    """Folder of prepared TFDS data sets."""
+    workdir: Path = Path("runs/study")
+    """Folder of the runs' workdirs."""
+    results: Path = RESULTS
+    """Folder of what is kept of them."""
+
+
+def study(arguments: Arguments) -> None:
+    """Run all trials that have no results yet.
+
+    Args:
+        arguments: of the command line.
+
+    Raises:
+        ValueError: where the preset has no study or a question is unknown.
+    """
+    questions = STUDIES.get(arguments.preset)
+    if questions is None:
+        raise ValueError(f"there is no study of {arguments.preset!r}, only of {', '.join(STUDIES)}.")
+    unknown = [name for name in arguments.questions if name not in questions]
+    if unknown:
+        raise ValueError(f"there is no question {unknown[0]!r}, only {', '.join(questions)}.")
+    for name in arguments.questions or questions:
+        for trial in questions[name]:
+            for seed in trial.seeds:
+                if not arguments.seeds or seed in arguments.seeds:
+                    run_trial(arguments, trial, seed)
+
+
+def run_trial(arguments: Arguments, trial: Trial, seed: int) -> None:
+    """Run a trial with a seed, from the ANN that all trials of the seed share, and keep its results.
+
+    Args:
+        arguments: of the command line.
+        trial: what to run.
+        seed: with which seed.
+    """
+    kept = results_path(arguments.results, arguments.preset, trial.name, seed)
+    if kept.exists():
+        return
+    say(f"{arguments.preset} {trial.name} seed {seed}")
+    if trial is not ANN:
+        run_trial(arguments, ANN, seed)
+    fields = {**trial.fields, "seed": seed, "data_dir": arguments.data_dir, "tensorboard": False}
+    config = dataclasses.replace(PRESETS[arguments.preset](), **fields)
+    folder = arguments.workdir / arguments.preset
+    with open_run(config, folder / trial.name / f"seed{seed}") as run:
+        if trial is not ANN:
+            adopt(run, folder / ANN.name / f"seed{seed}")
+        write_results(kept, trial.work(run))
+
+
+def main(arguments: Arguments) -> int:
+    """Run the study; its exit status is that of `experiments.command`."""
+    compilation.watch()
+    try:
+        with stopping.on_signals():
+            study(arguments)
+    except Exception as error:
+        return refuse(error, debug=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Arguments, prog="python -m experiments.study", description=__doc__)))

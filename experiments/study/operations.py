@@ -1,0 +1,83 @@
+"""Operations of a network for one image: the ANN's multiply-accumulates, the SNN's accumulates.
+
+An SNN adds the weights of a synapse where a spike arrives: a neuron that spikes s times in a presentation costs
+s * (its synapses) accumulates, in a layer s * (neurons) * MACs / (inputs). Average pools sum spikes and count nothing.
+Energy by Horowitz (2014), 45 nm, float32: 4.6 pJ a multiply-accumulate, 0.9 pJ an accumulate.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from experiments.config import Config
+from experiments.networks import build_ann
+from jsnn.datasets import info
+from jsnn.layers import Layer
+
+PICOJOULES_MAC, PICOJOULES_AC = 4.6, 0.9
+
+
+def macs(config: Config) -> dict[str, int]:
+    """Multiply-accumulates of the ANN for one image.
+
+    Args:
+        config: of a VGG.
+
+    Returns:
+        Layer -> multiply-accumulates, the readout's last; padding counts as if it were there.
+    """
+    return {name: outputs * fan_in for name, (_, outputs, fan_in) in _shapes(config).items()}
+
+
+def training_operations(config: Config, images: int) -> dict[str, float]:
+    """Multiply-accumulates of an epoch of training: forward, and twice as many backward; an SNN's at every step.
+
+    Args:
+        config: of the run.
+        images: of the training split.
+
+    Returns:
+        {"ann": ..., "snn": ...}, operations of dense hardware, as the run executes them.
+    """
+    of_epoch = 3.0 * images * sum(macs(config).values())
+    return {"ann": of_epoch, "snn": of_epoch * config.num_steps}
+
+
+def accumulates(config: Config, spikes_per_neuron: Mapping[str, float], input_spikes: float) -> dict[str, float]:
+    """Accumulates of the SNN for one image.
+
+    Args:
+        config: of a VGG.
+        spikes_per_neuron: layer -> spikes of a presentation, per neuron.
+        input_spikes: of a presentation, per pixel and channel.
+
+    Returns:
+        Layer -> accumulates in its synapses, the readout's last.
+    """
+    found = {}
+    arriving = input_spikes * math.prod(info(config.dataset).image_shape)  # spikes of the layer before, all neurons
+    for name, (inputs, outputs, fan_in) in _shapes(config).items():
+        found[name] = arriving * outputs * fan_in / inputs
+        arriving = spikes_per_neuron.get(name, 0.0) * outputs
+    return found
+
+
+def _shapes(config: Config) -> dict[str, tuple[int, int, int]]:
+    """Layer -> (inputs, outputs, synapses of an output)."""
+    found: dict[str, tuple[int, int, int]] = {}
+
+    def look(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        outputs = run(*args, **kwargs)
+        if isinstance(context.module, Layer) and context.method_name == "__call__":
+            kernel = context.module.get_variable("params", "kernel")
+            found[context.module.name] = (args[0].size, outputs.size, kernel.size // kernel.shape[-1])
+        return outputs
+
+    images = jnp.zeros((1, *info(config.dataset).image_shape))
+    with nn.intercept_methods(look):
+        jax.eval_shape(build_ann(config).init, jax.random.key(0), images)
+    return found
