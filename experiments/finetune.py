@@ -70,6 +70,11 @@ def finetuned_snn(run: Run) -> Variables:
     require(run, "finetune")
     if read_results(run.directory)["hybrid"]["kept"] == CONVERTED:
         return scale_thresholds(converted_snn(run), chosen_factor(run))
+    return last_snn(run)
+
+
+def last_snn(run: Run) -> Variables:
+    """The variables of the run's net after the last epoch of fine-tuning, be they better or worse than before."""
     rule = _optimizer(run.config)
     expected: TrainState = jax.eval_shape(lambda: init_state(snn_like(run.config), rule))
     state = restored(run, "hybrid", expected)

@@ -1,6 +1,6 @@
-"""Several runs side by side: one Markdown table and one plot of accuracy against time steps.
+"""Tables and plots of results: of several runs side by side, or all of experiments/README.md where none is named.
 
-python -m experiments.report WORKDIR... [--output DIR]
+python -m experiments.report [WORKDIR... [--output DIR]]
 """
 
 import json
@@ -13,15 +13,16 @@ import tyro
 from experiments import table
 from experiments.command import refuse
 from experiments.plots import draw_comparison
+from experiments.study import page
 from experiments.workdir import Results
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Several runs side by side: one Markdown table and one plot."""
+    """What to report on."""
 
-    workdirs: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders of finished runs."""
+    workdirs: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Folders of finished runs; without any, experiments/README.md is made anew from experiments/results."""
     output: Path = Path("report")
     """Folder for report.md and report.png."""
 
@@ -60,6 +61,6 @@ def _finished(workdir: Path) -> Results:
 if __name__ == "__main__":
     arguments = tyro.cli(Arguments, prog="python -m experiments.report", description=__doc__)
     try:
-        print(report(arguments.workdirs, arguments.output))
+        print(report(arguments.workdirs, arguments.output) if arguments.workdirs else page.rebuild())
     except Exception as error:
         sys.exit(refuse(error, debug=False))

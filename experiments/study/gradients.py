@@ -1,4 +1,4 @@
-"""Question c: how far surrogate gradients are from the slope that spikes really have, and which neurons get none.
+"""Question c: how far surrogate gradients are from the slope that spikes really have.
 
 The loss is a step function of the weights; over a thousand images it is smooth enough for central differences. Each
 weight is moved by a tenth of its layer's standard deviation, with the same input spikes on both sides. Two halves of
@@ -22,7 +22,6 @@ from jsnn import surrogate
 from jsnn.augment import scale
 from jsnn.datasets import VALIDATION
 from jsnn.models import spiking
-from jsnn.packing import unpack
 from jsnn.simulation import Variables, simulate
 from jsnn.surrogate import Surrogate
 
@@ -35,15 +34,14 @@ BETAS = (0.01, 0.3, 1.0)
 Images = tuple[jax.Array, jax.Array, jax.Array]  # [N, B, ...] images, labels, indices
 
 
-def explain(run: Run) -> Results:
-    """What a run's fine-tune starts with: silent neurons, and the surrogates' gradients beside finite differences.
+def cosines(run: Run) -> Results:
+    """The surrogates' gradients beside finite differences, of the net that a run's fine-tune starts with.
 
     Args:
         run: the run, its net converted.
 
     Returns:
-        In JSON's types, by layer: the share of neurons that never fire in a presentation, the share of (neuron, step)
-        without STDB gradient, cosines.
+        Name -> layer -> cosine with the finite differences, or of the two estimates by finite differences.
     """
     snn, halves = starting_snn(run), _halves(run)
     layers = build_ann(run.config).spiking_layers
@@ -52,11 +50,11 @@ def explain(run: Run) -> Results:
         {layer: _differences(run.config, snn, layer, jnp.asarray(chosen[layer]), images) for layer in layers}
         for images in halves
     ]
-    cosines = {"finite differences": {layer: _cosine(*(half[layer] for half in differences)) for layer in layers}}
+    found = {"finite differences": {layer: _cosine(*(half[layer] for half in differences)) for layer in layers}}
     surrogates = {f"stdb, beta {beta:g}": surrogate.stdb(0.3, beta) for beta in BETAS}
     for name, rule in (surrogates | {"linear": surrogate.linear()}).items():
         gradients = [_gradients(run.config, rule, snn, images) for images in halves]
-        cosines[name] = {
+        found[name] = {
             layer: float(
                 np.mean(
                     [
@@ -67,38 +65,7 @@ def explain(run: Run) -> Results:
             )
             for layer in layers
         }
-    return {"silence": silence(run.config, snn, halves[0]), "cosines": cosines}
-
-
-def silence(config: Config, snn: Variables, images: Images) -> Results:
-    """The share of neurons that never fire in a presentation, and of (neuron, step) before a neuron's first spike.
-
-    Args:
-        config: of the run.
-        snn: SNN variables.
-        images: [N, B, ...] images, labels and indices.
-
-    Returns:
-        {"never": layer -> share, "no gradient": layer -> share}.
-    """
-    model = spiking(build_ann(config), surrogate.stdb())
-    key, num_steps = random_key(config, "validation"), config.num_steps
-
-    def observe(_: jax.Array, collected: Variables) -> Any:
-        return {layer: unpack(train["lif"], num_steps, jnp.float32) for layer, train in collected["trains"].items()}
-
-    def of_batch(batch: Images) -> Any:
-        images, _, index = batch
-        inputs = partial(encoding_of(config), images, key, index)
-        trains = simulate(model, snn, inputs, observe, num_steps=num_steps, chunk=num_steps, collect=("trains",))
-        before = {layer: jnp.cumsum(spikes, 0) - spikes for layer, spikes in trains.items()}
-        return {
-            "never": {layer: (spikes.sum(0) == 0).mean() for layer, spikes in trains.items()},
-            "no gradient": {layer: (count == 0).mean() for layer, count in before.items()},
-        }
-
-    shares = jax.jit(partial(jax.lax.map, of_batch))(images)
-    return jax.tree.map(lambda share: float(share.mean()), shares)
+    return found
 
 
 def _halves(run: Run) -> list[Images]:

@@ -13,12 +13,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from experiments.config import Config
+from experiments.config import AUTO, Config
+from experiments.convert import FACTORS
 from experiments.networks import build_ann
 from jsnn.datasets import info
 from jsnn.layers import Layer
 
 PICOJOULES_MAC, PICOJOULES_AC = 4.6, 0.9
+TRAINING_IMAGES, VALIDATION_IMAGES = {"fashion_mnist": 55_000, "cifar10": 45_000}, 5_000  # of the splits
 
 
 def macs(config: Config) -> dict[str, int]:
@@ -33,18 +35,30 @@ def macs(config: Config) -> dict[str, int]:
     return {name: outputs * fan_in for name, (_, outputs, fan_in) in _shapes(config).items()}
 
 
-def training_operations(config: Config, images: int) -> dict[str, float]:
-    """Multiply-accumulates of an epoch of training: forward, and twice as many backward; an SNN's at every step.
+def neurons(config: Config) -> dict[str, int]:
+    """The number of neurons of each spiking layer of a config's network."""
+    return {name: outputs for name, (_, outputs, _) in _shapes(config).items() if name != "readout"}
+
+
+def operations_of_training(config: Config) -> dict[str, float]:
+    """Multiply-accumulates of a run on dense hardware, as jsnn executes it: an SNN's at every time step.
+
+    A backward pass counts as two forward passes. The conversion balances thresholds and tries all factors.
 
     Args:
         config: of the run.
-        images: of the training split.
 
     Returns:
-        {"ann": ..., "snn": ...}, operations of dense hardware, as the run executes them.
+        {"ann epoch": ..., "conversion": ..., "snn epoch": ...}.
     """
-    of_epoch = 3.0 * images * sum(macs(config).values())
-    return {"ann": of_epoch, "snn": of_epoch * config.num_steps}
+    of_image, images = sum(macs(config).values()), TRAINING_IMAGES[config.dataset]
+    factors = len(FACTORS) if config.scaling_factor == AUTO else 1
+    balancing = config.balance_images * config.balance_steps
+    return {
+        "ann epoch": 3.0 * images * of_image,
+        "conversion": (balancing + factors * VALIDATION_IMAGES * config.num_steps) * of_image,
+        "snn epoch": 3.0 * images * of_image * config.num_steps,
+    }
 
 
 def accumulates(config: Config, spikes_per_neuron: Mapping[str, float], input_spikes: float) -> dict[str, float]:

@@ -1,0 +1,55 @@
+"""experiments/README.md: its tables and plots, made from the results that are kept."""
+
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from experiments.study.page_activity import activity_table, operations_table
+from experiments.study.page_conversion import conversion_table, draw_conversion, draw_evaluation, evaluation_table
+from experiments.study.page_paper import paper_table
+from experiments.study.page_scratch import draw_scratch, scratch_table
+from experiments.study.page_surrogates import cosines_table, draw_harms, silence_table, surrogates_table
+from jsnn.files import replace_text
+
+PAGE = Path(__file__).parent.parent / "README.md"
+FIGURES = "figures"
+BLOCK = re.compile(r"(<!-- (\S+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+FASHION, CIFAR = "fashion_mnist_cpu", "cifar10_cpu"
+
+TABLES: dict[str, Callable[[], str]] = {
+    "paper": paper_table,
+    "conversion-fashion": partial(conversion_table, FASHION),
+    "scratch-fashion": partial(scratch_table, FASHION, 4),
+    "surrogates": partial(surrogates_table, FASHION),
+    "cosines": partial(cosines_table, FASHION),
+    "silence": partial(silence_table, FASHION),
+    "activity": partial(activity_table, FASHION, "stdb-t8"),
+    "operations": partial(operations_table, FASHION, ("stdb-t4", "stdb-t8")),
+    "evaluation": partial(evaluation_table, FASHION),
+}
+PLOTS: dict[str, Callable[[Path], None]] = {
+    "conversion-fashion": partial(draw_conversion, FASHION),
+    "scratch-fashion": partial(draw_scratch, FASHION, 4),
+    "harms": partial(draw_harms, FASHION),
+    "evaluation": partial(draw_evaluation, FASHION),
+}
+
+
+def rebuild(page: Path = PAGE) -> None:
+    """Make all tables and plots of the page anew.
+
+    Args:
+        page: the Markdown file; between `<!-- NAME -->` and `<!-- end -->` it gets the table of that name, beside it
+            the plots go to figures/.
+
+    Raises:
+        ValueError: where a block's name is unknown or a table has no block.
+    """
+    text = page.read_text()
+    names = {name for _, name, _ in BLOCK.findall(text)}
+    if names != set(TABLES):
+        raise ValueError(f"{page} must have one block for each of {', '.join(TABLES)}, it has {', '.join(names)}.")
+    replace_text(page, BLOCK.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], text))
+    for name, draw in PLOTS.items():
+        draw(page.parent / FIGURES / f"{name}.png")

@@ -1,0 +1,86 @@
+"""Question d: spikes by layer of the converted and the hybrid net, and what they cost beside the ANN."""
+
+from collections.abc import Mapping, Sequence
+from statistics import mean
+
+from experiments.study.numbers import by_trial, spread
+from experiments.study.operations import PICOJOULES_AC, PICOJOULES_MAC, accumulates, macs, neurons
+from experiments.table import aligned
+from experiments.workdir import Results, config_from_json
+
+NETS = ("converted", "hybrid")
+
+
+def activity_table(preset: str, trial: str) -> str:
+    """Spikes per neuron by layer, at the same T and factor.
+
+    Args:
+        preset: whose study it is.
+        trial: the runs to look at.
+
+    Returns:
+        A Markdown table.
+    """
+    results = by_trial(preset, (trial,))[trial]
+    layers = list(results[0]["spikes_per_neuron"]["hybrid"])
+    rows = [["spikes per neuron and image", *layers, "all neurons"]]
+    for net in NETS:
+        counts = [r["spikes_per_neuron"][net] for r in results]
+        totals = [_per_neuron(run, net) for run in results]
+        rows.append([net, *(spread((c[layer] for c in counts), 3) for layer in layers), spread(totals, 3)])
+    ratios = [
+        mean(r["spikes_per_neuron"]["converted"][layer] / r["spikes_per_neuron"]["hybrid"][layer] for r in results)
+        for layer in layers
+    ]
+    whole = mean(_per_neuron(r, "converted") / _per_neuron(r, "hybrid") for r in results)
+    rows.append(["converted / hybrid", *(f"{ratio:.2f}" for ratio in (*ratios, whole))])
+    return aligned(rows)
+
+
+def operations_table(preset: str, trials: Sequence[str]) -> str:
+    """Accumulates of the SNN beside the ANN's multiply-accumulates, by layer and in all, and where they break even.
+
+    Args:
+        preset: whose study it is.
+        trials: the runs to look at.
+
+    Returns:
+        A Markdown table.
+    """
+    first = by_trial(preset, (trials[0],))[trials[0]]
+    of_ann = macs(config_from_json(first[0]["config"]))
+    header = [
+        "operations for an image [10^3]",
+        *of_ann,
+        "all",
+        "of the ANN's",
+        "energy of the ANN's",
+        "energy even at T =",
+    ]
+    rows = [header, ["ANN, MAC", *_thousands(of_ann), "1", "1", ""]]
+    for trial in trials:
+        results = by_trial(preset, (trial,))[trial]
+        num_steps = results[0]["config"]["num_steps"]
+        for net in NETS:
+            costs = [_accumulates(run, net) for run in results]
+            cost = {layer: mean(c[layer] for c in costs) for layer in of_ann}
+            share = sum(cost.values()) / sum(of_ann.values())
+            energy = share * PICOJOULES_AC / PICOJOULES_MAC
+            cells = [*_thousands(cost), f"{share:.2f}", f"{energy:.2f}", f"{num_steps / energy:.0f}"]
+            rows.append([f"{net}, T = {num_steps}, AC", *cells])
+    return aligned(rows)
+
+
+def _accumulates(run: Results, net: str) -> dict[str, float]:
+    config = config_from_json(run["config"])
+    return accumulates(config, run["spikes_per_neuron"][net], run["input_rate"] * config.num_steps)
+
+
+def _per_neuron(run: Results, net: str) -> float:
+    """Spikes over all neurons of the net."""
+    of_layer, counts = neurons(config_from_json(run["config"])), run["spikes_per_neuron"][net]
+    return sum(counts[layer] * of_layer[layer] for layer in counts) / sum(of_layer.values())
+
+
+def _thousands(costs: Mapping[str, float]) -> list[str]:
+    return [f"{cost / 1e3:.0f}" for cost in (*costs.values(), sum(costs.values()))]

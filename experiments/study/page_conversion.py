@@ -1,0 +1,141 @@
+"""Questions a and e: accuracy of converted and hybrid nets against time steps, of presentation and of training."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+
+from experiments.study.numbers import by_trial, percent, seeds_note, spread
+from experiments.study.results import read_seeds
+from experiments.study.sheet import CONVERTED, HYBRID, LINEAR, finish_steps, sheet
+from experiments.table import aligned
+from experiments.workdir import Results
+
+KINDS = {"factor_1": "factor 1", "chosen": "best factor"}
+THRESHOLDS = {"100": "maximum", "99.7": "99.7 percentile"}
+SURROGATES = {"stdb": ("hybrid, STDB", HYBRID), "linear": ("hybrid, linear", LINEAR)}
+
+
+def conversion_table(preset: str) -> str:
+    """Test accuracy of all nets against the number of time steps; the best factor in brackets.
+
+    Args:
+        preset: whose study it is.
+
+    Returns:
+        A Markdown table.
+    """
+    conversions, hybrids = read_seeds(preset, "conversion"), _hybrids(preset)
+    steps = sorted({int(t) for r in conversions for t in r["percentiles"]["100"]["test"]} | {t for _, t in hybrids})
+    rows = [["test accuracy [%] at T =", *map(str, steps)]]
+    for percentile, name in THRESHOLDS.items():
+        for kind, factor in KINDS.items():
+            cells = [
+                _converted(conversions, percentile, kind, t) or _before(hybrids, percentile, kind, t) for t in steps
+            ]
+            rows.append([f"converted, {name}, {factor}", *cells])
+    for surrogate, (name, _) in SURROGATES.items():
+        found = [hybrids.get((surrogate, t), []) for t in steps]
+        rows.append([name, *(spread(percent(r["hybrid"]["accuracy"] for r in results)) for results in found)])
+    anns = percent(r["ann"]["accuracy"] for r in conversions)
+    return f"ANN: {spread(anns)} %. {seeds_note(conversions)}\n\n{aligned(rows)}"
+
+
+def draw_conversion(preset: str, path: Path) -> None:
+    """Draw the table: accuracy against time steps."""
+    conversions, hybrids = read_seeds(preset, "conversion"), _hybrids(preset)
+    with sheet(path) as axes:
+        _ann_line(axes, conversions)
+        for percentile, style in (("100", "-"), ("99.7", "--")):
+            for kind, color in (("factor_1", "tab:cyan"), ("chosen", CONVERTED)):
+                tests = [r["percentiles"][percentile]["test"] for r in conversions]
+                means = {t: 100 * _mean(test[t][kind] for test in tests if t in test) for t in tests[0]}
+                label = f"converted, {THRESHOLDS[percentile]}, {KINDS[kind]}"
+                axes.plot(list(map(int, means)), means.values(), style, marker=".", color=color, label=label)
+        for surrogate, (name, color) in SURROGATES.items():
+            steps = sorted(t for s, t in hybrids if s == surrogate)
+            means = [100 * _mean(r["hybrid"]["accuracy"] for r in hybrids[surrogate, t]) for t in steps]
+            axes.plot(steps, means, "o-", color=color, label=name)
+        finish_steps(axes, f"{preset}: test accuracy against time steps")
+
+
+def draw_evaluation(preset: str, path: Path) -> None:
+    """Question e: accuracy against the steps of evaluation, for nets trained at one T each."""
+    hybrids = _hybrids(preset)
+    steps = sorted(t for surrogate, t in hybrids if surrogate == "stdb")
+    with sheet(path) as axes:
+        _ann_line(axes, hybrids["stdb", steps[0]])
+        for i, t in enumerate(steps):
+            for surrogate, style in (("stdb", "-"), ("linear", "--")):
+                results = hybrids[surrogate, t]
+                _curve(
+                    axes, [r["hybrid"]["accuracy_by_step"] for r in results], style, f"C{i}", f"{surrogate}, T = {t}"
+                )
+                axes.plot(t, 100 * _mean(r["hybrid"]["accuracy"] for r in results), "o", color=f"C{i}")
+            converted = [r["converted"]["accuracy_by_step"] for r in hybrids["stdb", t]]
+            _curve(axes, converted, ":", f"C{i}", f"converted, best factor for T = {t}")
+        finish_steps(axes, f"{preset}: trained at one T (dot), evaluated at others")
+
+
+def evaluation_table(preset: str) -> str:
+    """Question e: test accuracy of nets trained at one T and evaluated at others.
+
+    Args:
+        preset: whose study it is.
+
+    Returns:
+        A Markdown table.
+    """
+    hybrids = _hybrids(preset)
+    steps = [2**i for i in range(1, 7) if any(2**i <= r["config"]["eval_steps"] for rs in hybrids.values() for r in rs)]
+    rows = [["trained at", *(f"evaluated at T = {t}" for t in steps)]]
+    for (surrogate, trained), results in sorted(hybrids.items()):
+        curves = [r["hybrid"]["accuracy_by_step"] for r in results]
+        cells = [spread(percent(curve[t - 1] for curve in curves if len(curve) >= t)) for t in steps]
+        rows.append([f"T = {trained}, {surrogate}", *cells])
+    return aligned(rows)
+
+
+def _hybrids(preset: str) -> dict[tuple[str, int], list[Results]]:
+    """(surrogate, T) -> results of all seeds."""
+    trials = by_trial(preset, ("stdb-t", "linear-t"))
+    return {(name.split("-t")[0], int(name.split("-t")[1])): results for name, results in trials.items()}
+
+
+def _converted(conversions: Sequence[Results], percentile: str, kind: str, t: int) -> str:
+    tests = [r["percentiles"][percentile]["test"].get(str(t)) for r in conversions]
+    tests = [test for test in tests if test]
+    if not tests:
+        return ""
+    factors = "" if kind == "factor_1" else f" ({_factors(test['factor'] for test in tests)})"
+    return spread(percent(test[kind] for test in tests)) + factors
+
+
+def _before(hybrids: dict[tuple[str, int], list[Results]], percentile: str, kind: str, t: int) -> str:
+    """The same at T that only the hybrid runs tell of, which balance by the maximum."""
+    results = hybrids.get(("stdb", t), [])
+    if percentile != "100" or not results:
+        return ""
+    if kind == "factor_1":
+        return spread(percent(r["converted"]["accuracy_by_step_at_factor_1"][t - 1] for r in results))
+    factors = _factors(r["converted"]["scaling_factor"] for r in results)
+    return f"{spread(percent(r['converted']['accuracy'] for r in results))} ({factors})"
+
+
+def _factors(factors: Iterable[float]) -> str:
+    return ", ".join(f"{factor:g}" for factor in sorted(set(factors)))
+
+
+def _ann_line(axes: Axes, results: Sequence[Results]) -> None:
+    accuracy = 100 * _mean(r["ann"]["accuracy"] for r in results)
+    axes.axhline(accuracy, color="0.35", linestyle=":", label=f"ANN, {accuracy:.1f} %")
+
+
+def _curve(axes: Axes, curves: Sequence[Sequence[float]], style: str, color: str, label: str) -> None:
+    means = [100 * _mean(values) for values in zip(*curves, strict=True)]
+    axes.plot(range(1, len(means) + 1), means, style, color=color, label=label)
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return sum(values) / len(values)

@@ -1,0 +1,96 @@
+"""Question b: the hybrid run against training from scratch, at the same compute and beyond."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.study.numbers import by_trial, percent, spread
+from experiments.study.operations import operations_of_training
+from experiments.study.sheet import CONVERTED, HYBRID, LINEAR, sheet
+from experiments.table import aligned
+from experiments.workdir import Results, config_from_json
+
+TERA = 1e12
+STYLES = {
+    "stdb-t": ("hybrid, STDB", HYBRID, "-"),
+    "linear-t": ("hybrid, linear", LINEAR, "-"),
+    "scratch-stdb": ("from scratch, STDB", CONVERTED, "--"),
+    "scratch-linear": ("from scratch, linear", "tab:green", "--"),
+    "scratch-linear-long": ("from scratch, linear, until it stops improving", "tab:olive", ":"),
+}
+
+
+def scratch_table(preset: str, num_steps: int) -> str:
+    """Compute and accuracy of the hybrid run and of training from scratch.
+
+    Args:
+        preset: whose study it is.
+        num_steps: T of all of them.
+
+    Returns:
+        A Markdown table.
+    """
+    header = "run", "ANN epochs", "SNN epochs", "operations [10^12 MAC]", "training [min]", "validation [%]", "test [%]"
+    rows = [list(header)]
+    for name, results in _runs(preset, num_steps).items():
+        last, seconds = results[0], [_seconds(r) / 60 for r in results]
+        rows.append(
+            [
+                f"{STYLES[name][0]} ({_seeds(results)})",
+                "0" if _is_scratch(last) else str(last["ann"]["epochs"]),
+                str(last["hybrid"]["epochs"]),
+                f"{_path(last)[-1][0] / TERA:.0f}",
+                f"{sum(seconds) / len(seconds):.0f}",
+                spread(percent(r["hybrid"]["validation_accuracy"] for r in results)),
+                spread(percent(r["hybrid"]["accuracy"] for r in results)),
+            ]
+        )
+    return aligned(rows)
+
+
+def draw_scratch(preset: str, num_steps: int, path: Path) -> None:
+    """Draw the learning curves: validation accuracy against the operations of training."""
+    with sheet(path) as axes:
+        for name, results in _runs(preset, num_steps).items():
+            label, color, style = STYLES[name]
+            for i, run in enumerate(results):
+                operations, accuracies = zip(*_path(run), strict=True)
+                tera, shown = [value / TERA for value in operations], percent(accuracies)
+                axes.plot(tera, shown, style, marker=".", color=color, label=label if i == 0 else None, linewidth=1)
+        axes.set_xlabel("operations of training, with those of the ANN and the conversion [10^12 MAC]")
+        axes.set_ylabel(f"validation accuracy at T = {num_steps} [%]")
+        axes.set_ylim(bottom=50)
+        axes.set_title(f"{preset}: learning curves")
+        axes.legend(fontsize=8, loc="lower right")
+
+
+def _runs(preset: str, num_steps: int) -> dict[str, list[Results]]:
+    """Name in STYLES -> results of all seeds."""
+    names = {name: f"{name}{num_steps}" if name.endswith("-t") else name for name in STYLES}
+    trials = by_trial(preset, tuple(names.values()))
+    return {name: trials[trial] for name, trial in names.items() if trial in trials}
+
+
+def _is_scratch(run: Results) -> bool:
+    return run["config"]["start"] == "scratch"
+
+
+def _path(run: Results) -> list[tuple[float, float]]:
+    """(operations so far, validation accuracy) after each epoch of the SNN; a hybrid run begins with the ANN's cost."""
+    costs = operations_of_training(config_from_json(run["config"]))
+    done, path = 0.0, []
+    if not _is_scratch(run):
+        done = run["ann"]["epochs"] * costs["ann epoch"] + costs["conversion"]
+        path.append((done, run["converted"]["validation_accuracy"]))
+    for record in run["hybrid"]["history"]:
+        done += costs["snn epoch"]
+        path.append((done, record["validation_accuracy"]))
+    return path
+
+
+def _seconds(run: Results) -> float:
+    stages = ("finetune",) if _is_scratch(run) else ("train_ann", "convert", "finetune")
+    return sum(run["seconds"][stage] for stage in stages)
+
+
+def _seeds(results: Sequence[Results]) -> str:
+    return "1 seed" if len(results) == 1 else f"{len(results)} seeds"

@@ -1,0 +1,111 @@
+"""Question c: STDB against the linear surrogate, STDB's own numbers, where fine-tuning harms and why."""
+
+from pathlib import Path
+from statistics import mean
+
+from experiments.study.numbers import by_trial, percent, spread
+from experiments.study.sheet import sheet
+from experiments.table import aligned
+from experiments.workdir import Results
+
+
+def surrogates_table(preset: str) -> str:
+    """Validation accuracy after one epoch of fine-tuning, beside the converted net's.
+
+    Args:
+        preset: whose study it is.
+
+    Returns:
+        A Markdown table; of STDB's trials, it names what differs from the first numbers of the recipe.
+    """
+    trials = by_trial(preset, ("stdb-", "linear-lr"))
+    trials = {name: results for name, results in trials.items() if not name.startswith("stdb-t")}
+    rows = [["fine-tuned with", "converted [%]", "fine-tuned [%]", "gain"]]
+    for results in sorted(trials.values(), key=_place):
+        before = percent(r["converted"]["validation_accuracy"] for r in results)
+        after = percent(r["hybrid"]["validation_accuracy"] for r in results)
+        gains = [b - a for a, b in zip(before, after, strict=True)]
+        rows.append([_name(results[0]), spread(before), spread(after), _signed(gains)])
+    return aligned(rows)
+
+
+def cosines_table(preset: str) -> str:
+    """Cosine of each surrogate's gradient with finite differences of the loss, by layer.
+
+    Args:
+        preset: whose study it is.
+
+    Returns:
+        A Markdown table.
+    """
+    found = by_trial(preset, ("explain",))["explain"]
+    first = found[0]["cosines"]
+    layers = list(next(iter(first.values())))
+    rows = [["gradient, cosine with finite differences", *layers]]
+    for name in first:
+        rows.append([name, *(spread((r["cosines"][name][layer] for r in found), 2) for layer in layers)])
+    return aligned(rows)
+
+
+def silence_table(preset: str) -> str:
+    """Share of neurons that never fire, before and after fine-tunes that help and that harm.
+
+    Args:
+        preset: whose study it is.
+
+    Returns:
+        A Markdown table.
+    """
+    trials = by_trial(preset, ("harm-",))
+    layers = list(next(iter(trials.values()))[0]["silence"]["before"]["never"])
+    rows = [["never fire in a presentation [%]", *layers, "validation accuracy [%]"]]
+    first = next(iter(trials.values()))
+    rows.append(["before", *_silent(first, "before", layers), spread(_accuracies(first, "converted"))])
+    for results in trials.values():
+        cells = _silent(results, "after", layers)
+        rows.append([_name(results[0]), *cells, spread(_accuracies(results, "hybrid"))])
+    return aligned(rows)
+
+
+def draw_harms(preset: str, path: Path) -> None:
+    """Draw validation accuracy over the epochs of fine-tuning."""
+    with sheet(path) as axes:
+        for results in by_trial(preset, ("harm-",)).values():
+            for i, run in enumerate(results):
+                accuracies = [run["converted"]["validation_accuracy"]]
+                accuracies += [record["validation_accuracy"] for record in run["hybrid"]["history"]]
+                axes.plot(percent(accuracies), marker="o", label=None if i else _name(run))
+        axes.axhline(100 * accuracies[0], color="0.35", linestyle=":", label="converted")
+        axes.set_xlabel("epochs of fine-tuning at a constant rate")
+        axes.set_ylabel("validation accuracy [%]")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_title(f"{preset}, T = 4: where fine-tuning harms", fontsize=10)
+        axes.legend(fontsize=8)
+
+
+def _name(run: Results) -> str:
+    """The surrogate and its learning rate, and what else is not as the recipe begins."""
+    config = run["config"]
+    usual = {"alpha": 0.3, "beta": 0.01, "leak": 0.99, "hybrid_weight_decay": 0.0, "hybrid_warmup": 0.0}
+    usual["hybrid_clip"] = None
+    special = [f"{name.removeprefix('hybrid_')} {config[name]:g}" for name in usual if config[name] != usual[name]]
+    return ", ".join([f"{config['surrogate']}, lr {config['hybrid_lr']:g}", *special])
+
+
+def _place(results: list[Results]) -> tuple:
+    """By surrogate, first the learning rates, then the rest."""
+    config = results[0]["config"]
+    return (config["surrogate"] == "linear", "," in _name(results[0]).partition(",")[2], config["hybrid_lr"])
+
+
+def _signed(gains: list[float]) -> str:
+    text = spread(gains)
+    return text if mean(gains) < 0 else f"+{text}"
+
+
+def _silent(results: list[Results], when: str, layers: list[str]) -> list[str]:
+    return [spread(percent(r["silence"][when]["never"][layer] for r in results), 1) for layer in layers]
+
+
+def _accuracies(results: list[Results], network: str) -> list[float]:
+    return percent(r[network]["validation_accuracy"] for r in results)
