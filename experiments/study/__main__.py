@@ -16,11 +16,12 @@ import tyro
 from experiments import compilation, stopping
 from experiments.adopt import adopt
 from experiments.command import refuse
+from experiments.config import CONVERT_FIELDS, difference
 from experiments.presets import PRESETS
 from experiments.progress import say
 from experiments.study.plan import ANN, STUDIES, Trial
 from experiments.study.results import RESULTS, results_path, write_results
-from experiments.workdir import open_run
+from experiments.workdir import Run, open_run, read_stages, saved_config
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,16 @@ def run_trial(arguments: Arguments, trial: Trial, seed: int) -> None:
     folder = arguments.workdir / arguments.preset
     with open_run(config, folder / trial.name / f"seed{seed}") as run:
         if trial is not ANN:
-            adopt(run, folder / ANN.name / f"seed{seed}")
+            adopt(run, _donor(folder, run, seed))
         write_results(kept, trial.work(run))
+
+
+def _donor(folder: Path, run: Run, seed: int) -> Path:
+    """A run of the seed whose conversion is the same, else the one that trained the ANN."""
+    for other in sorted(folder.glob(f"*/seed{seed}")):
+        if "convert" in read_stages(other) and not difference(saved_config(other), run.config, CONVERT_FIELDS):
+            return other
+    return folder / ANN.name / f"seed{seed}"
 
 
 def main(arguments: Arguments) -> int:
