@@ -146,7 +146,8 @@ def _hush_libraries() -> None:
 def parse(program: str, description: str, arguments: Sequence[str]) -> Arguments:
     """Read a command line: [PRESET] [--workdir DIR] [--field value ...].
 
-    Without a preset the config is that of the workdir where there is one, else the default preset's.
+    Without a preset the config is that of the workdir where there is one, else that of the fields' own defaults where a
+    data set is named, else the default preset's.
 
     Args:
         program: how the command is called.
@@ -161,11 +162,14 @@ def parse(program: str, description: str, arguments: Sequence[str]) -> Arguments
         SystemExit: with status 2 where a field is unknown or its value can't be read, with 0 after --help.
     """
     named = bool(arguments) and not arguments[0].startswith("-")
-    preset = arguments[0] if named else DEFAULT_PRESET
-    config = _preset(preset)
     options = list(arguments[1:] if named else arguments)
-    if not named:
-        config = _config_of_workdir(options) or config
+    dataset = _value(options, "--dataset")
+    name = arguments[0] if named else dataset or DEFAULT_PRESET
+    if named:
+        config = _preset(name)
+    else:
+        of_workdir = saved_config(Path(_value(options, "--workdir") or f"runs/{name}"))
+        config = of_workdir or (Config() if dataset else _preset(name))
     parsed = tyro.cli(
         Arguments,
         args=options,
@@ -174,7 +178,7 @@ def parse(program: str, description: str, arguments: Sequence[str]) -> Arguments
         description=f"{description}\n{_preset_list()}",
         config=(tyro.conf.OmitArgPrefixes,),
     )
-    return parsed if parsed.workdir else dataclasses.replace(parsed, workdir=Path("runs") / preset)
+    return parsed if parsed.workdir else dataclasses.replace(parsed, workdir=Path("runs") / name)
 
 
 def _preset(name: str) -> Config:
@@ -184,14 +188,12 @@ def _preset(name: str) -> Config:
     return PRESETS[name]()
 
 
-def _config_of_workdir(options: Sequence[str]) -> Config | None:
-    """The config saved in the folder after --workdir, or in the default one, if any."""
+def _value(options: Sequence[str], name: str) -> str | None:
+    """What stands after an option, if it is there."""
     for option, value in pairwise([*options, ""]):
-        if option.startswith("--workdir="):
-            return saved_config(Path(option.partition("=")[2]))
-        if option == "--workdir":
-            return saved_config(Path(value))
-    return saved_config(Path("runs") / DEFAULT_PRESET)
+        if option == name or option.startswith(f"{name}="):
+            return value if option == name else option.partition("=")[2]
+    return None
 
 
 def _preset_list() -> str:

@@ -60,7 +60,7 @@ def _row(results: Results) -> tuple[str, ...]:
         f"{ann['accuracy']:.2%}",
         f"{converted['accuracy_by_step_at_factor_1'][-1]:.2%}",
         f"{_spread(converted)} ({converted['scaling_factor']:g})",
-        _spread(hybrid),
+        _spread(hybrid) + (" (converted net kept)" if hybrid["kept"] == "converted" else ""),
         str(config.num_steps),
         str(hybrid["epochs"]),
     )

@@ -19,7 +19,7 @@ from experiments.report import report
 from experiments.workdir import read_results
 from jsnn.checkpoint import restore
 from jsnn.training import init_state
-from tests.commands import SHORT, TINY, run
+from tests.commands import SHORT, TINY, run, without_time
 from tests.conftest import ROOT
 
 PIPELINE = hybrid.hybrid
@@ -54,11 +54,11 @@ def test_a_run_leaves_what_it_should(tiny):
 def test_stages_one_by_one_equal_the_pipeline(tiny, tmp_path):
     for stage in (train_ann.train_ann, convert.convert_ann, finetune.finetune, evaluate.evaluate):
         assert run(stage, tmp_path, *TINY) == 0
-    assert without_time(tmp_path) == without_time(tiny)
+    assert found(tmp_path) == found(tiny)
 
 
-def without_time(workdir):
-    return {name: value for name, value in read_results(workdir).items() if not name.endswith("seconds")}
+def found(workdir):
+    return without_time(read_results(workdir))
 
 
 def test_a_finished_run_is_not_run_again(tiny, capsys, monkeypatch):
@@ -83,14 +83,14 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(tiny, tmp_path, monkeypatc
         run(PIPELINE, tmp_path, *TINY)
     assert run(PIPELINE, tmp_path, *TINY) == 0
     assert saved == [20, 40, 60, 20, 40]
-    assert without_time(tmp_path) == without_time(tiny)
+    assert found(tmp_path) == found(tiny)
     one, other = ((w / "metrics.jsonl").read_text().splitlines() for w in (tmp_path, tiny))
     assert [json.loads(line)["loss"] for line in one] == [json.loads(line)["loss"] for line in other]
 
 
 def test_a_stage_can_be_repeated_and_undoes_what_follows(tiny, tmp_path):
     assert run(PIPELINE, tmp_path, *TINY) == 0
-    before = without_time(tmp_path)
+    before = found(tmp_path)
     process = command("experiments.convert", "--workdir", str(tmp_path))
     assert process.returncode == 0, process.stderr
     assert set(read_results(tmp_path)["seconds"]) == {"train_ann", "convert"}
@@ -98,7 +98,7 @@ def test_a_stage_can_be_repeated_and_undoes_what_follows(tiny, tmp_path):
     assert not (tmp_path / "hybrid").exists()
     assert (tmp_path / "ann").exists()
     assert run(PIPELINE, tmp_path) == 0
-    chex.assert_trees_all_close(without_time(tmp_path)["hybrid"], before["hybrid"])
+    chex.assert_trees_all_close(found(tmp_path)["hybrid"], before["hybrid"])
 
 
 def command(module, *arguments):
@@ -129,14 +129,14 @@ def test_compiled_programs_are_kept_on_demand(tmp_path):
 
     assert hits("one") == 0
     assert hits("two") > 0
-    assert without_time(tmp_path / "one")["ann"] == without_time(tmp_path / "two")["ann"]
+    assert found(tmp_path / "one")["ann"] == found(tmp_path / "two")["ann"]
 
 
 def test_bfloat16_goes_through_the_same_commands(tiny, tmp_path):
     assert run(PIPELINE, tmp_path, *TINY, *SHORT, "--precision", "bfloat16") == 0
-    found, exact = read_results(tmp_path), read_results(tiny)
-    assert found["converted"]["thresholds"] != exact["converted"]["thresholds"]
-    first = [results["converted"]["thresholds"]["conv0"] for results in (found, exact)]
+    rounded, exact = read_results(tmp_path), read_results(tiny)
+    assert rounded["converted"]["thresholds"] != exact["converted"]["thresholds"]
+    first = [results["converted"]["thresholds"]["conv0"] for results in (rounded, exact)]
     assert first[0] == pytest.approx(first[1], rel=0.05)
 
 
@@ -191,6 +191,13 @@ def test_the_bare_command_is_the_default_preset(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert parse("test", "", []) == Arguments(PRESETS["digits"](), Path("runs/digits"))
     assert parse("test", "", ["cifar10_cpu"]) == Arguments(PRESETS["cifar10_cpu"](), Path("runs/cifar10_cpu"))
+
+
+@pytest.mark.parametrize("option", [["--dataset", "mnist"], ["--dataset=mnist"]])
+def test_a_data_set_without_a_preset_gets_the_fields_own_defaults(option, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert parse("test", "", option) == Arguments(Config(dataset="mnist"), Path("runs/mnist"))
+    assert parse("test", "", ["cifar10_cpu", *option]).config.width == PRESETS["cifar10_cpu"]().width
 
 
 @pytest.mark.parametrize("option", [["--workdir"], ["--workdir="]])

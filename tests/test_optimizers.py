@@ -29,6 +29,20 @@ def test_constant_is_constant():
     assert rate(0) == rate(23) == 0.5
 
 
+def test_warmup_rises_to_the_schedule():
+    rate = learning_rate("tenths", 1.0, epochs=10, steps_per_epoch=4, warmup=2.0)
+    np.testing.assert_allclose([rate(step) for step in (0, 3, 7, 8, 23, 24)], [1 / 8, 0.5, 1, 1, 1, 0.1], rtol=1e-6)
+
+
+def test_clipping_scales_the_whole_gradient_down_before_anything_else():
+    rule = optimizer("sgd", optax.constant_schedule(1.0), 0.5, clip=1.0)
+    weights = {"a": jnp.array(2.0), "b": jnp.array(0.0)}
+    change, _ = rule.update({"a": jnp.array(6.0), "b": jnp.array(8.0)}, rule.init(weights), weights)
+    np.testing.assert_allclose([change["a"], change["b"]], [-(0.6 + 0.5 * 2), -0.8], rtol=1e-6)
+    small, _ = rule.update({"a": jnp.array(0.3), "b": jnp.array(0.4)}, rule.init(weights), weights)
+    np.testing.assert_allclose([small["a"], small["b"]], [-(0.3 + 0.5 * 2), -0.4], rtol=1e-6)
+
+
 def updates(name, gradients, weight=2.0, decay=0.1, rate=0.5):
     """Weights after each of several steps on one scalar weight."""
     rule = optimizer(name, optax.constant_schedule(rate), decay)

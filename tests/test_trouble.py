@@ -267,20 +267,42 @@ def test_a_bad_step_can_be_skipped_and_is_counted(sick_sample, tmp_path, capsys)
     assert capsys.readouterr().out.count("skipped") == 3
 
 
-def test_a_diverging_fine_tune_is_warned_about(tiny, tmp_path, monkeypatch, capsys):
+def worse(tiny, tmp_path, monkeypatch, accuracies):
+    """A run that is converted, whose fine-tune will find these validation accuracies after its epochs."""
     workdir = tmp_path / "run"
     shutil.copytree(tiny, workdir)
     for name in ("config.json", "stages.json"):
-        (workdir / name).write_text((workdir / name).read_text().replace('"hybrid_epochs": 2', '"hybrid_epochs": 5'))
-    monkeypatch.setattr(finetune.epochs, "validator", lambda run, evaluate: lambda variables: 0.05)
-    converted = read_results(workdir)["converted"]["validation_accuracy"]
-    assert converted > 0.05
+        text = (workdir / name).read_text().replace('"hybrid_epochs": 2', f'"hybrid_epochs": {len(accuracies)}')
+        (workdir / name).write_text(text)
+    found = iter(accuracies)
+    monkeypatch.setattr(finetune.epochs, "validator", lambda run, evaluate: lambda variables: next(found))
+    return workdir
+
+
+def test_a_diverging_fine_tune_is_warned_about_while_it_runs(tiny, tmp_path, monkeypatch, capsys):
+    workdir = worse(tiny, tmp_path, monkeypatch, [0.05, 0.05, 0.05, 0.05, 1.0])
     assert run(partial(_anew, "finetune", finetune.finetune), workdir) == 0
-    warning = read_results(workdir)["hybrid"]["warning"]
-    assert warning.startswith("for 3 epochs up to epoch 3 the validation accuracy of the fine-tuned net was below")
-    assert f"{converted:.2%}" in warning
-    assert "lower hybrid_lr" in warning
+    warning = "warning: for 3 epochs up to epoch 3 the validation accuracy of the fine-tuned net was below"
     assert capsys.readouterr().out.count(warning) == 1
+    assert read_results(workdir)["hybrid"]["kept"] == "fine-tuned"
+
+
+def test_a_fine_tune_that_loses_accuracy_hands_back_the_converted_net(tiny, tmp_path, monkeypatch, capsys):
+    workdir = worse(tiny, tmp_path, monkeypatch, [1.0, 0.05])
+    converted = read_results(workdir)["converted"]["validation_accuracy"]
+    assert run(partial(_anew, "finetune", finetune.finetune), workdir) == 0
+    hybrid = read_results(workdir)["hybrid"]
+    assert hybrid["kept"] == "converted"
+    assert hybrid["warning"].startswith(
+        f"fine-tuning ended at 5.00% on the validation split, below the {converted:.2%} of the converted net"
+    )
+    assert "lower hybrid_lr (3e-05)" in hybrid["warning"]
+    assert capsys.readouterr().out.count(hybrid["warning"]) == 1
+    assert run(evaluate.evaluate, workdir) == 0
+    results = read_results(workdir)
+    assert results["hybrid"]["accuracy_by_step"] == results["converted"]["accuracy_by_step"]
+    assert results["spikes_per_neuron"]["hybrid"] == results["spikes_per_neuron"]["converted"]
+    assert "converted net kept" in capsys.readouterr().out
 
 
 def _anew(name, stage, of_run):

@@ -1,0 +1,70 @@
+"""A run that takes over the ANN, and the conversion, of another one."""
+
+import json
+import shutil
+
+import chex
+import pytest
+
+from experiments.finetune import finetune
+from experiments.hybrid import hybrid
+from experiments.train_ann import train_ann
+from experiments.workdir import read_results
+from jsnn.metrics import read
+from tests.commands import TINY, outcome, run
+
+
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_it_ends_as_if_it_had_done_all_itself(tiny, tmp_path, capsys):
+    before = files(tiny)
+    assert run(hybrid, tmp_path, *TINY, "--from-run", str(tiny)) == 0
+    assert capsys.readouterr().out.count("taken over from") == 2
+    chex.assert_trees_all_equal(outcome(tmp_path), outcome(tiny))
+    seconds = [read_results(workdir)["seconds"]["train_ann"] for workdir in (tmp_path, tiny)]
+    assert seconds[0] == seconds[1]
+    assert files(tiny) == before
+
+
+def test_a_conversion_that_would_differ_is_made_anew(tiny, tmp_path, capsys):
+    assert run(finetune, tmp_path, *TINY, "--scaling-factor", "0.4", "--from-run", str(tiny)) == 2
+    captured = capsys.readouterr()
+    assert captured.out.count("taken over from") == 1
+    assert "has no finished convert" in captured.err
+    assert set(read_results(tmp_path)["seconds"]) == {"train_ann"}
+    assert [record["stage"] for record in read(tmp_path / "metrics.jsonl")] == ["ann"] * 3
+
+
+def test_what_a_run_has_done_itself_stays(tiny, tmp_path):
+    assert run(train_ann, tmp_path, *TINY) == 0
+    path = tmp_path / "stages.json"
+    stages = json.loads(path.read_text())
+    stages["train_ann"]["seconds"] = 1234.0
+    path.write_text(json.dumps(stages))
+    assert run(hybrid, tmp_path, *TINY, "--from-run", str(tiny)) == 0
+    assert read_results(tmp_path)["seconds"]["train_ann"] == 1234.0
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        (["--seed", "1"], "is not the one that is asked for: seed is 0 there and 1 here"),
+        (["--ann-lr", "0.5"], "is not the one that is asked for: ann_lr is"),
+        (["--from-run", "nowhere"], "nowhere holds no trained ANN to take over"),
+    ],
+)
+def test_another_ann_is_refused(fields, sentence, tiny, tmp_path, capsys):
+    assert run(hybrid, tmp_path, *TINY, "--from-run", str(tiny), *fields) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "ann").exists()
+
+
+def test_a_damaged_checkpoint_is_refused(tiny, tmp_path, capsys):
+    donor, workdir = tmp_path / "donor", tmp_path / "run"
+    shutil.copytree(tiny, donor)
+    (donor / "ann" / "60" / "record.json").write_text("{}")
+    assert run(hybrid, workdir, *TINY, "--from-run", str(donor)) == 2
+    assert "ann is damaged or missing: run its stage again" in capsys.readouterr().err
+    assert not (workdir / "ann").exists()

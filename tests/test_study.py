@@ -1,0 +1,142 @@
+"""The study: its runs, what it counts, and that experiments/README.md says what the kept results say."""
+
+import dataclasses
+import json
+import shutil
+from functools import partial
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.command import parse
+from experiments.finetune import finetuned_snn
+from experiments.networks import build_snn, encoding_of, open_source, random_key
+from experiments.study import __main__ as study
+from experiments.study import gradients, operations, page, plan, silence
+from experiments.study.conversion import conversion
+from experiments.study.results import results_path
+from experiments.workdir import Run, read_results, saved_config
+from jsnn.augment import scale
+from jsnn.datasets import VALIDATION
+from jsnn.simulation import simulate
+from tests.commands import TINY, without_time
+
+
+@pytest.fixture
+def tiny_run(tiny):
+    return Run(saved_config(tiny), tiny, None)
+
+
+def test_operations_are_those_counted_by_hand(tiny_run):
+    """VGG5 at 1/16 of the width on 8x8 images: 4, 8, 8 channels, pools after the first and the last, 16 units."""
+    assert operations.macs(tiny_run.config) == {
+        "conv0": 64 * 9 * 1 * 4,
+        "conv1": 16 * 9 * 4 * 8,
+        "conv2": 16 * 9 * 8 * 8,
+        "dense0": 2 * 2 * 8 * 16,
+        "readout": 16 * 10,
+    }
+    assert operations.neurons(tiny_run.config) == {"conv0": 256, "conv1": 128, "conv2": 128, "dense0": 16}
+
+
+def test_a_spike_costs_its_synapses(tiny_run):
+    none = dict.fromkeys(("conv0", "conv1", "conv2", "dense0"), 0.0)
+    silent = operations.accumulates(tiny_run.config, none, input_spikes=0.5)
+    assert silent == {"conv0": 64 * 0.5 * 9 * 4, "conv1": 0, "conv2": 0, "dense0": 0, "readout": 0}
+    costs = operations.accumulates(tiny_run.config, none | {"conv0": 2.0, "conv2": 3.0}, input_spikes=0.0)
+    assert costs["conv1"] == 256 * 2 * 9 * 8  # a pool hands a spike on to the synapses of one pixel
+    assert costs["dense0"] == 128 * 3 * 16
+    assert costs["conv2"] == costs["readout"] == 0
+
+
+def test_training_counts_a_backward_pass_as_two_forward_passes(tiny_run):
+    config = dataclasses.replace(tiny_run.config, dataset="fashion_mnist", hidden=(), num_steps=4)
+    costs = operations.operations_of_training(config)
+    assert costs["ann epoch"] == 3 * 55_000 * sum(operations.macs(config).values())
+    assert costs["snn epoch"] == 4 * costs["ann epoch"]
+
+
+def test_silence_is_what_the_spikes_show(tiny_run, monkeypatch):
+    monkeypatch.setattr(silence, "IMAGES", 64)
+    config = dataclasses.replace(tiny_run.config, eval_batch_size=32)
+    snn, source = finetuned_snn(tiny_run), open_source(config, VALIDATION)
+    found = silence.silence(config, snn)
+    index = jnp.arange(64)
+    images = scale(source.take(source.resident, index).images)
+    inputs = partial(encoding_of(config), images, random_key(config, "validation"), index)
+    seen = simulate(build_snn(config), snn, inputs, lambda _, c: c["spikes"], num_steps=4, chunk=4, collect=["spikes"])
+    for layer, spikes in seen.items():
+        train = np.asarray(spikes["spikes"])
+        assert found["never"][layer] == pytest.approx((train.max(0) == 0).mean())
+        had_fired = np.concatenate([np.zeros_like(train[:1]), np.maximum.accumulate(train)[:-1]])
+        assert found["no gradient"][layer] == pytest.approx((had_fired == 0).mean())
+
+
+def test_finite_differences_agree_with_the_gradient_where_the_loss_is_smooth(tiny_run, monkeypatch):
+    """The loss is a smooth function of the readout's weights, whatever the spikes."""
+    monkeypatch.setattr(gradients, "IMAGES", 32)
+    monkeypatch.setattr(gradients, "BATCH", 16)
+    snn, (images, _) = finetuned_snn(tiny_run), gradients._halves(tiny_run)
+    chosen = gradients._chosen(snn["params"]["readout"]["kernel"].size)
+    differences = gradients._differences(tiny_run.config, snn, "readout", jnp.asarray(chosen), images)
+    exact = gradients._gradients(tiny_run.config, gradients.surrogate.linear(), snn, images)["readout"]["kernel"]
+    np.testing.assert_allclose(differences, exact.reshape(-1)[chosen], rtol=0.05, atol=1e-3 * np.abs(exact).max())
+
+
+@pytest.fixture
+def tiny_study(monkeypatch):
+    """A study of two trials and the conversion, of the tiny preset."""
+    monkeypatch.setitem(study.PRESETS, "tiny", lambda: parse("test", "", TINY).config)
+    trials = (
+        plan.Trial("whole", work=plan.tested, seeds=(0,)),
+        plan.Trial("leaky", {"leak": 0.5}, seeds=(0,)),
+        plan.Trial("conversion", work=partial(conversion, longest=8), seeds=(0,)),
+    )
+    monkeypatch.setitem(study.STUDIES, "tiny", {"all": trials})
+
+
+def test_a_study_keeps_results_and_runs_nothing_twice(tiny_study, tiny, tmp_path, capsys):
+    arguments = study.Arguments("tiny", workdir=tmp_path / "runs", results=tmp_path / "results")
+    assert study.main(arguments) == 0
+    output = capsys.readouterr().out
+    assert output.count("ann epoch 1/3") == 1
+    assert output.count("convert: taken over") == 2
+    kept = {n: json.loads(results_path(arguments.results, "tiny", n, 0).read_text()) for n in ("whole", "leaky")}
+    expected = without_time(read_results(tiny))
+    assert kept["whole"]["hybrid"]["accuracy"] == pytest.approx(expected["hybrid"]["accuracy"], rel=1e-5)
+    assert len(kept["whole"]["hybrid"]["history"]) == 2
+    assert 0 < kept["whole"]["input_rate"] < 1
+    assert kept["leaky"]["config"]["leak"] == 0.5
+    assert "accuracy" not in kept["leaky"]["ann"]  # the test split was not looked at
+    test = json.loads(results_path(arguments.results, "tiny", "conversion", 0).read_text())["percentiles"]["100"]
+    assert set(test["validation"]) == set(test["test"]) == {"8"}
+    best = max(test["validation"]["8"].values())
+    assert test["validation"]["8"][str(test["test"]["8"]["factor"])] == best
+    assert study.main(arguments) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_a_study_refuses_what_it_does_not_know(tiny_study, capsys):
+    assert study.main(study.Arguments("digits")) == 2
+    assert "there is no study of 'digits'" in capsys.readouterr().err
+    assert study.main(study.Arguments("tiny", questions=("why",))) == 2
+    assert "there is no question 'why', only all" in capsys.readouterr().err
+
+
+def test_the_page_says_what_the_results_say(tmp_path):
+    copy = tmp_path / "README.md"
+    shutil.copy(page.PAGE, copy)
+    copy.write_text(copy.read_text().replace("±", "+-"))
+    page.rebuild(copy)
+    assert copy.read_text() == page.PAGE.read_text()
+    shown = {path.name for path in (tmp_path / page.FIGURES).iterdir()}
+    assert shown == {path.name for path in (page.PAGE.parent / page.FIGURES).iterdir()}
+    assert all(f"({page.FIGURES}/{name})" in copy.read_text() for name in shown)
+
+
+def test_a_page_without_a_block_is_refused(tmp_path):
+    copy = tmp_path / "README.md"
+    copy.write_text("<!-- paper -->\n\n<!-- end -->\n")
+    with pytest.raises(ValueError, match="must have one block for each of paper, "):
+        page.rebuild(copy)
