@@ -164,4 +164,10 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
         "steps": _hybrids(2, 4, 8),
         "scratch": _from_scratch(4, 7),
     },
+    "cifar10_cpu": {
+        "rates": (
+            Trial("stdb-lr3e-05", {"num_steps": 16, "hybrid_epochs": 1, **STDB}, seeds=(0,)),
+            Trial("linear-lr0.0003", {"num_steps": 16, "hybrid_epochs": 1, **LINEAR}, seeds=(0,)),
+        ),
+    },
 }
