@@ -61,6 +61,9 @@ def _finished(workdir: Path) -> Results:
 if __name__ == "__main__":
     arguments = tyro.cli(Arguments, prog="python -m experiments.report", description=__doc__)
     try:
-        print(report(arguments.workdirs, arguments.output) if arguments.workdirs else page.rebuild())
+        if arguments.workdirs:
+            print(report(arguments.workdirs, arguments.output))
+        else:
+            page.rebuild()
     except Exception as error:
         sys.exit(refuse(error, debug=False))

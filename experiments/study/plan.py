@@ -161,7 +161,7 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
         "explain": (Trial("explain", FEW, _explained, seeds=(0,)),),
         "rates": _rates(),
         "harms": _harms(),
-        "steps": _hybrids(2, 4, 8),
+        "steps": _hybrids(8, 4, 2),
         "scratch": _from_scratch(4, 7),
     },
     "cifar10_cpu": {
