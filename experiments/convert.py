@@ -1,4 +1,5 @@
-"""Convert the trained ANN: balance its thresholds, choose their scaling factor on the validation split.
+"""Convert the trained ANN: balance its thresholds, choose their scaling factor and calibrate the logits on the
+validation split.
 
 python -m experiments.convert [PRESET] [--workdir DIR] [--field value ...]
 """
@@ -20,17 +21,18 @@ from experiments.workdir import Run, checkpoints, finish, read_results, require,
 from jsnn.augment import scale
 from jsnn.balancing import balance_thresholds
 from jsnn.checkpoint import save
-from jsnn.conversion import Thresholds, convert
+from jsnn.conversion import Thresholds, convert, scale_thresholds
 from jsnn.datasets import TRAIN, VALIDATION
-from jsnn.evaluation import sweep_factors
+from jsnn.evaluation import sweep_factors, sweep_logit_scales
 from jsnn.parallel import evaluate_split, parallel_evaluation
 from jsnn.simulation import Variables
 
+SCALES = tuple(2 ** (-i / 2) for i in range(25))  # 1 to 1/4096
 FACTORS = tuple(round(0.1 + 0.05 * i, 2) for i in range(19))  # 0.1 to 1
 
 
 def convert_ann(run: Run) -> None:
-    """Balance the thresholds of a run's ANN and choose their scaling factor.
+    """Balance the thresholds of a run's ANN, choose their scaling factor and calibrate the logits.
 
     Args:
         run: the run, its ANN trained; gets a checkpoint in converted/, and `converted` in results.json.
@@ -42,6 +44,7 @@ def convert_ann(run: Run) -> None:
     snn = convert(ann, thresholds)
     say("converted thresholds  " + "  ".join(f"{layer} {value:.3g}" for layer, value in found["thresholds"].items()))
     found |= _score_factors(run, snn)
+    found |= _calibrate(run, scale_thresholds(snn, found["scaling_factor"]))
     record = {"config": dataclasses.asdict(run.config), "scaling_factor": found["scaling_factor"]}
     save(checkpoints(run, "converted"), 0, snn, record)
     finish(run, "convert", time.perf_counter() - begin, {"converted": found})
@@ -83,6 +86,11 @@ def chosen_factor(run: Run) -> float:
     return read_results(run.directory)["converted"]["scaling_factor"]
 
 
+def calibrated_scale(run: Run) -> float:
+    """The factor that calibrates the logits of the run's converted net."""
+    return read_results(run.directory)["converted"]["logit_scale"]
+
+
 def _training_images(run: Run) -> tuple[jax.Array, jax.Array]:
     """The first images of the training split in [-1, 1], not augmented, and their indices; of this process's share."""
     source = open_source(run.config, TRAIN)
@@ -115,6 +123,18 @@ def _score_factors(run: Run, snn: Variables) -> dict[str, object]:
         "validation_accuracy": float(accuracy[best]),
         "validation_accuracy_by_factor": {str(f): float(value) for f, value in zip(factors, accuracy, strict=True)},
     }
+
+
+def _calibrate(run: Run, snn: Variables) -> dict[str, object]:
+    """The scale of the logits at num_steps that has the least loss on the validation split."""
+    config, source = run.config, open_source(run.config, VALIDATION)
+    chunk = chunk_of(config, config.num_steps)
+    sweep = partial(sweep_logit_scales, build_snn(config), encoding_of(config), config.num_steps, chunk, source, SCALES)
+    key, watch = random_key(config, "validation"), watcher("scales", num_batches(config, source))
+    scores = evaluate_split(parallel_evaluation(sweep), snn, source, config.eval_batch_size, key, watch)
+    best = int(np.argmin(scores.loss))
+    say(f"converted logits x {SCALES[best]:.3g}: validation loss {scores.loss[0]:.4f}, then {scores.loss[best]:.4f}")
+    return {"logit_scale": SCALES[best], "validation_loss": float(scores.loss[0])}
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ import jax
 import optax
 
 from experiments import command, epochs
-from experiments.config import Config
-from experiments.convert import balance, chosen_factor, converted_snn
+from experiments.config import AUTO, Config
+from experiments.convert import balance, calibrated_scale, chosen_factor, converted_snn
 from experiments.health import divergence_warning, diverging, loss_warning
 from experiments.journal import Journal
 from experiments.networks import (
@@ -27,7 +27,7 @@ from experiments.workdir import Run, finish, read_results, require, restored
 from jsnn.conversion import convert, scale_thresholds
 from jsnn.datasets import VALIDATION
 from jsnn.evaluation import evaluate_snn
-from jsnn.optimizers import learning_rate, optimizer
+from jsnn.optimizers import learning_rate, optimizer, slower_by_depth
 from jsnn.simulation import Variables
 from jsnn.training import TrainState, init_state, snn_forward
 
@@ -49,7 +49,7 @@ def finetune(run: Run) -> None:
     present = partial(evaluate_snn, model, encode, num_steps, chunk, open_source(config, VALIDATION))
     rule = _optimizer(config)
     state = init_state(starting_snn(run), rule)
-    forward = snn_forward(model, encode, num_steps, chunk)
+    forward = snn_forward(model, encode, num_steps, chunk, _logit_scale(run))
     validate = epochs.validator(run, present)
     accuracy = _accuracy_to_keep(run)
     heed = partial(_heed, config, accuracy)
@@ -109,10 +109,18 @@ def _heed(config: Config, accuracy: float, journal: Journal) -> None:
         say(f"warning: {divergence_warning(config, epoch, accuracy)}")
 
 
+def _logit_scale(run: Run) -> float:
+    """The factor on the logits in the loss; random weights have nothing to calibrate."""
+    if run.config.hybrid_logit_scale != AUTO:
+        return run.config.hybrid_logit_scale
+    return 1.0 if run.config.start == "scratch" else calibrated_scale(run)
+
+
 def _optimizer(config: Config) -> optax.GradientTransformation:
     steps = steps_per_epoch(config)
     rate = learning_rate(config.hybrid_schedule, config.hybrid_lr, config.hybrid_epochs, steps, config.hybrid_warmup)
-    return optimizer(config.hybrid_optimizer, rate, config.hybrid_weight_decay, config.hybrid_clip)
+    rule = optimizer(config.hybrid_optimizer, rate, config.hybrid_weight_decay, config.hybrid_clip)
+    return optax.chain(rule, slower_by_depth(build_snn(config).spiking_layers, config.hybrid_layer_decay))
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def _origin(config: Config, bad: set[str]) -> str:
 def _advice(config: Config, network: str) -> str:
     if network == "ann":
         return f"lower ann_lr ({config.ann_lr:g})"
-    surrogate = f"alpha ({config.alpha:g}) or raise beta ({config.beta:g})"
-    if config.surrogate == "linear":
-        surrogate = f"gamma ({config.gamma:g})"
-    return f"lower hybrid_lr ({config.hybrid_lr:g}), or {surrogate}"
+    lower = f"lower hybrid_lr ({config.hybrid_lr:g})"
+    if config.surrogate == "stdb":
+        return f"{lower}, or take the linear surrogate, which few time steps suit better"
+    return f"{lower} or hybrid_epochs ({config.hybrid_epochs}), or raise num_steps ({config.num_steps})"

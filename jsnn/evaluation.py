@@ -3,6 +3,7 @@
 The readout's potential is a running sum, so the logits at step t are those of a presentation of t steps.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -142,6 +143,39 @@ def sweep_factors(
 
     scores = jax.lax.map(at, jnp.asarray(factors))
     return scores._replace(count=scores.count[0])
+
+
+def sweep_logit_scales(
+    model: nn.Module,
+    encode: Encoding,
+    num_steps: int,
+    chunk: int,
+    source: Source,
+    scales: tuple[float, ...],
+    variables: Variables,
+    resident: Any,
+    item: Any,
+    key: jax.Array,
+) -> Evaluation:
+    """Score an SNN's logits after the last step, multiplied by each of several scales.
+
+    The sum of currents over time comes in units of its own, mostly far too sure of itself. The scale of the least loss
+    calibrates it (temperature scaling: Guo et al., 2017, arXiv:1706.04599); it changes no decision.
+
+    Args:
+        scales: S factors, each above 0.
+        model, encode, num_steps, chunk, source, variables, resident, item, key: see `evaluate_snn`.
+
+    Returns:
+        Evaluation of sums with leading axis S in place of T, without spikes.
+    """
+    batch = source.take(resident, item)
+    images = scale(batch.images)
+    inputs = partial(encode, images, key, batch.index)
+    logits = simulate(model, variables, inputs, lambda logits, _: logits, num_steps=num_steps, chunk=chunk)[-1]
+    return Evaluation(
+        _count(batch), *_sums(batch, *_scores(jnp.asarray(scales)[:, None, None] * logits, batch.labels), {})
+    )
 
 
 def _scores(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -84,7 +84,7 @@ def ann_forward(model: nn.Module) -> Forward:
     return forward
 
 
-def snn_forward(model: nn.Module, encode: Encoding, num_steps: int, chunk: int) -> Forward:
+def snn_forward(model: nn.Module, encode: Encoding, num_steps: int, chunk: int, logit_scale: float = 1.0) -> Forward:
     """The forward function of an SNN in training, dropout on with one mask over time.
 
     Args:
@@ -92,14 +92,15 @@ def snn_forward(model: nn.Module, encode: Encoding, num_steps: int, chunk: int) 
         encode: the encoding of the images.
         num_steps: T, time steps of a presentation.
         chunk: time steps per chunk, see `jsnn.simulation.fitting_chunk`; does not change the result.
+        logit_scale: factor on the logits, above 0; 1 is the paper's equation, see `jsnn.evaluation.sweep_logit_scales`.
 
     Returns:
-        (variables, images [B, H, W, C] in [-1, 1], index [B], key) -> logits [B, classes], the raw sum over time.
+        (variables, images [B, H, W, C] in [-1, 1], index [B], key) -> logits [B, classes], the sum over time, scaled.
     """
 
     def from_spikes(variables: Variables, images: jax.Array, index: jax.Array, key: jax.Array) -> jax.Array:
         what = Presentation(model, encode, num_steps, chunk)
-        return present(what, variables, images, index, Keys(*jax.random.split(key)))
+        return logit_scale * present(what, variables, images, index, Keys(*jax.random.split(key)))
 
     def from_membranes(variables: Variables, images: jax.Array, index: jax.Array, key: jax.Array) -> jax.Array:
         input_key, dropout_key = jax.random.split(key)
@@ -113,7 +114,7 @@ def snn_forward(model: nn.Module, encode: Encoding, num_steps: int, chunk: int) 
             index=index,
             rngs={"dropout": dropout_key},
         )
-        return logits[-1]
+        return logit_scale * logits[-1]
 
     return from_membranes if surrogate_of(model).by_age is None else from_spikes
 

@@ -229,7 +229,7 @@ def test_the_default_command_reaches_what_the_readme_says(tmp_path):
     """`python -m experiments.hybrid`, from nothing to the report, on one device."""
     process = command("experiments.hybrid", "--workdir", str(tmp_path))
     assert process.returncode == 0, process.stderr
-    assert "| VGG5 x0.25, digits |" in process.stdout
+    assert "| VGG5 x0.25, digits (linear) |" in process.stdout
     results = read_results(tmp_path)
     ann, converted, tuned = results["ann"], results["converted"], results["hybrid"]
     assert ann["accuracy"] >= 0.97

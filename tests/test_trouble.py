@@ -296,7 +296,7 @@ def test_a_fine_tune_that_loses_accuracy_hands_back_the_converted_net(tiny, tmp_
     assert hybrid["warning"].startswith(
         f"fine-tuning ended at 5.00% on the validation split, below the {converted:.2%} of the converted net"
     )
-    assert "lower hybrid_lr (3e-05)" in hybrid["warning"]
+    assert "lower hybrid_lr (3e-05), or take the linear surrogate" in hybrid["warning"]
     assert capsys.readouterr().out.count(hybrid["warning"]) == 1
     assert run(evaluate.evaluate, workdir) == 0
     results = read_results(workdir)

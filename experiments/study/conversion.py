@@ -23,59 +23,80 @@ from jsnn.simulation import Variables
 from jsnn.sources import Source
 
 PERCENTILES = (100.0, 99.7)
-SHORT = (8, 16, 32)
-LONG = (64, 128, 256, 512)
-LONG_FACTORS = (0.4, 0.55, 0.7, 0.85, 1.0)  # smaller ones saturate
-LONG_IMAGES = 1024  # of the validation split, on which a factor for LONG is chosen
+SHORT, FACTORS_FOR_SHORT = (8, 16, 32), FACTORS
+LONG, FACTORS_FOR_LONG = (64, 128, 256, 512), (0.4, 0.55, 0.7, 0.85, 1.0)  # smaller ones saturate
+IMAGES_FOR_LONG = 1024  # of the validation split, on which a factor for LONG is chosen
 
 
-def conversion(run: Run, longest: int) -> Results:
+def conversion(run: Run, longest: int, images: int | None = None) -> Results:
     """Accuracies of a run's converted net.
 
     Args:
         run: the run, its ANN trained.
         longest: the most time steps; longer presentations are left out.
+        images: of the test split that LONG presentations are measured on, the first ones; None is all.
 
     Returns:
         Results by percentile and number of steps, in JSON's types.
     """
     ann = trained_ann(run)
-    found = {f"{percentile:g}": _of_percentile(run, ann, percentile, longest) for percentile in PERCENTILES}
-    return {"config": dataclasses.asdict(run.config), "ann": {"accuracy": score_ann(run)}, "percentiles": found}
+    found = {f"{percentile:g}": _of_percentile(run, ann, percentile, longest, images) for percentile in PERCENTILES}
+    return {
+        "config": dataclasses.asdict(run.config),
+        "ann": {"accuracy": score_ann(run)},
+        "images_for_long": images,
+        "percentiles": found,
+    }
 
 
-def _of_percentile(run: Run, ann: Variables, percentile: float, longest: int) -> Results:
+def _of_percentile(run: Run, ann: Variables, percentile: float, longest: int, images: int | None) -> Results:
     config = dataclasses.replace(run.config, percentile=percentile)
     thresholds = balance(run._replace(config=config), ann)
     snn = convert(ann, thresholds)
-    validation = _sweep(run, snn, tuple(steps for steps in SHORT if steps <= longest), FACTORS, None)
-    validation |= _sweep(run, snn, tuple(steps for steps in LONG if steps <= longest), LONG_FACTORS, LONG_IMAGES)
-    chosen = {steps: max(scores, key=lambda factor: (scores[factor], factor)) for steps, scores in validation.items()}
-    unscaled = _accuracies(run, snn, max(chosen), TEST)
-    test: dict[int, dict[str, float]] = {steps: {"factor_1": unscaled[steps - 1]} for steps in chosen}
-    for factor in set(chosen.values()):
-        these = [steps for steps in chosen if chosen[steps] == factor]
-        by_step = unscaled if factor == 1 else _accuracies(run, scale_thresholds(snn, factor), max(these), TEST)
-        for steps in these:
-            test[steps] |= {"factor": factor, "chosen": by_step[steps - 1]}
-    for steps, scores in test.items():
-        say(f"percentile {percentile:g}, T={steps}: {scores}")
-    return {
+    found: Results = {
         "thresholds": {layer: float(threshold) for layer, threshold in thresholds.items()},
-        "validation": _named(validation),
-        "test": _named(test),
+        "validation": {},
+        "test": {},
+    }
+    for steps, factors, to_choose, to_test in (
+        (SHORT, FACTORS_FOR_SHORT, None, None),
+        (LONG, FACTORS_FOR_LONG, IMAGES_FOR_LONG, images),
+    ):
+        wanted = tuple(num_steps for num_steps in steps if num_steps <= longest)
+        if wanted:
+            validation = _sweep(run, snn, wanted, factors, to_choose)
+            found["validation"] |= validation
+            found["test"] |= _test(run, snn, validation, to_test)
+    say(f"percentile {percentile:g}: {found['test']}")
+    return found
+
+
+def _test(run: Run, snn: Variables, validation: dict[str, dict[str, float]], images: int | None) -> Results:
+    """Number of steps -> accuracies on the test split with factor 1 and with the factor that validation chooses."""
+    chosen = {steps: max(scores, key=lambda f: (scores[f], float(f))) for steps, scores in validation.items()}
+    by_factor = {}
+    for factor in {"1", *chosen.values()}:
+        longest = max(int(steps) for steps in chosen if factor in ("1", chosen[steps]))
+        by_factor[factor] = _accuracies(run, scale_thresholds(snn, float(factor)), longest, TEST, images)
+    return {
+        steps: {
+            "factor_1": by_factor["1"][int(steps) - 1],
+            "factor": float(factor),
+            "chosen": by_factor[factor][int(steps) - 1],
+        }
+        for steps, factor in chosen.items()
     }
 
 
 def _sweep(
     run: Run, snn: Variables, steps: tuple[int, ...], factors: tuple[float, ...], images: int | None
-) -> dict[int, dict[float, float]]:
+) -> dict[str, dict[str, float]]:
     """Number of steps -> factor -> accuracy on the validation split, or its first images."""
-    found: dict[int, dict[float, float]] = {num_steps: {} for num_steps in steps}
-    for factor in factors if steps else ():
+    found: dict[str, dict[str, float]] = {str(num_steps): {} for num_steps in steps}
+    for factor in factors:
         by_step = _accuracies(run, scale_thresholds(snn, factor), max(steps), VALIDATION, images)
         for num_steps in steps:
-            found[num_steps][factor] = by_step[num_steps - 1]
+            found[str(num_steps)][f"{factor:g}"] = by_step[num_steps - 1]
     return found
 
 
@@ -106,8 +127,3 @@ def _beginning(source: Source, images: int) -> Source:
         return islice(source.in_order(batch_size), -(-images // batch_size))
 
     return source._replace(num_examples=images, in_order=in_order)
-
-
-def _named(tree: dict) -> dict[str, Any]:
-    """With JSON's keys."""
-    return {str(key): _named(value) if isinstance(value, dict) else value for key, value in tree.items()}

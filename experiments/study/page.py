@@ -9,7 +9,7 @@ from experiments.study.page_activity import activity_table, operations_table
 from experiments.study.page_conversion import conversion_table, draw_conversion, draw_evaluation, evaluation_table
 from experiments.study.page_paper import paper_table
 from experiments.study.page_scratch import draw_scratch, scratch_table
-from experiments.study.page_surrogates import cosines_table, draw_harms, silence_table, surrogates_table
+from experiments.study.page_surrogates import descent_table, draw_harms, silence_table, surrogates_table
 from jsnn.files import replace_text
 
 PAGE = Path(__file__).parent.parent / "README.md"
@@ -22,7 +22,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "conversion-fashion": partial(conversion_table, FASHION),
     "scratch-fashion": partial(scratch_table, FASHION, 4),
     "surrogates": partial(surrogates_table, FASHION),
-    "cosines": partial(cosines_table, FASHION),
+    "descent": partial(descent_table, FASHION),
     "silence": partial(silence_table, FASHION),
     "activity": partial(activity_table, FASHION, "stdb-t8"),
     "operations": partial(operations_table, FASHION, ("stdb-t4", "stdb-t8")),

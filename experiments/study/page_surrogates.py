@@ -4,9 +4,22 @@ from pathlib import Path
 from statistics import mean
 
 from experiments.study.numbers import by_trial, percent, spread
+from experiments.study.plan import RATES, VARIATIONS
+from experiments.study.results import read_seeds
 from experiments.study.sheet import sheet
 from experiments.table import aligned
 from experiments.workdir import Results
+
+NAMES = {  # field -> what to call it, and its usual value
+    "hybrid_layer_decay": ("layer decay", 1.0),
+    "hybrid_logit_scale": ("logit scale", 1.0),
+    "alpha": ("alpha", 0.3),
+    "beta": ("beta", 0.01),
+    "leak": ("leak", 0.99),
+    "hybrid_weight_decay": ("weight decay", 0.0),
+    "hybrid_warmup": ("warm-up", 0.0),
+    "hybrid_clip": ("clip", None),
+}
 
 
 def surrogates_table(preset: str) -> str:
@@ -16,12 +29,10 @@ def surrogates_table(preset: str) -> str:
         preset: whose study it is.
 
     Returns:
-        A Markdown table; of STDB's trials, it names what differs from the first numbers of the recipe.
+        A Markdown table.
     """
-    trials = by_trial(preset, ("stdb-", "linear-lr"))
-    trials = {name: results for name, results in trials.items() if not name.startswith("stdb-t")}
     rows = [["fine-tuned with", "converted [%]", "fine-tuned [%]", "gain"]]
-    for results in sorted(trials.values(), key=_place):
+    for results in filter(None, (read_seeds(preset, trial) for trial in RATES | VARIATIONS)):
         before = percent(r["converted"]["validation_accuracy"] for r in results)
         after = percent(r["hybrid"]["validation_accuracy"] for r in results)
         gains = [b - a for a, b in zip(before, after, strict=True)]
@@ -29,8 +40,8 @@ def surrogates_table(preset: str) -> str:
     return aligned(rows)
 
 
-def cosines_table(preset: str) -> str:
-    """Cosine of each surrogate's gradient with finite differences of the loss, by layer.
+def descent_table(preset: str) -> str:
+    """What a small step along each surrogate's gradient does to loss and accuracy, by layer.
 
     Args:
         preset: whose study it is.
@@ -38,12 +49,13 @@ def cosines_table(preset: str) -> str:
     Returns:
         A Markdown table.
     """
-    found = by_trial(preset, ("explain",))["explain"]
-    first = found[0]["cosines"]
-    layers = list(next(iter(first.values())))
-    rows = [["gradient, cosine with finite differences", *layers]]
-    for name in first:
-        rows.append([name, *(spread((r["cosines"][name][layer] for r in found), 2) for layer in layers)])
+    found = [run["descent"] for run in by_trial(preset, ("explain",))["explain"]]
+    layers = list(found[0]["stdb, plain"]["loss"])
+    rows = [["a step downhill by", "changes", *layers]]
+    for name in found[0]:
+        for score, unit, factor in (("loss", "10^-3 nats", 1e3), ("accuracy", "%", 100)):
+            cells = [spread([factor * run[name][score][layer] for run in found]) for layer in layers]
+            rows.append([name, f"{score} [{unit}]", *cells])
     return aligned(rows)
 
 
@@ -84,18 +96,10 @@ def draw_harms(preset: str, path: Path) -> None:
 
 
 def _name(run: Results) -> str:
-    """The surrogate and its learning rate, and what else is not as the recipe begins."""
+    """The surrogate and its learning rate, and what else is not as in the paper."""
     config = run["config"]
-    usual = {"alpha": 0.3, "beta": 0.01, "leak": 0.99, "hybrid_weight_decay": 0.0, "hybrid_warmup": 0.0}
-    usual["hybrid_clip"] = None
-    special = [f"{name.removeprefix('hybrid_')} {config[name]:g}" for name in usual if config[name] != usual[name]]
+    special = [f"{name} {config[field]}" for field, (name, usual) in NAMES.items() if config[field] != usual]
     return ", ".join([f"{config['surrogate']}, lr {config['hybrid_lr']:g}", *special])
-
-
-def _place(results: list[Results]) -> tuple:
-    """By surrogate, first the learning rates, then the rest."""
-    config = results[0]["config"]
-    return (config["surrogate"] == "linear", "," in _name(results[0]).partition(",")[2], config["hybrid_lr"])
 
 
 def _signed(gains: list[float]) -> str:

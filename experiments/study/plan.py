@@ -11,11 +11,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.config import AUTO
 from experiments.finetune import last_snn, starting_snn
 from experiments.hybrid import hybrid, up_to
 from experiments.networks import open_source
 from experiments.study.conversion import conversion
-from experiments.study.gradients import cosines
+from experiments.study.descent import descent
 from experiments.study.silence import silence
 from experiments.workdir import Results, Run, read_results
 from jsnn.augment import scale
@@ -23,6 +24,7 @@ from jsnn.datasets import TEST
 
 SEEDS = (0, 1, 2)
 Work = Callable[[Run], Results]
+Fields = Mapping[str, object]
 
 
 def tested(run: Run) -> Results:
@@ -50,7 +52,7 @@ def _trained(run: Run) -> Results:
 
 def _explained(run: Run) -> Results:
     up_to("convert", run)
-    return {**read_results(run.directory), "cosines": cosines(run)}
+    return {**read_results(run.directory), "descent": descent(run)}
 
 
 def _watched(run: Run) -> Results:
@@ -71,103 +73,96 @@ class Trial(NamedTuple):
     """
 
     name: str
-    fields: Mapping[str, object] = {}
+    fields: Fields
     work: Work = validated
     seeds: tuple[int, ...] = SEEDS
 
 
-ANN = Trial("ann", work=_trained)
+ANN = Trial("ann", {}, _trained)
 
-STDB_RATES = (1e-5, 3e-5, 1e-4, 3e-4)
-LINEAR_RATES = (1e-4, 3e-4, 1e-3)
-SCRATCH_RATES = (3e-4, 1e-3, 3e-3)
-SCRATCH_BEST = {"stdb": 1e-3, "linear": 1e-3}
-STDB, LINEAR = {"surrogate": "stdb", "hybrid_lr": 3e-5}, {"surrogate": "linear", "hybrid_lr": 3e-4}
-FEW = {"num_steps": 4, "hybrid_epochs": 1, "hybrid_lr": 3e-5}  # for questions that ask for many runs
-VARIATIONS = {
-    "beta": (0.3, 1.0, 3.0),
-    "alpha": (1.0,),
-    "leak": (1.0, 0.95),
-    "hybrid_weight_decay": (5e-4,),
-    "hybrid_warmup": (0.25,),
-    "hybrid_clip": (1.0,),
+PLAIN = {"hybrid_layer_decay": 1.0, "hybrid_logit_scale": 1.0}  # as in the paper; the presets' own recipe is linear
+STDB = {"surrogate": "stdb", "hybrid_lr": 3e-5, **PLAIN}
+FEW = {"num_steps": 4, "hybrid_epochs": 1}  # for questions that ask for many runs
+CALIBRATED, SLOWER = {"hybrid_logit_scale": AUTO}, {"hybrid_layer_decay": 0.3}
+BOTH: dict[str, Fields] = {"stdb": STDB, "linear": {}}
+
+RATES: dict[str, Fields] = {  # question c: each surrogate with several learning rates, plain and by the presets' recipe
+    **{f"stdb-lr{rate:g}": STDB | {"hybrid_lr": rate} for rate in (1e-5, 3e-5, 1e-4, 3e-4)},
+    **{f"plain-linear-lr{rate:g}": PLAIN | {"hybrid_lr": rate} for rate in (1e-4, 3e-4, 1e-3)},
+    **{f"linear-lr{rate:g}": {"hybrid_lr": rate} for rate in (3e-4, 1e-3, 3e-3)},
+}
+VARIATIONS: dict[str, Fields] = {  # question c: one thing changed in each surrogate's best
+    "stdb-calibrated": STDB | CALIBRATED,
+    "stdb-slower": STDB | SLOWER | {"hybrid_lr": 1e-4},
+    "linear-uncalibrated": {"hybrid_logit_scale": 1.0},
+    "linear-no-slower": {"hybrid_layer_decay": 1.0},
+    **{f"stdb-beta{beta:g}": STDB | {"beta": beta} for beta in (0.3, 1.0, 3.0)},
+    "stdb-alpha1": STDB | {"alpha": 1.0},
+    **{f"{name}-leak{leak:g}": fields | {"leak": leak} for name, fields in BOTH.items() for leak in (1.0, 0.95)},
+    **{f"{name}-decay": fields | {"hybrid_weight_decay": 5e-4} for name, fields in BOTH.items()},
+    "linear-warmup": {"hybrid_warmup": 0.25},
+    "linear-clip": {"hybrid_clip": 1.0},
+}
+HARMS: dict[str, Fields] = {  # question c: four epochs at a constant rate
+    "stdb": STDB,
+    "stdb-fast": STDB | {"hybrid_lr": 3e-4},
+    "stdb-calibrated": STDB | CALIBRATED,
+    "plain-linear": PLAIN,
+    "linear": {},
 }
 
 
-def _rates() -> tuple[Trial, ...]:
-    """Question c: each surrogate with several learning rates, then one number of STDB's recipe after the other."""
-    stdb = [Trial(f"stdb-lr{rate:g}", FEW | {"hybrid_lr": rate}) for rate in STDB_RATES]
-    linear = [Trial(f"linear-lr{rate:g}", FEW | {"hybrid_lr": rate, "surrogate": "linear"}) for rate in LINEAR_RATES]
-    varied = [
-        Trial(f"stdb-{name.removeprefix('hybrid_')}{value:g}", FEW | {name: value})
-        for name, values in VARIATIONS.items()
-        for value in values
-    ]
-    return (*stdb, *linear, *varied)
-
-
-def _harms() -> tuple[Trial, ...]:
-    """Question c: four epochs at a constant rate, with one thing that harms at a time."""
-    common = FEW | {"hybrid_epochs": 4, "hybrid_schedule": "constant"}
-    harms = {
-        "good": {},
-        "rate": {"hybrid_lr": 3e-4},
-        "decay": {"hybrid_weight_decay": 5e-4},
-        "linear-good": LINEAR,
-        "linear-decay": LINEAR | {"hybrid_weight_decay": 5e-4},
-    }
-    return tuple(Trial(f"harm-{name}", common | fields, _watched, (0,)) for name, fields in harms.items())
-
-
-def _hybrids(*steps: int) -> tuple[Trial, ...]:
+def _hybrids(*steps: int, seeds: tuple[int, ...] = SEEDS) -> tuple[Trial, ...]:
     """Questions a, d and e: the whole pipeline at several T, with either surrogate."""
     return tuple(
-        Trial(f"{name}-t{num_steps}", {"num_steps": num_steps, "eval_steps": 8 * num_steps, **fields}, tested)
+        Trial(f"{name}-t{num_steps}", {"num_steps": num_steps, "eval_steps": 8 * num_steps, **fields}, tested, seeds)
         for num_steps in steps
-        for name, fields in (("stdb", STDB), ("linear", LINEAR))
+        for name, fields in BOTH.items()
     )
 
 
-def _from_scratch(num_steps: int, epochs: int) -> tuple[Trial, ...]:
-    """Question b: random weights at the compute of the hybrid run, and until it stops improving."""
-    common = {"start": "scratch", "num_steps": num_steps}
+def _from_scratch(num_steps: int, epochs: int, seeds: tuple[int, ...] = SEEDS) -> tuple[Trial, ...]:
+    """Question b: random weights at the compute of the hybrid run."""
+    common = {"start": "scratch", "num_steps": num_steps, **PLAIN}
     tuned = [
         Trial(
             f"scratch-{surrogate}-lr{rate:g}",
             common | {"surrogate": surrogate, "hybrid_lr": rate, "hybrid_epochs": 2, "hybrid_schedule": "constant"},
             seeds=(0,),
         )
-        for surrogate in ("stdb", "linear")
-        for rate in SCRATCH_RATES
+        for surrogate in BOTH
+        for rate in (3e-4, 1e-3, 3e-3)
     ]
+    best = {"stdb": 1e-3, "linear": 1e-3}
     equal = [
         Trial(
             f"scratch-{surrogate}",
             common | {"surrogate": surrogate, "hybrid_lr": rate, "hybrid_epochs": epochs},
             tested,
+            seeds,
         )
-        for surrogate, rate in SCRATCH_BEST.items()
+        for surrogate, rate in best.items()
     ]
     return (*tuned, *equal)
 
 
 STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
     "fashion_mnist_cpu": {
-        "preset": (Trial("preset", work=tested),),
         "conversion": (
-            Trial("conversion", work=partial(conversion, longest=512), seeds=(0,)),
-            Trial("conversion", work=partial(conversion, longest=64), seeds=(1, 2)),
+            Trial("conversion", {}, partial(conversion, longest=512), seeds=(0,)),
+            Trial("conversion", {}, partial(conversion, longest=64), seeds=(1, 2)),
         ),
         "explain": (Trial("explain", FEW, _explained, seeds=(0,)),),
-        "rates": _rates(),
-        "harms": _harms(),
+        "rates": tuple(Trial(name, FEW | fields) for name, fields in (RATES | VARIATIONS).items()),
+        "harms": tuple(
+            Trial(f"harm-{name}", FEW | {"hybrid_epochs": 4, "hybrid_schedule": "constant"} | fields, _watched, (0,))
+            for name, fields in HARMS.items()
+        ),
         "steps": _hybrids(8, 4, 2),
-        "scratch": _from_scratch(4, 7),
+        "scratch": _from_scratch(4, 10),
     },
     "cifar10_cpu": {
-        "rates": (
-            Trial("stdb-lr3e-05", {"num_steps": 16, "hybrid_epochs": 1, **STDB}, seeds=(0,)),
-            Trial("linear-lr0.0003", {"num_steps": 16, "hybrid_epochs": 1, **LINEAR}, seeds=(0,)),
-        ),
+        "conversion": (Trial("conversion", {}, partial(conversion, longest=512, images=2000), seeds=(0,)),),
+        "steps": _hybrids(32, seeds=(0,)),
     },
 }

@@ -1,0 +1,101 @@
+"""Question c: whether a step along a surrogate's gradient is a step downhill, layer by layer.
+
+Spikes have no gradient to compare a surrogate with, but the slope along its direction can be measured: each layer's
+weights are moved a little with and against the surrogate's gradient, and the spiking network is run on both sides. The
+gradient comes from one half of the validation split, the slopes from the other.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from experiments.config import Config
+from experiments.convert import calibrated_scale
+from experiments.finetune import starting_snn
+from experiments.networks import build_ann, encoding_of, open_source, random_key
+from experiments.workdir import Results, Run
+from jsnn import surrogate
+from jsnn.augment import scale
+from jsnn.datasets import VALIDATION
+from jsnn.models import spiking
+from jsnn.simulation import Variables, simulate
+from jsnn.surrogate import Surrogate
+
+IMAGES = 2048  # in each half
+BATCH = 256
+MOVE = 0.02  # of the norm of the layer's weights
+
+Images = tuple[jax.Array, jax.Array, jax.Array]  # images [N, B, ...], labels [N, B], indices [N, B]
+
+
+def descent(run: Run) -> Results:
+    """What steps of MOVE along the gradients do to the net that a run's fine-tune starts with.
+
+    Args:
+        run: the run, its net converted.
+
+    Returns:
+        Name of the gradient -> "loss" (nats) or "accuracy" -> layer -> change by a step downhill; the loss is that of
+        calibrated logits.
+    """
+    snn, calibrated = starting_snn(run), calibrated_scale(run)
+    first, second = (_half(run.config, half) for half in range(2))
+    found = {}
+    for name, rule in (("stdb", surrogate.stdb()), ("linear", surrogate.linear())):
+        for kind, logit_scale in (("plain", 1.0), ("calibrated", calibrated)):
+            gradients = _gradients(run.config, rule, snn, first, logit_scale)
+            found[f"{name}, {kind}"] = _changes(run.config, snn, second, calibrated, gradients)
+    return found
+
+
+def _changes(config: Config, snn: Variables, images: Images, logit_scale: float, gradients: Any) -> Results:
+    """Half the difference between a step downhill and one uphill, layer by layer."""
+    score = jax.jit(partial(_scores, config, surrogate.stdb(), snn["neuron"], images, logit_scale))
+    changes: Results = {"loss": {}, "accuracy": {}}
+    for layer, weights in snn["params"].items():
+        kernel, gradient = weights["kernel"], gradients[layer]["kernel"]
+        move = MOVE * jnp.linalg.norm(kernel) / jnp.linalg.norm(gradient) * gradient
+        down, up = (score({**snn["params"], layer: {"kernel": kernel + side * move}}) for side in (-1, 1))
+        for name, (one, other) in zip(changes, zip(down, up, strict=True), strict=True):
+            changes[name][layer] = float(one - other) / 2
+    return changes
+
+
+def _gradients(config: Config, rule: Surrogate, snn: Variables, images: Images, logit_scale: float) -> Any:
+    """The surrogate's gradient of the loss, a batch at a time."""
+
+    def of_batch(batch: Images) -> Any:
+        one = jax.tree.map(lambda leaf: leaf[None], batch)
+        return jax.grad(lambda params: _scores(config, rule, snn["neuron"], one, logit_scale, params)[0])(snn["params"])
+
+    return jax.tree.map(lambda leaf: leaf.mean(0), jax.jit(partial(jax.lax.map, of_batch))(images))
+
+
+def _scores(
+    config: Config, rule: Surrogate, neuron: Any, images: Images, logit_scale: float, params: Any
+) -> tuple[jax.Array, jax.Array]:
+    """Mean cross-entropy and accuracy, dropout off."""
+    model, key, num_steps = spiking(build_ann(config), rule), random_key(config, "validation"), config.num_steps
+
+    def of_batch(batch: Images) -> tuple[jax.Array, jax.Array]:
+        images, labels, index = batch
+        inputs = partial(encoding_of(config), images, key, index)
+        variables = {"params": params, "neuron": neuron}
+        steps = {"num_steps": num_steps, "chunk": num_steps}
+        logits = logit_scale * simulate(model, variables, inputs, lambda logits, _: logits, **steps)[-1]
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return losses.mean(), (logits.argmax(-1) == labels).mean()
+
+    return jax.tree.map(jnp.mean, jax.lax.map(of_batch, images))
+
+
+def _half(config: Config, half: int) -> Images:
+    """One half of the images, in batches."""
+    source = open_source(config, VALIDATION)
+    index = jnp.arange(half * IMAGES, (half + 1) * IMAGES, dtype=jnp.int32).reshape(-1, BATCH)
+    batch = source.take(source.resident, index.reshape(-1))
+    images = scale(batch.images).reshape(*index.shape, *batch.images.shape[1:])
+    return jax.device_put((images, batch.labels.reshape(index.shape), index), jax.devices()[0])
