@@ -15,7 +15,7 @@ STYLES = {
     "linear-t": ("hybrid, linear", LINEAR, "-"),
     "scratch-stdb": ("from scratch, STDB", CONVERTED, "--"),
     "scratch-linear": ("from scratch, linear", "tab:green", "--"),
-    "scratch-linear-long": ("from scratch, linear, until it stops improving", "tab:olive", ":"),
+    "scratch-linear-long": ("from scratch, linear, three times as long", "tab:olive", ":"),
 }
 
 

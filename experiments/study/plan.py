@@ -122,7 +122,7 @@ def _hybrids(*steps: int, seeds: tuple[int, ...] = SEEDS) -> tuple[Trial, ...]:
 
 
 def _from_scratch(num_steps: int, epochs: int, seeds: tuple[int, ...] = SEEDS) -> tuple[Trial, ...]:
-    """Question b: random weights at the compute of the hybrid run."""
+    """Question b: random weights at the compute of the hybrid run, and three times as long."""
     common = {"start": "scratch", "num_steps": num_steps, **PLAIN}
     tuned = [
         Trial(
@@ -143,7 +143,8 @@ def _from_scratch(num_steps: int, epochs: int, seeds: tuple[int, ...] = SEEDS) -
         )
         for surrogate, rate in best.items()
     ]
-    return (*tuned, *equal)
+    longer = common | {"surrogate": "linear", "hybrid_lr": best["linear"], "hybrid_epochs": 3 * epochs}
+    return (*tuned, *equal, Trial("scratch-linear-long", longer, tested, seeds=(0,)))
 
 
 STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
@@ -159,7 +160,7 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
             for name, fields in HARMS.items()
         ),
         "steps": _hybrids(8, 4, 2),
-        "scratch": _from_scratch(4, 10),
+        "scratch": _from_scratch(4, 11),
     },
     "cifar10_cpu": {
         "conversion": (Trial("conversion", {}, partial(conversion, longest=512, images=2000), seeds=(0,)),),
