@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import chex
 import jax
 import numpy as np
 import pytest
@@ -98,9 +97,8 @@ def test_a_stage_can_be_repeated_and_undoes_what_follows(tiny, tmp_path):
     assert not (tmp_path / "hybrid").exists()
     assert (tmp_path / "ann").exists()
     assert run(PIPELINE, tmp_path) == 0
-    after, before = found(tmp_path)["hybrid"], before["hybrid"]
-    assert after.pop("kept") == before.pop("kept")
-    chex.assert_trees_all_close(after, before)
+    after, before = (jax.tree.leaves(results["hybrid"]) for results in (found(tmp_path), before))
+    assert after == [pytest.approx(value) if isinstance(value, float) else value for value in before]
 
 
 def command(module, *arguments):
