@@ -59,7 +59,7 @@ def fashion_mnist_cpu() -> Config:
 
 
 def cifar10_cpu() -> Config:
-    """CIFAR-10, a VGG5 of a quarter of the width, T = 16: for two CPU cores."""
+    """CIFAR-10, a VGG5 of a quarter of the width, T = 32: for two CPU cores."""
     return Config(
         dataset="cifar10",
         width=0.25,
@@ -68,9 +68,10 @@ def cifar10_cpu() -> Config:
         hidden=(256,),
         dense_std=0.05,
         ann_epochs=60,
-        num_steps=16,
-        hybrid_epochs=3,
-        eval_steps=100,
+        num_steps=32,
+        hybrid_epochs=2,
+        eval_steps=64,
+        chunk=32,
         **SMALL,
     )
 
