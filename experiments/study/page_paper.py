@@ -41,8 +41,8 @@ PAPER = (
     Row("resnet34_imagenet", "ResNet34 ImageNet", 250, 70.2, 56.87, 61.48),
 )
 OURS = (  # small nets that the paper does not have
-    ("fashion_mnist_cpu", "stdb-t8", "VGG5 x0.125 Fashion-MNIST"),
-    ("cifar10_cpu", "stdb-t16", "VGG5 x0.25 CIFAR-10"),
+    ("fashion_mnist_cpu", "linear-t8", "VGG5 x0.125 Fashion-MNIST"),
+    ("cifar10_cpu", "linear-t32", "VGG5 x0.25 CIFAR-10"),
 )
 WHOLE = "preset"  # the trial of a paper's row
 HEADER = ["net, data", "T", "ANN", "converted at T", "hybrid at T", "epochs", "command", "time", "machine", "commit"]

@@ -115,7 +115,12 @@ HARMS: dict[str, Fields] = {  # question c: four epochs at a constant rate
 def _hybrids(*steps: int, seeds: tuple[int, ...] = SEEDS) -> tuple[Trial, ...]:
     """Questions a, d and e: the whole pipeline at several T, with either surrogate."""
     return tuple(
-        Trial(f"{name}-t{num_steps}", {"num_steps": num_steps, "eval_steps": min(8 * num_steps, 64), **fields}, tested, seeds)
+        Trial(
+            f"{name}-t{num_steps}",
+            {"num_steps": num_steps, "eval_steps": min(8 * num_steps, 64), **fields},
+            tested,
+            seeds,
+        )
         for num_steps in steps
         for name, fields in BOTH.items()
     )
