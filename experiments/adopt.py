@@ -8,7 +8,7 @@ from pathlib import Path
 
 from experiments.config import CONVERT_FIELDS, TRAIN_ANN_FIELDS, difference
 from experiments.progress import say
-from experiments.workdir import NETWORK_OF, Run, checkpoints, finish, is_done, read_stages, saved_config
+from experiments.workdir import NETWORK_OF, Results, Run, checkpoints, finish, is_done, read_stages, saved_config
 from jsnn.checkpoint import latest_is_whole
 from jsnn.files import move_folder, remove_folder
 from jsnn.hosts import by_first
@@ -28,14 +28,10 @@ def adopt(run: Run, donor: Path) -> None:
     Raises:
         ValueError: where the other run has no trained ANN, one of another config, or a damaged checkpoint.
     """
-    by_first(lambda: _refuse(run, donor))
-    for stage, fields in FIELDS_OF.items():
+    for stage, done in by_first(lambda: _offered(run, donor)).items():
         if is_done(run, stage):
             continue
-        if stage not in read_stages(donor) or difference(saved_config(donor), run.config, fields):
-            break
         by_first(lambda stage=stage: _copy_checkpoints(run, donor, NETWORK_OF[stage]))
-        done = read_stages(donor)[stage]
         if stage == "train_ann":
             history = done["found"]["ann"]["history"]
             by_first(lambda history=history: rewrite(run.metrics.path, "ann", history))
@@ -43,14 +39,19 @@ def adopt(run: Run, donor: Path) -> None:
         say(f"{stage}: taken over from {donor}")
 
 
-def _refuse(run: Run, donor: Path) -> None:
-    """Refuse a donor that has nothing to take over."""
-    config = saved_config(donor)
-    if config is None or "train_ann" not in read_stages(donor):
+def _offered(run: Run, donor: Path) -> dict[str, Results]:
+    """Which stages a donor has done as the run would do them, and what they found."""
+    config, stages = saved_config(donor), read_stages(donor)
+    if config is None or "train_ann" not in stages:
         raise ValueError(f"{donor} holds no trained ANN to take over: name the workdir of a run that does.")
     differing = difference(config, run.config, TRAIN_ANN_FIELDS)
     if differing:
         raise ValueError(f"the ANN of {donor} is not the one that is asked for: {differing}.")
+    return {
+        stage: stages[stage]
+        for stage, fields in FIELDS_OF.items()
+        if stage in stages and not difference(config, run.config, fields)
+    }
 
 
 def _copy_checkpoints(run: Run, donor: Path, network: str) -> None:

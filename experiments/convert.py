@@ -21,14 +21,14 @@ from experiments.workdir import Run, checkpoints, finish, read_results, require,
 from jsnn.augment import scale
 from jsnn.balancing import balance_thresholds
 from jsnn.checkpoint import save
-from jsnn.conversion import Thresholds, convert, scale_thresholds
+from jsnn.conversion import Thresholds, convert
 from jsnn.datasets import TRAIN, VALIDATION
-from jsnn.evaluation import sweep_factors, sweep_logit_scales
+from jsnn.evaluation import sweep_factors
 from jsnn.parallel import evaluate_split, parallel_evaluation
 from jsnn.simulation import Variables
 
-SCALES = tuple(2 ** (-i / 2) for i in range(25))  # 1 to 1/4096
-FACTORS = tuple(round(0.1 + 0.05 * i, 2) for i in range(19))  # 0.1 to 1
+FACTORS = tuple(round(0.1 + 0.05 * i, 2) for i in range(19))  # on thresholds, 0.1 to 1
+SCALES = tuple(2 ** (-i / 2) for i in range(25))  # on logits, 1 to 1/4096
 
 
 def convert_ann(run: Run) -> None:
@@ -44,7 +44,6 @@ def convert_ann(run: Run) -> None:
     snn = convert(ann, thresholds)
     say("converted thresholds  " + "  ".join(f"{layer} {value:.3g}" for layer, value in found["thresholds"].items()))
     found |= _score_factors(run, snn)
-    found |= _calibrate(run, scale_thresholds(snn, found["scaling_factor"]))
     record = {"config": dataclasses.asdict(run.config), "scaling_factor": found["scaling_factor"]}
     save(checkpoints(run, "converted"), 0, snn, record)
     finish(run, "convert", time.perf_counter() - begin, {"converted": found})
@@ -101,14 +100,15 @@ def _training_images(run: Run) -> tuple[jax.Array, jax.Array]:
 
 
 def _score_factors(run: Run, snn: Variables) -> dict[str, object]:
-    """The factor with the best validation accuracy at num_steps; of equal ones the largest, which spikes least."""
-    config = run.config
+    """The factor with the best validation accuracy at num_steps; of equal ones the largest, which spikes least.
+
+    With it, the scale of the logits that has the least loss.
+    """
+    config, chunk = run.config, chunk_of(run.config, run.config.num_steps)
     factors = FACTORS if config.scaling_factor == AUTO else (config.scaling_factor,)
-    source = open_source(config, VALIDATION)
-    chunk = chunk_of(config, config.num_steps)
-    sweep = partial(sweep_factors, build_snn(config), encoding_of(config), config.num_steps, chunk, source, factors)
+    source, model, encode = open_source(config, VALIDATION), build_snn(config), encoding_of(config)
     scores = evaluate_split(
-        parallel_evaluation(sweep),
+        parallel_evaluation(partial(sweep_factors, model, encode, config.num_steps, chunk, source, factors, SCALES)),
         snn,
         source,
         config.eval_batch_size,
@@ -117,24 +117,17 @@ def _score_factors(run: Run, snn: Variables) -> dict[str, object]:
     )
     accuracy = np.asarray(scores.accuracy[:, -1])
     best = int(np.flatnonzero(accuracy == accuracy.max())[-1])
-    say(f"converted factor {factors[best]}, of {len(factors)}: validation {accuracy[best]:.2%}")
+    losses = scores.loss[best, -1]
+    calibrated = int(np.argmin(losses))
+    say(f"converted factor {factors[best]}, of {len(factors)}: validation {accuracy[best]:.2%}, loss {losses[0]:.4f}")
+    say(f"converted logits x {SCALES[calibrated]:.3g}: loss {losses[calibrated]:.4f}")
     return {
         "scaling_factor": factors[best],
         "validation_accuracy": float(accuracy[best]),
         "validation_accuracy_by_factor": {str(f): float(value) for f, value in zip(factors, accuracy, strict=True)},
+        "validation_loss": float(losses[0]),
+        "logit_scale": SCALES[calibrated],
     }
-
-
-def _calibrate(run: Run, snn: Variables) -> dict[str, object]:
-    """The scale of the logits at num_steps that has the least loss on the validation split."""
-    config, source = run.config, open_source(run.config, VALIDATION)
-    chunk = chunk_of(config, config.num_steps)
-    sweep = partial(sweep_logit_scales, build_snn(config), encoding_of(config), config.num_steps, chunk, source, SCALES)
-    key, watch = random_key(config, "validation"), watcher("scales", num_batches(config, source))
-    scores = evaluate_split(parallel_evaluation(sweep), snn, source, config.eval_batch_size, key, watch)
-    best = int(np.argmin(scores.loss))
-    say(f"converted logits x {SCALES[best]:.3g}: validation loss {scores.loss[0]:.4f}, then {scores.loss[best]:.4f}")
-    return {"logit_scale": SCALES[best], "validation_loss": float(scores.loss[0])}
 
 
 if __name__ == "__main__":

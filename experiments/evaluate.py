@@ -15,7 +15,7 @@ from experiments import command, plots, table
 from experiments.config import Config
 from experiments.convert import chosen_factor, converted_snn
 from experiments.environment import environment
-from experiments.finetune import finetuned_snn
+from experiments.finetune import finetuned_snn, handed_back
 from experiments.networks import build_ann, build_snn, chunk_of, encoding_of, num_batches, open_source, random_key
 from experiments.progress import say, watcher
 from experiments.train_ann import trained_ann
@@ -42,7 +42,7 @@ def evaluate(run: Run) -> None:
     unscaled = _score_snn(run, "converted, factor 1", snn, streams=1)
     streams = run.config.streams if run.config.encoding == "poisson" else 1  # without noise all are the same
     converted = _score_snn(run, "converted", scale_thresholds(snn, chosen_factor(run)), streams)
-    hybrid = _score_snn(run, "hybrid", finetuned_snn(run), streams)
+    hybrid = converted if handed_back(run) else _score_snn(run, "hybrid", finetuned_snn(run), streams)
     found = {
         "ann": {"accuracy": ann_accuracy},
         "converted": {

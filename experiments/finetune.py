@@ -1,4 +1,4 @@
-"""Fine-tune the converted net with a surrogate gradient (STDB), or train it from scratch for the control.
+"""Fine-tune the converted net with a surrogate gradient, or train it from scratch for the control.
 
 python -m experiments.finetune [PRESET] [--workdir DIR] [--field value ...]
 """
@@ -9,7 +9,7 @@ import jax
 import optax
 
 from experiments import command, epochs
-from experiments.config import AUTO, Config
+from experiments.config import AUTO, LAYER_DECAY, Config
 from experiments.convert import balance, calibrated_scale, chosen_factor, converted_snn
 from experiments.health import divergence_warning, diverging, loss_warning
 from experiments.journal import Journal
@@ -68,9 +68,12 @@ def finetuned_snn(run: Run) -> Variables:
         ValueError: where it is not fine-tuned yet.
     """
     require(run, "finetune")
-    if read_results(run.directory)["hybrid"]["kept"] == CONVERTED:
-        return scale_thresholds(converted_snn(run), chosen_factor(run))
-    return last_snn(run)
+    return scale_thresholds(converted_snn(run), chosen_factor(run)) if handed_back(run) else last_snn(run)
+
+
+def handed_back(run: Run) -> bool:
+    """Whether fine-tuning lost accuracy, so that the run kept the converted net."""
+    return read_results(run.directory)["hybrid"]["kept"] == CONVERTED
 
 
 def last_snn(run: Run) -> Variables:
@@ -120,7 +123,10 @@ def _optimizer(config: Config) -> optax.GradientTransformation:
     steps = steps_per_epoch(config)
     rate = learning_rate(config.hybrid_schedule, config.hybrid_lr, config.hybrid_epochs, steps, config.hybrid_warmup)
     rule = optimizer(config.hybrid_optimizer, rate, config.hybrid_weight_decay, config.hybrid_clip)
-    return optax.chain(rule, slower_by_depth(build_snn(config).spiking_layers, config.hybrid_layer_decay))
+    decay = config.hybrid_layer_decay
+    if decay == AUTO:
+        decay = 1.0 if config.start == "scratch" else LAYER_DECAY
+    return optax.chain(rule, slower_by_depth(build_snn(config).spiking_layers, decay))
 
 
 if __name__ == "__main__":

@@ -71,7 +71,6 @@ def cifar10_cpu() -> Config:
         num_steps=32,
         hybrid_epochs=2,
         eval_steps=64,
-        chunk=32,
         **SMALL,
     )
 

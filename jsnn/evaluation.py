@@ -3,7 +3,6 @@
 The readout's potential is a running sum, so the logits at step t are those of a presentation of t steps.
 """
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -66,7 +65,8 @@ def evaluate_ann(
     del key
     batch = source.take(resident, item)
     logits = model.apply({"params": variables["params"]}, scale(batch.images))
-    return Evaluation(_count(batch), *_sums(batch, *_scores(logits[None], batch.labels), {}))
+    correct, loss = _sums(batch, *_scores(logits[None], batch.labels, (1.0,)))
+    return Evaluation(_count(batch), correct, loss[:, 0], {})
 
 
 def evaluate_snn(
@@ -96,11 +96,65 @@ def evaluate_snn(
     Returns:
         Evaluation of sums; padding does not count.
     """
+    scores = _present(model, encode, num_steps, chunk, source, (1.0,), variables, resident, item, key)
+    return scores._replace(loss=scores.loss[:, 0])
+
+
+def sweep_factors(
+    model: nn.Module,
+    encode: Encoding,
+    num_steps: int,
+    chunk: int,
+    source: Source,
+    factors: tuple[float, ...],
+    scales: tuple[float, ...],
+    variables: Variables,
+    resident: Any,
+    item: Any,
+    key: jax.Array,
+) -> Evaluation:
+    """Score a converted SNN on one item at each of several threshold factors and scales of the logits, in one program.
+
+    The sum of currents over time comes in units of its own, mostly far too sure of itself. The scale of the least loss
+    calibrates it and changes no decision (temperature scaling: Guo et al., 2017, arXiv:1706.04599).
+
+    Args:
+        factors: F factors, each above 0.
+        scales: S factors on the logits in the loss, each above 0.
+        variables: SNN variables, whose thresholds are multiplied by each factor.
+        model, encode, num_steps, chunk, source, resident, item, key: see `evaluate_snn`.
+
+    Returns:
+        Evaluation of sums with leading axis F, but for the count, which all factors share; the loss is [F, T, S].
+    """
+
+    def at(factor: jax.Array) -> Evaluation:
+        scaled = scale_thresholds(variables, factor)
+        return _present(model, encode, num_steps, chunk, source, scales, scaled, resident, item, key)
+
+    scores = jax.lax.map(at, jnp.asarray(factors))
+    return scores._replace(count=scores.count[0])
+
+
+def _present(
+    model: nn.Module,
+    encode: Encoding,
+    num_steps: int,
+    chunk: int,
+    source: Source,
+    scales: tuple[float, ...],
+    variables: Variables,
+    resident: Any,
+    item: Any,
+    key: jax.Array,
+) -> Evaluation:
+    """`evaluate_snn` with the loss [T, S] at each scale of the logits."""
     batch = source.take(resident, item)
     images = scale(batch.images)
 
     def observe(logits: jax.Array, collected: Variables) -> Any:
-        return _sums(batch, *_scores(logits, batch.labels), spikes_per_neuron(collected["trains"], len(logits)))
+        spikes = spikes_per_neuron(collected["trains"], len(logits))
+        return _sums(batch, *_scores(logits, batch.labels, scales), spikes)
 
     seen = simulate(
         model,
@@ -114,80 +168,16 @@ def evaluate_snn(
     return Evaluation(_count(batch), *seen)
 
 
-def sweep_factors(
-    model: nn.Module,
-    encode: Encoding,
-    num_steps: int,
-    chunk: int,
-    source: Source,
-    factors: tuple[float, ...],
-    variables: Variables,
-    resident: Any,
-    item: Any,
-    key: jax.Array,
-) -> Evaluation:
-    """Score a converted SNN on one item at each of several threshold factors, in one program.
-
-    Args:
-        factors: F factors, each above 0.
-        variables: SNN variables, whose thresholds are multiplied by each factor.
-        model, encode, num_steps, chunk, source, resident, item, key: see `evaluate_snn`.
-
-    Returns:
-        Evaluation of sums with leading axis F, but for the count, which all factors share.
-    """
-
-    def at(factor: jax.Array) -> Evaluation:
-        scaled = scale_thresholds(variables, factor)
-        return evaluate_snn(model, encode, num_steps, chunk, source, scaled, resident, item, key)
-
-    scores = jax.lax.map(at, jnp.asarray(factors))
-    return scores._replace(count=scores.count[0])
-
-
-def sweep_logit_scales(
-    model: nn.Module,
-    encode: Encoding,
-    num_steps: int,
-    chunk: int,
-    source: Source,
-    scales: tuple[float, ...],
-    variables: Variables,
-    resident: Any,
-    item: Any,
-    key: jax.Array,
-) -> Evaluation:
-    """Score an SNN's logits after the last step, multiplied by each of several scales.
-
-    The sum of currents over time comes in units of its own, mostly far too sure of itself. The scale of the least loss
-    calibrates it (temperature scaling: Guo et al., 2017, arXiv:1706.04599); it changes no decision.
-
-    Args:
-        scales: S factors, each above 0.
-        model, encode, num_steps, chunk, source, variables, resident, item, key: see `evaluate_snn`.
-
-    Returns:
-        Evaluation of sums with leading axis S in place of T, without spikes.
-    """
-    batch = source.take(resident, item)
-    images = scale(batch.images)
-    inputs = partial(encode, images, key, batch.index)
-    logits = simulate(model, variables, inputs, lambda logits, _: logits, num_steps=num_steps, chunk=chunk)[-1]
-    return Evaluation(
-        _count(batch), *_sums(batch, *_scores(jnp.asarray(scales)[:, None, None] * logits, batch.labels), {})
-    )
-
-
-def _scores(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Correct (0 or 1) and cross-entropy of [K, B, classes] logits, both [K, B]."""
-    every_step = jnp.broadcast_to(labels, logits.shape[:-1])
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, every_step)
+def _scores(logits: jax.Array, labels: jax.Array, scales: tuple[float, ...]) -> tuple[jax.Array, jax.Array]:
+    """Correct (0 or 1) [K, B] and cross-entropy [K, S, B] at each scale, of [K, B, classes] logits."""
+    scaled = jnp.asarray(scales, logits.dtype)[:, None, None] * logits[:, None]
+    losses = optax.softmax_cross_entropy_with_integer_labels(scaled, jnp.broadcast_to(labels, scaled.shape[:-1]))
     return (logits.argmax(-1) == labels).astype(logits.dtype), losses
 
 
 def _sums(batch: Batch, *scores: Any) -> Any:
-    """Sums [K] of scores [K, B] over the samples that are no padding."""
-    return jax.tree.map(lambda x: jnp.where(batch.index != PADDING, x, 0).sum(1), scores)
+    """Sums of scores [..., B] over the samples that are no padding."""
+    return jax.tree.map(lambda x: jnp.where(batch.index != PADDING, x, 0).sum(-1), scores)
 
 
 def _count(batch: Batch) -> jax.Array:

@@ -6,10 +6,12 @@ import shutil
 import chex
 import pytest
 
+from experiments import adopt
+from experiments.config import CONVERT_FIELDS, NO_MATTER, Config
 from experiments.finetune import finetune
 from experiments.hybrid import hybrid
 from experiments.train_ann import train_ann
-from experiments.workdir import read_results
+from experiments.workdir import open_run, read_results, saved_config
 from jsnn.metrics import read
 from tests.commands import TINY, outcome, run
 
@@ -28,7 +30,7 @@ def test_it_ends_as_if_it_had_done_all_itself(tiny, tmp_path, capsys):
     assert files(tiny) == before
 
 
-def test_a_conversion_that_would_differ_is_made_anew(tiny, tmp_path, capsys):
+def test_a_conversion_that_would_differ_is_not_taken_over(tiny, tmp_path, capsys):
     assert run(finetune, tmp_path, *TINY, "--scaling-factor", "0.4", "--from-run", str(tiny)) == 2
     captured = capsys.readouterr()
     assert captured.out.count("taken over from") == 1
@@ -68,3 +70,36 @@ def test_a_damaged_checkpoint_is_refused(tiny, tmp_path, capsys):
     assert run(hybrid, workdir, *TINY, "--from-run", str(donor)) == 2
     assert "ann is damaged or missing: run its stage again" in capsys.readouterr().err
     assert not (workdir / "ann").exists()
+
+
+def test_the_first_process_alone_reads_the_donor(tiny, tmp_path, monkeypatch):
+    allowed = []
+
+    def by_first(work):
+        allowed.append(True)
+        try:
+            return work()
+        finally:
+            allowed.pop()
+
+    def guarded(read):
+        def guard(folder, *rest):
+            assert allowed or not folder.is_relative_to(tiny), f"{read.__name__} reads the donor in all processes"
+            return read(folder, *rest)
+
+        return guard
+
+    monkeypatch.setattr(adopt, "by_first", by_first)
+    for name in ("saved_config", "read_stages", "latest_is_whole"):
+        monkeypatch.setattr(adopt, name, guarded(getattr(adopt, name)))
+    with open_run(saved_config(tiny), tmp_path) as opened:
+        adopt.adopt(opened, tiny)
+    assert set(read_results(tmp_path)["seconds"]) == {"train_ann", "convert"}
+
+
+def test_every_field_is_known_to_matter_to_a_stage_or_not():
+    """A new field must be added to the stages that it matters to, or here."""
+    later = {name for name in Config.__dataclass_fields__ if name.startswith("hybrid_")}
+    later |= {"start", "surrogate", "alpha", "beta", "gamma", "leak", "eval_steps", "streams"}
+    assert later.isdisjoint(CONVERT_FIELDS)
+    assert set(Config.__dataclass_fields__) == later | set(CONVERT_FIELDS) | set(NO_MATTER)

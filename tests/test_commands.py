@@ -1,5 +1,6 @@
 """The command line: stages and their workdir, bad input, real data for a few steps."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -12,10 +13,10 @@ import pytest
 from experiments import convert, epochs, evaluate, finetune, hybrid, journal, train_ann
 from experiments.command import Arguments, parse
 from experiments.config import Config, check
-from experiments.networks import check_fits, snn_like
+from experiments.networks import build_snn, check_fits, snn_like
 from experiments.presets import PRESETS
 from experiments.report import report
-from experiments.workdir import read_results
+from experiments.workdir import read_results, saved_config
 from jsnn.checkpoint import restore
 from jsnn.training import init_state
 from tests.commands import SHORT, TINY, run, without_time
@@ -97,7 +98,10 @@ def test_a_stage_can_be_repeated_and_undoes_what_follows(tiny, tmp_path):
     assert not (tmp_path / "hybrid").exists()
     assert (tmp_path / "ann").exists()
     assert run(PIPELINE, tmp_path) == 0
-    after, before = (jax.tree.leaves(results["hybrid"]) for results in (found(tmp_path), before))
+    (after, structure), (before, expected) = (
+        jax.tree.flatten(results["hybrid"]) for results in (found(tmp_path), before)
+    )
+    assert structure == expected
     assert after == [pytest.approx(value) if isinstance(value, float) else value for value in before]
 
 
@@ -145,6 +149,27 @@ def test_training_from_scratch_starts_from_other_weights(tiny, tmp_path):
     results, converted = read_results(tmp_path), read_results(tiny)
     assert results["ann"]["accuracy"] == converted["ann"]["accuracy"]
     assert results["hybrid"]["accuracy_by_step"] != converted["hybrid"]["accuracy_by_step"]
+
+
+def test_the_control_from_scratch_takes_the_recipe_of_random_weights(tiny):
+    config = saved_config(tiny)
+    scratch = dataclasses.replace(config, start="scratch")
+    weights = {layer: {"kernel": np.ones(2)} for layer in (*build_snn(config).spiking_layers, "readout")}
+
+    def steps(config):
+        rule = finetune._optimizer(config)
+        updates, _ = rule.update(weights, rule.init(weights), weights)
+        return {layer: float(update["kernel"][0]) for layer, update in updates.items()}
+
+    slowed, even = steps(config), steps(scratch)
+    assert {layer: slowed[layer] / even[layer] for layer in slowed} == pytest.approx(
+        {"readout": 1, "dense0": 0.3, "conv2": 0.3**2, "conv1": 0.3**3, "conv0": 0.3**4}
+    )
+    assert len(set(even.values())) == 1
+    assert finetune._logit_scale(hybrid.Run(scratch, tiny, None)) == 1.0
+    scale = read_results(tiny)["converted"]["logit_scale"]
+    assert finetune._logit_scale(hybrid.Run(config, tiny, None)) == scale
+    assert finetune._logit_scale(hybrid.Run(dataclasses.replace(config, hybrid_logit_scale=0.1), tiny, None)) == 0.1
 
 
 def test_a_checkpoint_holds_everything_that_a_run_needs(tiny):

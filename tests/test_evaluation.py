@@ -10,7 +10,7 @@ import pytest
 
 from jsnn.datasets import Split
 from jsnn.encoding import poisson
-from jsnn.evaluation import evaluate_snn, mean, sweep_logit_scales
+from jsnn.evaluation import evaluate_snn, mean, sweep_factors
 from jsnn.sources import PADDING, resident_source
 from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG, random_snn
 
@@ -55,14 +55,14 @@ def test_logit_scales_change_the_loss_and_no_decision():
     evaluate, variables = evaluation(SMALL_VGG, 7, chunk=4)
     expected = mean(evaluate(variables, SPLIT, ITEM, KEY))
     model, _ = random_snn(SMALL_VGG, seed=3, leak=0.95)
-    sweep = partial(sweep_logit_scales, model, poisson, 7, 4, SOURCE, (1.0, 0.25))
+    sweep = partial(sweep_factors, model, poisson, 7, 4, SOURCE, (1.0,), (1.0, 0.25))
     scores = mean(jax.jit(sweep)(variables, SPLIT, ITEM, KEY))
-    np.testing.assert_allclose(scores.accuracy, [expected.accuracy[-1]] * 2)
+    np.testing.assert_allclose(scores.accuracy[0], expected.accuracy)
     images = jnp.asarray(SPLIT.images[ITEM[:4]] / 127.5 - 1, jnp.float32)
-    logits = model.apply(variables, poisson(images, KEY, ITEM[:4], jnp.arange(7)))[-1]
-    losses = [-jax.nn.log_softmax(s * logits)[np.arange(4), SPLIT.labels[ITEM[:4]]].mean() for s in (1.0, 0.25)]
-    np.testing.assert_allclose(scores.loss, losses, rtol=1e-4)
-    np.testing.assert_allclose(scores.loss[0], expected.loss[-1], rtol=1e-5)
+    logits = model.apply(variables, poisson(images, KEY, ITEM[:4], jnp.arange(7)))
+    labels = SPLIT.labels[ITEM[:4]]
+    losses = [-jax.nn.log_softmax(s * logits)[:, np.arange(4), labels].mean(-1) for s in (1.0, 0.25)]
+    np.testing.assert_allclose(scores.loss[0].T, losses, rtol=1e-4)
 
 
 def test_memory_does_not_grow_with_the_number_of_steps():

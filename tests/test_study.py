@@ -1,4 +1,4 @@
-"""The study: its runs, what it counts, and that experiments/README.md says what the kept results say."""
+"""The study: its runs, what it counts, and what its tables make of results."""
 
 import dataclasses
 import json

@@ -34,7 +34,8 @@ def conversion(run: Run, longest: int, images: int | None = None) -> Results:
     Args:
         run: the run, its ANN trained.
         longest: the most time steps; longer presentations are left out.
-        images: of the test split that LONG presentations are measured on, the first ones; None is all.
+        images: of the test split that LONG presentations are measured on, the first ones, a multiple of
+            eval_batch_size; None is all.
 
     Returns:
         Results by percentile and number of steps, in JSON's types.
@@ -121,9 +122,11 @@ def _presentation(
 
 
 def _beginning(source: Source, images: int) -> Source:
-    """The first images of a split."""
+    """The first images of a split, a multiple of the batch."""
 
     def in_order(batch_size: int) -> Any:
-        return islice(source.in_order(batch_size), -(-images // batch_size))
+        if images % batch_size:
+            raise ValueError(f"{images} images do not fill batches of {batch_size}: choose another eval_batch_size.")
+        return islice(source.in_order(batch_size), images // batch_size)
 
     return source._replace(num_examples=images, in_order=in_order)

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from statistics import mean, stdev
 
-from experiments.study.results import RESULTS, read_seeds
 from experiments.workdir import Results
 
 
@@ -21,12 +20,6 @@ def percent(shares: Iterable[float]) -> list[float]:
     return [100 * share for share in shares]
 
 
-def by_trial(preset: str, prefixes: tuple[str, ...]) -> dict[str, list[Results]]:
-    """Name -> results of all seeds, of the trials whose names begin so and that have results."""
-    names = sorted(path.name for path in (RESULTS / preset).iterdir() if path.name.startswith(prefixes))
-    return {name: read_seeds(preset, name) for name in names}
-
-
-def seeds_note(results: Sequence[Results]) -> str:
+def seeds(results: Sequence[Results]) -> str:
     """How many seeds there are."""
-    return f"Mean ± standard deviation over {len(results)} seeds." if len(results) > 1 else "One seed."
+    return "1 seed" if len(results) == 1 else f"{len(results)} seeds"

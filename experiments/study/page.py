@@ -15,7 +15,7 @@ from jsnn.files import replace_text
 PAGE = Path(__file__).parent.parent / "README.md"
 FIGURES = "figures"
 BLOCK = re.compile(r"(<!-- (\S+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
-FASHION, CIFAR = "fashion_mnist_cpu", "cifar10_cpu"
+FASHION = "fashion_mnist_cpu"
 
 TABLES: dict[str, Callable[[], str]] = {
     "paper": paper_table,

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
-from experiments.study.numbers import by_trial, spread
+from experiments.study.numbers import spread
 from experiments.study.operations import PICOJOULES_AC, PICOJOULES_MAC, accumulates, macs, neurons
+from experiments.study.results import read_seeds
 from experiments.table import aligned
 from experiments.workdir import Results, config_from_json
 
@@ -21,7 +22,7 @@ def activity_table(preset: str, trial: str) -> str:
     Returns:
         A Markdown table.
     """
-    results = by_trial(preset, (trial,))[trial]
+    results = read_seeds(preset, trial)
     layers = list(results[0]["spikes_per_neuron"]["hybrid"])
     rows = [["spikes per neuron and image", *layers, "all neurons"]]
     for net in NETS:
@@ -47,7 +48,7 @@ def operations_table(preset: str, trials: Sequence[str]) -> str:
     Returns:
         A Markdown table.
     """
-    first = by_trial(preset, (trials[0],))[trials[0]]
+    first = read_seeds(preset, trials[0])
     of_ann = macs(config_from_json(first[0]["config"]))
     header = [
         "operations for an image [10^3]",
@@ -59,7 +60,7 @@ def operations_table(preset: str, trials: Sequence[str]) -> str:
     ]
     rows = [header, ["ANN, MAC", *_thousands(of_ann), "1", "1", ""]]
     for trial in trials:
-        results = by_trial(preset, (trial,))[trial]
+        results = read_seeds(preset, trial)
         num_steps = results[0]["config"]["num_steps"]
         for net in NETS:
             costs = [_accumulates(run, net) for run in results]

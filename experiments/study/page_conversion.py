@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import mean
 
 from matplotlib.axes import Axes
 
-from experiments.study.numbers import by_trial, percent, seeds_note, spread
+from experiments.study.numbers import percent, seeds, spread
+from experiments.study.plan import STUDIES
 from experiments.study.results import read_seeds
 from experiments.study.sheet import CONVERTED, HYBRID, LINEAR, finish_steps, sheet
 from experiments.table import aligned
@@ -38,7 +40,8 @@ def conversion_table(preset: str) -> str:
         found = [hybrids.get((surrogate, t), []) for t in steps]
         rows.append([name, *(spread(percent(r["hybrid"]["accuracy"] for r in results)) for results in found)])
     anns = percent(r["ann"]["accuracy"] for r in conversions)
-    return f"ANN: {spread(anns)} %. {seeds_note(conversions)}\n\n{aligned(rows)}"
+    note = f"ANN: {spread(anns)} %. {seeds(conversions)}; a cell without ± is of one."
+    return f"{note}\n\n{aligned(rows)}"
 
 
 def draw_conversion(preset: str, path: Path) -> None:
@@ -49,12 +52,12 @@ def draw_conversion(preset: str, path: Path) -> None:
         for percentile, style in (("100", "-"), ("99.7", "--")):
             for kind, color in (("factor_1", "tab:cyan"), ("chosen", CONVERTED)):
                 tests = [r["percentiles"][percentile]["test"] for r in conversions]
-                means = {t: 100 * _mean(test[t][kind] for test in tests if t in test) for t in tests[0]}
+                means = {t: 100 * mean(test[t][kind] for test in tests if t in test) for t in tests[0]}
                 label = f"converted, {THRESHOLDS[percentile]}, {KINDS[kind]}"
                 axes.plot(list(map(int, means)), means.values(), style, marker=".", color=color, label=label)
         for surrogate, (name, color) in SURROGATES.items():
             steps = sorted(t for s, t in hybrids if s == surrogate)
-            means = [100 * _mean(r["hybrid"]["accuracy"] for r in hybrids[surrogate, t]) for t in steps]
+            means = [100 * mean(r["hybrid"]["accuracy"] for r in hybrids[surrogate, t]) for t in steps]
             axes.plot(steps, means, "o-", color=color, label=name)
         finish_steps(axes, f"{preset}: test accuracy against time steps")
 
@@ -71,7 +74,7 @@ def draw_evaluation(preset: str, path: Path) -> None:
                 _curve(
                     axes, [r["hybrid"]["accuracy_by_step"] for r in results], style, f"C{i}", f"{surrogate}, T = {t}"
                 )
-                axes.plot(t, 100 * _mean(r["hybrid"]["accuracy"] for r in results), "o", color=f"C{i}")
+                axes.plot(t, 100 * mean(r["hybrid"]["accuracy"] for r in results), "o", color=f"C{i}")
             converted = [r["converted"]["accuracy_by_step"] for r in hybrids["stdb", t]]
             _curve(axes, converted, ":", f"C{i}", f"converted, best factor for T = {t}")
         finish_steps(axes, f"{preset}: trained at one T (dot), evaluated at others")
@@ -98,8 +101,8 @@ def evaluation_table(preset: str) -> str:
 
 def _hybrids(preset: str) -> dict[tuple[str, int], list[Results]]:
     """(surrogate, T) -> results of all seeds."""
-    trials = by_trial(preset, ("stdb-t", "linear-t"))
-    return {(name.split("-t")[0], int(name.split("-t")[1])): results for name, results in trials.items()}
+    trials = {(*trial.name.split("-t"),): read_seeds(preset, trial.name) for trial in STUDIES[preset]["steps"]}
+    return {(surrogate, int(steps)): results for (surrogate, steps), results in trials.items() if results}
 
 
 def _converted(conversions: Sequence[Results], percentile: str, kind: str, t: int) -> str:
@@ -127,15 +130,10 @@ def _factors(factors: Iterable[float]) -> str:
 
 
 def _ann_line(axes: Axes, results: Sequence[Results]) -> None:
-    accuracy = 100 * _mean(r["ann"]["accuracy"] for r in results)
+    accuracy = 100 * mean(r["ann"]["accuracy"] for r in results)
     axes.axhline(accuracy, color="0.35", linestyle=":", label=f"ANN, {accuracy:.1f} %")
 
 
 def _curve(axes: Axes, curves: Sequence[Sequence[float]], style: str, color: str, label: str) -> None:
-    means = [100 * _mean(values) for values in zip(*curves, strict=True)]
+    means = [100 * mean(values) for values in zip(*curves, strict=True)]
     axes.plot(range(1, len(means) + 1), means, style, color=color, label=label)
-
-
-def _mean(values: Iterable[float]) -> float:
-    values = list(values)
-    return sum(values) / len(values)

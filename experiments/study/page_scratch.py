@@ -1,10 +1,10 @@
 """Question b: the hybrid run against training from scratch, at the same compute and beyond."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.study.numbers import by_trial, percent, spread
+from experiments.study.numbers import percent, seeds, spread
 from experiments.study.operations import operations_of_training
+from experiments.study.results import read_seeds
 from experiments.study.sheet import CONVERTED, HYBRID, LINEAR, sheet
 from experiments.table import aligned
 from experiments.workdir import Results, config_from_json
@@ -35,7 +35,7 @@ def scratch_table(preset: str, num_steps: int) -> str:
         last, seconds = results[0], [_seconds(r) / 60 for r in results]
         rows.append(
             [
-                f"{STYLES[name][0]} ({_seeds(results)})",
+                f"{STYLES[name][0]} ({seeds(results)})",
                 "0" if _is_scratch(last) else str(last["ann"]["epochs"]),
                 str(last["hybrid"]["epochs"]),
                 f"{_path(last)[-1][0] / TERA:.0f}",
@@ -66,8 +66,8 @@ def draw_scratch(preset: str, num_steps: int, path: Path) -> None:
 def _runs(preset: str, num_steps: int) -> dict[str, list[Results]]:
     """Name in STYLES -> results of all seeds."""
     names = {name: f"{name}{num_steps}" if name.endswith("-t") else name for name in STYLES}
-    trials = by_trial(preset, tuple(names.values()))
-    return {name: trials[trial] for name, trial in names.items() if trial in trials}
+    found = {name: read_seeds(preset, trial) for name, trial in names.items()}
+    return {name: results for name, results in found.items() if results}
 
 
 def _is_scratch(run: Results) -> bool:
@@ -90,7 +90,3 @@ def _path(run: Results) -> list[tuple[float, float]]:
 def _seconds(run: Results) -> float:
     stages = ("finetune",) if _is_scratch(run) else ("train_ann", "convert", "finetune")
     return sum(run["seconds"][stage] for stage in stages)
-
-
-def _seeds(results: Sequence[Results]) -> str:
-    return "1 seed" if len(results) == 1 else f"{len(results)} seeds"

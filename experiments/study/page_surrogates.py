@@ -3,8 +3,8 @@
 from pathlib import Path
 from statistics import mean
 
-from experiments.study.numbers import by_trial, percent, spread
-from experiments.study.plan import RATES, VARIATIONS
+from experiments.study.numbers import percent, spread
+from experiments.study.plan import HARMS, RATES, VARIATIONS
 from experiments.study.results import read_seeds
 from experiments.study.sheet import sheet
 from experiments.table import aligned
@@ -49,7 +49,7 @@ def descent_table(preset: str) -> str:
     Returns:
         A Markdown table.
     """
-    found = [run["descent"] for run in by_trial(preset, ("explain",))["explain"]]
+    found = [run["descent"] for run in read_seeds(preset, "explain")]
     layers = list(found[0]["stdb, plain"]["loss"])
     rows = [["a step downhill by", "changes", *layers]]
     for name in found[0]:
@@ -68,12 +68,11 @@ def silence_table(preset: str) -> str:
     Returns:
         A Markdown table.
     """
-    trials = by_trial(preset, ("harm-",))
-    layers = list(next(iter(trials.values()))[0]["silence"]["before"]["never"])
+    trials = _harms(preset)
+    layers = list(trials[0][0]["silence"]["before"]["never"])
     rows = [["never fire in a presentation [%]", *layers, "validation accuracy [%]"]]
-    first = next(iter(trials.values()))
-    rows.append(["before", *_silent(first, "before", layers), spread(_accuracies(first, "converted"))])
-    for results in trials.values():
+    rows.append(["before", *_silent(trials[0], "before", layers), spread(_accuracies(trials[0], "converted"))])
+    for results in trials:
         cells = _silent(results, "after", layers)
         rows.append([_name(results[0]), *cells, spread(_accuracies(results, "hybrid"))])
     return aligned(rows)
@@ -82,7 +81,7 @@ def silence_table(preset: str) -> str:
 def draw_harms(preset: str, path: Path) -> None:
     """Draw validation accuracy over the epochs of fine-tuning."""
     with sheet(path) as axes:
-        for results in by_trial(preset, ("harm-",)).values():
+        for results in _harms(preset):
             for i, run in enumerate(results):
                 accuracies = [run["converted"]["validation_accuracy"]]
                 accuracies += [record["validation_accuracy"] for record in run["hybrid"]["history"]]
@@ -93,6 +92,11 @@ def draw_harms(preset: str, path: Path) -> None:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_title(f"{preset}, T = 4: where fine-tuning harms", fontsize=10)
         axes.legend(fontsize=8)
+
+
+def _harms(preset: str) -> list[list[Results]]:
+    """Results of all seeds of each of HARMS."""
+    return [results for name in HARMS if (results := read_seeds(preset, f"harm-{name}"))]
 
 
 def _name(run: Results) -> str:

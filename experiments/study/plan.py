@@ -9,7 +9,6 @@ from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 
 from experiments.config import AUTO
 from experiments.finetune import last_snn, starting_snn
@@ -36,7 +35,7 @@ def tested(run: Run) -> Results:
 def _input_rate(run: Run) -> float:
     """Spikes per pixel and step that the test images are encoded into, on average."""
     images = open_source(run.config, TEST).resident.images
-    return float(np.abs(scale(jnp.asarray(images))).mean())
+    return float(jnp.abs(scale(jnp.asarray(images))).mean())
 
 
 def validated(run: Run) -> Results:
@@ -126,7 +125,7 @@ def _hybrids(*steps: int, seeds: tuple[int, ...] = SEEDS) -> tuple[Trial, ...]:
     )
 
 
-def _from_scratch(num_steps: int, epochs: int, seeds: tuple[int, ...] = SEEDS) -> tuple[Trial, ...]:
+def _from_scratch(num_steps: int, epochs: int) -> tuple[Trial, ...]:
     """Question b: random weights at the compute of the hybrid run, and three times as long."""
     common = {"start": "scratch", "num_steps": num_steps, **PLAIN}
     tuned = [
@@ -144,7 +143,6 @@ def _from_scratch(num_steps: int, epochs: int, seeds: tuple[int, ...] = SEEDS) -
             f"scratch-{surrogate}",
             common | {"surrogate": surrogate, "hybrid_lr": rate, "hybrid_epochs": epochs},
             tested,
-            seeds,
         )
         for surrogate, rate in best.items()
     ]
@@ -168,7 +166,7 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
         "scratch": _from_scratch(4, 11),
     },
     "cifar10_cpu": {
-        "conversion": (Trial("conversion", {}, partial(conversion, longest=512, images=2000), seeds=(0,)),),
+        "conversion": (Trial("conversion", {}, partial(conversion, longest=512, images=2048), seeds=(0,)),),
         "steps": _hybrids(32, seeds=(0,)),
     },
 }

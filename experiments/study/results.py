@@ -33,9 +33,9 @@ def write_results(path: Path, results: Results) -> None:
     replace_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
-def read_seeds(preset: str, trial: str, root: Path = RESULTS) -> list[Results]:
+def read_seeds(preset: str, trial: str) -> list[Results]:
     """The results of a trial, of all seeds that were run, in their order."""
-    paths = sorted((root / preset / trial).glob("seed*/results.json"))
+    paths = sorted((RESULTS / preset / trial).glob("seed*/results.json"))
     return [json.loads(path.read_text()) for path in paths]
 
 

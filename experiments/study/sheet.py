@@ -16,17 +16,16 @@ SIZE = (7.2, 4.4)  # inches
 
 
 @contextmanager
-def sheet(path: Path, size: tuple[float, float] = SIZE) -> Iterator[Axes]:
+def sheet(path: Path) -> Iterator[Axes]:
     """One plot; it is saved at the end.
 
     Args:
         path: the PNG file; its folder is made where there is none.
-        size: inches.
 
     Returns:
         A context with the Axes.
     """
-    figure, axes = plt.subplots(figsize=size)
+    figure, axes = plt.subplots(figsize=SIZE)
     yield axes
     axes.grid(alpha=0.3)
     figure.tight_layout()

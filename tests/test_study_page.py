@@ -1,0 +1,130 @@
+"""The study's tables and plots, from results whose numbers are set by hand."""
+
+import copy
+import json
+
+import pytest
+
+from experiments.study import page_activity, page_conversion, page_paper, page_scratch, page_surrogates, plan, results
+from experiments.workdir import read_results
+
+LAYERS = ("conv0", "conv1", "conv2", "dense0")
+
+
+@pytest.fixture
+def keep(tiny, tmp_path, monkeypatch):
+    """Keeps results of a trial of the preset "tiny", those of the tiny run with some numbers changed."""
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    steps = tuple(plan.Trial(name, {}) for name in ("linear-t4", "stdb-t4"))
+    monkeypatch.setitem(plan.STUDIES, "tiny", {"steps": steps})
+    found = read_results(tiny)
+
+    def keep(trial, seed, **changes):
+        changed = copy.deepcopy(found) | {"input_rate": 0.5}
+        changed["config"]["dataset"] = "fashion_mnist"  # whose number of images is known
+        for name, value in changes.items():
+            changed[name] = {**changed[name], **value} if name in changed else value
+        results.write_results(results.results_path(tmp_path, "tiny", trial, seed), changed)
+
+    return keep
+
+
+def cells(table, row):
+    """The cells of the row that begins so."""
+    line = next(line for line in table.splitlines() if line.startswith(f"| {row} "))
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+def drawn(draw, *arguments, path):
+    draw(*arguments, path)
+    return path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_accuracies_against_time_steps(keep, tmp_path):
+    for seed, accuracy in enumerate((0.5, 0.6)):
+        tests = {"8": {"factor_1": 0.1, "factor": 0.4, "chosen": accuracy}}
+        if seed == 0:
+            tests["64"] = {"factor_1": 0.7, "factor": 1.0, "chosen": 0.7}
+        percentiles = {"100": {"test": tests}, "99.7": {"test": tests}}
+        keep("conversion", seed, ann={"accuracy": 0.9}, percentiles=percentiles)
+        scores = {"accuracy": 0.8 + seed / 10, "accuracy_by_step": [0.1, 0.2, 0.3, 0.8 + seed / 10, 0.8, 0.8]}
+        keep("stdb-t4", seed, hybrid=scores, converted={"accuracy": 0.3, "scaling_factor": 0.5})
+    keep("linear-t4", 0, hybrid={"accuracy": 0.75})
+    table = page_conversion.conversion_table("tiny")
+    assert table.startswith("ANN: 90.00 ± 0.00 %. 2 seeds")
+    assert cells(table, "test accuracy") == ["4", "8", "64"]
+    assert cells(table, "converted, maximum, best factor") == ["30.00 ± 0.00 (0.5)", "55.00 ± 7.07 (0.4)", "70.00 (1)"]
+    assert cells(table, "converted, 99.7 percentile, factor 1") == ["", "10.00 ± 0.00", "70.00"]
+    assert cells(table, "hybrid, STDB") == ["85.00 ± 7.07", "", ""]
+    assert cells(table, "hybrid, linear") == ["75.00", "", ""]
+    assert cells(page_conversion.evaluation_table("tiny"), "T = 4, stdb") == ["20.00 ± 0.00", "85.00 ± 7.07"]
+    assert drawn(page_conversion.draw_conversion, "tiny", path=tmp_path / "a.png")
+    assert drawn(page_conversion.draw_evaluation, "tiny", path=tmp_path / "e.png")
+
+
+def test_compute_of_the_hybrid_run_and_from_scratch(keep, tmp_path):
+    history = [{"validation_accuracy": 0.6}, {"validation_accuracy": 0.7}]
+    seconds = {"train_ann": 60.0, "convert": 60.0, "finetune": 120.0}
+    keep("linear-t4", 0, hybrid={"history": history, "validation_accuracy": 0.7}, seconds=seconds)
+    keep("scratch-linear", 0, hybrid={"history": history}, seconds=seconds, config={"start": "scratch"})
+    table = page_scratch.scratch_table("tiny", 4)
+    assert cells(table, "hybrid, linear (1 seed)")[:2] == ["3", "2"]
+    assert cells(table, "hybrid, linear (1 seed)")[3:5] == ["4", "70.00"]
+    assert cells(table, "from scratch, linear (1 seed)")[:2] == ["0", "2"]
+    assert cells(table, "from scratch, linear (1 seed)")[3] == "2"
+    runs = page_scratch._runs("tiny", 4)
+    hybrid, scratch = (page_scratch._path(runs[name][0]) for name in ("linear-t", "scratch-linear"))
+    epoch = scratch[0][0]
+    assert scratch == [(epoch, 0.6), (2 * epoch, 0.7)]
+    conversion = (64 * 30 + 5000 * 4) / (3 * 55_000 * 4)  # one factor: the tiny run does not choose
+    assert [operations / epoch for operations, _ in hybrid] == pytest.approx([n + 3 / 4 + conversion for n in range(3)])
+    assert drawn(page_scratch.draw_scratch, "tiny", 4, path=tmp_path / "b.png")
+
+
+def test_gains_steps_downhill_and_silence(keep, tmp_path):
+    plain = {"hybrid_layer_decay": 1.0, "hybrid_logit_scale": 1.0}
+    for seed, accuracy in enumerate((0.52, 0.54)):
+        gained = {"validation_accuracy": accuracy}
+        keep("stdb-beta0.3", seed, config=plain | {"beta": 0.3}, converted={"validation_accuracy": 0.5}, hybrid=gained)
+    row = cells(page_surrogates.surrogates_table("tiny"), "stdb, lr 3e-05, beta 0.3")
+    assert row == ["50.00 ± 0.00", "53.00 ± 1.41", "+3.00 ± 1.41"]
+    changes = {"loss": dict.fromkeys(LAYERS, -0.002), "accuracy": dict.fromkeys(LAYERS, 0.01)}
+    keep("explain", 0, descent={"stdb, plain": changes})
+    assert cells(page_surrogates.descent_table("tiny"), "stdb, plain")[1:] == ["-2.00"] * 4
+    silent = {when: {"never": dict.fromkeys(LAYERS, share)} for when, share in (("before", 0.25), ("after", 0.5))}
+    keep("harm-stdb", 0, config=plain, silence=silent, converted={"validation_accuracy": 0.5})
+    table = page_surrogates.silence_table("tiny")
+    assert cells(table, "before") == ["25.0"] * 4 + ["50.00"]
+    assert cells(table, "stdb, lr 3e-05")[:4] == ["50.0"] * 4
+    assert drawn(page_surrogates.draw_harms, "tiny", path=tmp_path / "c.png")
+
+
+def test_spikes_and_what_they_cost(keep):
+    spikes = {"converted": dict.fromkeys(LAYERS, 1.0), "hybrid": dict.fromkeys(LAYERS, 0.5)}
+    keep("linear-t4", 0, spikes_per_neuron=spikes)
+    table = page_activity.activity_table("tiny", "linear-t4")
+    assert cells(table, "converted / hybrid") == ["2.00"] * 5
+    assert cells(table, "hybrid") == ["0.500"] * 5
+    costs = page_activity.operations_table("tiny", ("linear-t4",))
+    share, energy, even = map(float, cells(costs, "converted, T = 4, AC")[-3:])
+    assert energy == pytest.approx(share * 0.9 / 4.6, abs=0.01)
+    assert even == pytest.approx(4 * 4.6 / 0.9 / share, rel=0.02)
+
+
+def test_the_papers_table_has_our_runs_beside_it(keep, monkeypatch):
+    monkeypatch.setattr(page_paper, "OURS", (("tiny", "linear-t4", "tiny net"),))
+    for seed, accuracy in enumerate((0.7, 0.8)):
+        keep("linear-t4", seed, ann={"accuracy": 0.9}, hybrid={"accuracy": accuracy}, seconds={"evaluate": 120.0})
+    table = page_paper.paper_table()
+    assert cells(table, "VGG5 CIFAR-10, paper")[:4] == ["75", "87.88", "84.56", "86.91"]
+    ours = cells(table, "tiny net, jsnn")
+    assert ours[:2] == ["4", "90.00 ± 0.00"]
+    assert ours[3:6] == ["75.00 ± 7.07", "3 + 2", "`python -m experiments.hybrid tiny`"]
+
+
+def test_kept_numbers_have_few_digits_and_no_path_of_the_machine(keep, tmp_path):
+    keep("linear-t4", 0, ann={"accuracy": 1 / 3}, config={"data_dir": "/somewhere"})
+    kept = json.loads(results.results_path(tmp_path, "tiny", "linear-t4", 0).read_text())
+    assert kept["ann"]["accuracy"] == 0.333333
+    assert "data_dir" not in kept["config"]
+    assert kept["environment"]["cpu_count"] >= 1
