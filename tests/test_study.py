@@ -109,6 +109,9 @@ def test_a_study_keeps_results_and_runs_nothing_twice(tiny_study, tiny, tmp_path
     assert len(kept["whole"]["hybrid"]["history"]) == 2
     assert 0 < kept["whole"]["input_rate"] < 1
     assert kept["leaky"]["config"]["leak"] == 0.5
+    streams = kept["leaky"]["streams"]
+    assert len(streams["hybrid"]) == kept["leaky"]["config"]["streams"]
+    assert np.mean(streams["hybrid"]) == pytest.approx(kept["leaky"]["hybrid"]["validation_accuracy"], abs=0.1)
     assert "accuracy" not in kept["leaky"]["ann"]  # the test split was not looked at
     test = json.loads(results_path(arguments.results, "tiny", "conversion", 0).read_text())["percentiles"]["100"]
     assert set(test["validation"]) == set(test["test"]) == {"8"}

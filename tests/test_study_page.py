@@ -47,17 +47,17 @@ def test_accuracies_against_time_steps(keep, tmp_path):
             tests["64"] = {"factor_1": 0.7, "factor": 1.0, "chosen": 0.7}
         percentiles = {"100": {"test": tests}, "99.7": {"test": tests}}
         keep("conversion", seed, ann={"accuracy": 0.9}, percentiles=percentiles)
-        scores = {"accuracy": 0.8 + seed / 10, "accuracy_by_step": [0.1, 0.2, 0.3, 0.8 + seed / 10, 0.8, 0.8]}
-        keep("stdb-t4", seed, hybrid=scores, converted={"accuracy": 0.3, "scaling_factor": 0.5})
-    keep("linear-t4", 0, hybrid={"accuracy": 0.75})
+        scores = {"accuracy": 0.8 + seed / 10, "accuracy_std": 0.0, "accuracy_by_step": [0.1, 0.2, 0.3, 0.8 + seed / 10, 0.8, 0.8]}
+        keep("linear-t4", seed, hybrid=scores, converted={"accuracy": 0.3, "scaling_factor": 0.5})
+    keep("stdb-t4", 0, hybrid={"accuracy": 0.75, "accuracy_std": 0.01})
     table = page_conversion.conversion_table("tiny")
     assert table.startswith("ANN: 90.00 ± 0.00 %. 2 seeds")
     assert cells(table, "test accuracy") == ["4", "8", "64"]
     assert cells(table, "converted, maximum, best factor") == ["30.00 ± 0.00 (0.5)", "55.00 ± 7.07 (0.4)", "70.00 (1)"]
     assert cells(table, "converted, 99.7 percentile, factor 1") == ["", "10.00 ± 0.00", "70.00"]
-    assert cells(table, "hybrid, STDB") == ["85.00 ± 7.07", "", ""]
-    assert cells(table, "hybrid, linear") == ["75.00", "", ""]
-    assert cells(page_conversion.evaluation_table("tiny"), "T = 4, stdb") == ["20.00 ± 0.00", "85.00 ± 7.07"]
+    assert cells(table, "hybrid, linear") == ["85.00 ± 7.07", "", ""]
+    assert cells(table, "hybrid, STDB") == ["75.00 ± 1.00", "", ""]
+    assert cells(page_conversion.evaluation_table("tiny"), "T = 4, linear") == ["20.00 ± 0.00", "85.00 ± 7.07"]
     assert drawn(page_conversion.draw_conversion, "tiny", path=tmp_path / "a.png")
     assert drawn(page_conversion.draw_evaluation, "tiny", path=tmp_path / "e.png")
 
@@ -65,11 +65,11 @@ def test_accuracies_against_time_steps(keep, tmp_path):
 def test_compute_of_the_hybrid_run_and_from_scratch(keep, tmp_path):
     history = [{"validation_accuracy": 0.6}, {"validation_accuracy": 0.7}]
     seconds = {"train_ann": 60.0, "convert": 60.0, "finetune": 120.0}
-    keep("linear-t4", 0, hybrid={"history": history, "validation_accuracy": 0.7}, seconds=seconds)
+    keep("linear-t4", 0, hybrid={"history": history, "accuracy": 0.7, "accuracy_std": 0.01}, seconds=seconds)
     keep("scratch-linear", 0, hybrid={"history": history}, seconds=seconds, config={"start": "scratch"})
     table = page_scratch.scratch_table("tiny", 4)
     assert cells(table, "hybrid, linear (1 seed)")[:2] == ["3", "2"]
-    assert cells(table, "hybrid, linear (1 seed)")[3:5] == ["4", "70.00"]
+    assert cells(table, "hybrid, linear (1 seed)")[3:5] == ["4", "70.00 ± 1.00"]
     assert cells(table, "from scratch, linear (1 seed)")[:2] == ["0", "2"]
     assert cells(table, "from scratch, linear (1 seed)")[3] == "2"
     runs = page_scratch._runs("tiny", 4)
@@ -84,17 +84,19 @@ def test_compute_of_the_hybrid_run_and_from_scratch(keep, tmp_path):
 def test_gains_steps_downhill_and_silence(keep, tmp_path):
     plain = {"hybrid_layer_decay": 1.0, "hybrid_logit_scale": 1.0}
     for seed, accuracy in enumerate((0.52, 0.54)):
-        gained = {"validation_accuracy": accuracy}
-        keep("stdb-beta0.3", seed, config=plain | {"beta": 0.3}, converted={"validation_accuracy": 0.5}, hybrid=gained)
-    row = cells(page_surrogates.surrogates_table("tiny"), "stdb, lr 3e-05, beta 0.3")
-    assert row == ["50.00 ± 0.00", "53.00 ± 1.41", "+3.00 ± 1.41"]
+        streams = {"converted": [0.49, 0.51], "hybrid": [accuracy - 0.01, accuracy + 0.01]}
+        keep("stdb-beta0.3", seed, config=plain | {"beta": 0.3}, streams=streams)
+    keep("stdb-beta1", 0, config=plain | {"beta": 1.0}, streams=streams)
+    table = page_surrogates.surrogates_table("tiny")
+    assert cells(table, "stdb, lr 3e-05, beta 0.3") == ["2", "50.00 ± 0.00", "53.00 ± 1.41", "+3.00 ± 1.41"]
+    assert cells(table, "stdb, lr 3e-05, beta 1.0") == ["1", "50.00 ± 1.41", "54.00 ± 1.41", "+4.00 ± 0.00"]
     changes = {"loss": dict.fromkeys(LAYERS, -0.002), "accuracy": dict.fromkeys(LAYERS, 0.01)}
     keep("explain", 0, descent={"stdb, plain": changes})
     assert cells(page_surrogates.descent_table("tiny"), "stdb, plain")[1:] == ["-2.00"] * 4
     silent = {when: {"never": dict.fromkeys(LAYERS, share)} for when, share in (("before", 0.25), ("after", 0.5))}
-    keep("harm-stdb", 0, config=plain, silence=silent, converted={"validation_accuracy": 0.5})
+    keep("harm-stdb", 0, config=plain, silence=silent, streams=streams)
     table = page_surrogates.silence_table("tiny")
-    assert cells(table, "before") == ["25.0"] * 4 + ["50.00"]
+    assert cells(table, "before") == ["25.0"] * 4 + ["50.00 ± 1.41"]
     assert cells(table, "stdb, lr 3e-05")[:4] == ["50.0"] * 4
     assert drawn(page_surrogates.draw_harms, "tiny", path=tmp_path / "c.png")
 

@@ -3,29 +3,21 @@ factor 1 and with the factor that serves a number of steps best on the validatio
 """
 
 import dataclasses
-from collections.abc import Callable
-from functools import cache, partial
-from itertools import islice
-from typing import Any
 
-from experiments.config import Config
 from experiments.convert import FACTORS, balance
 from experiments.evaluate import score_ann
-from experiments.networks import build_snn, chunk_of, encoding_of, open_source, random_key
 from experiments.progress import say
+from experiments.study.accuracy import by_step
 from experiments.train_ann import trained_ann
 from experiments.workdir import Results, Run
 from jsnn.conversion import convert, scale_thresholds
 from jsnn.datasets import TEST, VALIDATION
-from jsnn.evaluation import Evaluation, evaluate_snn
-from jsnn.parallel import evaluate_split, parallel_evaluation
 from jsnn.simulation import Variables
-from jsnn.sources import Source
 
 PERCENTILES = (100.0, 99.7)
 SHORT, FACTORS_FOR_SHORT = (8, 16, 32), FACTORS
 LONG, FACTORS_FOR_LONG = (64, 128, 256, 512), (0.4, 0.55, 0.7, 0.85, 1.0)  # smaller ones saturate
-IMAGES_FOR_LONG = 1024  # of the validation split, on which a factor for LONG is chosen
+IMAGES_FOR_SHORT, IMAGES_FOR_LONG = 2048, 512  # of the validation split, on which the factors are chosen
 
 
 def conversion(run: Run, longest: int, images: int | None = None) -> Results:
@@ -60,7 +52,7 @@ def _of_percentile(run: Run, ann: Variables, percentile: float, longest: int, im
         "test": {},
     }
     for steps, factors, to_choose, to_test in (
-        (SHORT, FACTORS_FOR_SHORT, None, None),
+        (SHORT, FACTORS_FOR_SHORT, IMAGES_FOR_SHORT, None),
         (LONG, FACTORS_FOR_LONG, IMAGES_FOR_LONG, images),
     ):
         wanted = tuple(num_steps for num_steps in steps if num_steps <= longest)
@@ -78,7 +70,7 @@ def _test(run: Run, snn: Variables, validation: dict[str, dict[str, float]], ima
     by_factor = {}
     for factor in {"1", *chosen.values()}:
         longest = max(int(steps) for steps in chosen if factor in ("1", chosen[steps]))
-        by_factor[factor] = _accuracies(run, scale_thresholds(snn, float(factor)), longest, TEST, images)
+        by_factor[factor] = by_step(run, scale_thresholds(snn, float(factor)), longest, TEST, images)
     return {
         steps: {
             "factor_1": by_factor["1"][int(steps) - 1],
@@ -90,43 +82,12 @@ def _test(run: Run, snn: Variables, validation: dict[str, dict[str, float]], ima
 
 
 def _sweep(
-    run: Run, snn: Variables, steps: tuple[int, ...], factors: tuple[float, ...], images: int | None
+    run: Run, snn: Variables, steps: tuple[int, ...], factors: tuple[float, ...], images: int
 ) -> dict[str, dict[str, float]]:
     """Number of steps -> factor -> accuracy on the validation split, or its first images."""
     found: dict[str, dict[str, float]] = {str(num_steps): {} for num_steps in steps}
     for factor in factors:
-        by_step = _accuracies(run, scale_thresholds(snn, factor), max(steps), VALIDATION, images)
+        accuracies = by_step(run, scale_thresholds(snn, factor), max(steps), VALIDATION, images)
         for num_steps in steps:
-            found[str(num_steps)][f"{factor:g}"] = by_step[num_steps - 1]
+            found[str(num_steps)][f"{factor:g}"] = accuracies[num_steps - 1]
     return found
-
-
-def _accuracies(run: Run, snn: Variables, num_steps: int, split: str, images: int | None = None) -> list[float]:
-    """Accuracy after each of `num_steps` steps."""
-    present, source = _presentation(run.config, num_steps, split, images)
-    scores = evaluate_split(present, snn, source, run.config.eval_batch_size, random_key(run.config, split))
-    return [round(float(value), 5) for value in scores.accuracy]
-
-
-@cache
-def _presentation(
-    config: Config, num_steps: int, split: str, images: int | None
-) -> tuple[Callable[..., Evaluation], Source]:
-    """The compiled evaluation, and the images that it is for."""
-    source = open_source(config, split)
-    if images is not None:
-        source = _beginning(source, images)
-    chunk = chunk_of(config, num_steps)
-    present = partial(evaluate_snn, build_snn(config), encoding_of(config), num_steps, chunk, source)
-    return parallel_evaluation(present), source
-
-
-def _beginning(source: Source, images: int) -> Source:
-    """The first images of a split, a multiple of the batch."""
-
-    def in_order(batch_size: int) -> Any:
-        if images % batch_size:
-            raise ValueError(f"{images} images do not fill batches of {batch_size}: choose another eval_batch_size.")
-        return islice(source.in_order(batch_size), images // batch_size)
-
-    return source._replace(num_examples=images, in_order=in_order)

@@ -15,6 +15,21 @@ def spread(values: Iterable[float], digits: int = 2) -> str:
     return f"{text} ± {stdev(values):.{digits}f}" if len(values) > 1 else text
 
 
+def on_test(results: Sequence[Results], network: str) -> str:
+    """Test accuracy in %: mean ± standard deviation over seeds, or over the Poisson streams of the only one."""
+    accuracies = percent(r[network]["accuracy"] for r in results)
+    if len(accuracies) == 1:
+        return f"{accuracies[0]:.2f} ± {100 * results[0][network]['accuracy_std']:.2f}"
+    return spread(accuracies)
+
+
+def on_validation(results: Sequence[Results], network: str) -> list[float]:
+    """Validation accuracies in %, of each seed the mean over streams, or the streams of the only one."""
+    if len(results) == 1:
+        return percent(results[0]["streams"][network])
+    return percent(mean(r["streams"][network]) for r in results)
+
+
 def percent(shares: Iterable[float]) -> list[float]:
     """Shares in percent."""
     return [100 * share for share in shares]

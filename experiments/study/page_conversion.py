@@ -6,7 +6,7 @@ from statistics import mean
 
 from matplotlib.axes import Axes
 
-from experiments.study.numbers import percent, seeds, spread
+from experiments.study.numbers import on_test, percent, seeds, spread
 from experiments.study.plan import STUDIES
 from experiments.study.results import read_seeds
 from experiments.study.sheet import CONVERTED, HYBRID, LINEAR, finish_steps, sheet
@@ -33,14 +33,14 @@ def conversion_table(preset: str) -> str:
     for percentile, name in THRESHOLDS.items():
         for kind, factor in KINDS.items():
             cells = [
-                _converted(conversions, percentile, kind, t) or _before(hybrids, percentile, kind, t) for t in steps
+                _before(hybrids, percentile, kind, t) or _converted(conversions, percentile, kind, t) for t in steps
             ]
             rows.append([f"converted, {name}, {factor}", *cells])
     for surrogate, (name, _) in SURROGATES.items():
         found = [hybrids.get((surrogate, t), []) for t in steps]
-        rows.append([name, *(spread(percent(r["hybrid"]["accuracy"] for r in results)) for results in found)])
+        rows.append([name, *(on_test(results, "hybrid") if results else "" for results in found)])
     anns = percent(r["ann"]["accuracy"] for r in conversions)
-    note = f"ANN: {spread(anns)} %. {seeds(conversions)}; a cell without ± is of one."
+    note = f"ANN: {spread(anns)} %. {seeds(conversions)}; with one, ± is over Poisson streams."
     return f"{note}\n\n{aligned(rows)}"
 
 
@@ -65,9 +65,9 @@ def draw_conversion(preset: str, path: Path) -> None:
 def draw_evaluation(preset: str, path: Path) -> None:
     """Question e: accuracy against the steps of evaluation, for nets trained at one T each."""
     hybrids = _hybrids(preset)
-    steps = sorted(t for surrogate, t in hybrids if surrogate == "stdb")
+    steps = sorted(t for surrogate, t in hybrids if surrogate == "linear")
     with sheet(path) as axes:
-        _ann_line(axes, hybrids["stdb", steps[0]])
+        _ann_line(axes, hybrids["linear", steps[0]])
         for i, t in enumerate(steps):
             for surrogate, style in (("stdb", "-"), ("linear", "--")):
                 results = hybrids[surrogate, t]
@@ -75,7 +75,7 @@ def draw_evaluation(preset: str, path: Path) -> None:
                     axes, [r["hybrid"]["accuracy_by_step"] for r in results], style, f"C{i}", f"{surrogate}, T = {t}"
                 )
                 axes.plot(t, 100 * mean(r["hybrid"]["accuracy"] for r in results), "o", color=f"C{i}")
-            converted = [r["converted"]["accuracy_by_step"] for r in hybrids["stdb", t]]
+            converted = [r["converted"]["accuracy_by_step"] for r in hybrids["linear", t]]
             _curve(axes, converted, ":", f"C{i}", f"converted, best factor for T = {t}")
         finish_steps(axes, f"{preset}: trained at one T (dot), evaluated at others")
 
@@ -116,13 +116,13 @@ def _converted(conversions: Sequence[Results], percentile: str, kind: str, t: in
 
 def _before(hybrids: dict[tuple[str, int], list[Results]], percentile: str, kind: str, t: int) -> str:
     """The same at T that only the hybrid runs tell of, which balance by the maximum."""
-    results = hybrids.get(("stdb", t), [])
+    results = hybrids.get(("linear", t), [])
     if percentile != "100" or not results:
         return ""
     if kind == "factor_1":
         return spread(percent(r["converted"]["accuracy_by_step_at_factor_1"][t - 1] for r in results))
     factors = _factors(r["converted"]["scaling_factor"] for r in results)
-    return f"{spread(percent(r['converted']['accuracy'] for r in results))} ({factors})"
+    return f"{on_test(results, 'converted')} ({factors})"
 
 
 def _factors(factors: Iterable[float]) -> str:

@@ -1,9 +1,9 @@
 """The paper's table of results, with ours beside it."""
 
-from statistics import mean, stdev
+from statistics import mean
 from typing import NamedTuple
 
-from experiments.study.numbers import percent, spread
+from experiments.study.numbers import on_test, percent, spread
 from experiments.study.results import read_seeds
 from experiments.table import aligned
 from experiments.workdir import Results
@@ -75,8 +75,8 @@ def _ours(preset: str, trial: str, net: str) -> list[list[str]]:
             f"{net}, jsnn",
             str(runs[0]["config"]["num_steps"]),
             spread(percent(run["ann"]["accuracy"] for run in runs)),
-            f"{_score(runs, 'converted')} ({_factors(runs)})",
-            _score(runs, "hybrid"),
+            f"{on_test(runs, 'converted')} ({_factors(runs)})",
+            on_test(runs, "hybrid"),
             f"{runs[0]['ann']['epochs']} + {runs[0]['hybrid']['epochs']}",
             f"`python -m experiments.hybrid {preset}`",
             f"{minutes:.0f} min",
@@ -84,13 +84,6 @@ def _ours(preset: str, trial: str, net: str) -> list[list[str]]:
             ", ".join(sorted({str(run["environment"]["commit"]) for run in runs})),
         ]
     ]
-
-
-def _score(runs: list[Results], network: str) -> str:
-    """Mean ± standard deviation over seeds, or over Poisson streams where there is one seed."""
-    accuracies = percent(run[network]["accuracy"] for run in runs)
-    deviation = stdev(accuracies) if len(runs) > 1 else 100 * runs[0][network]["accuracy_std"]
-    return f"{mean(accuracies):.2f} ± {deviation:.2f}"
 
 
 def _factors(runs: list[Results]) -> str:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from experiments.study.numbers import percent, seeds, spread
+from experiments.study.numbers import on_test, percent, seeds
 from experiments.study.operations import operations_of_training
 from experiments.study.results import read_seeds
 from experiments.study.sheet import CONVERTED, HYBRID, LINEAR, sheet
@@ -15,7 +15,7 @@ STYLES = {
     "linear-t": ("hybrid, linear", LINEAR, "-"),
     "scratch-stdb": ("from scratch, STDB", CONVERTED, "--"),
     "scratch-linear": ("from scratch, linear", "tab:green", "--"),
-    "scratch-linear-long": ("from scratch, linear, three times as long", "tab:olive", ":"),
+    "scratch-linear-long": ("from scratch, linear, twice as long", "tab:olive", ":"),
 }
 
 
@@ -29,7 +29,7 @@ def scratch_table(preset: str, num_steps: int) -> str:
     Returns:
         A Markdown table.
     """
-    header = "run", "ANN epochs", "SNN epochs", "operations [10^12 MAC]", "training [min]", "validation [%]", "test [%]"
+    header = "run", "ANN epochs", "SNN epochs", "operations [10^12 MAC]", "training [min]", "test accuracy [%]"
     rows = [list(header)]
     for name, results in _runs(preset, num_steps).items():
         last, seconds = results[0], [_seconds(r) / 60 for r in results]
@@ -40,8 +40,7 @@ def scratch_table(preset: str, num_steps: int) -> str:
                 str(last["hybrid"]["epochs"]),
                 f"{_path(last)[-1][0] / TERA:.0f}",
                 f"{sum(seconds) / len(seconds):.0f}",
-                spread(percent(r["hybrid"]["validation_accuracy"] for r in results)),
-                spread(percent(r["hybrid"]["accuracy"] for r in results)),
+                on_test(results, "hybrid"),
             ]
         )
     return aligned(rows)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from statistics import mean
 
-from experiments.study.numbers import percent, spread
+from experiments.study.numbers import on_validation, percent, spread
 from experiments.study.plan import HARMS, RATES, VARIATIONS
 from experiments.study.results import read_seeds
 from experiments.study.sheet import sheet
@@ -31,12 +31,11 @@ def surrogates_table(preset: str) -> str:
     Returns:
         A Markdown table.
     """
-    rows = [["fine-tuned with", "converted [%]", "fine-tuned [%]", "gain"]]
+    rows = [["fine-tuned with", "seeds", "converted [%]", "fine-tuned [%]", "gain"]]
     for results in filter(None, (read_seeds(preset, trial) for trial in RATES | VARIATIONS)):
-        before = percent(r["converted"]["validation_accuracy"] for r in results)
-        after = percent(r["hybrid"]["validation_accuracy"] for r in results)
+        before, after = (on_validation(results, network) for network in ("converted", "hybrid"))
         gains = [b - a for a, b in zip(before, after, strict=True)]
-        rows.append([_name(results[0]), spread(before), spread(after), _signed(gains)])
+        rows.append([_name(results[0]), str(len(results)), spread(before), spread(after), _signed(gains)])
     return aligned(rows)
 
 
@@ -71,10 +70,10 @@ def silence_table(preset: str) -> str:
     trials = _harms(preset)
     layers = list(trials[0][0]["silence"]["before"]["never"])
     rows = [["never fire in a presentation [%]", *layers, "validation accuracy [%]"]]
-    rows.append(["before", *_silent(trials[0], "before", layers), spread(_accuracies(trials[0], "converted"))])
+    rows.append(["before", *_silent(trials[0], "before", layers), spread(on_validation(trials[0], "converted"))])
     for results in trials:
         cells = _silent(results, "after", layers)
-        rows.append([_name(results[0]), *cells, spread(_accuracies(results, "hybrid"))])
+        rows.append([_name(results[0]), *cells, spread(on_validation(results, "hybrid"))])
     return aligned(rows)
 
 
@@ -113,7 +112,3 @@ def _signed(gains: list[float]) -> str:
 
 def _silent(results: list[Results], when: str, layers: list[str]) -> list[str]:
     return [spread(percent(r["silence"][when]["never"][layer] for r in results), 1) for layer in layers]
-
-
-def _accuracies(results: list[Results], network: str) -> list[float]:
-    return percent(r[network]["validation_accuracy"] for r in results)

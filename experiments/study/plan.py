@@ -14,6 +14,7 @@ from experiments.config import AUTO
 from experiments.finetune import last_snn, starting_snn
 from experiments.hybrid import hybrid, up_to
 from experiments.networks import open_source
+from experiments.study.accuracy import over_streams
 from experiments.study.conversion import conversion
 from experiments.study.descent import descent
 from experiments.study.silence import silence
@@ -41,7 +42,7 @@ def _input_rate(run: Run) -> float:
 def validated(run: Run) -> Results:
     """The pipeline without its last stage: what it finds comes from the validation split."""
     up_to("finetune", run)
-    return read_results(run.directory)
+    return {**read_results(run.directory), "streams": over_streams(run)}
 
 
 def _trained(run: Run) -> Results:
@@ -56,9 +57,9 @@ def _explained(run: Run) -> Results:
 
 def _watched(run: Run) -> Results:
     """Also counts the neurons that never fire, before the fine-tune and after it."""
-    up_to("finetune", run)
+    found = validated(run)
     silent = {name: silence(run.config, snn(run)) for name, snn in (("before", starting_snn), ("after", last_snn))}
-    return {**read_results(run.directory), "silence": silent}
+    return {**found, "silence": silent}
 
 
 class Trial(NamedTuple):
@@ -102,6 +103,14 @@ VARIATIONS: dict[str, Fields] = {  # question c: one thing changed in each surro
     "linear-warmup": {"hybrid_warmup": 0.25},
     "linear-clip": {"hybrid_clip": 1.0},
 }
+REPEATED = (  # with all seeds: each surrogate's best, and what the recipe is made of
+    "stdb-lr3e-05",
+    "plain-linear-lr0.0003",
+    "linear-lr0.001",
+    "stdb-calibrated",
+    "linear-uncalibrated",
+    "linear-no-slower",
+)
 HARMS: dict[str, Fields] = {  # question c: four epochs at a constant rate
     "stdb": STDB,
     "stdb-fast": STDB | {"hybrid_lr": 3e-4},
@@ -109,64 +118,74 @@ HARMS: dict[str, Fields] = {  # question c: four epochs at a constant rate
     "plain-linear": PLAIN,
     "linear": {},
 }
+SCRATCH = {"start": "scratch", **PLAIN}
+SCRATCH_RATES = {"stdb": 1e-3, "linear": 1e-3}  # the best of those tried
 
 
-def _hybrids(*steps: int, seeds: tuple[int, ...] = SEEDS) -> tuple[Trial, ...]:
-    """Questions a, d and e: the whole pipeline at several T, with either surrogate."""
+def _hybrids(surrogates: tuple[str, ...], steps: tuple[int, ...], seeds: tuple[int, ...]) -> tuple[Trial, ...]:
+    """Questions a, d and e: the whole pipeline at several T."""
     return tuple(
         Trial(
             f"{name}-t{num_steps}",
-            {"num_steps": num_steps, "eval_steps": min(8 * num_steps, 64), **fields},
+            {"num_steps": num_steps, "eval_steps": min(8 * num_steps, 64), **BOTH[name]},
             tested,
             seeds,
         )
         for num_steps in steps
-        for name, fields in BOTH.items()
+        for name in surrogates
     )
 
 
-def _from_scratch(num_steps: int, epochs: int) -> tuple[Trial, ...]:
-    """Question b: random weights at the compute of the hybrid run, and three times as long."""
-    common = {"start": "scratch", "num_steps": num_steps, **PLAIN}
-    tuned = [
-        Trial(
-            f"scratch-{surrogate}-lr{rate:g}",
-            common | {"surrogate": surrogate, "hybrid_lr": rate, "hybrid_epochs": 2, "hybrid_schedule": "constant"},
-            seeds=(0,),
-        )
-        for surrogate in BOTH
+def _scratch_rates(num_steps: int) -> tuple[Trial, ...]:
+    """Question b: random weights, with several learning rates."""
+    common = SCRATCH | {"num_steps": num_steps, "hybrid_epochs": 2, "hybrid_schedule": "constant"}
+    return tuple(
+        Trial(f"scratch-{name}-lr{rate:g}", common | {"surrogate": name, "hybrid_lr": rate}, seeds=(0,))
+        for name in BOTH
         for rate in (3e-4, 1e-3, 3e-3)
-    ]
-    best = {"stdb": 1e-3, "linear": 1e-3}
-    equal = [
-        Trial(
-            f"scratch-{surrogate}",
-            common | {"surrogate": surrogate, "hybrid_lr": rate, "hybrid_epochs": epochs},
-            tested,
-        )
-        for surrogate, rate in best.items()
-    ]
-    longer = common | {"surrogate": "linear", "hybrid_lr": best["linear"], "hybrid_epochs": 3 * epochs}
-    return (*tuned, *equal, Trial("scratch-linear-long", longer, tested, seeds=(0,)))
+    )
+
+
+def _scratch(trial: str, surrogate: str, num_steps: int, epochs: int) -> Trial:
+    """Question b: random weights, with the surrogate's best learning rate."""
+    fields = {"surrogate": surrogate, "hybrid_lr": SCRATCH_RATES[surrogate], "hybrid_epochs": epochs}
+    return Trial(trial, SCRATCH | {"num_steps": num_steps, **fields}, tested, seeds=(0,))
 
 
 STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
     "fashion_mnist_cpu": {
-        "conversion": (
-            Trial("conversion", {}, partial(conversion, longest=512), seeds=(0,)),
-            Trial("conversion", {}, partial(conversion, longest=64), seeds=(1, 2)),
+        "steps": (
+            *_hybrids(("linear", "stdb"), (8,), SEEDS),
+            *_hybrids(("linear",), (4, 2), SEEDS),
+            *_hybrids(("stdb",), (4, 2), (0,)),
         ),
-        "explain": (Trial("explain", FEW, _explained, seeds=(0,)),),
-        "rates": tuple(Trial(name, FEW | fields) for name, fields in (RATES | VARIATIONS).items()),
+        "explain": (Trial("explain", FEW, _explained),),
+        "rates": tuple(
+            Trial(name, FEW | fields, seeds=SEEDS if name in REPEATED else (0,))
+            for name, fields in (RATES | VARIATIONS).items()
+        ),
         "harms": tuple(
             Trial(f"harm-{name}", FEW | {"hybrid_epochs": 4, "hybrid_schedule": "constant"} | fields, _watched, (0,))
             for name, fields in HARMS.items()
         ),
-        "steps": _hybrids(8, 4, 2),
-        "scratch": _from_scratch(4, 11),
+        "scratch": (
+            *_scratch_rates(4),
+            _scratch("scratch-linear", "linear", 4, epochs=11),  # as many operations as linear-t4's
+            _scratch("scratch-stdb", "stdb", 4, epochs=11),
+            _scratch("scratch-linear-long", "linear", 4, epochs=22),
+        ),
+        "conversion": (
+            Trial("conversion", {}, partial(conversion, longest=512, images=5120), seeds=(0,)),
+            Trial("conversion", {}, partial(conversion, longest=32), seeds=(1, 2)),
+        ),
     },
     "cifar10_cpu": {
-        "conversion": (Trial("conversion", {}, partial(conversion, longest=512, images=2048), seeds=(0,)),),
-        "steps": _hybrids(32, seeds=(0,)),
+        "steps": _hybrids(("linear", "stdb"), (32,), (0,)),
+        "conversion": (Trial("conversion", {}, partial(conversion, longest=512, images=1024), seeds=(0,)),),
+        "scratch": (
+            *_hybrids(("linear",), (8,), (0,)),
+            _scratch("scratch-linear", "linear", 8, epochs=10),  # as many operations as linear-t8's
+            _scratch("scratch-linear-long", "linear", 8, epochs=20),
+        ),
     },
 }
