@@ -47,7 +47,11 @@ def test_accuracies_against_time_steps(keep, tmp_path):
             tests["64"] = {"factor_1": 0.7, "factor": 1.0, "chosen": 0.7}
         percentiles = {"100": {"test": tests}, "99.7": {"test": tests}}
         keep("conversion", seed, ann={"accuracy": 0.9}, percentiles=percentiles)
-        scores = {"accuracy": 0.8 + seed / 10, "accuracy_std": 0.0, "accuracy_by_step": [0.1, 0.2, 0.3, 0.8 + seed / 10, 0.8, 0.8]}
+        scores = {
+            "accuracy": 0.8 + seed / 10,
+            "accuracy_std": 0.0,
+            "accuracy_by_step": [0.1, 0.2, 0.3, 0.8 + seed / 10, 0.8, 0.8],
+        }
         keep("linear-t4", seed, hybrid=scores, converted={"accuracy": 0.3, "scaling_factor": 0.5})
     keep("stdb-t4", 0, hybrid={"accuracy": 0.75, "accuracy_std": 0.01})
     table = page_conversion.conversion_table("tiny")
@@ -56,6 +60,7 @@ def test_accuracies_against_time_steps(keep, tmp_path):
     assert cells(table, "converted, maximum, best factor") == ["30.00 ± 0.00 (0.5)", "55.00 ± 7.07 (0.4)", "70.00 (1)"]
     assert cells(table, "converted, 99.7 percentile, factor 1") == ["", "10.00 ± 0.00", "70.00"]
     assert cells(table, "hybrid, linear") == ["85.00 ± 7.07", "", ""]
+    assert cells(table, "... which converted, maximum, best factor, has at T =") == ["over 64", "", ""]
     assert cells(table, "hybrid, STDB") == ["75.00 ± 1.00", "", ""]
     assert cells(page_conversion.evaluation_table("tiny"), "T = 4, linear") == ["20.00 ± 0.00", "85.00 ± 7.07"]
     assert drawn(page_conversion.draw_conversion, "tiny", path=tmp_path / "a.png")
@@ -104,9 +109,9 @@ def test_gains_steps_downhill_and_silence(keep, tmp_path):
 def test_spikes_and_what_they_cost(keep):
     spikes = {"converted": dict.fromkeys(LAYERS, 1.0), "hybrid": dict.fromkeys(LAYERS, 0.5)}
     keep("linear-t4", 0, spikes_per_neuron=spikes)
-    table = page_activity.activity_table("tiny", "linear-t4")
-    assert cells(table, "converted / hybrid") == ["2.00"] * 5
-    assert cells(table, "hybrid") == ["0.500"] * 5
+    table = page_activity.activity_table("tiny", ("linear-t4",))
+    assert cells(table, "T = 4, stdb: converted / hybrid") == ["2.00"] * 5
+    assert cells(table, "T = 4, stdb: hybrid") == ["0.500"] * 5
     costs = page_activity.operations_table("tiny", ("linear-t4",))
     share, energy, even = map(float, cells(costs, "converted, T = 4, AC")[-3:])
     assert energy == pytest.approx(share * 0.9 / 4.6, abs=0.01)

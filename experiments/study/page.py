@@ -24,8 +24,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "surrogates": partial(surrogates_table, FASHION),
     "descent": partial(descent_table, FASHION),
     "silence": partial(silence_table, FASHION),
-    "activity": partial(activity_table, FASHION, "stdb-t8"),
-    "operations": partial(operations_table, FASHION, ("stdb-t4", "stdb-t8")),
+    "activity": partial(activity_table, FASHION, ("linear-t8", "stdb-t8")),
+    "operations": partial(operations_table, FASHION, ("linear-t4", "linear-t8")),
     "evaluation": partial(evaluation_table, FASHION),
 }
 PLOTS: dict[str, Callable[[Path], None]] = {

@@ -12,29 +12,27 @@ from experiments.workdir import Results, config_from_json
 NETS = ("converted", "hybrid")
 
 
-def activity_table(preset: str, trial: str) -> str:
-    """Spikes per neuron by layer, at the same T and factor.
+def activity_table(preset: str, trials: Sequence[str]) -> str:
+    """Spikes per neuron by layer, converted against hybrid at the same T and factor.
 
     Args:
         preset: whose study it is.
-        trial: the runs to look at.
+        trials: the runs to look at.
 
     Returns:
         A Markdown table.
     """
-    results = read_seeds(preset, trial)
-    layers = list(results[0]["spikes_per_neuron"]["hybrid"])
+    layers = list(read_seeds(preset, trials[0])[0]["spikes_per_neuron"]["hybrid"])
     rows = [["spikes per neuron and image", *layers, "all neurons"]]
-    for net in NETS:
-        counts = [r["spikes_per_neuron"][net] for r in results]
-        totals = [_per_neuron(run, net) for run in results]
-        rows.append([net, *(spread((c[layer] for c in counts), 3) for layer in layers), spread(totals, 3)])
-    ratios = [
-        mean(r["spikes_per_neuron"]["converted"][layer] / r["spikes_per_neuron"]["hybrid"][layer] for r in results)
-        for layer in layers
-    ]
-    whole = mean(_per_neuron(r, "converted") / _per_neuron(r, "hybrid") for r in results)
-    rows.append(["converted / hybrid", *(f"{ratio:.2f}" for ratio in (*ratios, whole))])
+    for trial in trials:
+        results = read_seeds(preset, trial)
+        config = results[0]["config"]
+        name = f"T = {config['num_steps']}, {config['surrogate']}"
+        converted, hybrid = ([_spikes(run, net) for run in results] for net in NETS)
+        for net, spikes in zip(NETS, (converted, hybrid), strict=True):
+            rows.append([f"{name}: {net}", *(spread(column, 3) for column in zip(*spikes, strict=True))])
+        ratios = [[c / h for c, h in zip(*pair, strict=True)] for pair in zip(converted, hybrid, strict=True)]
+        rows.append([f"{name}: converted / hybrid", *(spread(column) for column in zip(*ratios, strict=True))])
     return aligned(rows)
 
 
@@ -77,10 +75,10 @@ def _accumulates(run: Results, net: str) -> dict[str, float]:
     return accumulates(config, run["spikes_per_neuron"][net], run["input_rate"] * config.num_steps)
 
 
-def _per_neuron(run: Results, net: str) -> float:
-    """Spikes over all neurons of the net."""
+def _spikes(run: Results, net: str) -> list[float]:
+    """Spikes per neuron of each layer, and of all neurons of the net."""
     of_layer, counts = neurons(config_from_json(run["config"])), run["spikes_per_neuron"][net]
-    return sum(counts[layer] * of_layer[layer] for layer in counts) / sum(of_layer.values())
+    return [*counts.values(), sum(counts[layer] * of_layer[layer] for layer in counts) / sum(of_layer.values())]
 
 
 def _thousands(costs: Mapping[str, float]) -> list[str]:

@@ -13,6 +13,7 @@ from experiments.study.sheet import CONVERTED, HYBRID, LINEAR, finish_steps, she
 from experiments.table import aligned
 from experiments.workdir import Results
 
+Hybrids = dict[tuple[str, int], list[Results]]  # (surrogate, T) -> results of all seeds
 KINDS = {"factor_1": "factor 1", "chosen": "best factor"}
 THRESHOLDS = {"100": "maximum", "99.7": "99.7 percentile"}
 SURROGATES = {"stdb": ("hybrid, STDB", HYBRID), "linear": ("hybrid, linear", LINEAR)}
@@ -39,6 +40,8 @@ def conversion_table(preset: str) -> str:
     for surrogate, (name, _) in SURROGATES.items():
         found = [hybrids.get((surrogate, t), []) for t in steps]
         rows.append([name, *(on_test(results, "hybrid") if results else "" for results in found)])
+        cells = [_equal_steps(conversions, hybrids, results) if results else "" for results in found]
+        rows.append(["... which converted, maximum, best factor, has at T =", *cells])
     anns = percent(r["ann"]["accuracy"] for r in conversions)
     note = f"ANN: {spread(anns)} %. {seeds(conversions)}; with one, ± is over Poisson streams."
     return f"{note}\n\n{aligned(rows)}"
@@ -99,7 +102,7 @@ def evaluation_table(preset: str) -> str:
     return aligned(rows)
 
 
-def _hybrids(preset: str) -> dict[tuple[str, int], list[Results]]:
+def _hybrids(preset: str) -> Hybrids:
     """(surrogate, T) -> results of all seeds."""
     trials = {(*trial.name.split("-t"),): read_seeds(preset, trial.name) for trial in STUDIES[preset]["steps"]}
     return {(surrogate, int(steps)): results for (surrogate, steps), results in trials.items() if results}
@@ -114,7 +117,7 @@ def _converted(conversions: Sequence[Results], percentile: str, kind: str, t: in
     return spread(percent(test[kind] for test in tests)) + factors
 
 
-def _before(hybrids: dict[tuple[str, int], list[Results]], percentile: str, kind: str, t: int) -> str:
+def _before(hybrids: Hybrids, percentile: str, kind: str, t: int) -> str:
     """The same at T that only the hybrid runs tell of, which balance by the maximum."""
     results = hybrids.get(("linear", t), [])
     if percentile != "100" or not results:
@@ -123,6 +126,16 @@ def _before(hybrids: dict[tuple[str, int], list[Results]], percentile: str, kind
         return spread(percent(r["converted"]["accuracy_by_step_at_factor_1"][t - 1] for r in results))
     factors = _factors(r["converted"]["scaling_factor"] for r in results)
     return f"{on_test(results, 'converted')} ({factors})"
+
+
+def _equal_steps(conversions: Sequence[Results], hybrids: Hybrids, results: Sequence[Results]) -> str:
+    """The first T at which the converted net is as accurate as a hybrid net."""
+    scores = {t: mean(r["converted"]["accuracy"] for r in found) for (_, t), found in hybrids.items()}
+    tests = [r["percentiles"]["100"]["test"] for r in conversions]
+    for t in {t for test in tests for t in test}:
+        scores.setdefault(int(t), mean(test[t]["chosen"] for test in tests if t in test))
+    reached = [t for t, score in scores.items() if score >= mean(r["hybrid"]["accuracy"] for r in results)]
+    return str(min(reached)) if reached else f"over {max(scores)}"
 
 
 def _factors(factors: Iterable[float]) -> str:
