@@ -52,7 +52,7 @@ def fashion_mnist_cpu() -> Config:
         dense_std=0.05,
         ann_epochs=30,
         num_steps=8,
-        hybrid_epochs=3,
+        hybrid_epochs=6,
         eval_steps=64,
         **SMALL,
     )

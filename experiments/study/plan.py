@@ -155,9 +155,8 @@ def _scratch(trial: str, surrogate: str, num_steps: int, epochs: int) -> Trial:
 STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
     "fashion_mnist_cpu": {
         "steps": (
-            *_hybrids(("linear", "stdb"), (8,), SEEDS),
-            *_hybrids(("linear",), (4, 2), SEEDS),
-            *_hybrids(("stdb",), (4, 2), (0,)),
+            *_hybrids(("linear",), (8, 4, 2), SEEDS),
+            *_hybrids(("stdb",), (8, 4, 2), (0,)),
         ),
         "explain": (Trial("explain", FEW, _explained),),
         "rates": tuple(
@@ -170,9 +169,9 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
         ),
         "scratch": (
             *_scratch_rates(4),
-            _scratch("scratch-linear", "linear", 4, epochs=11),  # as many operations as linear-t4's
-            _scratch("scratch-stdb", "stdb", 4, epochs=11),
-            _scratch("scratch-linear-long", "linear", 4, epochs=22),
+            _scratch("scratch-linear", "linear", 4, epochs=14),  # as many operations as linear-t4's
+            _scratch("scratch-stdb", "stdb", 4, epochs=14),
+            _scratch("scratch-linear-long", "linear", 4, epochs=28),
         ),
         "conversion": (
             Trial("conversion", {}, partial(conversion, longest=512, images=5120), seeds=(0,)),
