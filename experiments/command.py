@@ -197,5 +197,5 @@ def _value(options: Sequence[str], name: str) -> str | None:
 
 
 def _preset_list() -> str:
-    rows = (f"{name}: {preset.__doc__}" for name, preset in PRESETS.items())
+    rows = (f"{name}: {' '.join(str(preset.__doc__).split())}" for name, preset in PRESETS.items())
     return "Presets (the default is digits):\n\n" + "\n\n".join(textwrap.fill(row, 100) for row in rows)

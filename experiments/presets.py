@@ -43,7 +43,10 @@ def digits() -> Config:
 
 
 def fashion_mnist_cpu() -> Config:
-    """Fashion-MNIST, a VGG5 of an eighth of the width, T = 8: in less than half an hour on two CPU cores."""
+    """Fashion-MNIST, a VGG5 of an eighth of the width, T = 8: ANN 91.8, converted 89.7, hybrid 90.6.
+
+    It takes 34 minutes on one CPU core, half of that on two.
+    """
     return Config(
         dataset="fashion_mnist",
         width=0.125,

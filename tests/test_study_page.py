@@ -53,7 +53,7 @@ def test_accuracies_against_time_steps(keep, tmp_path):
             "accuracy_by_step": [0.1, 0.2, 0.3, 0.8 + seed / 10, 0.8, 0.8],
         }
         keep("linear-t4", seed, hybrid=scores, converted={"accuracy": 0.3, "scaling_factor": 0.5})
-    keep("stdb-t4", 0, hybrid={"accuracy": 0.75, "accuracy_std": 0.01})
+    keep("stdb-t4", 0, hybrid={"accuracy": 0.75, "accuracy_std": 0.01, "kept": "converted"})
     table = page_conversion.conversion_table("tiny")
     assert table.startswith("ANN: 90.00 ± 0.00 %. 2 seeds")
     assert cells(table, "test accuracy") == ["4", "8", "64"]
@@ -61,7 +61,7 @@ def test_accuracies_against_time_steps(keep, tmp_path):
     assert cells(table, "converted, 99.7 percentile, factor 1") == ["", "10.00 ± 0.00", "70.00"]
     assert cells(table, "hybrid, linear") == ["85.00 ± 7.07", "", ""]
     assert cells(table, "... which converted, maximum, best factor, has at T =") == ["over 64", "", ""]
-    assert cells(table, "hybrid, STDB") == ["75.00 ± 1.00", "", ""]
+    assert cells(table, "hybrid, STDB") == ["75.00 ± 1.00 (handed back)", "", ""]
     assert cells(page_conversion.evaluation_table("tiny"), "T = 4, linear") == ["20.00 ± 0.00", "85.00 ± 7.07"]
     assert drawn(page_conversion.draw_conversion, "tiny", path=tmp_path / "a.png")
     assert drawn(page_conversion.draw_evaluation, "tiny", path=tmp_path / "e.png")

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from statistics import mean, stdev
 
+from experiments.finetune import CONVERTED
 from experiments.workdir import Results
 
 
@@ -16,11 +17,17 @@ def spread(values: Iterable[float], digits: int = 2) -> str:
 
 
 def on_test(results: Sequence[Results], network: str) -> str:
-    """Test accuracy in %: mean ± standard deviation over seeds, or over the Poisson streams of the only one."""
+    """Test accuracy in %: mean ± standard deviation over seeds, or over the Poisson streams of the only one.
+
+    It says so where fine-tuning lost accuracy and the run kept the converted net.
+    """
     accuracies = percent(r[network]["accuracy"] for r in results)
     if len(accuracies) == 1:
-        return f"{accuracies[0]:.2f} ± {100 * results[0][network]['accuracy_std']:.2f}"
-    return spread(accuracies)
+        text = f"{accuracies[0]:.2f} ± {100 * results[0][network]['accuracy_std']:.2f}"
+    else:
+        text = spread(accuracies)
+    back = network == "hybrid" and any(r["hybrid"]["kept"] == CONVERTED for r in results)
+    return f"{text} (handed back)" if back else text
 
 
 def on_validation(results: Sequence[Results], network: str) -> list[float]:
