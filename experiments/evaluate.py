@@ -4,25 +4,24 @@ python -m experiments.evaluate [PRESET] [--workdir DIR] [--field value ...]
 """
 
 import time
-from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
 from experiments import command, plots, table
-from experiments.config import Config
 from experiments.convert import chosen_factor, converted_snn
 from experiments.environment import environment
 from experiments.finetune import finetuned_snn, handed_back
-from experiments.networks import build_ann, build_snn, chunk_of, encoding_of, num_batches, open_source, random_key
+from experiments.networks import build_ann, build_snn, num_batches, open_source, random_key
+from experiments.presentation import present
 from experiments.progress import say, watcher
 from experiments.train_ann import trained_ann
 from experiments.workdir import Run, finish, read_results, require
 from jsnn.conversion import scale_thresholds
 from jsnn.datasets import TEST
-from jsnn.evaluation import Evaluation, evaluate_ann, evaluate_snn
+from jsnn.evaluation import Evaluation, evaluate_ann
 from jsnn.hosts import is_first
 from jsnn.parallel import evaluate_split, parallel_evaluation
 from jsnn.simulation import Variables
@@ -73,7 +72,7 @@ def score_ann(run: Run) -> float:
         trained_ann(run),
         source,
         run.config.eval_batch_size,
-        random_key(run.config, "test"),
+        random_key(run.config, TEST),
         watcher("ann", num_batches(run.config, source)),
     )
     return float(scored.accuracy[-1])
@@ -85,11 +84,13 @@ def _score_snn(run: Run, label: str, variables: Variables, streams: int) -> dict
     The first stream runs for eval_steps steps, the others for num_steps: up to num_steps the accuracy by step is the
     mean over all streams, beyond it that of the first.
     """
-    config = run.config
-    first, *others = (
-        _present(run, label, variables, config.num_steps if stream else config.eval_steps, stream)
-        for stream in range(streams)
-    )
+    config, key = run.config, random_key(run.config, TEST)
+
+    def score(num_steps: int, stream: int) -> Evaluation:
+        noise = jax.random.fold_in(key, stream)
+        return present(config, variables, num_steps, TEST, noise, f"{label}, stream {stream}")
+
+    first, *others = (score(config.num_steps if stream else config.eval_steps, stream) for stream in range(streams))
     reduced = np.stack([scores.accuracy[: config.num_steps] for scores in (first, *others)])
     by_step = np.concatenate([reduced.mean(0), first.accuracy[config.num_steps :]])
     final = reduced[:, -1]
@@ -102,28 +103,6 @@ def _score_snn(run: Run, label: str, variables: Variables, streams: int) -> dict
         "loss": float(first.loss[config.num_steps - 1]),
         "spikes": spikes,
     }
-
-
-def _present(run: Run, label: str, variables: Variables, num_steps: int, stream: int) -> Evaluation:
-    """Scores of one stream of noise over the test split."""
-    config = run.config
-    source = open_source(config, TEST)
-    return evaluate_split(
-        _presentation(config, num_steps),
-        variables,
-        source,
-        config.eval_batch_size,
-        jax.random.fold_in(random_key(config, "test"), stream),
-        watcher(f"{label}, stream {stream}", num_batches(config, source)),
-    )
-
-
-@cache
-def _presentation(config: Config, num_steps: int) -> Callable[..., Evaluation]:
-    """The compiled evaluation over `num_steps` steps, the same for all networks of a run."""
-    source, chunk = open_source(config, TEST), chunk_of(config, num_steps)
-    present = partial(evaluate_snn, build_snn(config), encoding_of(config), num_steps, chunk, source)
-    return parallel_evaluation(present)
 
 
 def _without_spikes(scores: dict[str, Any]) -> dict[str, Any]:

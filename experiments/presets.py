@@ -45,7 +45,7 @@ def digits() -> Config:
 def fashion_mnist_cpu() -> Config:
     """Fashion-MNIST, a VGG5 of an eighth of the width, T = 8: ANN 91.8, converted 89.7, hybrid 90.6.
 
-    It takes 34 minutes on one CPU core, half of that on two.
+    It takes 34 minutes on one CPU core.
     """
     return Config(
         dataset="fashion_mnist",
@@ -62,7 +62,10 @@ def fashion_mnist_cpu() -> Config:
 
 
 def cifar10_cpu() -> Config:
-    """CIFAR-10, a VGG5 of a quarter of the width, T = 32: for two CPU cores."""
+    """CIFAR-10, a VGG5 of a quarter of the width, T = 32: on the validation split ANN 82.1, converted 77.7, hybrid 78.6.
+
+    On one CPU core the ANN takes 43 minutes, the conversion 22, fine-tuning 72; then comes the evaluation.
+    """
     return Config(
         dataset="cifar10",
         width=0.25,

@@ -44,7 +44,7 @@ def test_accuracies_against_time_steps(keep, tmp_path):
     for seed, accuracy in enumerate((0.5, 0.6)):
         tests = {"8": {"factor_1": 0.1, "factor": 0.4, "chosen": accuracy}}
         if seed == 0:
-            tests["64"] = {"factor_1": 0.7, "factor": 1.0, "chosen": 0.7}
+            tests["64"] = {"factor_1": 0.7, "factor": 1.0, "chosen": 0.8}
         percentiles = {"100": {"test": tests}, "99.7": {"test": tests}}
         keep("conversion", seed, ann={"accuracy": 0.9}, percentiles=percentiles)
         scores = {
@@ -53,14 +53,18 @@ def test_accuracies_against_time_steps(keep, tmp_path):
             "accuracy_by_step": [0.1, 0.2, 0.3, 0.8 + seed / 10, 0.8, 0.8],
         }
         keep("linear-t4", seed, hybrid=scores, converted={"accuracy": 0.3, "scaling_factor": 0.5})
-    keep("stdb-t4", 0, hybrid={"accuracy": 0.75, "accuracy_std": 0.01, "kept": "converted"})
+    keep(
+        "stdb-t4", 0, hybrid={"accuracy": 0.75, "accuracy_std": 0.01, "kept": "converted"}, converted={"accuracy": 0.76}
+    )
     table = page_conversion.conversion_table("tiny")
     assert table.startswith("ANN: 90.00 ± 0.00 %. 2 seeds")
     assert cells(table, "test accuracy") == ["4", "8", "64"]
-    assert cells(table, "converted, maximum, best factor") == ["30.00 ± 0.00 (0.5)", "55.00 ± 7.07 (0.4)", "70.00 (1)"]
+    assert cells(table, "converted, maximum, best factor") == ["30.00 ± 0.00 (0.5)", "55.00 ± 7.07 (0.4)", "80.00 (1)"]
     assert cells(table, "converted, 99.7 percentile, factor 1") == ["", "10.00 ± 0.00", "70.00"]
     assert cells(table, "hybrid, linear") == ["85.00 ± 7.07", "", ""]
-    assert cells(table, "... which converted, maximum, best factor, has at T =") == ["over 64", "", ""]
+    equals = "T at which converted, maximum, best factor, equals hybrid, "
+    assert cells(table, f"{equals}linear") == ["over 64", "", ""]
+    assert cells(table, f"{equals}STDB") == ["64", "", ""]
     assert cells(table, "hybrid, STDB") == ["75.00 ± 1.00 (handed back)", "", ""]
     assert cells(page_conversion.evaluation_table("tiny"), "T = 4, linear") == ["20.00 ± 0.00", "85.00 ± 7.07"]
     assert drawn(page_conversion.draw_conversion, "tiny", path=tmp_path / "a.png")

@@ -41,7 +41,7 @@ def conversion_table(preset: str) -> str:
         found = [hybrids.get((surrogate, t), []) for t in steps]
         rows.append([name, *(on_test(results, "hybrid") if results else "" for results in found)])
         cells = [_equal_steps(conversions, hybrids, results) if results else "" for results in found]
-        rows.append(["... which converted, maximum, best factor, has at T =", *cells])
+        rows.append([f"T at which converted, maximum, best factor, equals {name}", *cells])
     anns = percent(r["ann"]["accuracy"] for r in conversions)
     note = f"ANN: {spread(anns)} %. {seeds(conversions)}; with one, ± is over Poisson streams."
     return f"{note}\n\n{aligned(rows)}"
@@ -130,7 +130,8 @@ def _before(hybrids: Hybrids, percentile: str, kind: str, t: int) -> str:
 
 def _equal_steps(conversions: Sequence[Results], hybrids: Hybrids, results: Sequence[Results]) -> str:
     """The first T at which the converted net is as accurate as a hybrid net."""
-    scores = {t: mean(r["converted"]["accuracy"] for r in found) for (_, t), found in hybrids.items()}
+    own = {t: found for (surrogate, t), found in hybrids.items() if surrogate == "linear"}
+    scores = {t: mean(r["converted"]["accuracy"] for r in found) for t, found in own.items()}
     tests = [r["percentiles"]["100"]["test"] for r in conversions]
     for t in {t for test in tests for t in test}:
         scores.setdefault(int(t), mean(test[t]["chosen"] for test in tests if t in test))
