@@ -129,7 +129,7 @@ class Config:
     hybrid_epochs: int = 20
     """Epochs of fine-tuning."""
     hybrid_lr: float = 1e-3
-    """Initial learning rate of fine-tuning: 1e-3 gains 1.3, 3e-3 gains 1.4, but less on CIFAR-10. For STDB take 3e-5."""
+    """Initial learning rate of fine-tuning: 1e-3 gains 1.3, 3e-3 1.4, but less on CIFAR-10. For STDB take 3e-5."""
     hybrid_schedule: Literal[SCHEDULES] = "tenths"
     """Learning rate of fine-tuning: see ann_schedule."""
     hybrid_optimizer: Literal[OPTIMIZERS] = "adam"
@@ -145,8 +145,8 @@ class Config:
     """Factor on the learning rate of fine-tuning from each layer to the one before it, or auto: 0.3 for a converted
     net, 1 from scratch. 0.3 gains 1.3, 0.5 gains 1.5, 1 gains 1.3. The paper has 1."""
     hybrid_logit_scale: float | Literal["auto"] = AUTO
-    """Factor on the logits in the loss of fine-tuning, or auto: the one that calibrates the converted net, whose sum over
-    time is too sure of itself. Auto gains 1.3, 1 gains 1.1. The paper has 1."""
+    """Factor on the logits in the loss of fine-tuning, or auto: the one that calibrates the converted net, whose sum
+    over time is too sure of itself. Auto gains 1.3, 1 gains 1.1. The paper has 1."""
 
     batch_size: int = 64
     """Training images per step, over all devices."""

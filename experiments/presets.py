@@ -62,7 +62,7 @@ def fashion_mnist_cpu() -> Config:
 
 
 def cifar10_cpu() -> Config:
-    """CIFAR-10, a VGG5 of a quarter of the width, T = 32: on the validation split ANN 82.1, converted 77.7, hybrid 78.6.
+    """CIFAR-10, a VGG5 of a quarter of the width, T = 32: on validation ANN 82.1, converted 77.7, hybrid 78.6.
 
     On one CPU core the ANN takes 43 minutes, the conversion 22, fine-tuning 72; then comes the evaluation.
     """
