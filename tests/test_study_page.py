@@ -46,7 +46,7 @@ def test_accuracies_against_time_steps(keep, tmp_path):
         if seed == 0:
             tests["64"] = {"factor_1": 0.7, "factor": 1.0, "chosen": 0.8}
         percentiles = {"100": {"test": tests}, "99.7": {"test": tests}}
-        keep("conversion", seed, ann={"accuracy": 0.9}, percentiles=percentiles)
+        keep("conversion", seed, ann={"accuracy": 0.9}, percentiles=percentiles, images_for_long=2048)
         scores = {
             "accuracy": 0.8 + seed / 10,
             "accuracy_std": 0.0,
@@ -57,7 +57,8 @@ def test_accuracies_against_time_steps(keep, tmp_path):
         "stdb-t4", 0, hybrid={"accuracy": 0.75, "accuracy_std": 0.01, "kept": "converted"}, converted={"accuracy": 0.76}
     )
     table = page_conversion.conversion_table("tiny")
-    assert table.startswith("ANN: 90.00 ± 0.00 %. 2 seeds")
+    assert table.startswith("ANN: 90.00 ± 0.00 %. linear at T = 4 2 seeds; stdb at T = 4 1 seed, five Poisson streams")
+    assert "Converted nets at other T: 2 seeds, one stream each, from T = 64 on the first 2048 test images." in table
     assert cells(table, "test accuracy") == ["4", "8", "64"]
     assert cells(table, "converted, maximum, best factor") == ["30.00 ± 0.00 (0.5)", "55.00 ± 7.07 (0.4)", "80.00 (1)"]
     assert cells(table, "converted, 99.7 percentile, factor 1") == ["", "10.00 ± 0.00", "70.00"]

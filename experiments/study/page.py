@@ -24,7 +24,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "surrogates": partial(surrogates_table, FASHION),
     "descent": partial(descent_table, FASHION),
     "silence": partial(silence_table, FASHION),
-    "activity": partial(activity_table, FASHION, ("linear-t8", "stdb-t8")),
+    "activity": partial(activity_table, FASHION, ("linear-t8", "linear-t4", "stdb-t4")),
     "operations": partial(operations_table, FASHION, ("linear-t4", "linear-t8")),
     "evaluation": partial(evaluation_table, FASHION),
 }
@@ -40,16 +40,26 @@ def rebuild(page: Path = PAGE) -> None:
     """Make all tables and plots of the page anew.
 
     Args:
-        page: the Markdown file; between `<!-- NAME -->` and `<!-- end -->` it gets the table of that name, beside it
-            the plots go to figures/.
+        page: the Markdown file; its tables are replaced, beside it the plots go to figures/.
 
     Raises:
         ValueError: where a block's name is unknown or a table has no block.
     """
-    text = page.read_text()
-    names = {name for _, name, _ in BLOCK.findall(text)}
-    if names != set(TABLES):
-        raise ValueError(f"{page} must have one block for each of {', '.join(TABLES)}, it has {', '.join(names)}.")
-    replace_text(page, BLOCK.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], text))
+    replace_text(page, with_tables(page.read_text()))
     for name, draw in PLOTS.items():
         draw(page.parent / FIGURES / f"{name}.png")
+
+
+def with_tables(text: str) -> str:
+    """The page's text with its tables made anew.
+
+    Args:
+        text: Markdown; between `<!-- NAME -->` and `<!-- end -->` stands the table of that name.
+
+    Raises:
+        ValueError: where a block's name is unknown or a table has no block.
+    """
+    names = {name for _, name, _ in BLOCK.findall(text)}
+    if names != set(TABLES):
+        raise ValueError(f"the page must have one block for each of {', '.join(TABLES)}, it has {', '.join(names)}.")
+    return BLOCK.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], text)

@@ -6,6 +6,7 @@ from statistics import mean
 
 from matplotlib.axes import Axes
 
+from experiments.study.conversion import LONG
 from experiments.study.numbers import on_test, percent, seeds, spread
 from experiments.study.plan import STUDIES
 from experiments.study.results import read_seeds
@@ -42,9 +43,7 @@ def conversion_table(preset: str) -> str:
         rows.append([name, *(on_test(results, "hybrid") if results else "" for results in found)])
         cells = [_equal_steps(conversions, hybrids, results) if results else "" for results in found]
         rows.append([f"T at which converted, maximum, best factor, equals {name}", *cells])
-    anns = percent(r["ann"]["accuracy"] for r in conversions)
-    note = f"ANN: {spread(anns)} %. {seeds(conversions)}; with one, ± is over Poisson streams."
-    return f"{note}\n\n{aligned(rows)}"
+    return f"{_note(conversions, hybrids)}\n\n{aligned(rows)}"
 
 
 def draw_conversion(preset: str, path: Path) -> None:
@@ -68,18 +67,17 @@ def draw_conversion(preset: str, path: Path) -> None:
 def draw_evaluation(preset: str, path: Path) -> None:
     """Question e: accuracy against the steps of evaluation, for nets trained at one T each."""
     hybrids = _hybrids(preset)
-    steps = sorted(t for surrogate, t in hybrids if surrogate == "linear")
+    steps = sorted({t for _, t in hybrids})
     with sheet(path) as axes:
         _ann_line(axes, hybrids["linear", steps[0]])
-        for i, t in enumerate(steps):
-            for surrogate, style in (("stdb", "-"), ("linear", "--")):
-                results = hybrids[surrogate, t]
-                _curve(
-                    axes, [r["hybrid"]["accuracy_by_step"] for r in results], style, f"C{i}", f"{surrogate}, T = {t}"
-                )
-                axes.plot(t, 100 * mean(r["hybrid"]["accuracy"] for r in results), "o", color=f"C{i}")
-            converted = [r["converted"]["accuracy_by_step"] for r in hybrids["linear", t]]
-            _curve(axes, converted, ":", f"C{i}", f"converted, best factor for T = {t}")
+        for (surrogate, t), results in sorted(hybrids.items()):
+            style, color = {"stdb": "-", "linear": "--"}[surrogate], f"C{steps.index(t)}"
+            curves = [r["hybrid"]["accuracy_by_step"] for r in results]
+            _curve(axes, curves, style, color, f"{surrogate}, T = {t}")
+            axes.plot(t, 100 * mean(r["hybrid"]["accuracy"] for r in results), "o", color=color)
+            if surrogate == "linear":
+                converted = [r["converted"]["accuracy_by_step"] for r in results]
+                _curve(axes, converted, ":", color, f"converted, best factor for T = {t}")
         finish_steps(axes, f"{preset}: trained at one T (dot), evaluated at others")
 
 
@@ -100,6 +98,18 @@ def evaluation_table(preset: str) -> str:
         cells = [spread(percent(curve[t - 1] for curve in curves if len(curve) >= t)) for t in steps]
         rows.append([f"T = {trained}, {surrogate}", *cells])
     return aligned(rows)
+
+
+def _note(conversions: Sequence[Results], hybrids: Hybrids) -> str:
+    """What the numbers of a conversion table are means of."""
+    ann = spread(percent(r["ann"]["accuracy"] for r in conversions))
+    of_nets = [f"{name} at T = {t} {seeds(results)}" for (name, t), results in sorted(hybrids.items())]
+    images = conversions[0]["images_for_long"]
+    of_long = "" if images is None else f", from T = {min(LONG)} on the first {images} test images"
+    return (
+        f"ANN: {ann} %. {'; '.join(of_nets)}, five Poisson streams each; with one seed, ± is over the streams. "
+        f"Converted nets at other T: {seeds(conversions)}, one stream each{of_long}."
+    )
 
 
 def _hybrids(preset: str) -> Hybrids:
