@@ -3,6 +3,7 @@
 from pathlib import Path
 from statistics import mean
 
+from experiments.config import AUTO, LAYER_DECAY
 from experiments.study.numbers import on_validation, percent, spread
 from experiments.study.plan import HARMS, RATES, VARIATIONS
 from experiments.study.results import read_seeds
@@ -20,6 +21,7 @@ NAMES = {  # field -> what to call it, and its usual value
     "hybrid_warmup": ("warm-up", 0.0),
     "hybrid_clip": ("clip", None),
 }
+MEANT = {"hybrid_layer_decay": LAYER_DECAY, "hybrid_logit_scale": "calibrated"}  # by auto, for a converted net
 
 
 def surrogates_table(preset: str) -> str:
@@ -101,7 +103,8 @@ def _harms(preset: str) -> list[list[Results]]:
 def _name(run: Results) -> str:
     """The surrogate and its learning rate, and what else is not as in the paper."""
     config = run["config"]
-    special = [f"{name} {config[field]}" for field, (name, usual) in NAMES.items() if config[field] != usual]
+    values = {field: MEANT.get(field, value) if value == AUTO else value for field, value in config.items()}
+    special = [f"{name} {values[field]}" for field, (name, usual) in NAMES.items() if values[field] != usual]
     return ", ".join([f"{config['surrogate']}, lr {config['hybrid_lr']:g}", *special])
 
 

@@ -116,6 +116,7 @@ HARMS: dict[str, Fields] = {  # question c: four epochs at a constant rate
     "stdb-fast": STDB | {"hybrid_lr": 3e-4},
     "stdb-calibrated": STDB | CALIBRATED,
     "plain-linear": PLAIN,
+    "linear-no-slower": {"hybrid_layer_decay": 1.0},
     "linear": {},
 }
 SCRATCH = {"start": "scratch", **PLAIN}

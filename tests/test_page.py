@@ -1,0 +1,63 @@
+"""experiments/README.md says what the kept results say, and these are of today's presets."""
+
+import dataclasses
+import json
+import re
+from statistics import mean, stdev
+
+import pytest
+
+from experiments.config import CONVERT_FIELDS, TRAIN_ANN_FIELDS, difference
+from experiments.presets import PRESETS
+from experiments.study import page
+from experiments.study.plan import ANN, STUDIES
+from experiments.study.results import RESULTS, read_seeds
+from experiments.workdir import config_from_json
+
+TRIALS = {
+    (preset, trial.name): trial
+    for preset, questions in STUDIES.items()
+    for trial in (ANN, *(trial for trials in questions.values() for trial in trials))
+}
+MATTER = {"ann": TRAIN_ANN_FIELDS, "conversion": CONVERT_FIELDS}  # to trials without a fine-tune
+
+
+def test_tables_are_those_of_the_results():
+    text = page.PAGE.read_text()
+    assert page.with_tables(text) == text
+
+
+def test_a_table_without_a_block_is_missed():
+    with pytest.raises(ValueError, match=r"the page must have one block for each of paper, .* it has other"):
+        page.with_tables("<!-- other -->\n<!-- end -->\n<!-- other -->\n\n<!-- end -->")
+
+
+def test_pictures_are_there_and_all_shown():
+    shown = re.findall(r"!\[.*?\]\(figures/(.*?)\.png\)", page.PAGE.read_text())
+    assert sorted(shown) == sorted(page.PLOTS)
+    assert all((page.PAGE.parent / page.FIGURES / f"{name}.png").is_file() for name in shown)
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.rglob("results.json")), ids=lambda path: str(path.relative_to(RESULTS)))
+def test_what_is_kept_is_of_the_plan(path):
+    """A preset or trial that changes must be run again."""
+    preset, trial = path.parts[-4:-2]
+    found = config_from_json(json.loads(path.read_text())["config"])
+    planned = dataclasses.replace(PRESETS[preset](), **TRIALS[preset, trial].fields, seed=found.seed)
+    assert difference(found, planned, MATTER.get(trial)) is None
+
+
+@pytest.mark.parametrize(
+    ("preset", "trial", "ann", "gap"),
+    [
+        ("fashion_mnist_cpu", "linear-t8", 0.91, 0.015),
+    ],
+)
+def test_what_the_presets_reach(preset, trial, ann, gap):
+    """The ANN is good, the hybrid net is near it, and above the converted net by more than the spread over seeds."""
+    runs = read_seeds(preset, trial)
+    of = {net: [run[net]["accuracy"] for run in runs] for net in ("ann", "converted", "hybrid")}
+    assert min(of["ann"]) >= ann
+    assert mean(of["ann"]) - mean(of["hybrid"]) <= gap
+    spread = max(stdev(of[net]) if len(runs) > 1 else runs[0][net]["accuracy_std"] for net in ("converted", "hybrid"))
+    assert mean(of["hybrid"]) - mean(of["converted"]) > spread
