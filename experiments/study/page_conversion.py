@@ -18,6 +18,7 @@ Hybrids = dict[tuple[str, int], list[Results]]  # (surrogate, T) -> results of a
 KINDS = {"factor_1": "factor 1", "chosen": "best factor"}
 THRESHOLDS = {"100": "maximum", "99.7": "99.7 percentile"}
 SURROGATES = {"stdb": ("hybrid, STDB", HYBRID), "linear": ("hybrid, linear", LINEAR)}
+SHOWN = 15  # points below the ANN, where nets that are evaluated at few steps would fill the plot
 
 
 def conversion_table(preset: str) -> str:
@@ -78,6 +79,7 @@ def draw_evaluation(preset: str, path: Path) -> None:
             if surrogate == "linear":
                 converted = [r["converted"]["accuracy_by_step"] for r in results]
                 _curve(axes, converted, ":", color, f"converted, best factor for T = {t}")
+        axes.set_ylim(bottom=100 * mean(r["ann"]["accuracy"] for r in hybrids["linear", steps[0]]) - SHOWN)
         finish_steps(axes, f"{preset}: trained at one T (dot), evaluated at others")
 
 

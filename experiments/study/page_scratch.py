@@ -57,7 +57,6 @@ def draw_scratch(preset: str, num_steps: int, path: Path) -> None:
                 axes.plot(tera, shown, style, marker=".", color=color, label=label if i == 0 else None, linewidth=1)
         axes.set_xlabel("operations of training, with those of the ANN and the conversion [10^12 MAC]")
         axes.set_ylabel(f"validation accuracy at T = {num_steps} [%]")
-        axes.set_ylim(bottom=50)
         axes.set_title(f"{preset}: learning curves")
         axes.legend(fontsize=8, loc="lower right")
 
