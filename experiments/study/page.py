@@ -14,7 +14,7 @@ from jsnn.files import replace_text
 
 PAGE = Path(__file__).parent.parent / "README.md"
 FIGURES = "figures"
-BLOCK = re.compile(r"(<!-- (\S+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 FASHION = "fashion_mnist_cpu"
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -62,4 +62,4 @@ def with_tables(text: str) -> str:
     names = {name for _, name, _ in BLOCK.findall(text)}
     if names != set(TABLES):
         raise ValueError(f"the page must have one block for each of {', '.join(TABLES)}, it has {', '.join(names)}.")
-    return BLOCK.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], text)
+    return BLOCK.sub(lambda found: found[1] + TABLES[found[2]]() + "\n" + found[3], text)
