@@ -118,7 +118,7 @@ class Config:
     start: Literal["converted", "scratch"] = "converted"
     """Weights that fine-tuning starts from: the converted ANN's, or random ones (the control)."""
     surrogate: Literal["stdb", "linear"] = "linear"
-    """Surrogate derivative of the spike. The linear one gains 2.1, STDB 1.5 at its rate."""
+    """Surrogate derivative of the spike. The linear one gains 2.1, STDB 1.5 at its best rate."""
     alpha: float = 0.3
     """STDB: derivative right after a spike."""
     beta: float = 0.01
@@ -142,7 +142,7 @@ class Config:
     hybrid_warmup: float = 0.0
     """Epochs over which the learning rate of fine-tuning rises to its schedule. 0 gains 2.1, 0.25 gains 1.9."""
     hybrid_clip: float | None = None
-    """Largest norm of the whole gradient in fine-tuning; None does not clip. Either gains 2.1, with 1 as the norm."""
+    """Largest norm of the whole gradient in fine-tuning; None does not clip. 1 gains 2.1 too."""
     hybrid_layer_decay: float | Literal["auto"] = AUTO
     """Factor on the learning rate of fine-tuning from each layer to the one before it, or auto: 0.3 for a converted
     net, 1 from scratch. 0.3 gains 2.1, 1 gains 2.5. The paper has 1."""

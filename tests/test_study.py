@@ -123,10 +123,12 @@ def test_a_step_along_an_exact_gradient_goes_downhill_as_far_as_it_says(tiny_run
 def tiny_study(monkeypatch):
     """A study of two trials and the conversion, of the tiny preset."""
     monkeypatch.setitem(study.PRESETS, "tiny", lambda: parse("test", "", TINY).config)
+    monkeypatch.setattr("experiments.study.conversion.SHORT", (8,))
+    monkeypatch.setattr("experiments.study.conversion.LONG", (16,))
     trials = (
         plan.Trial("whole", {}, plan.tested, (0,)),
         plan.Trial("leaky", {"leak": 0.5}, seeds=(0,)),
-        plan.Trial("conversion", {}, partial(conversion, longest=8), (0,)),
+        plan.Trial("conversion", {}, partial(conversion, images=256), (0,)),
     )
     monkeypatch.setitem(study.STUDIES, "tiny", {"all": trials})
 
@@ -146,7 +148,7 @@ def test_a_study_keeps_results_and_runs_nothing_twice(tiny_study, tiny, tmp_path
     assert len(kept["leaky"]["streams"]["hybrid"]) == kept["leaky"]["config"]["streams"]
     assert "accuracy" not in kept["leaky"]["ann"]  # the test split was not looked at
     test = json.loads(results_path(arguments.results, "tiny", "conversion", 0).read_text())["percentiles"]["100"]
-    assert set(test["validation"]) == set(test["test"]) == {"8"}
+    assert set(test["validation"]) == set(test["test"]) == {"8", "16"}
     best = max(test["validation"]["8"].values())
     assert test["validation"]["8"][str(test["test"]["8"]["factor"])] == best
     assert study.main(arguments) == 0

@@ -57,7 +57,7 @@ def test_accuracies_against_time_steps(keep, tmp_path):
         "stdb-t4", 0, hybrid={"accuracy": 0.75, "accuracy_std": 0.01, "kept": "converted"}, converted={"accuracy": 0.76}
     )
     table = page_conversion.conversion_table("tiny")
-    assert table.startswith("ANN: 90.00 ± 0.00 %. linear at T = 4 2 seeds; stdb at T = 4 1 seed, five Poisson streams")
+    assert table.startswith("ANN: 90.00 ± 0.00 %. linear at T = 4 (2 seeds), stdb at T = 4 (1 seed): five")
     assert "Converted nets at other T: 2 seeds, one stream each, from T = 64 on the first 2048 test images." in table
     assert cells(table, "test accuracy") == ["4", "8", "64"]
     assert cells(table, "converted, maximum, best factor") == ["30.00 ± 0.00 (0.5)", "55.00 ± 7.07 (0.4)", "80.00 (1)"]

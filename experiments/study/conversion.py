@@ -20,20 +20,19 @@ LONG, FACTORS_FOR_LONG = (64, 128, 256, 512), (0.4, 0.55, 0.7, 0.85, 1.0)  # sma
 IMAGES_FOR_SHORT, IMAGES_FOR_LONG = 2048, 512  # of the validation split, on which the factors are chosen
 
 
-def conversion(run: Run, longest: int, images: int | None = None) -> Results:
+def conversion(run: Run, images: int) -> Results:
     """Accuracies of a run's converted net.
 
     Args:
         run: the run, its ANN trained.
-        longest: the most time steps; longer presentations are left out.
         images: of the test split that LONG presentations are measured on, the first ones, a multiple of
-            eval_batch_size; None is all.
+            eval_batch_size.
 
     Returns:
         Results by percentile and number of steps, in JSON's types.
     """
     ann = trained_ann(run)
-    found = {f"{percentile:g}": _of_percentile(run, ann, percentile, longest, images) for percentile in PERCENTILES}
+    found = {f"{percentile:g}": _of_percentile(run, ann, percentile, images) for percentile in PERCENTILES}
     return {
         "config": dataclasses.asdict(run.config),
         "ann": {"accuracy": score_ann(run)},
@@ -42,7 +41,7 @@ def conversion(run: Run, longest: int, images: int | None = None) -> Results:
     }
 
 
-def _of_percentile(run: Run, ann: Variables, percentile: float, longest: int, images: int | None) -> Results:
+def _of_percentile(run: Run, ann: Variables, percentile: float, images: int) -> Results:
     config = dataclasses.replace(run.config, percentile=percentile)
     thresholds = balance(run._replace(config=config), ann)
     snn = convert(ann, thresholds)
@@ -55,11 +54,9 @@ def _of_percentile(run: Run, ann: Variables, percentile: float, longest: int, im
         (SHORT, FACTORS_FOR_SHORT, IMAGES_FOR_SHORT, None),
         (LONG, FACTORS_FOR_LONG, IMAGES_FOR_LONG, images),
     ):
-        wanted = tuple(num_steps for num_steps in steps if num_steps <= longest)
-        if wanted:
-            validation = _sweep(run, snn, wanted, factors, to_choose)
-            found["validation"] |= validation
-            found["test"] |= _test(run, snn, validation, to_test)
+        validation = _sweep(run, snn, steps, factors, to_choose)
+        found["validation"] |= validation
+        found["test"] |= _test(run, snn, validation, to_test)
     say(f"percentile {percentile:g}: {found['test']}")
     return found
 

@@ -70,7 +70,7 @@ def draw_evaluation(preset: str, path: Path) -> None:
     hybrids = _hybrids(preset)
     steps = sorted({t for _, t in hybrids})
     with sheet(path) as axes:
-        _ann_line(axes, hybrids["linear", steps[0]])
+        ann = _ann_line(axes, hybrids["linear", steps[0]])
         for (surrogate, t), results in sorted(hybrids.items()):
             style, color = {"stdb": "-", "linear": "--"}[surrogate], f"C{steps.index(t)}"
             curves = [r["hybrid"]["accuracy_by_step"] for r in results]
@@ -79,7 +79,7 @@ def draw_evaluation(preset: str, path: Path) -> None:
             if surrogate == "linear":
                 converted = [r["converted"]["accuracy_by_step"] for r in results]
                 _curve(axes, converted, ":", color, f"converted, best factor for T = {t}")
-        axes.set_ylim(bottom=100 * mean(r["ann"]["accuracy"] for r in hybrids["linear", steps[0]]) - SHOWN)
+        axes.set_ylim(bottom=ann - SHOWN)
         finish_steps(axes, f"{preset}: trained at one T (dot), evaluated at others")
 
 
@@ -105,12 +105,11 @@ def evaluation_table(preset: str) -> str:
 def _note(conversions: Sequence[Results], hybrids: Hybrids) -> str:
     """What the numbers of a conversion table are means of."""
     ann = spread(percent(r["ann"]["accuracy"] for r in conversions))
-    of_nets = [f"{name} at T = {t} {seeds(results)}" for (name, t), results in sorted(hybrids.items())]
-    images = conversions[0]["images_for_long"]
-    of_long = "" if images is None else f", from T = {min(LONG)} on the first {images} test images"
+    of_nets = [f"{name} at T = {t} ({seeds(results)})" for (name, t), results in sorted(hybrids.items())]
     return (
-        f"ANN: {ann} %. {'; '.join(of_nets)}, five Poisson streams each; with one seed, ± is over the streams. "
-        f"Converted nets at other T: {seeds(conversions)}, one stream each{of_long}."
+        f"ANN: {ann} %. {', '.join(of_nets)}: five Poisson streams each; with one seed, ± is over the streams. "
+        f"Converted nets at other T: {seeds(conversions)}, one stream each, from T = {min(LONG)} on the first "
+        f"{conversions[0]['images_for_long']} test images."
     )
 
 
@@ -155,9 +154,11 @@ def _factors(factors: Iterable[float]) -> str:
     return ", ".join(f"{factor:g}" for factor in sorted(set(factors)))
 
 
-def _ann_line(axes: Axes, results: Sequence[Results]) -> None:
+def _ann_line(axes: Axes, results: Sequence[Results]) -> float:
+    """Draw the ANN's accuracy, which is returned in %."""
     accuracy = 100 * mean(r["ann"]["accuracy"] for r in results)
     axes.axhline(accuracy, color="0.35", linestyle=":", label=f"ANN, {accuracy:.1f} %")
+    return accuracy
 
 
 def _curve(axes: Axes, curves: Sequence[Sequence[float]], style: str, color: str, label: str) -> None:

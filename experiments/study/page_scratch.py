@@ -38,7 +38,7 @@ def scratch_table(preset: str, num_steps: int) -> str:
                 f"{STYLES[name][0]} ({seeds(results)})",
                 "0" if _is_scratch(last) else str(last["ann"]["epochs"]),
                 str(last["hybrid"]["epochs"]),
-                f"{_path(last)[-1][0] / TERA:.0f}",
+                f"{_path(last)[-1][0] / TERA:.1f}",
                 f"{sum(seconds) / len(seconds):.0f}",
                 on_test(results, "hybrid"),
             ]

@@ -174,11 +174,11 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
             _scratch("scratch-stdb", "stdb", 4, epochs=14),
             _scratch("scratch-linear-long", "linear", 4, epochs=28),
         ),
-        "conversion": (Trial("conversion", {}, partial(conversion, longest=512, images=2048)),),
+        "conversion": (Trial("conversion", {}, partial(conversion, images=2048)),),
     },
     "cifar10_cpu": {
         "steps": _hybrids(("linear", "stdb"), (32,), (0,)),
-        "conversion": (Trial("conversion", {}, partial(conversion, longest=512, images=1024), seeds=(0,)),),
+        "conversion": (Trial("conversion", {}, partial(conversion, images=1024), seeds=(0,)),),
         "scratch": (
             *_hybrids(("linear",), (8,), (0,)),
             _scratch("scratch-linear", "linear", 8, epochs=10),  # as many operations as linear-t8's
