@@ -73,10 +73,11 @@ def cifar10_cpu() -> Config:
         flip=True,
         hidden=(256,),
         dense_std=0.05,
-        ann_epochs=60,
+        ann_epochs=40,
         num_steps=32,
-        hybrid_epochs=2,
+        hybrid_epochs=3,
         eval_steps=64,
+        chunk=32,
         **SMALL,
     )
 

@@ -96,6 +96,7 @@ VARIATIONS: dict[str, Fields] = {  # question c: one thing changed in each surro
     "stdb-slower": STDB | SLOWER | {"hybrid_lr": 1e-4},
     "linear-uncalibrated": {"hybrid_logit_scale": 1.0},
     "linear-no-slower": {"hybrid_layer_decay": 1.0},
+    "linear-percentile": {"percentile": 99.7},
     **{f"stdb-beta{beta:g}": STDB | {"beta": beta} for beta in (0.3, 1.0, 3.0)},
     "stdb-alpha1": STDB | {"alpha": 1.0},
     **{f"{name}-leak{leak:g}": fields | {"leak": leak} for name, fields in BOTH.items() for leak in (1.0, 0.95)},
@@ -110,6 +111,7 @@ REPEATED = (  # with all seeds: each surrogate's best, and what the recipe is ma
     "stdb-calibrated",
     "linear-uncalibrated",
     "linear-no-slower",
+    "linear-percentile",
 )
 HARMS: dict[str, Fields] = {  # question c: four epochs at a constant rate
     "stdb": STDB,
@@ -177,12 +179,15 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
         "conversion": (Trial("conversion", {}, partial(conversion, images=2048)),),
     },
     "cifar10_cpu": {
-        "steps": _hybrids(("linear", "stdb"), (32,), (0,)),
+        "steps": (*_hybrids(("linear",), (32, 16, 8), (0,)), *_hybrids(("stdb",), (8,), (0,))),
+        "rates": tuple(
+            Trial(name, {"num_steps": 8, "hybrid_epochs": 1} | (RATES | VARIATIONS)[name], seeds=(0,))
+            for name in ("linear-lr0.001", "linear-no-slower", "linear-percentile", "stdb-lr3e-05")
+        ),
         "conversion": (Trial("conversion", {}, partial(conversion, images=1024), seeds=(0,)),),
         "scratch": (
-            *_hybrids(("linear",), (8,), (0,)),
-            _scratch("scratch-linear", "linear", 8, epochs=10),  # as many operations as linear-t8's
-            _scratch("scratch-linear-long", "linear", 8, epochs=20),
+            _scratch("scratch-linear", "linear", 8, epochs=9),  # as many operations as linear-t8's
+            _scratch("scratch-linear-long", "linear", 8, epochs=18),
         ),
     },
 }
