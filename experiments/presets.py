@@ -73,7 +73,7 @@ def cifar10_cpu() -> Config:
         flip=True,
         hidden=(256,),
         dense_std=0.05,
-        ann_epochs=40,
+        ann_epochs=60,
         num_steps=32,
         hybrid_epochs=3,
         eval_steps=64,
