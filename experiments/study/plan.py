@@ -180,10 +180,6 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
     },
     "cifar10_cpu": {
         "steps": (*_hybrids(("linear",), (32, 16, 8), (0,)), *_hybrids(("stdb",), (8,), (0,))),
-        "rates": tuple(
-            Trial(name, {"num_steps": 8, "hybrid_epochs": 1} | (RATES | VARIATIONS)[name], seeds=(0,))
-            for name in ("linear-lr0.001", "linear-no-slower", "linear-percentile", "stdb-lr3e-05")
-        ),
         "conversion": (Trial("conversion", {}, partial(conversion, images=1024), seeds=(0,)),),
         "scratch": (
             _scratch("scratch-linear", "linear", 8, epochs=11),  # as many operations as linear-t8's
