@@ -78,7 +78,7 @@ def cifar10_cpu() -> Config:
         num_steps=32,
         hybrid_epochs=3,
         hybrid_layer_decay=1.0,
-        eval_steps=64,
+        eval_steps=32,
         chunk=32,
         **SMALL,
     )

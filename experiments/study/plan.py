@@ -125,12 +125,14 @@ SCRATCH = {"start": "scratch", **PLAIN}
 SCRATCH_RATES = {"stdb": 1e-3, "linear": 1e-3}  # the best of those tried
 
 
-def _hybrids(surrogates: tuple[str, ...], steps: tuple[int, ...], seeds: tuple[int, ...]) -> tuple[Trial, ...]:
-    """Questions a, d and e: the whole pipeline at several T."""
+def _hybrids(
+    surrogates: tuple[str, ...], steps: tuple[int, ...], seeds: tuple[int, ...], longest: int = 64
+) -> tuple[Trial, ...]:
+    """Questions a, d and e: the whole pipeline at several T, evaluated at up to `longest` steps."""
     return tuple(
         Trial(
             f"{name}-t{num_steps}",
-            {"num_steps": num_steps, "eval_steps": min(8 * num_steps, 64), **BOTH[name]},
+            {"num_steps": num_steps, "eval_steps": min(8 * num_steps, longest), **BOTH[name]},
             tested,
             seeds,
         )
@@ -179,7 +181,7 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
         "conversion": (Trial("conversion", {}, partial(conversion, images=2048)),),
     },
     "cifar10_cpu": {
-        "steps": (*_hybrids(("linear",), (32, 16, 8), (0,)), *_hybrids(("stdb",), (8,), (0,))),
+        "steps": (*_hybrids(("linear",), (32, 16, 8), (0,), longest=32), *_hybrids(("stdb",), (8,), (0,), longest=32)),
         "conversion": (Trial("conversion", {}, partial(conversion, images=1024), seeds=(0,)),),
         "scratch": (
             _scratch("scratch-linear", "linear", 8, epochs=11),  # as many operations as linear-t8's
