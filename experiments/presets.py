@@ -64,7 +64,8 @@ def fashion_mnist_cpu() -> Config:
 def cifar10_cpu() -> Config:
     """CIFAR-10, a VGG5 of a quarter of the width, T = 32: ANN 81.1, converted 75.3, hybrid 78.2.
 
-    On two CPU cores the ANN takes 24 minutes, the conversion 9, fine-tuning 56 and the evaluation 19.
+    On two CPU cores the ANN takes 24 minutes, the conversion 9, fine-tuning 56 and the evaluation 19. Thresholds are by
+    the 99.7 percentile; by the maximum the converted net is better at this T, with 77.4 instead of 76.0 on validation.
     """
     return Config(
         dataset="cifar10",
@@ -79,7 +80,7 @@ def cifar10_cpu() -> Config:
         hybrid_epochs=3,
         hybrid_layer_decay=1.0,
         eval_steps=32,
-        chunk=32,
+        chunk=32,  # a training step takes three quarters of the time that it does with 8
         **SMALL,
     )
 

@@ -97,11 +97,14 @@ def test_gains_steps_downhill_and_silence(keep, tmp_path):
         streams = {"converted": [0.49, 0.51], "hybrid": [accuracy - 0.01, accuracy + 0.01]}
         keep("stdb-beta0.3", seed, config=plain | {"beta": 0.3}, streams=streams)
     keep("stdb-beta1", 0, config=plain | {"beta": 1.0}, streams=streams)
-    keep("linear-lr0.001", 0, config={"surrogate": "linear", "hybrid_lr": 1e-3}, streams=streams)
+    linear = {"surrogate": "linear", "hybrid_lr": 1e-3}
+    keep("linear-lr0.001", 0, config=linear, streams=streams)
+    keep("linear-percentile", 0, config=linear | {"percentile": 99.7}, streams=streams)
     table = page_surrogates.surrogates_table("tiny")
     assert cells(table, "stdb, lr 3e-05, beta 0.3") == ["2", "50.00 ± 0.00", "53.00 ± 1.41", "+3.00 ± 1.41"]
     assert cells(table, "stdb, lr 3e-05, beta 1.0") == ["1", "50.00 ± 1.41", "54.00 ± 1.41", "+4.00 ± 0.00"]
     assert cells(table, "linear, lr 0.001, layer decay 0.3, logit scale calibrated")[0] == "1"
+    assert cells(table, "linear, lr 0.001, percentile 99.7, layer decay 0.3, logit scale calibrated")[0] == "1"
     changes = {"loss": dict.fromkeys(LAYERS, -0.002), "accuracy": dict.fromkeys(LAYERS, 0.01)}
     keep("explain", 0, descent={"stdb, plain": changes})
     assert cells(page_surrogates.descent_table("tiny"), "stdb, plain")[1:] == ["-2.00"] * 4

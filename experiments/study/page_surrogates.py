@@ -12,6 +12,7 @@ from experiments.table import aligned
 from experiments.workdir import Results
 
 NAMES = {  # field -> what to call it, and its usual value
+    "percentile": ("percentile", 100.0),
     "hybrid_layer_decay": ("layer decay", 1.0),
     "hybrid_logit_scale": ("logit scale", 1.0),
     "alpha": ("alpha", 0.3),

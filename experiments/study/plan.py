@@ -14,6 +14,7 @@ from experiments.config import AUTO
 from experiments.finetune import last_snn, starting_snn
 from experiments.hybrid import hybrid, up_to
 from experiments.networks import open_source
+from experiments.presets import PRESETS
 from experiments.study.accuracy import over_streams
 from experiments.study.conversion import conversion
 from experiments.study.descent import descent
@@ -50,9 +51,13 @@ def _trained(run: Run) -> Results:
     return read_results(run.directory)
 
 
-def _explained(run: Run) -> Results:
+def _converted(run: Run) -> Results:
     up_to("convert", run)
-    return {**read_results(run.directory), "descent": descent(run)}
+    return read_results(run.directory)
+
+
+def _explained(run: Run) -> Results:
+    return {**_converted(run), "descent": descent(run)}
 
 
 def _watched(run: Run) -> Results:
@@ -126,9 +131,10 @@ SCRATCH_RATES = {"stdb": 1e-3, "linear": 1e-3}  # the best of those tried
 
 
 def _hybrids(
-    surrogates: tuple[str, ...], steps: tuple[int, ...], seeds: tuple[int, ...], longest: int = 64
+    preset: str, surrogates: tuple[str, ...], steps: tuple[int, ...], seeds: tuple[int, ...]
 ) -> tuple[Trial, ...]:
-    """Questions a, d and e: the whole pipeline at several T, evaluated at up to `longest` steps."""
+    """Questions a, d and e: the whole pipeline at several T."""
+    longest = PRESETS[preset]().eval_steps
     return tuple(
         Trial(
             f"{name}-t{num_steps}",
@@ -160,8 +166,8 @@ def _scratch(trial: str, surrogate: str, num_steps: int, epochs: int) -> Trial:
 STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
     "fashion_mnist_cpu": {
         "steps": (
-            *_hybrids(("linear",), (8, 4, 2), SEEDS),
-            *_hybrids(("stdb",), (4, 2), (0,)),
+            *_hybrids("fashion_mnist_cpu", ("linear",), (8, 4, 2), SEEDS),
+            *_hybrids("fashion_mnist_cpu", ("stdb",), (4, 2), (0,)),
         ),
         "explain": (Trial("explain", FEW, _explained),),
         "rates": tuple(
@@ -181,8 +187,14 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
         "conversion": (Trial("conversion", {}, partial(conversion, images=2048)),),
     },
     "cifar10_cpu": {
-        "steps": (*_hybrids(("linear",), (32, 16, 8), (0,), longest=32), *_hybrids(("stdb",), (8,), (0,), longest=32)),
-        "conversion": (Trial("conversion", {}, partial(conversion, images=1024), seeds=(0,)),),
+        "steps": (
+            *_hybrids("cifar10_cpu", ("linear",), (32, 16, 8), (0,)),
+            *_hybrids("cifar10_cpu", ("stdb",), (8,), (0,)),
+        ),
+        "conversion": (
+            Trial("converted-maximum", {"percentile": 100.0}, _converted, seeds=(0,)),
+            Trial("conversion", {}, partial(conversion, images=1024), seeds=(0,)),
+        ),
         "scratch": (
             _scratch("scratch-linear", "linear", 8, epochs=11),  # as many operations as linear-t8's
             _scratch("scratch-linear-long", "linear", 8, epochs=22),
