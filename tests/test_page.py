@@ -66,3 +66,9 @@ def test_the_hybrid_net_is_near_the_ann_and_above_the_converted_net(preset, tria
     spreads = [stdev(values) for values in (converted, hybrid)] if len(runs) > 1 else []
     spreads += [run[net]["accuracy_std"] for run in runs for net in ("converted", "hybrid")]
     assert mean(hybrid) - mean(converted) > max(spreads)
+
+
+def test_cifar10s_hybrid_net_is_above_the_converted_net_of_the_better_thresholds():
+    (hybrid,), (maximum,) = (read_seeds("cifar10_cpu", trial) for trial in ("linear-t32", "converted-maximum"))
+    best = max(run["converted"]["validation_accuracy"] for run in (hybrid, maximum))
+    assert hybrid["hybrid"]["validation_accuracy"] - best > hybrid["hybrid"]["accuracy_std"]
