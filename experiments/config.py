@@ -11,7 +11,6 @@ from jsnn.models import ARCHITECTURES
 from jsnn.optimizers import OPTIMIZERS, SCHEDULES
 
 AUTO = "auto"
-LAYER_DECAY = 0.3  # of a converted net's fine-tuning
 MOST_STEPS = 100_000  # time steps; the most that anybody reports is 2,500
 WIDEST = 64  # times the paper's channels
 NO_MATTER = (  # where a run goes on: these may change
@@ -143,9 +142,6 @@ class Config:
     """Epochs over which the learning rate of fine-tuning rises to its schedule. 0 gains 2.1, 0.25 gains 1.9."""
     hybrid_clip: float | None = None
     """Largest norm of the whole gradient in fine-tuning; None does not clip. 1 gains 2.1 too."""
-    hybrid_layer_decay: float | Literal["auto"] = AUTO
-    """Factor on the learning rate of fine-tuning from each layer to the one before it, or auto: 0.3 for a converted
-    net, 1 from scratch. 0.3 gains 2.1, 1 gains 2.5. The paper has 1."""
     hybrid_logit_scale: float | Literal["auto"] = AUTO
     """Factor on the logits in the loss of fine-tuning, or auto: the one that calibrates the converted net, whose sum
     over time is too sure of itself. Auto gains 2.1, 1 gains 1.8. The paper has 1."""
@@ -210,8 +206,6 @@ def check(config: Config) -> None:
         "checkpoint_steps",
         "at least 1, or None",
     )
-    decay = config.hybrid_layer_decay
-    _require(decay == AUTO or 0 < decay <= 1, config, "hybrid_layer_decay", "in (0, 1], or auto")
     scale = config.hybrid_logit_scale
     _require(scale == AUTO or 0 < scale < math.inf, config, "hybrid_logit_scale", "above 0 and finite, or auto")
     clip = config.hybrid_clip

@@ -9,7 +9,7 @@ import jax
 import optax
 
 from experiments import command, epochs
-from experiments.config import AUTO, LAYER_DECAY, Config
+from experiments.config import AUTO, Config
 from experiments.convert import balance, calibrated_scale, chosen_factor, converted_snn
 from experiments.health import divergence_warning, diverging, loss_warning
 from experiments.journal import Journal
@@ -27,7 +27,7 @@ from experiments.workdir import Run, finish, read_results, require, restored
 from jsnn.conversion import convert, scale_thresholds
 from jsnn.datasets import VALIDATION
 from jsnn.evaluation import evaluate_snn
-from jsnn.optimizers import learning_rate, optimizer, slower_by_depth
+from jsnn.optimizers import learning_rate, optimizer
 from jsnn.simulation import Variables
 from jsnn.training import TrainState, init_state, snn_forward
 
@@ -122,11 +122,7 @@ def _logit_scale(run: Run) -> float:
 def _optimizer(config: Config) -> optax.GradientTransformation:
     steps = steps_per_epoch(config)
     rate = learning_rate(config.hybrid_schedule, config.hybrid_lr, config.hybrid_epochs, steps, config.hybrid_warmup)
-    rule = optimizer(config.hybrid_optimizer, rate, config.hybrid_weight_decay, config.hybrid_clip)
-    decay = config.hybrid_layer_decay
-    if decay == AUTO:
-        decay = 1.0 if config.start == "scratch" else LAYER_DECAY
-    return optax.chain(rule, slower_by_depth(build_snn(config).spiking_layers, decay))
+    return optimizer(config.hybrid_optimizer, rate, config.hybrid_weight_decay, config.hybrid_clip)
 
 
 if __name__ == "__main__":

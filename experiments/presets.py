@@ -14,7 +14,6 @@ PAPER = {
     "surrogate": "stdb",
     "hybrid_lr": 1e-4,
     "hybrid_weight_decay": 5e-4,
-    "hybrid_layer_decay": 1.0,
     "hybrid_logit_scale": 1.0,
 }
 
@@ -78,7 +77,6 @@ def cifar10_cpu() -> Config:
         percentile=99.7,
         num_steps=32,
         hybrid_epochs=3,
-        hybrid_layer_decay=1.0,
         eval_steps=32,
         chunk=32,  # a training step takes three quarters of the time that it does with 8
         **SMALL,

@@ -4,13 +4,9 @@ Weight decay is L2 in the gradient (added before the momentum and the second mom
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import optax
-
-Updates = Mapping[str, Any]  # layer -> pytree of arrays
 
 SCHEDULES = ("tenths", "halvings", "constant")
 OPTIMIZERS = ("sgd", "adam", "amsgrad")
@@ -84,34 +80,3 @@ def optimizer(
         raise ValueError(f"unknown optimiser {name!r}: choose one of {', '.join(OPTIMIZERS)}.")
     first = () if clip is None else (optax.clip_by_global_norm(clip),)
     return optax.chain(*first, optax.add_decayed_weights(weight_decay), rules[name]())
-
-
-def slower_by_depth(layers: Sequence[str], decay: float) -> optax.GradientTransformation:
-    """Smaller steps for layers further from the loss, whose gradient has passed more surrogates: update * decay^d.
-
-    Args:
-        layers: names of the layers with neurons, in forward order; d is 1 for the last of them and 0 for the readout.
-        decay: in (0, 1]; 1 changes nothing.
-
-    Returns:
-        The optax transformation, to come after the optimiser's; a shortcut counts with the layer that it joins.
-
-    Raises:
-        ValueError: where decay is out of its range.
-    """
-    if not 0 < decay <= 1:
-        raise ValueError(f"decay must be in (0, 1], got {decay}.")
-    factors = {layer: decay ** (len(layers) - position) for position, layer in enumerate(layers)}
-
-    def slowed(updates: Updates, params: Updates | None) -> Updates:
-        del params
-        return {
-            layer: optax.tree.scale(factors.get(_joined(layer), 1.0), of_layer) for layer, of_layer in updates.items()
-        }
-
-    return optax.stateless(slowed)
-
-
-def _joined(layer: str) -> str:
-    """The layer that a shortcut joins; any other as it is."""
-    return layer.replace("_shortcut", "_conv1")

@@ -285,7 +285,6 @@ THRESHOLDS = dict.fromkeys(SNN.spiking_layers, 1.0)
         (lambda: optimizers.optimizer("adam", optax.constant_schedule(1.0), float("nan")), "weight_decay must be"),
         (lambda: optimizers.optimizer("adam", optax.constant_schedule(1.0), 0.0, clip=0.0), "clip must be above 0"),
         (lambda: optimizers.learning_rate("tenths", 0.1, 2, 2, warmup=-1.0), "warmup must be at least 0 epochs"),
-        (lambda: optimizers.slower_by_depth(("conv0",), 1.5), r"decay must be in \(0, 1\], got 1.5"),
         (lambda: load_split("cifar11", "train"), "unknown data set 'cifar11'"),
         (lambda: resident_source(Split(PIXELS, np.zeros(2, np.int32))), "each image needs an integer label"),
         (lambda: resident_source(Split(PIXELS, np.zeros(3))), "each image needs an integer label, got .* float64"),
@@ -296,7 +295,7 @@ THRESHOLDS = dict.fromkeys(SNN.spiking_layers, 1.0)
         (lambda: split_over_devices(np.zeros((6, 2))), "can't be split evenly over 4 devices"),
         (lambda: report.report((), None), "a report needs at least one workdir"),
     ],
-    ids=range(48),
+    ids=range(47),
 )
 def test_public_functions_refuse_what_they_cannot_use(call, sentence):
     with pytest.raises(ValueError, match=sentence) as error:

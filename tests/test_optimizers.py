@@ -3,7 +3,7 @@ import numpy as np
 import optax
 import pytest
 
-from jsnn.optimizers import learning_rate, optimizer, slower_by_depth
+from jsnn.optimizers import learning_rate, optimizer
 
 
 def test_tenths_divide_at_60_80_and_90_percent():
@@ -41,21 +41,6 @@ def test_clipping_scales_the_whole_gradient_down_before_anything_else():
     np.testing.assert_allclose([change["a"], change["b"]], [-(0.6 + 0.5 * 2), -0.8], rtol=1e-6)
     small, _ = rule.update({"a": jnp.array(0.3), "b": jnp.array(0.4)}, rule.init(weights), weights)
     np.testing.assert_allclose([small["a"], small["b"]], [-(0.3 + 0.5 * 2), -0.4], rtol=1e-6)
-
-
-def test_layers_far_from_the_loss_take_smaller_steps():
-    layers = ("stem0", "stage0_block0_conv0", "stage0_block0_conv1")
-    names = (*layers, "stage0_block0_shortcut", "readout")
-    steps = {name: {"kernel": jnp.full(2, 8.0)} for name in names}
-    rule = slower_by_depth(layers, 0.5)
-    slowed, _ = rule.update(steps, rule.init(steps))
-    assert {name: float(slowed[name]["kernel"][1]) for name in names} == {
-        "stem0": 1.0,
-        "stage0_block0_conv0": 2.0,
-        "stage0_block0_conv1": 4.0,
-        "stage0_block0_shortcut": 4.0,
-        "readout": 8.0,
-    }
 
 
 def updates(name, gradients, weight=2.0, decay=0.1, rate=0.5):
