@@ -74,9 +74,8 @@ def cifar10_cpu() -> Config:
         hidden=(256,),
         dense_std=0.05,
         ann_epochs=60,
-        percentile=99.7,
         num_steps=32,
-        hybrid_epochs=3,
+        hybrid_epochs=2,
         eval_steps=32,
         chunk=32,  # a training step takes three quarters of the time that it does with 8
         **SMALL,

@@ -92,7 +92,7 @@ def test_compute_of_the_hybrid_run_and_from_scratch(keep, tmp_path):
 
 
 def test_gains_steps_downhill_and_silence(keep, tmp_path):
-    plain = {"hybrid_layer_decay": 1.0, "hybrid_logit_scale": 1.0}
+    plain = {"hybrid_logit_scale": 1.0}
     for seed, accuracy in enumerate((0.52, 0.54)):
         streams = {"converted": [0.49, 0.51], "hybrid": [accuracy - 0.01, accuracy + 0.01]}
         keep("stdb-beta0.3", seed, config=plain | {"beta": 0.3}, streams=streams)
@@ -103,8 +103,8 @@ def test_gains_steps_downhill_and_silence(keep, tmp_path):
     table = page_surrogates.surrogates_table("tiny")
     assert cells(table, "stdb, lr 3e-05, beta 0.3") == ["2", "50.00 ± 0.00", "53.00 ± 1.41", "+3.00 ± 1.41"]
     assert cells(table, "stdb, lr 3e-05, beta 1.0") == ["1", "50.00 ± 1.41", "54.00 ± 1.41", "+4.00 ± 0.00"]
-    assert cells(table, "linear, lr 0.001, layer decay 0.3, logit scale calibrated")[0] == "1"
-    assert cells(table, "linear, lr 0.001, percentile 99.7, layer decay 0.3, logit scale calibrated")[0] == "1"
+    assert cells(table, "linear, lr 0.001, logit scale calibrated")[0] == "1"
+    assert cells(table, "linear, lr 0.001, percentile 99.7, logit scale calibrated")[0] == "1"
     changes = {"loss": dict.fromkeys(LAYERS, -0.002), "accuracy": dict.fromkeys(LAYERS, 0.01)}
     keep("explain", 0, descent={"stdb, plain": changes})
     assert cells(page_surrogates.descent_table("tiny"), "stdb, plain")[1:] == ["-2.00"] * 4

@@ -3,7 +3,7 @@
 from pathlib import Path
 from statistics import mean
 
-from experiments.config import AUTO, LAYER_DECAY
+from experiments.config import AUTO
 from experiments.study.numbers import on_validation, percent, spread
 from experiments.study.plan import HARMS, RATES, VARIATIONS
 from experiments.study.results import read_seeds
@@ -13,7 +13,6 @@ from experiments.workdir import Results
 
 NAMES = {  # field -> what to call it, and its usual value
     "percentile": ("percentile", 100.0),
-    "hybrid_layer_decay": ("layer decay", 1.0),
     "hybrid_logit_scale": ("logit scale", 1.0),
     "alpha": ("alpha", 0.3),
     "beta": ("beta", 0.01),
@@ -22,7 +21,6 @@ NAMES = {  # field -> what to call it, and its usual value
     "hybrid_warmup": ("warm-up", 0.0),
     "hybrid_clip": ("clip", None),
 }
-MEANT = {"hybrid_layer_decay": LAYER_DECAY, "hybrid_logit_scale": "calibrated"}  # by auto, for a converted net
 
 
 def surrogates_table(preset: str) -> str:
@@ -104,7 +102,7 @@ def _harms(preset: str) -> list[list[Results]]:
 def _name(run: Results) -> str:
     """The surrogate and its learning rate, and what else is not as in the paper."""
     config = run["config"]
-    values = {field: MEANT.get(field, value) if value == AUTO else value for field, value in config.items()}
+    values = {field: "calibrated" if config[field] == AUTO else config[field] for field in NAMES}
     special = [f"{name} {values[field]}" for field, (name, usual) in NAMES.items() if values[field] != usual]
     return ", ".join([f"{config['surrogate']}, lr {config['hybrid_lr']:g}", *special])
 

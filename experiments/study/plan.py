@@ -186,7 +186,6 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
             *_hybrids("cifar10_cpu", ("stdb",), (8,), (0,)),
         ),
         "conversion": (
-            Trial("converted-maximum", {"percentile": 100.0}, _converted, seeds=(0,)),
             Trial("conversion", {}, partial(conversion, images=1024), seeds=(0,)),
         ),
         "scratch": (
