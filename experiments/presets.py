@@ -76,6 +76,7 @@ def cifar10_cpu() -> Config:
         ann_epochs=60,
         num_steps=32,
         hybrid_epochs=2,
+        hybrid_lr=3e-4,  # 1e-3 loses what the converted net had
         eval_steps=32,
         chunk=32,  # a training step takes three quarters of the time that it does with 8
         **SMALL,

@@ -185,12 +185,10 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
             *_hybrids("cifar10_cpu", ("linear",), (32, 16, 8), (0,)),
             *_hybrids("cifar10_cpu", ("stdb",), (8,), (0,)),
         ),
-        "conversion": (
-            Trial("conversion", {}, partial(conversion, images=1024), seeds=(0,)),
-        ),
+        "conversion": (Trial("conversion", {}, partial(conversion, images=1024), seeds=(0,)),),
         "scratch": (
-            _scratch("scratch-linear", "linear", 8, epochs=11),  # as many operations as linear-t8's
-            _scratch("scratch-linear-long", "linear", 8, epochs=22),
+            _scratch("scratch-linear", "linear", 8, epochs=10),  # as many operations as linear-t8's
+            _scratch("scratch-linear-long", "linear", 8, epochs=20),
         ),
     },
 }
