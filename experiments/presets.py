@@ -36,6 +36,7 @@ def digits() -> Config:
         ann_epochs=200,
         num_steps=4,
         hybrid_epochs=10,
+        hybrid_lr=1e-3,
         eval_steps=64,
         **SMALL,
     )
@@ -55,6 +56,7 @@ def fashion_mnist_cpu() -> Config:
         ann_epochs=30,
         num_steps=8,
         hybrid_epochs=6,
+        hybrid_lr=1e-3,
         eval_steps=64,
         **SMALL,
     )
@@ -74,9 +76,10 @@ def cifar10_cpu() -> Config:
         hidden=(256,),
         dense_std=0.05,
         ann_epochs=60,
+        percentile=99.7,
         num_steps=32,
-        hybrid_epochs=2,
-        hybrid_lr=3e-4,  # 1e-3 loses what the converted net had
+        hybrid_epochs=3,
+        hybrid_lr=1e-3,
         eval_steps=32,
         chunk=32,  # a training step takes three quarters of the time that it does with 8
         **SMALL,
