@@ -18,7 +18,7 @@ Hybrids = dict[tuple[str, int], list[Results]]  # (surrogate, T) -> results of a
 KINDS = {"factor_1": "factor 1", "chosen": "best factor"}
 THRESHOLDS = {"100": "maximum", "99.7": "99.7 percentile"}
 SURROGATES = {"stdb": ("hybrid, STDB", HYBRID), "linear": ("hybrid, linear", LINEAR)}
-SHOWN = 15  # points below the ANN, where nets that are evaluated at few steps would fill the plot
+SHOWN = 15  # points below the ANN, where nets that serve no longer at few steps would fill the plot
 
 
 def conversion_table(preset: str) -> str:
@@ -51,17 +51,17 @@ def draw_conversion(preset: str, path: Path) -> None:
     """Draw the table: accuracy against time steps."""
     conversions, hybrids = read_seeds(preset, "conversion"), _hybrids(preset)
     with sheet(path) as axes:
-        _ann_line(axes, conversions)
+        ann = _ann_line(axes, conversions)
         for percentile, style in (("100", "-"), ("99.7", "--")):
             for kind, color in (("factor_1", "tab:cyan"), ("chosen", CONVERTED)):
-                tests = [r["percentiles"][percentile]["test"] for r in conversions]
-                means = {t: 100 * mean(test[t][kind] for test in tests if t in test) for t in tests[0]}
+                scores = _scores(conversions, hybrids, percentile, kind)
                 label = f"converted, {THRESHOLDS[percentile]}, {KINDS[kind]}"
-                axes.plot(list(map(int, means)), means.values(), style, marker=".", color=color, label=label)
+                axes.plot(scores.keys(), percent(scores.values()), style, marker=".", color=color, label=label)
         for surrogate, (name, color) in SURROGATES.items():
             steps = sorted(t for s, t in hybrids if s == surrogate)
             means = [100 * mean(r["hybrid"]["accuracy"] for r in hybrids[surrogate, t]) for t in steps]
             axes.plot(steps, means, "o-", color=color, label=name)
+        axes.set_ylim(bottom=ann - SHOWN)
         finish_steps(axes, f"{preset}: test accuracy against time steps")
 
 
@@ -129,23 +129,40 @@ def _converted(conversions: Sequence[Results], percentile: str, kind: str, t: in
 
 
 def _before(hybrids: Hybrids, percentile: str, kind: str, t: int) -> str:
-    """The same at T that only the hybrid runs tell of, which balance by the maximum."""
-    results = hybrids.get(("linear", t), [])
-    if percentile != "100" or not results:
+    """The same of the hybrid runs of T, over more streams or seeds."""
+    results = _started(hybrids, percentile).get(t)
+    if not results:
         return ""
     if kind == "factor_1":
-        return spread(percent(r["converted"]["accuracy_by_step_at_factor_1"][t - 1] for r in results))
+        return spread(percent(_score(run, kind) for run in results))
     factors = _factors(r["converted"]["scaling_factor"] for r in results)
     return f"{on_test(results, 'converted')} ({factors})"
 
 
+def _started(hybrids: Hybrids, percentile: str) -> dict[int, list[Results]]:
+    """T -> results of the hybrid runs with the linear surrogate whose thresholds are balanced by the percentile."""
+    linear = {t: results for (surrogate, t), results in hybrids.items() if surrogate == "linear"}
+    return {t: results for t, results in linear.items() if f"{results[0]['config']['percentile']:g}" == percentile}
+
+
+def _scores(conversions: Sequence[Results], hybrids: Hybrids, percentile: str, kind: str) -> dict[int, float]:
+    """T -> mean accuracy of the converted nets, those of the hybrid runs where there are any."""
+    tests = [r["percentiles"][percentile]["test"] for r in conversions]
+    scores = {int(t): mean(other[t][kind] for other in tests if t in other) for test in tests for t in test}
+    started = _started(hybrids, percentile)
+    scores |= {t: mean(_score(run, kind) for run in results) for t, results in started.items()}
+    return dict(sorted(scores.items()))
+
+
+def _score(run: Results, kind: str) -> float:
+    """The accuracy of a hybrid run's converted net at num_steps."""
+    of_net, steps = run["converted"], run["config"]["num_steps"]
+    return of_net["accuracy"] if kind == "chosen" else of_net["accuracy_by_step_at_factor_1"][steps - 1]
+
+
 def _equal_steps(conversions: Sequence[Results], hybrids: Hybrids, results: Sequence[Results]) -> str:
     """The first T at which the converted net is as accurate as a hybrid net."""
-    own = {t: found for (surrogate, t), found in hybrids.items() if surrogate == "linear"}
-    scores = {t: mean(r["converted"]["accuracy"] for r in found) for t, found in own.items()}
-    tests = [r["percentiles"]["100"]["test"] for r in conversions]
-    for t in {t for test in tests for t in test}:
-        scores.setdefault(int(t), mean(test[t]["chosen"] for test in tests if t in test))
+    scores = _scores(conversions, hybrids, "100", "chosen")
     reached = [t for t, score in scores.items() if score >= mean(r["hybrid"]["accuracy"] for r in results)]
     return str(min(reached)) if reached else f"over {max(scores)}"
 

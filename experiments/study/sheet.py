@@ -41,4 +41,4 @@ def finish_steps(axes: Axes, title: str) -> None:
     axes.set_xlabel("time steps")
     axes.set_ylabel("test accuracy [%]")
     axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=7, loc="lower right")
+    axes.legend(fontsize=7, loc="lower right", handlelength=3)
