@@ -61,8 +61,8 @@ class Config:
 
     The defaults are the paper's recipe (arXiv:2005.01807) where it has one, but for fine-tuning: there they are what
     serves few time steps. Gains that are quoted are over the converted net at its best factor, in points of validation
-    accuracy over five Poisson streams: Fashion-MNIST x0.125, T = 4, one epoch at 1e-3 (experiments/README.md, c).
-    Differences below 0.4 are within the spread.
+    accuracy over five Poisson streams: Fashion-MNIST x0.125, T = 4, seed 0, one epoch at 1e-3 (experiments/README.md,
+    c). Differences below 0.4 are within the spread.
     """
 
     dataset: Literal[tuple(DATASETS)] = "digits"
