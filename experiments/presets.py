@@ -17,12 +17,13 @@ PAPER = {
     "hybrid_logit_scale": 1.0,
 }
 
-# What the presets for a CPU share. Narrow networks need little dropout and bear a larger learning rate.
+# What the presets for a CPU share. Narrow networks need little dropout and bear larger learning rates.
 SMALL = {
     "conv_dropout": 0.0,
     "dense_dropout": 0.2,
     "ann_lr": 0.03,
     "balance_steps": 100,
+    "hybrid_lr": 1e-3,
 }
 
 
@@ -36,7 +37,6 @@ def digits() -> Config:
         ann_epochs=200,
         num_steps=4,
         hybrid_epochs=10,
-        hybrid_lr=1e-3,
         eval_steps=64,
         **SMALL,
     )
@@ -56,7 +56,6 @@ def fashion_mnist_cpu() -> Config:
         ann_epochs=30,
         num_steps=8,
         hybrid_epochs=6,
-        hybrid_lr=1e-3,
         eval_steps=64,
         **SMALL,
     )
@@ -79,7 +78,6 @@ def cifar10_cpu() -> Config:
         percentile=99.7,
         num_steps=32,
         hybrid_epochs=3,
-        hybrid_lr=1e-3,
         eval_steps=32,
         chunk=32,  # a training step takes three quarters of the time that it does with 8
         **SMALL,

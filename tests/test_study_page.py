@@ -68,8 +68,23 @@ def test_accuracies_against_time_steps(keep, tmp_path):
     assert cells(table, f"{equals}STDB") == ["64", "", ""]
     assert cells(table, "hybrid, STDB") == ["75.00 ± 1.00 (handed back)", "", ""]
     assert cells(page_conversion.evaluation_table("tiny"), "T = 4, linear") == ["20.00 ± 0.00", "85.00 ± 7.07"]
+    scores = (page_conversion.read_seeds("tiny", "conversion"), page_conversion._hybrids("tiny"))
+    assert page_conversion._scores(*scores, "100", "chosen") == pytest.approx({4: 0.3, 8: 0.55, 64: 0.8})
+    assert page_conversion._scores(*scores, "99.7", "factor_1") == pytest.approx({8: 0.1, 64: 0.7})
     assert drawn(page_conversion.draw_conversion, "tiny", path=tmp_path / "a.png")
     assert drawn(page_conversion.draw_evaluation, "tiny", path=tmp_path / "e.png")
+
+
+def test_a_hybrid_runs_converted_net_counts_where_its_thresholds_are_the_rows(keep):
+    tests = {"8": {"factor_1": 0.1, "factor": 0.4, "chosen": 0.5}}
+    percentiles = {"100": {"test": tests}, "99.7": {"test": tests}}
+    keep("conversion", 0, ann={"accuracy": 0.9}, percentiles=percentiles, images_for_long=2048)
+    own = {"accuracy": 0.9, "scaling_factor": 0.8}
+    keep("linear-t4", 0, config={"percentile": 99.7}, converted=own, hybrid={"accuracy": 0.8})
+    table = page_conversion.conversion_table("tiny")
+    assert cells(table, "converted, maximum, best factor") == ["", "50.00 (0.4)"]
+    assert cells(table, "converted, 99.7 percentile, best factor")[0].startswith("90.00")
+    assert cells(table, "T at which converted, maximum, best factor, equals hybrid, linear")[0] == "over 8"
 
 
 def test_compute_of_the_hybrid_run_and_from_scratch(keep, tmp_path):

@@ -18,7 +18,7 @@ Hybrids = dict[tuple[str, int], list[Results]]  # (surrogate, T) -> results of a
 KINDS = {"factor_1": "factor 1", "chosen": "best factor"}
 THRESHOLDS = {"100": "maximum", "99.7": "99.7 percentile"}
 SURROGATES = {"stdb": ("hybrid, STDB", HYBRID), "linear": ("hybrid, linear", LINEAR)}
-SHOWN = 15  # points below the ANN, where nets that serve no longer at few steps would fill the plot
+SHOWN = 15  # points below the ANN, where nets that have too few steps would fill the plot
 
 
 def conversion_table(preset: str) -> str:
