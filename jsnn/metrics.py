@@ -1,6 +1,7 @@
 """Metrics of a run: a line of JSON per record and, where tensorboardX is installed, TensorBoard."""
 
 import json
+import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,7 @@ class MetricsLog(NamedTuple):
     Attributes:
         path: the JSONL file.
         tensorboard: folder for TensorBoard, which is made with the first record, or None.
-        writers: stage -> tensorboardX's SummaryWriter, of this process.
+        writers: stage -> tensorboardX's EventsWriter, of this process.
     """
 
     path: Path
@@ -55,10 +56,7 @@ def log(metrics: MetricsLog, stage: str, step: int, values: dict[str, float]) ->
     with metrics.path.open("a") as file:
         file.write(json.dumps(record) + "\n")
     if metrics.tensorboard:
-        writer = _writer(metrics, stage, step)
-        for name, value in values.items():
-            writer.add_scalar(name, value, step)
-        writer.flush()
+        _write_event(metrics, stage, step, values)
     return record
 
 
@@ -104,9 +102,26 @@ def _parsed(path: Path, number: int, line: str) -> Record:
         raise ValueError(f"line {number} of {path} is no record ({error}): mend it or move the file away.") from error
 
 
+def _write_event(metrics: MetricsLog, stage: str, step: int, values: dict[str, float]) -> None:
+    """Write for TensorBoard at once: SummaryWriter has a thread do it, which tells nobody that the disk is full."""
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary
+
+    writer = _writer(metrics, stage, step)
+    scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+    writer.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=scalars)))
+    writer.flush()
+
+
 def _writer(metrics: MetricsLog, stage: str, step: int) -> Any:
-    from tensorboardX import SummaryWriter
+    """The writer of a stage; a new one tells TensorBoard that a session starts with this step."""
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
 
     if stage not in metrics.writers:
-        metrics.writers[stage] = SummaryWriter(str(metrics.tensorboard / stage), purge_step=step)
+        folder = metrics.tensorboard / stage
+        folder.mkdir(parents=True, exist_ok=True)
+        writer = metrics.writers[stage] = EventsWriter(str(folder / "events"))
+        start = SessionLog(status=SessionLog.START)
+        writer.write_event(Event(wall_time=time.time(), step=step, session_log=start))
     return metrics.writers[stage]

@@ -1,5 +1,4 @@
 import hashlib
-import json
 import shutil
 
 import chex
@@ -9,7 +8,6 @@ import numpy as np
 import optax
 import pytest
 
-from jsnn import metrics
 from jsnn.checkpoint import is_whole, latest_is_whole, restore, save
 from jsnn.optimizers import optimizer
 from jsnn.parallel import replicate
@@ -161,51 +159,3 @@ def test_another_network_is_refused(tmp_path):
     save(tmp_path, 1, state_of(SMALL_VGG), {})
     with pytest.raises(ValueError, match="another network"):
         restore(tmp_path, jax.eval_shape(lambda: state_of(SMALL_RESNET)))
-
-
-def test_metrics_are_lines_of_json(tmp_path):
-    log = metrics.open_metrics(tmp_path, tensorboard=False)
-    metrics.log(log, "ann", 1, {"loss": 0.5})
-    metrics.log(log, "hybrid", 1, {"loss": 0.25})
-    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == [
-        {"stage": "ann", "step": 1, "loss": 0.5},
-        {"stage": "hybrid", "step": 1, "loss": 0.25},
-    ]
-
-
-RECORDS = [{"stage": stage, "step": step} for stage in ("ann", "hybrid") for step in (1, 2)]
-
-
-@pytest.mark.parametrize("torn", ["", "{", '{"stage": "hybrid", "step": 3', "\x00\x00"])
-@pytest.mark.parametrize("kept", [0, 1, 2])
-def test_a_stage_gets_the_records_that_it_should_have(torn, kept, tmp_path):
-    """A torn last line, records of epochs that are run again and records that were lost."""
-    path = tmp_path / "metrics.jsonl"
-    path.write_text("".join(json.dumps(record) + "\n" for record in RECORDS[: 2 + kept]) + torn)
-    metrics.rewrite(path, "hybrid", RECORDS[2:3])
-    assert metrics.read(path) == RECORDS[:3]
-    assert path.read_text().endswith("\n")
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
-
-
-def test_a_torn_last_line_is_not_read(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(json.dumps(RECORDS[0]) + "\n" + '{"stage": "an')
-    assert metrics.read(path) == RECORDS[:1]
-
-
-def test_a_line_in_the_middle_that_is_no_record_is_named(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"stage": "ann"}\n{"stage\n{"stage": "ann"}\n')
-    with pytest.raises(ValueError, match=r"line 2 of .*metrics.jsonl is no record"):
-        metrics.read(path)
-
-
-def test_tensorboard_gets_events(tmp_path):
-    pytest.importorskip("tensorboardX")
-    log = metrics.open_metrics(tmp_path)
-    assert not list(tmp_path.iterdir())
-    for stage in ("ann", "hybrid"):
-        metrics.log(log, stage, 1, {"loss": 0.5})
-        assert list((tmp_path / "tensorboard" / stage).glob("events*"))
