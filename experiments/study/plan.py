@@ -114,7 +114,8 @@ HARMS: dict[str, Fields] = {  # question c: four epochs at a constant rate
     "linear-fast": {"hybrid_lr": 1e-2},
 }
 SCRATCH = {"start": "scratch", **PLAIN}
-SCRATCH_RATES = {"stdb": 1e-3, "linear": 1e-3}  # the best of those tried
+SCRATCH_RATES = {"stdb": (1e-4, 3e-4, 1e-3), "linear": (3e-4, 1e-3, 3e-3)}
+SCRATCH_BEST = {"stdb": 3e-4, "linear": 1e-3}  # of these, after two epochs
 
 
 def _hybrids(
@@ -139,14 +140,14 @@ def _scratch_rates(num_steps: int) -> tuple[Trial, ...]:
     common = SCRATCH | {"num_steps": num_steps, "hybrid_epochs": 2, "hybrid_schedule": "constant"}
     return tuple(
         Trial(f"scratch-{name}-lr{rate:g}", common | {"surrogate": name, "hybrid_lr": rate}, seeds=(0,))
-        for name in BOTH
-        for rate in (3e-4, 1e-3, 3e-3)
+        for name, rates in SCRATCH_RATES.items()
+        for rate in rates
     )
 
 
 def _scratch(trial: str, surrogate: str, num_steps: int, epochs: int) -> Trial:
     """Question b: random weights, with the surrogate's best learning rate."""
-    fields = {"surrogate": surrogate, "hybrid_lr": SCRATCH_RATES[surrogate], "hybrid_epochs": epochs}
+    fields = {"surrogate": surrogate, "hybrid_lr": SCRATCH_BEST[surrogate], "hybrid_epochs": epochs}
     return Trial(trial, SCRATCH | {"num_steps": num_steps, **fields}, tested, seeds=(0,))
 
 
