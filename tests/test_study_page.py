@@ -85,6 +85,7 @@ def test_a_hybrid_runs_converted_net_counts_where_its_thresholds_are_the_rows(ke
     assert cells(table, "converted, maximum, best factor") == ["", "50.00 (0.4)"]
     assert cells(table, "converted, 99.7 percentile, best factor")[0].startswith("90.00")
     assert cells(table, "T at which converted, maximum, best factor, equals hybrid, linear")[0] == "over 8"
+    assert "STDB" not in table  # of which there is no hybrid net
 
 
 def test_compute_of_the_hybrid_run_and_from_scratch(keep, tmp_path):

@@ -16,10 +16,12 @@ PAGE = Path(__file__).parent.parent / "README.md"
 FIGURES = "figures"
 BLOCK = re.compile(r"(<!-- (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 FASHION = "fashion_mnist_cpu"
+CIFAR = "cifar10_cpu"
 
 TABLES: dict[str, Callable[[], str]] = {
     "paper": paper_table,
     "conversion-fashion": partial(conversion_table, FASHION),
+    "conversion-cifar": partial(conversion_table, CIFAR),
     "scratch-fashion": partial(scratch_table, FASHION, 4),
     "surrogates": partial(surrogates_table, FASHION),
     "descent": partial(descent_table, FASHION),
@@ -30,6 +32,7 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 PLOTS: dict[str, Callable[[Path], None]] = {
     "conversion-fashion": partial(draw_conversion, FASHION),
+    "conversion-cifar": partial(draw_conversion, CIFAR),
     "scratch-fashion": partial(draw_scratch, FASHION, 4),
     "harms": partial(draw_harms, FASHION),
     "evaluation": partial(draw_evaluation, FASHION),

@@ -39,7 +39,7 @@ def conversion_table(preset: str) -> str:
                 _before(hybrids, percentile, kind, t) or _converted(conversions, percentile, kind, t) for t in steps
             ]
             rows.append([f"converted, {name}, {factor}", *cells])
-    for surrogate, (name, _) in SURROGATES.items():
+    for surrogate, (name, _) in _surrogates(hybrids).items():
         found = [hybrids.get((surrogate, t), []) for t in steps]
         rows.append([name, *(on_test(results, "hybrid") if results else "" for results in found)])
         cells = [_equal_steps(conversions, hybrids, results) if results else "" for results in found]
@@ -57,7 +57,7 @@ def draw_conversion(preset: str, path: Path) -> None:
                 scores = _scores(conversions, hybrids, percentile, kind)
                 label = f"converted, {THRESHOLDS[percentile]}, {KINDS[kind]}"
                 axes.plot(scores.keys(), percent(scores.values()), style, marker=".", color=color, label=label)
-        for surrogate, (name, color) in SURROGATES.items():
+        for surrogate, (name, color) in _surrogates(hybrids).items():
             steps = sorted(t for s, t in hybrids if s == surrogate)
             means = [100 * mean(r["hybrid"]["accuracy"] for r in hybrids[surrogate, t]) for t in steps]
             axes.plot(steps, means, "o-", color=color, label=name)
@@ -117,6 +117,11 @@ def _hybrids(preset: str) -> Hybrids:
     """(surrogate, T) -> results of all seeds."""
     trials = {(*trial.name.split("-t"),): read_seeds(preset, trial.name) for trial in STUDIES[preset]["steps"]}
     return {(surrogate, int(steps)): results for (surrogate, steps), results in trials.items() if results}
+
+
+def _surrogates(hybrids: Hybrids) -> dict[str, tuple[str, str]]:
+    """The surrogates that there are hybrid nets of, with their names and colours."""
+    return {name: style for name, style in SURROGATES.items() if any(of == name for of, _ in hybrids)}
 
 
 def _converted(conversions: Sequence[Results], percentile: str, kind: str, t: int) -> str:
