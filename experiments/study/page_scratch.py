@@ -47,18 +47,21 @@ def scratch_table(preset: str, num_steps: int) -> str:
 
 
 def draw_scratch(preset: str, num_steps: int, path: Path) -> None:
-    """Draw the learning curves: validation accuracy against the operations of training."""
+    """Draw the learning curves: validation error against the operations of training."""
     with sheet(path) as axes:
         for name, results in _runs(preset, num_steps).items():
             label, color, style = STYLES[name]
             for i, run in enumerate(results):
                 operations, accuracies = zip(*_path(run), strict=True)
-                tera, shown = [value / TERA for value in operations], percent(accuracies)
+                tera, shown = [value / TERA for value in operations], percent(1 - value for value in accuracies)
                 axes.plot(tera, shown, style, marker=".", color=color, label=label if i == 0 else None, linewidth=1)
         axes.set_xlabel("operations of training, with those of the ANN and the conversion [10^12 MAC]")
-        axes.set_ylabel(f"validation accuracy at T = {num_steps} [%]")
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
+        axes.set_ylabel(f"validation error at T = {num_steps} [%]")
         axes.set_title(f"{preset}: learning curves")
-        axes.legend(fontsize=8, loc="lower right")
+        axes.legend(fontsize=8)
 
 
 def _runs(preset: str, num_steps: int) -> dict[str, list[Results]]:
