@@ -10,7 +10,7 @@ import pytest
 from experiments.config import CONVERT_FIELDS, TRAIN_ANN_FIELDS, Config, difference
 from experiments.presets import PRESETS
 from experiments.study import page
-from experiments.study.plan import ANN, STUDIES
+from experiments.study.plan import ANN, SCRATCH_BEST, SCRATCH_RATES, STUDIES
 from experiments.study.results import RESULTS, read_seeds
 from experiments.workdir import config_from_json
 
@@ -79,3 +79,11 @@ def test_the_default_learning_rate_is_the_one_that_lost_nowhere():
     slow, fast = (read_seeds("cifar10_cpu", f"maximum-lr{rate:g}")[0] for rate in (Config().hybrid_lr, 1e-3))
     assert slow["hybrid"]["kept"] == "fine-tuned"
     assert fast["hybrid"]["kept"] == "converted"
+
+
+@pytest.mark.parametrize("surrogate", SCRATCH_RATES)
+def test_from_scratch_each_surrogate_has_the_best_of_the_rates_that_were_tried(surrogate):
+    runs = {
+        rate: read_seeds("fashion_mnist_cpu", f"scratch-{surrogate}-lr{rate:g}")[0] for rate in SCRATCH_RATES[surrogate]
+    }
+    assert max(runs, key=lambda rate: mean(runs[rate]["streams"]["hybrid"])) == SCRATCH_BEST[surrogate]
