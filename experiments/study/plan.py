@@ -185,8 +185,8 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
         ),
         "conversion": (Trial("conversion", {}, partial(conversion, images=1024), seeds=(0,)),),
         "scratch": (
-            _scratch("scratch-linear", "linear", 8, epochs=10),  # as many operations as linear-t8's
-            _scratch("scratch-linear-long", "linear", 8, epochs=20),
+            _scratch("scratch-linear", "linear", 8, epochs=11),  # as many operations as linear-t8's
+            _scratch("scratch-linear-long", "linear", 8, epochs=22),
         ),
     },
 }
