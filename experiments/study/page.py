@@ -23,6 +23,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "conversion-fashion": partial(conversion_table, FASHION),
     "conversion-cifar": partial(conversion_table, CIFAR),
     "scratch-fashion": partial(scratch_table, FASHION, 4),
+    "scratch-cifar": partial(scratch_table, CIFAR, 8),
     "surrogates": partial(surrogates_table, FASHION),
     "descent": partial(descent_table, FASHION),
     "silence": partial(silence_table, FASHION),
@@ -34,6 +35,7 @@ PLOTS: dict[str, Callable[[Path], None]] = {
     "conversion-fashion": partial(draw_conversion, FASHION),
     "conversion-cifar": partial(draw_conversion, CIFAR),
     "scratch-fashion": partial(draw_scratch, FASHION, 4),
+    "scratch-cifar": partial(draw_scratch, CIFAR, 8),
     "harms": partial(draw_harms, FASHION),
     "evaluation": partial(draw_evaluation, FASHION),
 }
