@@ -171,6 +171,7 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
             _scratch("scratch-linear", "linear", 4, epochs=14),  # as many operations as linear-t4's
             _scratch("scratch-stdb", "stdb", 4, epochs=14),
             _scratch("scratch-linear-long", "linear", 4, epochs=28),
+            _scratch("scratch-linear-longest", "linear", 4, epochs=56),
         ),
         "conversion": (Trial("conversion", {}, partial(conversion, images=2048)),),
     },
@@ -187,6 +188,7 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
         "scratch": (
             _scratch("scratch-linear", "linear", 8, epochs=11),  # as many operations as linear-t8's
             _scratch("scratch-linear-long", "linear", 8, epochs=22),
+            _scratch("scratch-linear-longest", "linear", 8, epochs=44),
         ),
     },
 }
