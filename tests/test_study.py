@@ -14,6 +14,7 @@ from experiments.convert import converted_snn
 from experiments.finetune import finetuned_snn, last_snn
 from experiments.networks import build_snn, encoding_of, open_source, random_key
 from experiments.presentation import present
+from experiments.presets import PRESETS
 from experiments.study import __main__ as study
 from experiments.study import accuracy, descent, operations, page, plan, silence
 from experiments.study.conversion import conversion
@@ -96,6 +97,16 @@ def test_accuracies_over_streams_are_those_of_the_logits(tiny_run):
             logits = build_snn(config).apply(snn, spikes)[-1]
             expected.append(float((logits.argmax(-1) == batch.labels).mean()))
         assert found[net] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("preset", "num_steps"), [("fashion_mnist_cpu", 4), ("cifar10_cpu", 8)])
+def test_from_scratch_the_operations_are_the_hybrid_runs_to_half_an_epoch(preset, num_steps):
+    epochs = {t.name: t.fields["hybrid_epochs"] for t in plan.STUDIES[preset]["scratch"] if "lr" not in t.name}
+    config = dataclasses.replace(PRESETS[preset](), num_steps=num_steps)
+    costs = operations.operations_of_training(config)
+    hybrid = config.ann_epochs * costs["ann epoch"] + costs["conversion"] + config.hybrid_epochs * costs["snn epoch"]
+    for name, times in {"scratch-linear": 1, "scratch-linear-long": 2, "scratch-linear-longest": 4}.items():
+        assert abs(epochs[name] - times * hybrid / costs["snn epoch"]) <= times / 2
 
 
 def test_the_beginning_of_a_split_fills_batches(tiny_run):

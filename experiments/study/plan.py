@@ -151,6 +151,14 @@ def _scratch(trial: str, surrogate: str, num_steps: int, epochs: int) -> Trial:
     return Trial(trial, SCRATCH | {"num_steps": num_steps, **fields}, tested, seeds=(0,))
 
 
+def _scratch_linear(num_steps: int, epochs: int) -> tuple[Trial, ...]:
+    """Question b: the operations of the hybrid run, which are so many epochs, then twice and four times as many."""
+    lengths = {"": 1, "-long": 2, "-longest": 4}
+    return tuple(
+        _scratch(f"scratch-linear{name}", "linear", num_steps, times * epochs) for name, times in lengths.items()
+    )
+
+
 STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
     "fashion_mnist_cpu": {
         "steps": (
@@ -168,10 +176,8 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
         ),
         "scratch": (
             *_scratch_rates(4),
-            _scratch("scratch-linear", "linear", 4, epochs=14),  # as many operations as linear-t4's
+            *_scratch_linear(4, epochs=14),
             _scratch("scratch-stdb", "stdb", 4, epochs=14),
-            _scratch("scratch-linear-long", "linear", 4, epochs=28),
-            _scratch("scratch-linear-longest", "linear", 4, epochs=56),
         ),
         "conversion": (Trial("conversion", {}, partial(conversion, images=2048)),),
     },
@@ -185,10 +191,6 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
             for rate, work in ((3e-4, tested), (1e-3, partial(_as_far_as, "finetune")))
         ),
         "conversion": (Trial("conversion", {}, partial(conversion, images=1024), seeds=(0,)),),
-        "scratch": (
-            _scratch("scratch-linear", "linear", 8, epochs=11),  # as many operations as linear-t8's
-            _scratch("scratch-linear-long", "linear", 8, epochs=22),
-            _scratch("scratch-linear-longest", "linear", 8, epochs=44),
-        ),
+        "scratch": _scratch_linear(8, epochs=11),
     },
 }
