@@ -4,7 +4,9 @@ python -m experiments.evaluate [PRESET] [--workdir DIR] [--field value ...]
 """
 
 import time
+from collections.abc import Sequence
 from functools import partial
+from statistics import mean, stdev
 from typing import Any
 
 import jax
@@ -15,7 +17,7 @@ from experiments.convert import chosen_factor, converted_snn
 from experiments.environment import environment
 from experiments.finetune import finetuned_snn, handed_back
 from experiments.networks import build_ann, build_snn, num_batches, open_source, random_key
-from experiments.presentation import present
+from experiments.presentation import beginning, present
 from experiments.progress import say, watcher
 from experiments.train_ann import trained_ann
 from experiments.workdir import Run, finish, read_results, require
@@ -64,9 +66,18 @@ def show(run: Run) -> None:
     say(table.markdown([results]))
 
 
-def score_ann(run: Run) -> float:
-    """The accuracy of the run's ANN on the test split."""
+def score_ann(run: Run, images: int | None = None) -> float:
+    """The accuracy of the run's ANN on the test split.
+
+    Args:
+        run: the run, its ANN trained.
+        images: how many of the split, see `experiments.presentation.present`.
+
+    Returns:
+        The share of the images that the ANN classifies correctly.
+    """
     source = open_source(run.config, TEST)
+    source = source if images is None else beginning(source, images)
     scored = evaluate_split(
         parallel_evaluation(partial(evaluate_ann, build_ann(run.config), source)),
         trained_ann(run),
@@ -76,6 +87,18 @@ def score_ann(run: Run) -> float:
         watcher("ann", num_batches(run.config, source)),
     )
     return float(scored.accuracy[-1])
+
+
+def mean_and_std(accuracies: Sequence[float]) -> dict[str, float]:
+    """Mean and standard deviation over streams of noise, the latter 0 where there is one.
+
+    Args:
+        accuracies: of each stream.
+
+    Returns:
+        {"accuracy": the mean, "accuracy_std": the standard deviation}.
+    """
+    return {"accuracy": mean(accuracies), "accuracy_std": stdev(accuracies) if len(accuracies) > 1 else 0.0}
 
 
 def _score_snn(run: Run, label: str, variables: Variables, streams: int) -> dict[str, Any]:
@@ -97,8 +120,7 @@ def _score_snn(run: Run, label: str, variables: Variables, streams: int) -> dict
     spikes = {layer: float(first.spikes[layer][: config.num_steps].sum()) for layer in build_snn(config).spiking_layers}
     say(f"{label:<9} test {final.mean():.2%} at T={config.num_steps}, {by_step[-1]:.2%} at T={config.eval_steps}")
     return {
-        "accuracy": float(final.mean()),
-        "accuracy_std": float(final.std(ddof=1)) if streams > 1 else 0.0,
+        **mean_and_std([float(accuracy) for accuracy in final]),
         "accuracy_by_step": [float(value) for value in by_step],
         "loss": float(first.loss[config.num_steps - 1]),
         "spikes": spikes,

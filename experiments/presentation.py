@@ -43,21 +43,24 @@ def present(
         ValueError: where the images do not fill batches.
     """
     source = open_source(config, split)
-    if images is not None and images < source.num_examples:
-        source = _beginning(source, images)
+    if images is not None:
+        source = beginning(source, images)
     watch = watcher(label, num_batches(config, source))
     return evaluate_split(_program(config, num_steps, split), variables, source, config.eval_batch_size, key, watch)
 
 
-@cache
-def _program(config: Config, num_steps: int, split: str) -> Callable[..., Evaluation]:
-    """The compiled evaluation of a batch."""
-    source, chunk = open_source(config, split), chunk_of(config, num_steps)
-    return parallel_evaluation(partial(evaluate_snn, build_snn(config), encoding_of(config), num_steps, chunk, source))
+def beginning(source: Source, images: int) -> Source:
+    """The first images of a split.
 
+    Args:
+        source: of the split.
+        images: how many; all where it has no more. Fewer than all must fill batches.
 
-def _beginning(source: Source, images: int) -> Source:
-    """The first images of a split."""
+    Returns:
+        A Source of them, which raises ValueError where its batches are not filled.
+    """
+    if images >= source.num_examples:
+        return source
 
     def in_order(batch_size: int) -> Any:
         if images % batch_size:
@@ -65,3 +68,10 @@ def _beginning(source: Source, images: int) -> Source:
         return islice(source.in_order(batch_size), images // batch_size)
 
     return source._replace(num_examples=images, in_order=in_order)
+
+
+@cache
+def _program(config: Config, num_steps: int, split: str) -> Callable[..., Evaluation]:
+    """The compiled evaluation of a batch."""
+    source, chunk = open_source(config, split), chunk_of(config, num_steps)
+    return parallel_evaluation(partial(evaluate_snn, build_snn(config), encoding_of(config), num_steps, chunk, source))

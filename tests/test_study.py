@@ -16,13 +16,12 @@ from experiments.networks import build_snn, encoding_of, open_source, random_key
 from experiments.presentation import present
 from experiments.presets import PRESETS
 from experiments.study import __main__ as study
-from experiments.study import accuracy, descent, operations, page, plan, silence
-from experiments.study.conversion import conversion
+from experiments.study import accuracy, conversion, descent, operations, page, plan, silence
 from experiments.study.results import results_path
 from experiments.workdir import Run, read_results, saved_config
 from jsnn.augment import scale
 from jsnn.conversion import scale_thresholds
-from jsnn.datasets import VALIDATION
+from jsnn.datasets import TEST, VALIDATION
 from jsnn.simulation import simulate
 from jsnn.surrogate import stdb
 from tests.commands import TINY, without_time
@@ -99,6 +98,16 @@ def test_accuracies_over_streams_are_those_of_the_logits(tiny_run):
         assert found[net] == pytest.approx(expected)
 
 
+def test_a_conversion_is_measured_on_several_streams(tiny_run):
+    snn, key = converted_snn(tiny_run), random_key(tiny_run.config, TEST)
+    found = conversion._test(tiny_run, snn, {"3": {"1": 0.5}}, None, streams=2)["3"]
+    scores = [present(tiny_run.config, snn, 3, TEST, jax.random.fold_in(key, stream), "") for stream in (0, 1)]
+    accuracies = [float(score.accuracy[-1]) for score in scores]
+    expected = {"accuracy": np.mean(accuracies), "accuracy_std": np.std(accuracies, ddof=1)}
+    assert found["factor_1"] == found["chosen"] == pytest.approx(expected)
+    assert found["factor"] == 1
+
+
 @pytest.mark.parametrize(("preset", "num_steps"), [("fashion_mnist_cpu", 4), ("cifar10_cpu", 8)])
 def test_from_scratch_the_operations_are_the_hybrid_runs_to_half_an_epoch(preset, num_steps):
     epochs = {t.name: t.fields["hybrid_epochs"] for t in plan.STUDIES[preset]["scratch"] if "lr" not in t.name}
@@ -139,7 +148,7 @@ def tiny_study(monkeypatch):
     trials = (
         plan.Trial("whole", {}, plan.tested, (0,)),
         plan.Trial("leaky", {"leak": 0.5}, seeds=(0,)),
-        plan.Trial("conversion", {}, partial(conversion, images=256), (0,)),
+        plan.Trial("conversion", {}, partial(conversion.conversion, images=256, streams=3), (0,)),
     )
     monkeypatch.setitem(study.STUDIES, "tiny", {"all": trials})
 
@@ -158,7 +167,9 @@ def test_a_study_keeps_results_and_runs_nothing_twice(tiny_study, tiny, tmp_path
     assert kept["leaky"]["config"]["leak"] == 0.5
     assert len(kept["leaky"]["streams"]["hybrid"]) == kept["leaky"]["config"]["streams"]
     assert "accuracy" not in kept["leaky"]["ann"]  # the test split was not looked at
-    test = json.loads(results_path(arguments.results, "tiny", "conversion", 0).read_text())["percentiles"]["100"]
+    found = json.loads(results_path(arguments.results, "tiny", "conversion", 0).read_text())
+    assert found["ann"]["accuracy"] == pytest.approx(expected["ann"]["accuracy"], rel=1e-5)
+    test = found["percentiles"]["100"]
     assert set(test["validation"]) == set(test["test"]) == {"8", "16"}
     best = max(test["validation"]["8"].values())
     assert test["validation"]["8"][str(test["test"]["8"]["factor"])] == best

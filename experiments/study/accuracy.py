@@ -34,7 +34,9 @@ def over_streams(run: Run) -> dict[str, list[float]]:
     return {"converted": of("converted", converted), "hybrid": of("hybrid", last_snn(run))}
 
 
-def by_step(run: Run, snn: Variables, num_steps: int, split: str, images: int | None = None) -> list[float]:
+def by_step(
+    run: Run, snn: Variables, num_steps: int, split: str, key: jax.Array, images: int | None = None
+) -> list[float]:
     """Accuracy after each of several time steps.
 
     Args:
@@ -42,10 +44,11 @@ def by_step(run: Run, snn: Variables, num_steps: int, split: str, images: int | 
         snn: SNN variables.
         num_steps: how many steps.
         split: of the data.
+        key: of the noise.
         images: how many of the split, see `experiments.presentation.present`.
 
     Returns:
         An accuracy for each step.
     """
-    scores = present(run.config, snn, num_steps, split, random_key(run.config, split), split, images)
+    scores = present(run.config, snn, num_steps, split, key, split, images)
     return [float(accuracy) for accuracy in scores.accuracy]

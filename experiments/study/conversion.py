@@ -4,8 +4,11 @@ factor 1 and with the factor that serves a number of steps best on the validatio
 
 import dataclasses
 
+import jax
+
 from experiments.convert import FACTORS, balance
-from experiments.evaluate import score_ann
+from experiments.evaluate import mean_and_std, score_ann
+from experiments.networks import random_key
 from experiments.progress import say
 from experiments.study.accuracy import by_step
 from experiments.train_ann import trained_ann
@@ -20,28 +23,30 @@ LONG, FACTORS_FOR_LONG = (64, 128, 256, 512), (0.4, 0.55, 0.7, 0.85, 1.0)  # sma
 IMAGES_FOR_SHORT, IMAGES_FOR_LONG = 2048, 512  # of the validation split, on which the factors are chosen
 
 
-def conversion(run: Run, images: int) -> Results:
+def conversion(run: Run, images: int, streams: int) -> Results:
     """Accuracies of a run's converted net.
 
     Args:
         run: the run, its ANN trained.
         images: of the test split that LONG presentations are measured on, the first ones, a multiple of
             eval_batch_size.
+        streams: of noise to measure on the test split.
 
     Returns:
         Results by percentile and number of steps, in JSON's types.
     """
     ann = trained_ann(run)
-    found = {f"{percentile:g}": _of_percentile(run, ann, percentile, images) for percentile in PERCENTILES}
+    found = {f"{percentile:g}": _of_percentile(run, ann, percentile, images, streams) for percentile in PERCENTILES}
     return {
         "config": dataclasses.asdict(run.config),
-        "ann": {"accuracy": score_ann(run)},
+        "ann": {"accuracy": score_ann(run), "accuracy_for_long": score_ann(run, images)},
         "images_for_long": images,
+        "streams_of_converted": streams,
         "percentiles": found,
     }
 
 
-def _of_percentile(run: Run, ann: Variables, percentile: float, images: int) -> Results:
+def _of_percentile(run: Run, ann: Variables, percentile: float, images: int, streams: int) -> Results:
     config = dataclasses.replace(run.config, percentile=percentile)
     thresholds = balance(run._replace(config=config), ann)
     snn = convert(ann, thresholds)
@@ -56,18 +61,23 @@ def _of_percentile(run: Run, ann: Variables, percentile: float, images: int) -> 
     ):
         validation = _sweep(run, snn, steps, factors, to_choose)
         found["validation"] |= validation
-        found["test"] |= _test(run, snn, validation, to_test)
+        found["test"] |= _test(run, snn, validation, to_test, streams)
     say(f"percentile {percentile:g}: {found['test']}")
     return found
 
 
-def _test(run: Run, snn: Variables, validation: dict[str, dict[str, float]], images: int | None) -> Results:
+def _test(
+    run: Run, snn: Variables, validation: dict[str, dict[str, float]], images: int | None, streams: int
+) -> Results:
     """Number of steps -> accuracies on the test split with factor 1 and with the factor that validation chooses."""
     chosen = {steps: max(scores, key=lambda f: (scores[f], float(f))) for steps, scores in validation.items()}
+    keys = [jax.random.fold_in(random_key(run.config, TEST), stream) for stream in range(streams)]
     by_factor = {}
     for factor in {"1", *chosen.values()}:
         longest = max(int(steps) for steps in chosen if factor in ("1", chosen[steps]))
-        by_factor[factor] = by_step(run, scale_thresholds(snn, float(factor)), longest, TEST, images)
+        scaled = scale_thresholds(snn, float(factor))
+        curves = [by_step(run, scaled, longest, TEST, key, images) for key in keys]
+        by_factor[factor] = [mean_and_std(accuracies) for accuracies in zip(*curves, strict=True)]
     return {
         steps: {
             "factor_1": by_factor["1"][int(steps) - 1],
@@ -83,8 +93,9 @@ def _sweep(
 ) -> dict[str, dict[str, float]]:
     """Number of steps -> factor -> accuracy on the validation split, or its first images."""
     found: dict[str, dict[str, float]] = {str(num_steps): {} for num_steps in steps}
+    key = random_key(run.config, VALIDATION)
     for factor in factors:
-        accuracies = by_step(run, scale_thresholds(snn, factor), max(steps), VALIDATION, images)
+        accuracies = by_step(run, scale_thresholds(snn, factor), max(steps), VALIDATION, key, images)
         for num_steps in steps:
             found[str(num_steps)][f"{factor:g}"] = accuracies[num_steps - 1]
     return found

@@ -16,16 +16,19 @@ def spread(values: Iterable[float], digits: int = 2) -> str:
     return f"{text} ± {stdev(values):.{digits}f}" if len(values) > 1 else text
 
 
+def over_seeds(nets: Sequence[Results]) -> str:
+    """Accuracy in % of nets of a seed each: mean ± standard deviation over seeds, or streams where there is one."""
+    text = spread(percent(net["accuracy"] for net in nets))
+    alone = nets[0] if len(nets) == 1 else {}
+    return f"{text} ± {100 * alone['accuracy_std']:.2f}" if "accuracy_std" in alone else text
+
+
 def on_test(results: Sequence[Results], network: str) -> str:
     """Test accuracy in %: mean ± standard deviation over seeds, or over the Poisson streams of the only one.
 
     It says so where fine-tuning lost accuracy and the run kept the converted net.
     """
-    accuracies = percent(r[network]["accuracy"] for r in results)
-    if len(accuracies) == 1:
-        text = f"{accuracies[0]:.2f} ± {100 * results[0][network]['accuracy_std']:.2f}"
-    else:
-        text = spread(accuracies)
+    text = over_seeds([r[network] for r in results])
     back = network == "hybrid" and any(r["hybrid"]["kept"] == CONVERTED for r in results)
     return f"{text} (handed back)" if back else text
 

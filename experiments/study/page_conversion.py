@@ -1,13 +1,13 @@
 """Questions a and e: accuracy of converted and hybrid nets against time steps, of presentation and of training."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
 from matplotlib.axes import Axes
 
 from experiments.study.conversion import LONG
-from experiments.study.numbers import on_test, percent, seeds, spread
+from experiments.study.numbers import on_test, over_seeds, percent, seeds, spread
 from experiments.study.plan import STUDIES
 from experiments.study.results import read_seeds
 from experiments.study.sheet import CONVERTED, HYBRID, LINEAR, finish_steps, sheet
@@ -35,9 +35,7 @@ def conversion_table(preset: str) -> str:
     rows = [["test accuracy [%] at T =", *map(str, steps)]]
     for percentile, name in THRESHOLDS.items():
         for kind, factor in KINDS.items():
-            cells = [
-                _before(hybrids, percentile, kind, t) or _converted(conversions, percentile, kind, t) for t in steps
-            ]
+            cells = [_cell(conversions, hybrids, percentile, kind, t) for t in steps]
             rows.append([f"converted, {name}, {factor}", *cells])
     for surrogate, (name, _) in _surrogates(hybrids).items():
         found = [hybrids.get((surrogate, t), []) for t in steps]
@@ -104,12 +102,14 @@ def evaluation_table(preset: str) -> str:
 
 def _note(conversions: Sequence[Results], hybrids: Hybrids) -> str:
     """What the numbers of a conversion table are means of."""
-    ann = spread(percent(r["ann"]["accuracy"] for r in conversions))
+    ann, of_first = (spread(percent(r["ann"][name] for r in conversions)) for name in ("accuracy", "accuracy_for_long"))
+    streams, first = (conversions[0][name] for name in ("streams_of_converted", "images_for_long"))
     of_nets = [f"{name} at T = {t} ({seeds(results)})" for (name, t), results in sorted(hybrids.items())]
     return (
         f"ANN: {ann} %. {', '.join(of_nets)}: five Poisson streams each; with one seed, ± is over the streams. "
-        f"Converted nets at other T: {seeds(conversions)}, one stream each, from T = {min(LONG)} on the first "
-        f"{conversions[0]['images_for_long']} test images."
+        f"Converted nets at other T and with factor 1: {seeds(conversions)}, "
+        f"{f'{streams} streams' if streams > 1 else 'one stream'} each, from T = {min(LONG)} on the first {first} test "
+        f"images, of which the ANN has {of_first} % right."
     )
 
 
@@ -124,24 +124,30 @@ def _surrogates(hybrids: Hybrids) -> dict[str, tuple[str, str]]:
     return {name: style for name, style in SURROGATES.items() if any(of == name for of, _ in hybrids)}
 
 
-def _converted(conversions: Sequence[Results], percentile: str, kind: str, t: int) -> str:
-    tests = [r["percentiles"][percentile]["test"].get(str(t)) for r in conversions]
-    tests = [test for test in tests if test]
-    if not tests:
-        return ""
-    factors = "" if kind == "factor_1" else f" ({_factors(test['factor'] for test in tests)})"
-    return spread(percent(test[kind] for test in tests)) + factors
+def _cell(conversions: Sequence[Results], hybrids: Hybrids, percentile: str, kind: str, t: int) -> str:
+    """Test accuracy of the converted nets at T, and the factors that were best."""
+    nets = _nets(conversions, hybrids, percentile, kind, t)
+    if not nets or kind == "factor_1":
+        return over_seeds(nets) if nets else ""
+    return f"{over_seeds(nets)} ({', '.join(f'{factor:g}' for factor in sorted({net['factor'] for net in nets}))})"
 
 
-def _before(hybrids: Hybrids, percentile: str, kind: str, t: int) -> str:
-    """The same of the hybrid runs of T, over more streams or seeds."""
-    results = _started(hybrids, percentile).get(t)
-    if not results:
-        return ""
+def _nets(conversions: Sequence[Results], hybrids: Hybrids, percentile: str, kind: str, t: int) -> list[Results]:
+    """Accuracy of the converted net at T, of each seed.
+
+    With the best factor those that hybrid nets start from where there are any, as these were measured on several
+    streams; with factor 1 on one alone, so that they stand in only for a T of which there is no conversion.
+    """
+    tests = [r["percentiles"][percentile]["test"] for r in conversions]
+    tests = [test[str(t)] for test in tests if str(t) in test]
+    started = _started(hybrids, percentile).get(t, [])
     if kind == "factor_1":
-        return spread(percent(_score(run, kind) for run in results))
-    factors = _factors(r["converted"]["scaling_factor"] for r in results)
-    return f"{on_test(results, 'converted')} ({factors})"
+        return [test[kind] for test in tests] or [
+            {"accuracy": run["converted"]["accuracy_by_step_at_factor_1"][t - 1]} for run in started
+        ]
+    return [run["converted"] | {"factor": run["converted"]["scaling_factor"]} for run in started] or [
+        test[kind] | {"factor": test["factor"]} for test in tests
+    ]
 
 
 def _started(hybrids: Hybrids, percentile: str) -> dict[int, list[Results]]:
@@ -151,18 +157,11 @@ def _started(hybrids: Hybrids, percentile: str) -> dict[int, list[Results]]:
 
 
 def _scores(conversions: Sequence[Results], hybrids: Hybrids, percentile: str, kind: str) -> dict[int, float]:
-    """T -> mean accuracy of the converted nets, those of the hybrid runs where there are any."""
-    tests = [r["percentiles"][percentile]["test"] for r in conversions]
-    scores = {int(t): mean(other[t][kind] for other in tests if t in other) for test in tests for t in test}
-    started = _started(hybrids, percentile)
-    scores |= {t: mean(_score(run, kind) for run in results) for t, results in started.items()}
-    return dict(sorted(scores.items()))
-
-
-def _score(run: Results, kind: str) -> float:
-    """The accuracy of a hybrid run's converted net at num_steps."""
-    of_net, steps = run["converted"], run["config"]["num_steps"]
-    return of_net["accuracy"] if kind == "chosen" else of_net["accuracy_by_step_at_factor_1"][steps - 1]
+    """T -> mean accuracy of the converted nets."""
+    steps = {int(t) for r in conversions for t in r["percentiles"][percentile]["test"]} | set(
+        _started(hybrids, percentile)
+    )
+    return {t: mean(net["accuracy"] for net in _nets(conversions, hybrids, percentile, kind, t)) for t in sorted(steps)}
 
 
 def _equal_steps(conversions: Sequence[Results], hybrids: Hybrids, results: Sequence[Results]) -> str:
@@ -170,10 +169,6 @@ def _equal_steps(conversions: Sequence[Results], hybrids: Hybrids, results: Sequ
     scores = _scores(conversions, hybrids, "100", "chosen")
     reached = [t for t, score in scores.items() if score >= mean(r["hybrid"]["accuracy"] for r in results)]
     return str(min(reached)) if reached else f"over {max(scores)}"
-
-
-def _factors(factors: Iterable[float]) -> str:
-    return ", ".join(f"{factor:g}" for factor in sorted(set(factors)))
 
 
 def _ann_line(axes: Axes, results: Sequence[Results]) -> float:

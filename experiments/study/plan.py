@@ -119,7 +119,7 @@ SCRATCH_BEST = {"stdb": 3e-4, "linear": 1e-3}  # of these, after two epochs
 
 
 def _hybrids(
-    preset: str, surrogates: tuple[str, ...], steps: tuple[int, ...], seeds: tuple[int, ...]
+    preset: str, surrogates: tuple[str, ...], steps: tuple[int, ...], seeds: tuple[int, ...] = SEEDS
 ) -> tuple[Trial, ...]:
     """Questions a, d and e: the whole pipeline at several T."""
     longest = PRESETS[preset]().eval_steps
@@ -162,8 +162,8 @@ def _scratch_linear(num_steps: int, epochs: int) -> tuple[Trial, ...]:
 STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
     "fashion_mnist_cpu": {
         "steps": (
-            *_hybrids("fashion_mnist_cpu", ("linear",), (8, 4, 2), SEEDS),
-            *_hybrids("fashion_mnist_cpu", ("stdb",), (4, 2), (0,)),
+            *_hybrids("fashion_mnist_cpu", ("linear",), (8, 4, 2)),
+            *_hybrids("fashion_mnist_cpu", ("stdb",), (4,)),
         ),
         "explain": (Trial("explain", FEW, _explained),),
         "rates": tuple(
@@ -179,7 +179,7 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
             *_scratch_linear(4, epochs=14),
             _scratch("scratch-stdb", "stdb", 4, epochs=14),
         ),
-        "conversion": (Trial("conversion", {}, partial(conversion, images=2048)),),
+        "conversion": (Trial("conversion", {}, partial(conversion, images=2048, streams=1)),),
     },
     "cifar10_cpu": {
         "steps": (
@@ -190,7 +190,7 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
             Trial(f"maximum-lr{rate:g}", {"percentile": 100.0, "hybrid_epochs": 2, "hybrid_lr": rate}, work, seeds=(0,))
             for rate, work in ((3e-4, tested), (1e-3, partial(_as_far_as, "finetune")))
         ),
-        "conversion": (Trial("conversion", {}, partial(conversion, images=1024), seeds=(0,)),),
+        "conversion": (Trial("conversion", {}, partial(conversion, images=1024, streams=5), seeds=(0,)),),
         "scratch": _scratch_linear(8, epochs=11),
     },
 }
