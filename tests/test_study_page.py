@@ -109,10 +109,12 @@ def test_compute_of_the_hybrid_run_and_from_scratch(keep, tmp_path):
     history = [{"validation_accuracy": 0.6}, {"validation_accuracy": 0.7}]
     seconds = {"train_ann": 60.0, "convert": 60.0, "finetune": 120.0}
     keep("linear-t4", 0, hybrid={"history": history, "accuracy": 0.7, "accuracy_std": 0.01}, seconds=seconds)
+    slower = {name: 2 * value for name, value in seconds.items()}
+    keep("linear-t4", 1, hybrid={"history": history, "accuracy": 0.7, "accuracy_std": 0.01}, seconds=slower)
     keep("scratch-linear", 0, hybrid={"history": history}, seconds=seconds, config={"start": "scratch"})
     table = page_scratch.scratch_table("tiny", 4)
-    assert cells(table, "hybrid, linear (1 seed)")[:2] == ["3", "2"]
-    assert cells(table, "hybrid, linear (1 seed)")[3:5] == ["4", "70.00 ± 1.00"]
+    assert cells(table, "hybrid, linear (2 seeds)")[:2] == ["3", "2"]
+    assert cells(table, "hybrid, linear (2 seeds)")[3:5] == ["4", "70.00 ± 0.00"]
     assert cells(table, "from scratch, linear (1 seed)")[:2] == ["0", "2"]
     assert cells(table, "from scratch, linear (1 seed)")[3] == "2"
     runs = page_scratch._runs("tiny", 4)
