@@ -14,6 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+# On CPUs with AVX2 alone, oneDNN writes past the end of a buffer and returns wrong filter gradients where a 1x1
+# convolution of stride 2 has few channels (oneDNN's issue 6035).
+torch.backends.mkldnn.enabled = False
+
 Arrays = Mapping[str, np.ndarray]
 Surrogate = tuple[str, float, float] | tuple[str, float]  # ("stdb", alpha, beta) or ("linear", gamma)
 
