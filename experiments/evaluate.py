@@ -16,7 +16,7 @@ from experiments import command, plots, table
 from experiments.convert import chosen_factor, converted_snn
 from experiments.environment import environment
 from experiments.finetune import finetuned_snn, handed_back
-from experiments.networks import build_ann, build_snn, num_batches, open_source, random_key
+from experiments.networks import build_ann, build_snn, num_batches, open_source, random_key, stream_keys
 from experiments.presentation import beginning, present
 from experiments.progress import say, watcher
 from experiments.train_ann import trained_ann
@@ -107,13 +107,13 @@ def _score_snn(run: Run, label: str, variables: Variables, streams: int) -> dict
     The first stream runs for eval_steps steps, the others for num_steps: up to num_steps the accuracy by step is the
     mean over all streams, beyond it that of the first.
     """
-    config, key = run.config, random_key(run.config, TEST)
+    config = run.config
 
-    def score(num_steps: int, stream: int) -> Evaluation:
-        noise = jax.random.fold_in(key, stream)
-        return present(config, variables, num_steps, TEST, noise, f"{label}, stream {stream}")
+    def score(stream: int, key: jax.Array) -> Evaluation:
+        num_steps = config.num_steps if stream else config.eval_steps
+        return present(config, variables, num_steps, TEST, key, f"{label}, stream {stream}")
 
-    first, *others = (score(config.num_steps if stream else config.eval_steps, stream) for stream in range(streams))
+    first, *others = (score(stream, key) for stream, key in enumerate(stream_keys(config, TEST, streams)))
     reduced = np.stack([scores.accuracy[: config.num_steps] for scores in (first, *others)])
     by_step = np.concatenate([reduced.mean(0), first.accuracy[config.num_steps :]])
     final = reduced[:, -1]

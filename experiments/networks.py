@@ -52,6 +52,12 @@ def random_key(config: Config, purpose: str) -> jax.Array:
     return jax.random.fold_in(jax.random.key(config.seed), PURPOSES.index(purpose))
 
 
+def stream_keys(config: Config, purpose: str, streams: int) -> list[jax.Array]:
+    """The random keys of several streams of noise for one of PURPOSES; the first ones are the same for any number."""
+    key = random_key(config, purpose)
+    return [jax.random.fold_in(key, stream) for stream in range(streams)]
+
+
 def init_variables(config: Config, purpose: str) -> Variables:
     """Fresh ANN variables, drawn for a purpose."""
     images = jnp.zeros((1, *info(config.dataset).image_shape), jnp.float32)

@@ -11,13 +11,15 @@ import pytest
 
 from experiments.command import parse
 from experiments.convert import converted_snn
+from experiments.evaluate import score_ann
 from experiments.finetune import finetuned_snn, last_snn
-from experiments.networks import build_snn, encoding_of, open_source, random_key
+from experiments.networks import build_ann, build_snn, encoding_of, open_source, random_key
 from experiments.presentation import present
 from experiments.presets import PRESETS
 from experiments.study import __main__ as study
 from experiments.study import accuracy, conversion, descent, operations, page, plan, silence
 from experiments.study.results import results_path
+from experiments.train_ann import trained_ann
 from experiments.workdir import Run, read_results, saved_config
 from jsnn.augment import scale
 from jsnn.conversion import scale_thresholds
@@ -106,6 +108,14 @@ def test_a_conversion_is_measured_on_several_streams(tiny_run):
     expected = {"accuracy": np.mean(accuracies), "accuracy_std": np.std(accuracies, ddof=1)}
     assert found["factor_1"] == found["chosen"] == pytest.approx(expected)
     assert found["factor"] == 1
+
+
+def test_the_anns_accuracy_on_the_first_images_is_that_of_its_logits(tiny_run):
+    run = tiny_run._replace(config=dataclasses.replace(tiny_run.config, eval_batch_size=32))
+    ann, source = trained_ann(run), open_source(run.config, TEST)
+    batch = source.take(source.resident, jnp.arange(64))
+    logits = build_ann(run.config).apply(ann, scale(batch.images))
+    assert score_ann(run, 64) == pytest.approx(float((logits.argmax(-1) == batch.labels).mean()))
 
 
 @pytest.mark.parametrize(("preset", "num_steps"), [("fashion_mnist_cpu", 4), ("cifar10_cpu", 8)])

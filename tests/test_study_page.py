@@ -5,7 +5,16 @@ import json
 
 import pytest
 
-from experiments.study import page_activity, page_conversion, page_paper, page_scratch, page_surrogates, plan, results
+from experiments.study import (
+    numbers,
+    page_activity,
+    page_conversion,
+    page_paper,
+    page_scratch,
+    page_surrogates,
+    plan,
+    results,
+)
 from experiments.workdir import read_results
 
 LAYERS = ("conv0", "conv1", "conv2", "dense0")
@@ -91,6 +100,13 @@ def test_accuracies_against_time_steps(keep, tmp_path):
     assert page_conversion._scores(*scores, "99.7", "factor_1") == pytest.approx({8: 0.1, 64: 0.7})
     assert drawn(page_conversion.draw_conversion, "tiny", path=tmp_path / "a.png")
     assert drawn(page_conversion.draw_evaluation, "tiny", path=tmp_path / "e.png")
+
+
+def test_one_seed_and_one_stream_have_no_spread():
+    assert numbers.over_seeds([{"accuracy": 0.5, "accuracy_std": 0.0}]) == "50.00"
+    assert numbers.over_seeds([{"accuracy": 0.5}]) == "50.00"
+    assert numbers.over_seeds([{"accuracy": 0.5, "accuracy_std": 0.01}]) == "50.00 ± 1.00"
+    assert numbers.over_seeds([{"accuracy": 0.5}, {"accuracy": 0.52}]) == "51.00 ± 1.41"
 
 
 def test_a_hybrid_runs_converted_net_counts_where_its_thresholds_are_the_rows(keep):

@@ -4,7 +4,7 @@ import jax
 
 from experiments.convert import chosen_factor, converted_snn
 from experiments.finetune import last_snn
-from experiments.networks import random_key
+from experiments.networks import stream_keys
 from experiments.presentation import present
 from experiments.workdir import Run
 from jsnn.conversion import scale_thresholds
@@ -23,11 +23,11 @@ def over_streams(run: Run) -> dict[str, list[float]]:
     Returns:
         {"converted": accuracies of the converted net at its factor, "hybrid": of the net after the last epoch}.
     """
-    config, key = run.config, random_key(run.config, VALIDATION)
-    streams = [jax.random.fold_in(key, stream) for stream in range(config.streams)]
+    config = run.config
+    keys = stream_keys(config, VALIDATION, config.streams)
 
     def of(net: str, snn: Variables) -> list[float]:
-        scores = (present(config, snn, config.num_steps, VALIDATION, stream, net) for stream in streams)
+        scores = (present(config, snn, config.num_steps, VALIDATION, key, net) for key in keys)
         return [float(score.accuracy[-1]) for score in scores]
 
     converted = scale_thresholds(converted_snn(run), chosen_factor(run))

@@ -4,11 +4,9 @@ factor 1 and with the factor that serves a number of steps best on the validatio
 
 import dataclasses
 
-import jax
-
 from experiments.convert import FACTORS, balance
 from experiments.evaluate import mean_and_std, score_ann
-from experiments.networks import random_key
+from experiments.networks import random_key, stream_keys
 from experiments.progress import say
 from experiments.study.accuracy import by_step
 from experiments.train_ann import trained_ann
@@ -71,7 +69,7 @@ def _test(
 ) -> Results:
     """Number of steps -> accuracies on the test split with factor 1 and with the factor that validation chooses."""
     chosen = {steps: max(scores, key=lambda f: (scores[f], float(f))) for steps, scores in validation.items()}
-    keys = [jax.random.fold_in(random_key(run.config, TEST), stream) for stream in range(streams)]
+    keys = stream_keys(run.config, TEST, streams)
     by_factor = {}
     for factor in {"1", *chosen.values()}:
         longest = max(int(steps) for steps in chosen if factor in ("1", chosen[steps]))

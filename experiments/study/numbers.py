@@ -17,10 +17,12 @@ def spread(values: Iterable[float], digits: int = 2) -> str:
 
 
 def over_seeds(nets: Sequence[Results]) -> str:
-    """Accuracy in % of nets of a seed each: mean ± standard deviation over seeds, or streams where there is one."""
-    text = spread(percent(net["accuracy"] for net in nets))
-    alone = nets[0] if len(nets) == 1 else {}
-    return f"{text} ± {100 * alone['accuracy_std']:.2f}" if "accuracy_std" in alone else text
+    """Accuracy in % of nets of a seed each: mean ± standard deviation over seeds, or over streams where there is one.
+
+    The mean alone where there is one seed and one stream.
+    """
+    text, std = spread(percent(net["accuracy"] for net in nets)), nets[0].get("accuracy_std")
+    return f"{text} ± {100 * std:.2f}" if len(nets) == 1 and std else text
 
 
 def on_test(results: Sequence[Results], network: str) -> str:

@@ -127,9 +127,12 @@ def _surrogates(hybrids: Hybrids) -> dict[str, tuple[str, str]]:
 def _cell(conversions: Sequence[Results], hybrids: Hybrids, percentile: str, kind: str, t: int) -> str:
     """Test accuracy of the converted nets at T, and the factors that were best."""
     nets = _nets(conversions, hybrids, percentile, kind, t)
-    if not nets or kind == "factor_1":
-        return over_seeds(nets) if nets else ""
-    return f"{over_seeds(nets)} ({', '.join(f'{factor:g}' for factor in sorted({net['factor'] for net in nets}))})"
+    if not nets:
+        return ""
+    if kind == "factor_1":
+        return over_seeds(nets)
+    factors = sorted({net["factor"] for net in nets})
+    return f"{over_seeds(nets)} ({', '.join(f'{factor:g}' for factor in factors)})"
 
 
 def _nets(conversions: Sequence[Results], hybrids: Hybrids, percentile: str, kind: str, t: int) -> list[Results]:
@@ -158,10 +161,9 @@ def _started(hybrids: Hybrids, percentile: str) -> dict[int, list[Results]]:
 
 def _scores(conversions: Sequence[Results], hybrids: Hybrids, percentile: str, kind: str) -> dict[int, float]:
     """T -> mean accuracy of the converted nets."""
-    steps = {int(t) for r in conversions for t in r["percentiles"][percentile]["test"]} | set(
-        _started(hybrids, percentile)
-    )
-    return {t: mean(net["accuracy"] for net in _nets(conversions, hybrids, percentile, kind, t)) for t in sorted(steps)}
+    measured = {int(t) for r in conversions for t in r["percentiles"][percentile]["test"]}
+    steps = sorted(measured | set(_started(hybrids, percentile)))
+    return {t: mean(net["accuracy"] for net in _nets(conversions, hybrids, percentile, kind, t)) for t in steps}
 
 
 def _equal_steps(conversions: Sequence[Results], hybrids: Hybrids, results: Sequence[Results]) -> str:
