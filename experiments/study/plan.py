@@ -190,7 +190,7 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
             Trial(f"maximum-lr{rate:g}", {"percentile": 100.0, "hybrid_epochs": 2, "hybrid_lr": rate}, work, seeds=(0,))
             for rate, work in ((3e-4, tested), (1e-3, partial(_as_far_as, "finetune")))
         ),
-        "conversion": (Trial("conversion", {}, partial(conversion, images=1024, streams=5), seeds=(0,)),),
+        "conversion": (Trial("conversion", {}, partial(conversion, images=1024, streams=1)),),
         "scratch": _scratch_linear(8, epochs=11),
     },
 }
