@@ -18,7 +18,7 @@ from pathlib import Path
 
 import tyro
 
-from experiments import compilation, stopping
+from experiments import compilation, memory, stopping
 from experiments.adopt import adopt
 from experiments.config import Config
 from experiments.presets import PRESETS
@@ -89,6 +89,7 @@ def main(program: str, description: str, work: Callable[[Run], None], arguments:
     """
     try:
         parsed = parse(program, description, arguments)
+        memory.keep_freed()
         hosts.join(parsed.coordinator, parsed.num_processes, parsed.process_id)
         compilation.watch()
         compilation.keep_programs(parsed.config.compilation_cache)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import tyro
 
-from experiments import stopping
+from experiments import memory, stopping
 from experiments.adopt import adopt
 from experiments.command import refuse
 from experiments.config import CONVERT_FIELDS, difference
@@ -97,6 +97,7 @@ def _donor(folder: Path, run: Run, seed: int) -> Path:
 
 def main(arguments: Arguments) -> int:
     """Run the study; its exit status is that of `experiments.command`."""
+    memory.keep_freed()
     try:
         with stopping.on_signals():
             study(arguments)
