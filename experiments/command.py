@@ -72,6 +72,7 @@ def run_command(name: str, description: str, work: Callable[[Run], None]) -> Non
         description: its docstring, for --help.
         work: what to do with the run.
     """
+    memory.keep_freed()
     hosts.leave(main(f"python -m experiments.{name}", description, work, sys.argv[1:]))
 
 
@@ -89,7 +90,6 @@ def main(program: str, description: str, work: Callable[[Run], None], arguments:
     """
     try:
         parsed = parse(program, description, arguments)
-        memory.keep_freed()
         hosts.join(parsed.coordinator, parsed.num_processes, parsed.process_id)
         compilation.watch()
         compilation.keep_programs(parsed.config.compilation_cache)

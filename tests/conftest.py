@@ -11,8 +11,6 @@ from pathlib import Path
 import jax
 import pytest
 
-from experiments import memory
-
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share the folder of the process that started them
     PROGRAMS = tempfile.TemporaryDirectory(prefix="jsnn-programs-")
     atexit.register(PROGRAMS.cleanup)
@@ -27,7 +25,6 @@ for name, value in KEPT.items():
     os.environ[name.upper()] = str(value)  # for the processes that tests start
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
-memory.keep_freed()
 
 ROOT = Path(__file__).parent.parent
 DATA_DIR = Path(os.environ.get("JSNN_DATA_DIR", ROOT.parent / "shared" / "data" / "tfds"))

@@ -97,7 +97,6 @@ def _donor(folder: Path, run: Run, seed: int) -> Path:
 
 def main(arguments: Arguments) -> int:
     """Run the study; its exit status is that of `experiments.command`."""
-    memory.keep_freed()
     try:
         with stopping.on_signals():
             study(arguments)
@@ -107,4 +106,5 @@ def main(arguments: Arguments) -> int:
 
 
 if __name__ == "__main__":
+    memory.keep_freed()
     sys.exit(main(tyro.cli(Arguments, prog="python -m experiments.study", description=__doc__)))
