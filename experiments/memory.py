@@ -10,8 +10,7 @@ def keep_freed() -> None:
     """Keep freed memory in this process, where its malloc is glibc's; elsewhere change nothing.
 
     Blocks above 32 MiB, such as the buffers of a training step, glibc returns to the kernel as soon as they are freed.
-    Each step then waits until the kernel has cleared their pages anew, more than half of its time on some virtual
-    machines.
+    Each step then waits until the kernel has cleared their pages anew, which a virtual machine may be slow at.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

@@ -5,7 +5,7 @@ factor 1 and with the factor that serves a number of steps best on the validatio
 import dataclasses
 
 from experiments.convert import FACTORS, balance
-from experiments.evaluate import mean_and_std, score_ann
+from experiments.evaluate import score_ann
 from experiments.networks import random_key, stream_keys
 from experiments.progress import say
 from experiments.study.accuracy import by_step
@@ -21,30 +21,28 @@ LONG, FACTORS_FOR_LONG = (64, 128, 256, 512), (0.4, 0.55, 0.7, 0.85, 1.0)  # sma
 IMAGES_FOR_SHORT, IMAGES_FOR_LONG = 2048, 512  # of the validation split, on which the factors are chosen
 
 
-def conversion(run: Run, images: int, streams: int) -> Results:
+def conversion(run: Run, images: int) -> Results:
     """Accuracies of a run's converted net.
 
     Args:
         run: the run, its ANN trained.
         images: of the test split that LONG presentations are measured on, the first ones, a multiple of
             eval_batch_size.
-        streams: of noise to measure on the test split.
 
     Returns:
         Results by percentile and number of steps, in JSON's types.
     """
     ann = trained_ann(run)
-    found = {f"{percentile:g}": _of_percentile(run, ann, percentile, images, streams) for percentile in PERCENTILES}
+    found = {f"{percentile:g}": _of_percentile(run, ann, percentile, images) for percentile in PERCENTILES}
     return {
         "config": dataclasses.asdict(run.config),
         "ann": {"accuracy": score_ann(run), "accuracy_for_long": score_ann(run, images)},
         "images_for_long": images,
-        "streams_of_converted": streams,
         "percentiles": found,
     }
 
 
-def _of_percentile(run: Run, ann: Variables, percentile: float, images: int, streams: int) -> Results:
+def _of_percentile(run: Run, ann: Variables, percentile: float, images: int) -> Results:
     config = dataclasses.replace(run.config, percentile=percentile)
     thresholds = balance(run._replace(config=config), ann)
     snn = convert(ann, thresholds)
@@ -59,23 +57,19 @@ def _of_percentile(run: Run, ann: Variables, percentile: float, images: int, str
     ):
         validation = _sweep(run, snn, steps, factors, to_choose)
         found["validation"] |= validation
-        found["test"] |= _test(run, snn, validation, to_test, streams)
+        found["test"] |= _test(run, snn, validation, to_test)
     say(f"percentile {percentile:g}: {found['test']}")
     return found
 
 
-def _test(
-    run: Run, snn: Variables, validation: dict[str, dict[str, float]], images: int | None, streams: int
-) -> Results:
+def _test(run: Run, snn: Variables, validation: dict[str, dict[str, float]], images: int | None) -> Results:
     """Number of steps -> accuracies on the test split with factor 1 and with the factor that validation chooses."""
     chosen = {steps: max(scores, key=lambda f: (scores[f], float(f))) for steps, scores in validation.items()}
-    keys = stream_keys(run.config, TEST, streams)
+    (key,) = stream_keys(run.config, TEST, 1)
     by_factor = {}
     for factor in {"1", *chosen.values()}:
         longest = max(int(steps) for steps in chosen if factor in ("1", chosen[steps]))
-        scaled = scale_thresholds(snn, float(factor))
-        curves = [by_step(run, scaled, longest, TEST, key, images) for key in keys]
-        by_factor[factor] = [mean_and_std(accuracies) for accuracies in zip(*curves, strict=True)]
+        by_factor[factor] = by_step(run, scale_thresholds(snn, float(factor)), longest, TEST, key, images)
     return {
         steps: {
             "factor_1": by_factor["1"][int(steps) - 1],

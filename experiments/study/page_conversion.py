@@ -103,13 +103,12 @@ def evaluation_table(preset: str) -> str:
 def _note(conversions: Sequence[Results], hybrids: Hybrids) -> str:
     """What the numbers of a conversion table are means of."""
     ann, of_first = (spread(percent(r["ann"][name] for r in conversions)) for name in ("accuracy", "accuracy_for_long"))
-    streams, first = (conversions[0][name] for name in ("streams_of_converted", "images_for_long"))
     of_nets = [f"{name} at T = {t} ({seeds(results)})" for (name, t), results in sorted(hybrids.items())]
     return (
         f"ANN: {ann} %. {', '.join(of_nets)}: five Poisson streams each; with one seed, ± is over the streams. "
-        f"Converted nets at other T and with factor 1: {seeds(conversions)}, "
-        f"{f'{streams} streams' if streams > 1 else 'one stream'} each, from T = {min(LONG)} on the first {first} test "
-        f"images, of which the ANN has {of_first} % right."
+        f"Converted nets at other T and with factor 1: {seeds(conversions)}, one stream each, from "
+        f"T = {min(LONG)} on the first {conversions[0]['images_for_long']} test images, of which the ANN has "
+        f"{of_first} % right."
     )
 
 
@@ -139,17 +138,17 @@ def _nets(conversions: Sequence[Results], hybrids: Hybrids, percentile: str, kin
     """Accuracy of the converted net at T, of each seed.
 
     With the best factor those that hybrid nets start from where there are any, as these were measured on several
-    streams; with factor 1 on one alone, so that they stand in only for a T of which there is no conversion.
+    streams. With factor 1 all were on one, so that they stand in only for a T of which there is no conversion.
     """
     tests = [r["percentiles"][percentile]["test"] for r in conversions]
     tests = [test[str(t)] for test in tests if str(t) in test]
     started = _started(hybrids, percentile).get(t, [])
     if kind == "factor_1":
-        return [test[kind] for test in tests] or [
+        return [{"accuracy": test[kind]} for test in tests] or [
             {"accuracy": run["converted"]["accuracy_by_step_at_factor_1"][t - 1]} for run in started
         ]
     return [run["converted"] | {"factor": run["converted"]["scaling_factor"]} for run in started] or [
-        test[kind] | {"factor": test["factor"]} for test in tests
+        {"accuracy": test[kind], "factor": test["factor"]} for test in tests
     ]
 
 

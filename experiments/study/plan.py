@@ -179,7 +179,7 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
             *_scratch_linear(4, epochs=14),
             _scratch("scratch-stdb", "stdb", 4, epochs=14),
         ),
-        "conversion": (Trial("conversion", {}, partial(conversion, images=2048, streams=1)),),
+        "conversion": (Trial("conversion", {}, partial(conversion, images=2048)),),
     },
     "cifar10_cpu": {
         "steps": (
@@ -190,7 +190,7 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
             Trial(f"maximum-lr{rate:g}", {"percentile": 100.0, "hybrid_epochs": 2, "hybrid_lr": rate}, work, seeds=(0,))
             for rate, work in ((3e-4, tested), (1e-3, partial(_as_far_as, "finetune")))
         ),
-        "conversion": (Trial("conversion", {}, partial(conversion, images=1024, streams=1)),),
+        "conversion": (Trial("conversion", {}, partial(conversion, images=1024)),),
         "scratch": _scratch_linear(8, epochs=11),
     },
 }
