@@ -16,7 +16,7 @@ STYLES = {
     "scratch-stdb": ("from scratch, STDB", CONVERTED, "--"),
     "scratch-linear": ("from scratch, linear", "tab:green", "--"),
     "scratch-linear-long": ("from scratch, linear, twice as long", "tab:olive", ":"),
-    "scratch-linear-longest": ("from scratch, linear, four times as long", "tab:brown", "-."),
+    "scratch-linear-longest": ("from scratch, linear, three times as long", "tab:brown", "-."),
 }
 
 

@@ -116,6 +116,7 @@ HARMS: dict[str, Fields] = {  # question c: four epochs at a constant rate
 SCRATCH = {"start": "scratch", **PLAIN}
 SCRATCH_RATES = {"stdb": (1e-4, 3e-4, 1e-3), "linear": (3e-4, 1e-3, 3e-3)}
 SCRATCH_BEST = {"stdb": 3e-4, "linear": 1e-3}  # of these, after two epochs
+TIMES = {"": 1, "-long": 2, "-longest": 3}  # the hybrid run's operations
 
 
 def _hybrids(
@@ -151,12 +152,9 @@ def _scratch(trial: str, surrogate: str, num_steps: int, epochs: int) -> Trial:
     return Trial(trial, SCRATCH | {"num_steps": num_steps, **fields}, tested, seeds=(0,))
 
 
-def _scratch_linear(num_steps: int, epochs: int) -> tuple[Trial, ...]:
-    """Question b: the operations of the hybrid run, which are so many epochs, then twice and four times as many."""
-    lengths = {"": 1, "-long": 2, "-longest": 4}
-    return tuple(
-        _scratch(f"scratch-linear{name}", "linear", num_steps, times * epochs) for name, times in lengths.items()
-    )
+def _scratch_linear(num_steps: int, epochs: int, lengths: tuple[str, ...]) -> tuple[Trial, ...]:
+    """Question b: so many epochs, which have the operations of the hybrid run, and longer."""
+    return tuple(_scratch(f"scratch-linear{length}", "linear", num_steps, TIMES[length] * epochs) for length in lengths)
 
 
 STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
@@ -176,21 +174,18 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
         ),
         "scratch": (
             *_scratch_rates(4),
-            *_scratch_linear(4, epochs=14),
+            *_scratch_linear(4, epochs=14, lengths=("", "-long")),
             _scratch("scratch-stdb", "stdb", 4, epochs=14),
         ),
         "conversion": (Trial("conversion", {}, partial(conversion, images=2048)),),
     },
     "cifar10_cpu": {
-        "steps": (
-            *_hybrids("cifar10_cpu", ("linear",), (32, 16, 8), (0,)),
-            *_hybrids("cifar10_cpu", ("stdb",), (8,), (0,)),
-        ),
+        "steps": _hybrids("cifar10_cpu", ("linear",), (32, 16, 8), (0,)),
         "rates": tuple(
             Trial(f"maximum-lr{rate:g}", {"percentile": 100.0, "hybrid_epochs": 2, "hybrid_lr": rate}, work, seeds=(0,))
             for rate, work in ((3e-4, tested), (1e-3, partial(_as_far_as, "finetune")))
         ),
         "conversion": (Trial("conversion", {}, partial(conversion, images=1024)),),
-        "scratch": _scratch_linear(8, epochs=11),
+        "scratch": _scratch_linear(8, epochs=11, lengths=tuple(TIMES)),
     },
 }
