@@ -7,7 +7,7 @@ from experiments.config import AUTO
 from experiments.study.numbers import on_validation, percent, spread
 from experiments.study.plan import HARMS, RATES, VARIATIONS
 from experiments.study.results import read_seeds
-from experiments.study.sheet import sheet
+from experiments.study.sheet import HYBRID, LINEAR, sheet
 from experiments.table import aligned
 from experiments.workdir import Results
 
@@ -20,6 +20,12 @@ NAMES = {  # field -> what to call it, and its usual value
     "hybrid_weight_decay": ("weight decay", 0.0),
     "hybrid_warmup": ("warm-up", 0.0),
     "hybrid_clip": ("clip", None),
+}
+LINES = {  # of HARMS
+    "stdb": (HYBRID, "-"),
+    "stdb-fast": (HYBRID, "--"),
+    "linear": (LINEAR, "-"),
+    "linear-fast": (LINEAR, "--"),
 }
 
 
@@ -68,7 +74,7 @@ def silence_table(preset: str) -> str:
     Returns:
         A Markdown table.
     """
-    trials = _harms(preset)
+    trials = list(_harms(preset).values())
     layers = list(trials[0][0]["silence"]["before"]["never"])
     rows = [["never fire in a presentation [%]", *layers, "validation accuracy [%]"]]
     rows.append(["before", *_silent(trials[0], "before", layers), spread(on_validation(trials[0], "converted"))])
@@ -79,24 +85,26 @@ def silence_table(preset: str) -> str:
 
 
 def draw_harms(preset: str, path: Path) -> None:
-    """Draw validation accuracy over the epochs of fine-tuning."""
+    """Draw what the epochs of fine-tuning add to the converted net's validation accuracy, a line for each seed."""
     with sheet(path) as axes:
-        for results in _harms(preset):
+        for name, results in _harms(preset).items():
+            color, style = LINES[name]
             for i, run in enumerate(results):
                 accuracies = [run["converted"]["validation_accuracy"]]
                 accuracies += [record["validation_accuracy"] for record in run["hybrid"]["history"]]
-                axes.plot(percent(accuracies), marker="o", label=None if i else _name(run))
-        axes.axhline(100 * accuracies[0], color="0.35", linestyle=":", label="converted")
+                gains = percent(accuracy - accuracies[0] for accuracy in accuracies)
+                axes.plot(gains, style, marker="o", markersize=4, color=color, label=None if i else _name(run))
+        axes.axhline(0, color="0.35", linestyle=":", label="converted")
         axes.set_xlabel("epochs of fine-tuning at a constant rate")
-        axes.set_ylabel("validation accuracy [%]")
+        axes.set_ylabel("validation accuracy above the converted net's [points]")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_title(f"{preset}, T = 4: where fine-tuning harms", fontsize=10)
         axes.legend(fontsize=8)
 
 
-def _harms(preset: str) -> list[list[Results]]:
-    """Results of all seeds of each of HARMS."""
-    return [results for name in HARMS if (results := read_seeds(preset, f"harm-{name}"))]
+def _harms(preset: str) -> dict[str, list[Results]]:
+    """Name in HARMS -> results of all seeds."""
+    return {name: results for name in HARMS if (results := read_seeds(preset, f"harm-{name}"))}
 
 
 def _name(run: Results) -> str:

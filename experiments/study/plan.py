@@ -169,7 +169,7 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
             for name, fields in (RATES | VARIATIONS).items()
         ),
         "harms": tuple(
-            Trial(f"harm-{name}", FEW | {"hybrid_epochs": 4, "hybrid_schedule": "constant"} | fields, _watched, (0,))
+            Trial(f"harm-{name}", FEW | {"hybrid_epochs": 4, "hybrid_schedule": "constant"} | fields, _watched)
             for name, fields in HARMS.items()
         ),
         "scratch": (
