@@ -18,7 +18,7 @@ from pathlib import Path
 
 import tyro
 
-from experiments import compilation, memory, stopping
+from experiments import compilation, stopping
 from experiments.adopt import adopt
 from experiments.config import Config
 from experiments.presets import PRESETS
@@ -72,7 +72,6 @@ def run_command(name: str, description: str, work: Callable[[Run], None]) -> Non
         description: its docstring, for --help.
         work: what to do with the run.
     """
-    memory.keep_freed()
     hosts.leave(main(f"python -m experiments.{name}", description, work, sys.argv[1:]))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import tyro
 
-from experiments import memory, stopping
+from experiments import stopping
 from experiments.adopt import adopt
 from experiments.command import refuse
 from experiments.config import CONVERT_FIELDS, difference
@@ -106,5 +106,4 @@ def main(arguments: Arguments) -> int:
 
 
 if __name__ == "__main__":
-    memory.keep_freed()
     sys.exit(main(tyro.cli(Arguments, prog="python -m experiments.study", description=__doc__)))
