@@ -115,15 +115,21 @@ def test_the_anns_accuracy_on_the_first_images_is_that_of_its_logits(tiny_run):
     assert score_ann(run, 64) == pytest.approx(float((logits.argmax(-1) == batch.labels).mean()))
 
 
-@pytest.mark.parametrize(("preset", "num_steps"), [("fashion_mnist_cpu", 4), ("cifar10_cpu", 8)])
-def test_from_scratch_the_operations_are_the_hybrid_runs_to_half_an_epoch(preset, num_steps):
-    scratch = [t for t in plan.STUDIES[preset]["scratch"] if t.name.startswith("scratch-linear") and "lr" not in t.name]
+@pytest.mark.parametrize(
+    ("preset", "num_steps", "lengths"),
+    [
+        ("fashion_mnist_cpu", 4, {"scratch-stdb": 1, "scratch-linear": 1, "scratch-linear-long": 2}),
+        ("cifar10_cpu", 8, {"scratch-linear": 1, "scratch-linear-long": 2, "scratch-linear-longest": 3}),
+    ],
+)
+def test_from_scratch_the_operations_are_the_hybrid_runs_to_half_an_epoch(preset, num_steps, lengths):
+    epochs = {t.name: t.fields["hybrid_epochs"] for t in plan.STUDIES[preset]["scratch"] if "lr" not in t.name}
     config = dataclasses.replace(PRESETS[preset](), num_steps=num_steps)
     costs = operations.operations_of_training(config)
     hybrid = config.ann_epochs * costs["ann epoch"] + costs["conversion"] + config.hybrid_epochs * costs["snn epoch"]
-    for trial in scratch:
-        times = plan.TIMES[trial.name.removeprefix("scratch-linear")]
-        assert abs(trial.fields["hybrid_epochs"] - times * hybrid / costs["snn epoch"]) <= times / 2
+    assert epochs.keys() == lengths.keys()
+    for name, times in lengths.items():
+        assert abs(epochs[name] - times * hybrid / costs["snn epoch"]) <= times / 2
 
 
 def test_the_beginning_of_a_split_fills_batches(tiny_run):

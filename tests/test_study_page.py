@@ -163,6 +163,9 @@ def test_gains_steps_downhill_and_silence(keep, tmp_path):
     table = page_surrogates.silence_table("tiny")
     assert cells(table, "before") == ["25.0"] * 4 + ["50.00 ± 1.41"]
     assert cells(table, "stdb, lr 3e-05")[:4] == ["50.0"] * 4
+    epochs = {"converted": {"validation_accuracy": 0.5}}
+    epochs["hybrid"] = {"history": [{"validation_accuracy": accuracy} for accuracy in (0.53, 0.48)]}
+    assert page_surrogates._gains(epochs) == pytest.approx([0, 3, -2])
     assert drawn(page_surrogates.draw_harms, "tiny", path=tmp_path / "c.png")
 
 

@@ -90,10 +90,8 @@ def draw_harms(preset: str, path: Path) -> None:
         for name, results in _harms(preset).items():
             color, style = LINES[name]
             for i, run in enumerate(results):
-                accuracies = [run["converted"]["validation_accuracy"]]
-                accuracies += [record["validation_accuracy"] for record in run["hybrid"]["history"]]
-                gains = percent(accuracy - accuracies[0] for accuracy in accuracies)
-                axes.plot(gains, style, marker="o", markersize=4, color=color, label=None if i else _name(run))
+                label = None if i else _name(run)
+                axes.plot(_gains(run), style, marker="o", markersize=4, color=color, label=label)
         axes.axhline(0, color="0.35", linestyle=":", label="converted")
         axes.set_xlabel("epochs of fine-tuning at a constant rate")
         axes.set_ylabel("validation accuracy above the converted net's [points]")
@@ -105,6 +103,12 @@ def draw_harms(preset: str, path: Path) -> None:
 def _harms(preset: str) -> dict[str, list[Results]]:
     """Name in HARMS -> results of all seeds."""
     return {name: results for name in HARMS if (results := read_seeds(preset, f"harm-{name}"))}
+
+
+def _gains(run: Results) -> list[float]:
+    """Validation accuracy above the converted net's, in points, before the first epoch and after each."""
+    converted = run["converted"]["validation_accuracy"]
+    return [0.0, *percent(record["validation_accuracy"] - converted for record in run["hybrid"]["history"])]
 
 
 def _name(run: Results) -> str:

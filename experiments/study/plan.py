@@ -116,7 +116,6 @@ HARMS: dict[str, Fields] = {  # question c: four epochs at a constant rate
 SCRATCH = {"start": "scratch", **PLAIN}
 SCRATCH_RATES = {"stdb": (1e-4, 3e-4, 1e-3), "linear": (3e-4, 1e-3, 3e-3)}
 SCRATCH_BEST = {"stdb": 3e-4, "linear": 1e-3}  # of these, after two epochs
-TIMES = {"": 1, "-long": 2, "-longest": 3}  # the hybrid run's operations
 
 
 def _hybrids(
@@ -152,11 +151,6 @@ def _scratch(trial: str, surrogate: str, num_steps: int, epochs: int) -> Trial:
     return Trial(trial, SCRATCH | {"num_steps": num_steps, **fields}, tested, seeds=(0,))
 
 
-def _scratch_linear(num_steps: int, epochs: int, lengths: tuple[str, ...]) -> tuple[Trial, ...]:
-    """Question b: so many epochs, which have the operations of the hybrid run, and longer."""
-    return tuple(_scratch(f"scratch-linear{length}", "linear", num_steps, TIMES[length] * epochs) for length in lengths)
-
-
 STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
     "fashion_mnist_cpu": {
         "steps": (
@@ -174,8 +168,9 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
         ),
         "scratch": (
             *_scratch_rates(4),
-            *_scratch_linear(4, epochs=14, lengths=("", "-long")),
-            _scratch("scratch-stdb", "stdb", 4, epochs=14),
+            _scratch("scratch-stdb", "stdb", 4, epochs=14),  # the hybrid run's operations
+            _scratch("scratch-linear", "linear", 4, epochs=14),
+            _scratch("scratch-linear-long", "linear", 4, epochs=28),
         ),
         "conversion": (Trial("conversion", {}, partial(conversion, images=2048)),),
     },
@@ -186,6 +181,10 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
             for rate, work in ((3e-4, tested), (1e-3, partial(_as_far_as, "finetune")))
         ),
         "conversion": (Trial("conversion", {}, partial(conversion, images=1024)),),
-        "scratch": _scratch_linear(8, epochs=11, lengths=tuple(TIMES)),
+        "scratch": (
+            _scratch("scratch-linear", "linear", 8, epochs=11),  # the hybrid run's operations
+            _scratch("scratch-linear-long", "linear", 8, epochs=22),
+            _scratch("scratch-linear-longest", "linear", 8, epochs=33),
+        ),
     },
 }
