@@ -49,7 +49,7 @@ def finetune(run: Run) -> None:
     present = partial(evaluate_snn, model, encode, num_steps, chunk, open_source(config, VALIDATION))
     rule = _optimizer(config)
     state = init_state(starting_snn(run), rule)
-    forward = snn_forward(model, encode, num_steps, chunk, _logit_scale(run))
+    forward = snn_forward(model, encode, num_steps, chunk, logit_scale(run))
     validate = epochs.validator(run, present)
     accuracy = _accuracy_to_keep(run)
     heed = partial(_heed, config, accuracy)
@@ -98,6 +98,13 @@ def starting_snn(run: Run) -> Variables:
     return scale_thresholds(convert(ann, thresholds, run.config.leak), chosen_factor(run))
 
 
+def logit_scale(run: Run) -> float:
+    """The factor on the logits in the loss; random weights have nothing to calibrate."""
+    if run.config.hybrid_logit_scale != AUTO:
+        return run.config.hybrid_logit_scale
+    return 1.0 if run.config.start == "scratch" else calibrated_scale(run)
+
+
 def _accuracy_to_keep(run: Run) -> float:
     """The validation accuracy of the net that fine-tuning starts from; random weights have none to keep."""
     if run.config.start == "scratch":
@@ -110,13 +117,6 @@ def _heed(config: Config, accuracy: float, journal: Journal) -> None:
     epoch = len(journal.history)
     if diverging(journal.history, accuracy) == epoch:
         say(f"warning: {divergence_warning(config, epoch, accuracy)}")
-
-
-def _logit_scale(run: Run) -> float:
-    """The factor on the logits in the loss; random weights have nothing to calibrate."""
-    if run.config.hybrid_logit_scale != AUTO:
-        return run.config.hybrid_logit_scale
-    return 1.0 if run.config.start == "scratch" else calibrated_scale(run)
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:

@@ -32,9 +32,14 @@ def build_ann(config: Config) -> VGG | ResNet:
 
 def build_snn(config: Config) -> VGG | ResNet:
     """The SNN of a config, with its surrogate."""
+    return spiking(build_ann(config), surrogate_of(config))
+
+
+def surrogate_of(config: Config) -> surrogate.Surrogate:
+    """The surrogate of a config."""
     if config.surrogate == "stdb":
-        return spiking(build_ann(config), surrogate.stdb(config.alpha, config.beta))
-    return spiking(build_ann(config), surrogate.linear(config.gamma))
+        return surrogate.stdb(config.alpha, config.beta)
+    return surrogate.linear(config.gamma)
 
 
 def encoding_of(config: Config) -> encoding.Encoding:

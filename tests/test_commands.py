@@ -154,10 +154,10 @@ def test_training_from_scratch_starts_from_other_weights(tiny, tmp_path):
 def test_the_control_from_scratch_has_no_logits_to_calibrate(tiny):
     config = saved_config(tiny)
     scratch = dataclasses.replace(config, start="scratch")
-    assert finetune._logit_scale(hybrid.Run(scratch, tiny, None)) == 1.0
+    assert finetune.logit_scale(hybrid.Run(scratch, tiny, None)) == 1.0
     scale = read_results(tiny)["converted"]["logit_scale"]
-    assert finetune._logit_scale(hybrid.Run(config, tiny, None)) == scale
-    assert finetune._logit_scale(hybrid.Run(dataclasses.replace(config, hybrid_logit_scale=0.1), tiny, None)) == 0.1
+    assert finetune.logit_scale(hybrid.Run(config, tiny, None)) == scale
+    assert finetune.logit_scale(hybrid.Run(dataclasses.replace(config, hybrid_logit_scale=0.1), tiny, None)) == 0.1
 
 
 def test_a_checkpoint_holds_everything_that_a_run_needs(tiny):

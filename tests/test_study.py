@@ -17,7 +17,7 @@ from experiments.networks import build_ann, build_snn, encoding_of, open_source,
 from experiments.presentation import present
 from experiments.presets import PRESETS
 from experiments.study import __main__ as study
-from experiments.study import accuracy, conversion, descent, operations, page, plan, silence
+from experiments.study import accuracy, agreement, conversion, descent, operations, page, plan, silence
 from experiments.study.results import results_path
 from experiments.train_ann import trained_ann
 from experiments.workdir import Run, read_results, saved_config
@@ -144,13 +144,34 @@ def test_the_beginning_of_a_split_fills_batches(tiny_run):
 def test_a_step_along_an_exact_gradient_goes_downhill_as_far_as_it_says(tiny_run, monkeypatch):
     """The loss is a smooth function of the readout's weights, whatever the surrogate; seen on the same images."""
     monkeypatch.setattr(descent, "IMAGES", 32)
-    monkeypatch.setattr(descent, "BATCH", 16)
-    snn, images = finetuned_snn(tiny_run), descent._half(tiny_run.config, 0)
-    gradients = descent._gradients(tiny_run.config, stdb(), snn, images, 0.5)
-    changes = descent._changes(tiny_run.config, snn, images, 0.5, gradients)
+    snn, images = finetuned_snn(tiny_run), descent.half_of_validation(tiny_run.config, 0, 16)
+    gradients = descent.mean_gradient(descent.batch_gradients(tiny_run.config, stdb(), snn, images, 0.5))
+    changes = descent.changes(tiny_run.config, snn, images, 0.5, gradients)
     norms = [np.linalg.norm(tree["readout"]["kernel"]) for tree in (snn["params"], gradients)]
     assert changes["loss"]["readout"] == pytest.approx(-descent.MOVE * np.prod(norms), rel=0.02)
     assert set(changes["accuracy"]) == set(snn["params"])
+
+
+def test_batches_agree_where_all_push_alike():
+    """Weights that nothing pushes don't count."""
+    alike, opposite = jnp.array([[1.0, 2.0, 0.0]] * 4), jnp.array([[1.0, -2.0, 0.0], [-1.0, 2.0, 0.0]])
+    assert agreement.share(alike) == pytest.approx(1)
+    assert agreement.share(opposite) == 0
+    noise = np.random.default_rng(0).normal(size=(32, 10_000))
+    assert agreement.share(jnp.asarray(noise)) == pytest.approx((2 / np.pi / 32) ** 0.5, rel=0.02)
+
+
+def test_a_step_is_along_the_mean_gradient_however_the_images_are_batched(tiny_run, monkeypatch):
+    monkeypatch.setattr(descent, "IMAGES", 32)
+    monkeypatch.setattr(agreement, "BATCH", 16)
+    snn = finetuned_snn(tiny_run)
+    few, many = (
+        agreement.agreement(tiny_run._replace(config=dataclasses.replace(tiny_run.config, batch_size=size)), snn)
+        for size in (16, 4)
+    )
+    assert few["loss"] == pytest.approx(many["loss"], rel=1e-3, abs=1e-6)
+    assert few["loss"]["readout"] < 0
+    assert all(0 < many["share"][layer] < share <= 1 for layer, share in few["share"].items())
 
 
 @pytest.fixture

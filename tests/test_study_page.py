@@ -78,8 +78,8 @@ def test_accuracies_against_time_steps(keep, tmp_path):
     )
     table = page_conversion.conversion_table("tiny")
     assert table.startswith("ANN: 90.00 ± 0.00 %. linear at T = 4 (2 seeds), stdb at T = 4 (1 seed): five")
-    assert "Converted nets at other T and with factor 1: 2 seeds, one stream each, from T = 64 on the first" in table
-    assert "first 2048 test images, of which the ANN has 91.00 ± 0.00 % right." in table
+    assert "The others: 2 seeds, one stream each, their factors chosen on 2048 validation images; from T = 64" in table
+    assert "the first 2048 images, of which the ANN has 91.00 ± 0.00 % right." in table
     assert cells(table, "test accuracy") == ["4", "8", "64"]
     assert cells(table, "converted, maximum, best factor") == [
         "30.00 ± 0.00 (0.5)",
@@ -89,9 +89,9 @@ def test_accuracies_against_time_steps(keep, tmp_path):
     assert cells(table, "converted, maximum, factor 1") == ["25.00 ± 0.00", "10.00 ± 0.00", "70.00"]
     assert cells(table, "converted, 99.7 percentile, factor 1") == ["", "10.00 ± 0.00", "70.00"]
     assert cells(table, "hybrid, linear") == ["85.00 ± 7.07", "", ""]
-    equals = "T at which converted, maximum, best factor, equals hybrid, "
-    assert cells(table, f"{equals}linear") == ["over 64", "", ""]
-    assert cells(table, f"{equals}STDB") == ["64", "", ""]
+    reaches = "converted, maximum, best factor, reaches"
+    assert cells(table, f"{reaches} linear by T =") == ["over 64", "", ""]
+    assert cells(table, f"{reaches} stdb by T =") == ["64", "", ""]
     assert cells(table, "hybrid, STDB") == ["75.00 ± 1.00 (handed back)", "", ""]
     assert cells(page_conversion.evaluation_table("tiny"), "T = 4, linear") == ["20.00 ± 0.00", "85.00 ± 7.07"]
     scores = (page_conversion.read_seeds("tiny", "conversion"), page_conversion._hybrids("tiny"))
@@ -116,8 +116,11 @@ def test_a_hybrid_runs_converted_net_counts_where_its_thresholds_are_the_rows(ke
     assert cells(table, "converted, maximum, best factor") == ["40.00 (0.4)", "50.00 (0.4)"]
     assert cells(table, "converted, 99.7 percentile, best factor")[0] == "90.00 ± 1.00 (0.8)"
     assert cells(table, "converted, 99.7 percentile, factor 1")[0] == "20.00"  # not the run's own 30
-    assert cells(table, "T at which converted, maximum, best factor, equals hybrid, linear")[0] == "over 8"
+    assert cells(table, "converted, maximum, best factor, reaches linear by T =")[0] == "over 8"
     assert "STDB" not in table  # of which there is no hybrid net
+    keep_conversion(keep, {"4": measured(0.2, 0.4, 0.6)}, seed=1)  # a seed of which there is no hybrid net
+    table = page_conversion.conversion_table("tiny")
+    assert cells(table, "converted, 99.7 percentile, best factor")[0] == "50.00 ± 14.14 (0.4)"
 
 
 def test_compute_of_the_hybrid_run_and_from_scratch(keep, tmp_path):

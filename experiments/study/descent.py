@@ -42,36 +42,63 @@ def descent(run: Run) -> Results:
         calibrated logits.
     """
     snn, calibrated = starting_snn(run), calibrated_scale(run)
-    first, second = (_half(run.config, half) for half in range(2))
+    first, second = (half_of_validation(run.config, half, BATCH) for half in range(2))
     found = {}
     for name, rule in (("stdb", surrogate.stdb()), ("linear", surrogate.linear())):
         for kind, logit_scale in (("plain", 1.0), ("calibrated", calibrated)):
-            gradients = _gradients(run.config, rule, snn, first, logit_scale)
-            found[f"{name}, {kind}"] = _changes(run.config, snn, second, calibrated, gradients)
+            gradients = mean_gradient(batch_gradients(run.config, rule, snn, first, logit_scale))
+            found[f"{name}, {kind}"] = changes(run.config, snn, second, calibrated, gradients)
     return found
 
 
-def _changes(config: Config, snn: Variables, images: Images, logit_scale: float, gradients: Any) -> Results:
-    """Half the difference between a step downhill and one uphill, layer by layer."""
+def changes(config: Config, snn: Variables, images: Images, logit_scale: float, gradients: Any) -> Results:
+    """Half the difference between a step of MOVE downhill and one uphill, layer by layer.
+
+    Args:
+        config: of the run.
+        snn: SNN variables.
+        images: to measure on.
+        logit_scale: factor on the logits in the loss.
+        gradients: in the structure of the params.
+
+    Returns:
+        "loss" (nats) or "accuracy" -> layer -> change.
+    """
     score = jax.jit(partial(_scores, config, surrogate.stdb(), snn["neuron"], images, logit_scale))
-    changes: Results = {"loss": {}, "accuracy": {}}
+    found: Results = {"loss": {}, "accuracy": {}}
     for layer, weights in snn["params"].items():
         kernel, gradient = weights["kernel"], gradients[layer]["kernel"]
         move = MOVE * jnp.linalg.norm(kernel) / jnp.linalg.norm(gradient) * gradient
         down, up = (score({**snn["params"], layer: {"kernel": kernel + side * move}}) for side in (-1, 1))
-        for name, (one, other) in zip(changes, zip(down, up, strict=True), strict=True):
-            changes[name][layer] = float(one - other) / 2
-    return changes
+        for name, (one, other) in zip(found, zip(down, up, strict=True), strict=True):
+            found[name][layer] = float(one - other) / 2
+    return found
 
 
-def _gradients(config: Config, rule: Surrogate, snn: Variables, images: Images, logit_scale: float) -> Any:
-    """The surrogate's gradient of the loss, a batch at a time."""
+def batch_gradients(config: Config, rule: Surrogate, snn: Variables, images: Images, logit_scale: float) -> Any:
+    """The surrogate's gradient of the loss of each batch, dropout off.
+
+    Args:
+        config: of the run.
+        rule: the surrogate.
+        snn: SNN variables.
+        images: in batches.
+        logit_scale: factor on the logits in the loss.
+
+    Returns:
+        A pytree like the params, its leaves [N, ...].
+    """
 
     def of_batch(batch: Images) -> Any:
         one = jax.tree.map(lambda leaf: leaf[None], batch)
         return jax.grad(lambda params: _scores(config, rule, snn["neuron"], one, logit_scale, params)[0])(snn["params"])
 
-    return jax.tree.map(lambda leaf: leaf.mean(0), jax.jit(partial(jax.lax.map, of_batch))(images))
+    return jax.jit(partial(jax.lax.map, of_batch))(images)
+
+
+def mean_gradient(gradients: Any) -> Any:
+    """The mean over batches, which is the gradient of the loss of all of them."""
+    return jax.tree.map(lambda leaf: leaf.mean(0), gradients)
 
 
 def _scores(
@@ -92,10 +119,10 @@ def _scores(
     return jax.tree.map(jnp.mean, jax.lax.map(of_batch, images))
 
 
-def _half(config: Config, half: int) -> Images:
-    """One half of the images, in batches."""
+def half_of_validation(config: Config, half: int, batch_size: int) -> Images:
+    """One half of the validation images, 2 * IMAGES of them, in batches."""
     source = open_source(config, VALIDATION)
-    index = jnp.arange(half * IMAGES, (half + 1) * IMAGES, dtype=jnp.int32).reshape(-1, BATCH)
+    index = jnp.arange(half * IMAGES, (half + 1) * IMAGES, dtype=jnp.int32).reshape(-1, batch_size)
     batch = source.take(source.resident, index.reshape(-1))
     images = scale(batch.images).reshape(*index.shape, *batch.images.shape[1:])
     return jax.device_put((images, batch.labels.reshape(index.shape), index), jax.devices()[0])

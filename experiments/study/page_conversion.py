@@ -6,7 +6,7 @@ from statistics import mean
 
 from matplotlib.axes import Axes
 
-from experiments.study.conversion import LONG
+from experiments.study.conversion import FACTORS_FOR_LONG, IMAGES_FOR_LONG, IMAGES_FOR_SHORT, LONG
 from experiments.study.numbers import on_test, over_seeds, percent, seeds, spread
 from experiments.study.plan import STUDIES
 from experiments.study.results import read_seeds
@@ -41,7 +41,7 @@ def conversion_table(preset: str) -> str:
         found = [hybrids.get((surrogate, t), []) for t in steps]
         rows.append([name, *(on_test(results, "hybrid") if results else "" for results in found)])
         cells = [_equal_steps(conversions, hybrids, results) if results else "" for results in found]
-        rows.append([f"T at which converted, maximum, best factor, equals {name}", *cells])
+        rows.append([f"converted, maximum, best factor, reaches {surrogate} by T =", *cells])
     return f"{_note(conversions, hybrids)}\n\n{aligned(rows)}"
 
 
@@ -50,6 +50,7 @@ def draw_conversion(preset: str, path: Path) -> None:
     conversions, hybrids = read_seeds(preset, "conversion"), _hybrids(preset)
     with sheet(path) as axes:
         ann = _ann_line(axes, conversions)
+        _ann_line_for_long(axes, conversions)
         for percentile, style in (("100", "-"), ("99.7", "--")):
             for kind, color in (("factor_1", "tab:cyan"), ("chosen", CONVERTED)):
                 scores = _scores(conversions, hybrids, percentile, kind)
@@ -68,7 +69,7 @@ def draw_evaluation(preset: str, path: Path) -> None:
     hybrids = _hybrids(preset)
     steps = sorted({t for _, t in hybrids})
     with sheet(path) as axes:
-        ann = _ann_line(axes, hybrids["linear", steps[0]])
+        ann = _ann_line(axes, [run for results in hybrids.values() for run in results])
         for (surrogate, t), results in sorted(hybrids.items()):
             style, color = {"stdb": "-", "linear": "--"}[surrogate], f"C{steps.index(t)}"
             curves = [r["hybrid"]["accuracy_by_step"] for r in results]
@@ -105,10 +106,11 @@ def _note(conversions: Sequence[Results], hybrids: Hybrids) -> str:
     ann, of_first = (spread(percent(r["ann"][name] for r in conversions)) for name in ("accuracy", "accuracy_for_long"))
     of_nets = [f"{name} at T = {t} ({seeds(results)})" for (name, t), results in sorted(hybrids.items())]
     return (
-        f"ANN: {ann} %. {', '.join(of_nets)}: five Poisson streams each; with one seed, ± is over the streams. "
-        f"Converted nets at other T and with factor 1: {seeds(conversions)}, one stream each, from "
-        f"T = {min(LONG)} on the first {conversions[0]['images_for_long']} test images, of which the ANN has "
-        f"{of_first} % right."
+        f"ANN: {ann} %. {', '.join(of_nets)}: five Poisson streams each; with one seed, ± is over the streams. So are "
+        f"the converted nets that hybrid nets of all seeds start from. The others: {seeds(conversions)}, one stream "
+        f"each, their factors chosen on {IMAGES_FOR_SHORT} validation images; from T = {min(LONG)} on among "
+        f"{', '.join(f'{factor:g}' for factor in FACTORS_FOR_LONG)} on {IMAGES_FOR_LONG}, and tested on the first "
+        f"{conversions[0]['images_for_long']} images, of which the ANN has {of_first} % right."
     )
 
 
@@ -137,8 +139,8 @@ def _cell(conversions: Sequence[Results], hybrids: Hybrids, percentile: str, kin
 def _nets(conversions: Sequence[Results], hybrids: Hybrids, percentile: str, kind: str, t: int) -> list[Results]:
     """Accuracy of the converted net at T, of each seed.
 
-    With the best factor those that hybrid nets start from where there are any, as these were measured on several
-    streams. With factor 1 all were on one, so that they stand in only for a T of which there is no conversion.
+    With the best factor those that hybrid nets start from where these have as many seeds, as they were measured on
+    several streams. With factor 1 all were on one, so that they stand in only for a T of which there is no conversion.
     """
     tests = [r["percentiles"][percentile]["test"] for r in conversions]
     tests = [test[str(t)] for test in tests if str(t) in test]
@@ -147,9 +149,9 @@ def _nets(conversions: Sequence[Results], hybrids: Hybrids, percentile: str, kin
         return [{"accuracy": test[kind]} for test in tests] or [
             {"accuracy": run["converted"]["accuracy_by_step_at_factor_1"][t - 1]} for run in started
         ]
-    return [run["converted"] | {"factor": run["converted"]["scaling_factor"]} for run in started] or [
-        {"accuracy": test[kind], "factor": test["factor"]} for test in tests
-    ]
+    if len(started) < len(tests):
+        return [{"accuracy": test[kind], "factor": test["factor"]} for test in tests]
+    return [run["converted"] | {"factor": run["converted"]["scaling_factor"]} for run in started]
 
 
 def _started(hybrids: Hybrids, percentile: str) -> dict[int, list[Results]]:
@@ -177,6 +179,13 @@ def _ann_line(axes: Axes, results: Sequence[Results]) -> float:
     accuracy = 100 * mean(r["ann"]["accuracy"] for r in results)
     axes.axhline(accuracy, color="0.35", linestyle=":", label=f"ANN, {accuracy:.1f} %")
     return accuracy
+
+
+def _ann_line_for_long(axes: Axes, conversions: Sequence[Results]) -> None:
+    """Draw the ANN's accuracy on the images that long presentations are measured on."""
+    accuracy = 100 * mean(r["ann"]["accuracy_for_long"] for r in conversions)
+    label = f"ANN on the images from T = {min(LONG)} on, {accuracy:.1f} %"
+    axes.plot((min(LONG), max(LONG)), (accuracy, accuracy), color="0.35", linestyle="-.", label=label)
 
 
 def _curve(axes: Axes, curves: Sequence[Sequence[float]], style: str, color: str, label: str) -> None:

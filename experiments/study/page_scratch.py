@@ -63,7 +63,7 @@ def draw_scratch(preset: str, num_steps: int, path: Path) -> None:
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("{x:g}")
         axes.set_ylabel(f"validation error at T = {num_steps} [%]")
-        axes.set_title(f"{preset}: learning curves")
+        axes.set_title(f"{preset}: learning curves, a line for each seed")
         axes.legend(fontsize=8)
 
 

@@ -96,7 +96,7 @@ def draw_harms(preset: str, path: Path) -> None:
         axes.set_xlabel("epochs of fine-tuning at a constant rate")
         axes.set_ylabel("validation accuracy above the converted net's [points]")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set_title(f"{preset}, T = 4: where fine-tuning harms", fontsize=10)
+        axes.set_title(f"{preset}, T = 4: where fine-tuning harms, a line for each seed", fontsize=10)
         axes.legend(fontsize=8)
 
 

@@ -16,6 +16,7 @@ from experiments.hybrid import hybrid, up_to
 from experiments.networks import open_source
 from experiments.presets import PRESETS
 from experiments.study.accuracy import over_streams
+from experiments.study.agreement import agreement
 from experiments.study.conversion import conversion
 from experiments.study.descent import descent
 from experiments.study.silence import silence
@@ -55,10 +56,11 @@ def _explained(run: Run) -> Results:
 
 
 def _watched(run: Run) -> Results:
-    """Also counts the neurons that never fire, before the fine-tune and after it."""
+    """Also counts the neurons that never fire and how far batches agree, before the fine-tune and after it."""
     found = validated(run)
-    silent = {name: silence(run.config, snn(run)) for name, snn in (("before", starting_snn), ("after", last_snn))}
-    return {**found, "silence": silent}
+    nets = {"before": starting_snn(run), "after": last_snn(run)}
+    silent = {name: silence(run.config, snn) for name, snn in nets.items()}
+    return {**found, "silence": silent, "agreement": {name: agreement(run, snn) for name, snn in nets.items()}}
 
 
 class Trial(NamedTuple):
