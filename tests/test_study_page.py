@@ -162,7 +162,19 @@ def test_gains_steps_downhill_and_silence(keep, tmp_path):
     keep("explain", 0, descent={"stdb, plain": changes})
     assert cells(page_surrogates.descent_table("tiny"), "stdb, plain")[1:] == ["-2.00"] * 4
     silent = {when: {"never": dict.fromkeys(LAYERS, share)} for when, share in (("before", 0.25), ("after", 0.5))}
-    keep("harm-stdb", 0, config=plain, silence=silent, streams=streams)
+    agree = {
+        when: {"share": dict.fromkeys(LAYERS, share), "loss": dict.fromkeys(LAYERS, -0.003)}
+        for when, share in (("before", 0.25), ("after", 0.5))
+    }
+    for name in ("harm-stdb", "harm-stdb-fast"):
+        keep(name, 0, config=plain, silence=silent, streams=streams, agreement=agree)
+    rows = [line.split("|")[2:5] for line in page_surrogates.agreement_table("tiny").splitlines()[2:]]
+    assert [[cell.strip() for cell in row] for row in rows] == [
+        ["before", "batches agree", "0.25"],
+        ["before", "a step changes the loss [10^-3 nats]", "-3.00"],
+        ["after", "batches agree", "0.50"],
+        ["after", "a step changes the loss [10^-3 nats]", "-3.00"],
+    ]
     table = page_surrogates.silence_table("tiny")
     assert cells(table, "before") == ["25.0"] * 4 + ["50.00 ± 1.41"]
     assert cells(table, "stdb, lr 3e-05")[:4] == ["50.0"] * 4

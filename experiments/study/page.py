@@ -9,7 +9,13 @@ from experiments.study.page_activity import activity_table, operations_table
 from experiments.study.page_conversion import conversion_table, draw_conversion, draw_evaluation, evaluation_table
 from experiments.study.page_paper import paper_table
 from experiments.study.page_scratch import draw_scratch, scratch_table
-from experiments.study.page_surrogates import descent_table, draw_harms, silence_table, surrogates_table
+from experiments.study.page_surrogates import (
+    agreement_table,
+    descent_table,
+    draw_harms,
+    silence_table,
+    surrogates_table,
+)
 from jsnn.files import replace_text
 
 PAGE = Path(__file__).parent.parent / "README.md"
@@ -26,6 +32,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "scratch-cifar": partial(scratch_table, CIFAR, 8),
     "surrogates": partial(surrogates_table, FASHION),
     "descent": partial(descent_table, FASHION),
+    "agreement": partial(agreement_table, FASHION),
     "silence": partial(silence_table, FASHION),
     "activity": partial(activity_table, FASHION, ("linear-t8", "linear-t4", "stdb-t4")),
     "operations": partial(operations_table, FASHION, ("linear-t4", "linear-t8")),

@@ -27,6 +27,7 @@ LINES = {  # of HARMS
     "linear": (LINEAR, "-"),
     "linear-fast": (LINEAR, "--"),
 }
+HARMFUL = "stdb-fast", "linear-fast"  # of HARMS
 
 
 def surrogates_table(preset: str) -> str:
@@ -62,6 +63,28 @@ def descent_table(preset: str) -> str:
         for score, unit, factor in (("loss", "10^-3 nats", 1e3), ("accuracy", "%", 100)):
             cells = [spread([factor * run[name][score][layer] for run in found]) for layer in layers]
             rows.append([name, f"{score} [{unit}]", *cells])
+    return aligned(rows)
+
+
+def agreement_table(preset: str) -> str:
+    """How far batches agree on their gradients where fine-tuning harms, and what a step along their mean does.
+
+    Args:
+        preset: whose study it is.
+
+    Returns:
+        A Markdown table.
+    """
+    harmed = [results for name, results in _harms(preset).items() if name in HARMFUL]
+    layers = list(harmed[0][0]["agreement"]["before"]["share"])
+    rows = [["gradient", "net", "measured", *layers]]
+    for results in harmed:
+        for when in ("before", "after"):
+            found = [run["agreement"][when] for run in results]
+            shares = [spread(run["share"][layer] for run in found) for layer in layers]
+            changes = [spread(1e3 * run["loss"][layer] for run in found) for layer in layers]
+            rows.append([_name(results[0]), when, "batches agree", *shares])
+            rows.append([_name(results[0]), when, "a step changes the loss [10^-3 nats]", *changes])
     return aligned(rows)
 
 
