@@ -161,17 +161,31 @@ def test_batches_agree_where_all_push_alike():
     assert agreement.share(jnp.asarray(noise)) == pytest.approx((2 / np.pi / 32) ** 0.5, rel=0.02)
 
 
-def test_a_step_is_along_the_mean_gradient_however_the_images_are_batched(tiny_run, monkeypatch):
+def test_agreement_is_of_the_runs_own_surrogate_and_loss_and_steps_are_on_other_images(tiny_run, monkeypatch):
+    """The surrogate as configured, by stdb(), gives the same mean gradient however the images are batched."""
     monkeypatch.setattr(descent, "IMAGES", 32)
     monkeypatch.setattr(agreement, "BATCH", 16)
+    config = dataclasses.replace(tiny_run.config, hybrid_logit_scale=0.5, beta=1.0)
     snn = finetuned_snn(tiny_run)
+    first, second = (descent.half_of_validation(config, half, 16) for half in range(2))
+    mean = descent.mean_gradient(descent.batch_gradients(config, stdb(config.alpha, 1.0), snn, first, 0.5))
     few, many = (
-        agreement.agreement(tiny_run._replace(config=dataclasses.replace(tiny_run.config, batch_size=size)), snn)
+        agreement.agreement(tiny_run._replace(config=dataclasses.replace(config, batch_size=size)), snn)
         for size in (16, 4)
     )
-    assert few["loss"] == pytest.approx(many["loss"], rel=1e-3, abs=1e-6)
-    assert few["loss"]["readout"] < 0
+    expected = descent.changes(config, snn, second, 0.5, mean)["loss"]
+    assert few["loss"] == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    assert many["loss"] == pytest.approx(expected, rel=1e-3, abs=1e-6)
     assert all(0 < many["share"][layer] < share <= 1 for layer, share in few["share"].items())
+
+
+def test_nets_before_and_after_the_fine_tune_are_told_apart(tiny_run, monkeypatch):
+    for name, of in (("validated", lambda _: {}), ("starting_snn", lambda _: "start"), ("last_snn", lambda _: "last")):
+        monkeypatch.setattr(plan, name, of)
+    for name in ("silence", "agreement"):
+        monkeypatch.setattr(plan, name, lambda _, snn: snn)
+    nets = {"before": "start", "after": "last"}
+    assert plan._watched(tiny_run) == {"silence": nets, "agreement": nets}
 
 
 @pytest.fixture

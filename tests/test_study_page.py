@@ -78,7 +78,8 @@ def test_accuracies_against_time_steps(keep, tmp_path):
     )
     table = page_conversion.conversion_table("tiny")
     assert table.startswith("ANN: 90.00 ± 0.00 %. linear at T = 4 (2 seeds), stdb at T = 4 (1 seed): five")
-    assert "The others: 2 seeds, one stream each, their factors chosen on 2048 validation images; from T = 64" in table
+    assert "The converted nets that they start from likewise. All other converted nets: 2 seeds, one stream" in table
+    assert "their factors chosen on 2048 validation images; from T = 64 on among 0.4," in table
     assert "the first 2048 images, of which the ANN has 91.00 ± 0.00 % right." in table
     assert cells(table, "test accuracy") == ["4", "8", "64"]
     assert cells(table, "converted, maximum, best factor") == [
@@ -90,8 +91,8 @@ def test_accuracies_against_time_steps(keep, tmp_path):
     assert cells(table, "converted, 99.7 percentile, factor 1") == ["", "10.00 ± 0.00", "70.00"]
     assert cells(table, "hybrid, linear") == ["85.00 ± 7.07", "", ""]
     reaches = "converted, maximum, best factor, reaches"
-    assert cells(table, f"{reaches} linear by T =") == ["over 64", "", ""]
-    assert cells(table, f"{reaches} stdb by T =") == ["64", "", ""]
+    assert cells(table, f"{reaches} hybrid, linear by T =") == ["over 64", "", ""]
+    assert cells(table, f"{reaches} hybrid, STDB by T =") == ["64", "", ""]
     assert cells(table, "hybrid, STDB") == ["75.00 ± 1.00 (handed back)", "", ""]
     assert cells(page_conversion.evaluation_table("tiny"), "T = 4, linear") == ["20.00 ± 0.00", "85.00 ± 7.07"]
     scores = (page_conversion.read_seeds("tiny", "conversion"), page_conversion._hybrids("tiny"))
@@ -99,6 +100,12 @@ def test_accuracies_against_time_steps(keep, tmp_path):
     assert page_conversion._scores(*scores, "99.7", "factor_1") == pytest.approx({8: 0.1, 64: 0.7})
     assert drawn(page_conversion.draw_conversion, "tiny", path=tmp_path / "a.png")
     assert drawn(page_conversion.draw_evaluation, "tiny", path=tmp_path / "e.png")
+
+
+def test_an_ann_counts_once_however_many_hybrid_nets_start_from_it():
+    runs = [{"config": {"seed": seed}, "ann": {"accuracy": a}} for seed, a in ((0, 0.9), (0, 0.9), (1, 0.9), (0, 0.8))]
+    hybrids = {("linear", 4): runs[:2], ("stdb", 4): runs[2:]}
+    assert page_conversion._with_different_anns(hybrids) == runs[1:]
 
 
 def test_one_seed_and_one_stream_have_no_spread():
@@ -116,11 +123,12 @@ def test_a_hybrid_runs_converted_net_counts_where_its_thresholds_are_the_rows(ke
     assert cells(table, "converted, maximum, best factor") == ["40.00 (0.4)", "50.00 (0.4)"]
     assert cells(table, "converted, 99.7 percentile, best factor")[0] == "90.00 ± 1.00 (0.8)"
     assert cells(table, "converted, 99.7 percentile, factor 1")[0] == "20.00"  # not the run's own 30
-    assert cells(table, "converted, maximum, best factor, reaches linear by T =")[0] == "over 8"
+    assert cells(table, "converted, maximum, best factor, reaches hybrid, linear by T =")[0] == "over 8"
     assert "STDB" not in table  # of which there is no hybrid net
     keep_conversion(keep, {"4": measured(0.2, 0.4, 0.6)}, seed=1)  # a seed of which there is no hybrid net
     table = page_conversion.conversion_table("tiny")
     assert cells(table, "converted, 99.7 percentile, best factor")[0] == "50.00 ± 14.14 (0.4)"
+    assert "over the streams. All converted nets: 2 seeds, one stream each" in table
 
 
 def test_compute_of_the_hybrid_run_and_from_scratch(keep, tmp_path):
@@ -162,19 +170,17 @@ def test_gains_steps_downhill_and_silence(keep, tmp_path):
     keep("explain", 0, descent={"stdb, plain": changes})
     assert cells(page_surrogates.descent_table("tiny"), "stdb, plain")[1:] == ["-2.00"] * 4
     silent = {when: {"never": dict.fromkeys(LAYERS, share)} for when, share in (("before", 0.25), ("after", 0.5))}
-    agree = {
-        when: {"share": dict.fromkeys(LAYERS, share), "loss": dict.fromkeys(LAYERS, -0.003)}
-        for when, share in (("before", 0.25), ("after", 0.5))
-    }
-    for name in ("harm-stdb", "harm-stdb-fast"):
-        keep(name, 0, config=plain, silence=silent, streams=streams, agreement=agree)
-    rows = [line.split("|")[2:5] for line in page_surrogates.agreement_table("tiny").splitlines()[2:]]
-    assert [[cell.strip() for cell in row] for row in rows] == [
-        ["before", "batches agree", "0.25"],
-        ["before", "a step changes the loss [10^-3 nats]", "-3.00"],
-        ["after", "batches agree", "0.50"],
-        ["after", "a step changes the loss [10^-3 nats]", "-3.00"],
-    ]
+    before = {"share": dict.fromkeys(LAYERS, 0.25), "loss": dict.fromkeys(LAYERS, -0.003)}
+    for name in plan.HARMS:
+        config = linear if name.startswith("linear") else plain
+        after = {"share": dict.fromkeys(LAYERS, 0.5), "loss": dict.fromkeys(LAYERS, 1e-3 + 1e-3 * ("fast" in name))}
+        agree = {"before": before, "after": after}
+        keep(f"harm-{name}", 0, config=config, silence=silent, streams=streams, agreement=agree)
+    rows = [line.split("|")[1:4] for line in page_surrogates.agreement_table("tiny").splitlines()[2:]]
+    rows = [[cell.strip() for cell in row] for row in rows]
+    assert [row[2] for row in rows] == ["0.25", "-3.00", "0.50", "1.00", "0.50", "2.00"] * 2
+    assert rows[0][:2] == ["stdb, before", "batches agree"]
+    assert rows[9][:2] == ["linear, lr 0.001, after", "a step changes the loss [10^-3 nats]"]
     table = page_surrogates.silence_table("tiny")
     assert cells(table, "before") == ["25.0"] * 4 + ["50.00 ± 1.41"]
     assert cells(table, "stdb, lr 3e-05")[:4] == ["50.0"] * 4

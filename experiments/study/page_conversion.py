@@ -40,8 +40,8 @@ def conversion_table(preset: str) -> str:
     for surrogate, (name, _) in _surrogates(hybrids).items():
         found = [hybrids.get((surrogate, t), []) for t in steps]
         rows.append([name, *(on_test(results, "hybrid") if results else "" for results in found)])
-        cells = [_equal_steps(conversions, hybrids, results) if results else "" for results in found]
-        rows.append([f"converted, maximum, best factor, reaches {surrogate} by T =", *cells])
+        cells = [_steps_to_reach(conversions, hybrids, results) if results else "" for results in found]
+        rows.append([f"converted, maximum, best factor, reaches {name} by T =", *cells])
     return f"{_note(conversions, hybrids)}\n\n{aligned(rows)}"
 
 
@@ -69,7 +69,7 @@ def draw_evaluation(preset: str, path: Path) -> None:
     hybrids = _hybrids(preset)
     steps = sorted({t for _, t in hybrids})
     with sheet(path) as axes:
-        ann = _ann_line(axes, [run for results in hybrids.values() for run in results])
+        ann = _ann_line(axes, _with_different_anns(hybrids))
         for (surrogate, t), results in sorted(hybrids.items()):
             style, color = {"stdb": "-", "linear": "--"}[surrogate], f"C{steps.index(t)}"
             curves = [r["hybrid"]["accuracy_by_step"] for r in results]
@@ -105,12 +105,14 @@ def _note(conversions: Sequence[Results], hybrids: Hybrids) -> str:
     """What the numbers of a conversion table are means of."""
     ann, of_first = (spread(percent(r["ann"][name] for r in conversions)) for name in ("accuracy", "accuracy_for_long"))
     of_nets = [f"{name} at T = {t} ({seeds(results)})" for (name, t), results in sorted(hybrids.items())]
+    shared = any(len(runs) >= len(conversions) for name in THRESHOLDS for runs in _started(hybrids, name).values())
+    others = "The converted nets that they start from likewise. All other" if shared else "All"
     return (
-        f"ANN: {ann} %. {', '.join(of_nets)}: five Poisson streams each; with one seed, ± is over the streams. So are "
-        f"the converted nets that hybrid nets of all seeds start from. The others: {seeds(conversions)}, one stream "
-        f"each, their factors chosen on {IMAGES_FOR_SHORT} validation images; from T = {min(LONG)} on among "
-        f"{', '.join(f'{factor:g}' for factor in FACTORS_FOR_LONG)} on {IMAGES_FOR_LONG}, and tested on the first "
-        f"{conversions[0]['images_for_long']} images, of which the ANN has {of_first} % right."
+        f"ANN: {ann} %. {', '.join(of_nets)}: five Poisson streams each; with one seed, ± is over the streams. "
+        f"{others} converted nets: {seeds(conversions)}, one stream each, their factors chosen on {IMAGES_FOR_SHORT} "
+        f"validation images; from T = {min(LONG)} on among {', '.join(f'{factor:g}' for factor in FACTORS_FOR_LONG)} "
+        f"on {IMAGES_FOR_LONG}, and tested on the first {conversions[0]['images_for_long']} images, of which the ANN "
+        f"has {of_first} % right."
     )
 
 
@@ -167,11 +169,17 @@ def _scores(conversions: Sequence[Results], hybrids: Hybrids, percentile: str, k
     return {t: mean(net["accuracy"] for net in _nets(conversions, hybrids, percentile, kind, t)) for t in steps}
 
 
-def _equal_steps(conversions: Sequence[Results], hybrids: Hybrids, results: Sequence[Results]) -> str:
+def _steps_to_reach(conversions: Sequence[Results], hybrids: Hybrids, results: Sequence[Results]) -> str:
     """The first T at which the converted net is as accurate as a hybrid net."""
     scores = _scores(conversions, hybrids, "100", "chosen")
     reached = [t for t, score in scores.items() if score >= mean(r["hybrid"]["accuracy"] for r in results)]
     return str(min(reached)) if reached else f"over {max(scores)}"
+
+
+def _with_different_anns(hybrids: Hybrids) -> list[Results]:
+    """Results of one run for each ANN."""
+    runs = [run for results in hybrids.values() for run in results]
+    return list({(run["config"]["seed"], run["ann"]["accuracy"]): run for run in runs}.values())
 
 
 def _ann_line(axes: Axes, results: Sequence[Results]) -> float:

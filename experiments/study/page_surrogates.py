@@ -27,7 +27,6 @@ LINES = {  # of HARMS
     "linear": (LINEAR, "-"),
     "linear-fast": (LINEAR, "--"),
 }
-HARMFUL = "stdb-fast", "linear-fast"  # of HARMS
 
 
 def surrogates_table(preset: str) -> str:
@@ -67,7 +66,7 @@ def descent_table(preset: str) -> str:
 
 
 def agreement_table(preset: str) -> str:
-    """How far batches agree on their gradients where fine-tuning harms, and what a step along their mean does.
+    """How far batches agree on their gradients, before and after fine-tuning, and what a step along their mean does.
 
     Args:
         preset: whose study it is.
@@ -75,16 +74,18 @@ def agreement_table(preset: str) -> str:
     Returns:
         A Markdown table.
     """
-    harmed = [results for name, results in _harms(preset).items() if name in HARMFUL]
-    layers = list(harmed[0][0]["agreement"]["before"]["share"])
-    rows = [["gradient", "net", "measured", *layers]]
-    for results in harmed:
-        for when in ("before", "after"):
+    harms = _harms(preset)
+    layers = list(harms["stdb"][0]["agreement"]["before"]["share"])
+    rows = [["gradient of", "measured", *layers]]
+    for surrogate in ("stdb", "linear"):
+        usual, fast = harms[surrogate], harms[f"{surrogate}-fast"]
+        nets = ("before", usual, surrogate), ("after", usual, _name(usual[0])), ("after", fast, _name(fast[0]))
+        for when, results, name in nets:
             found = [run["agreement"][when] for run in results]
             shares = [spread(run["share"][layer] for run in found) for layer in layers]
             changes = [spread(1e3 * run["loss"][layer] for run in found) for layer in layers]
-            rows.append([_name(results[0]), when, "batches agree", *shares])
-            rows.append([_name(results[0]), when, "a step changes the loss [10^-3 nats]", *changes])
+            rows.append([f"{name}, {when}", "batches agree", *shares])
+            rows.append([f"{name}, {when}", "a step changes the loss [10^-3 nats]", *changes])
     return aligned(rows)
 
 
