@@ -150,13 +150,15 @@ def test_a_step_along_an_exact_gradient_goes_downhill_as_far_as_it_says(tiny_run
     norms = [np.linalg.norm(tree["readout"]["kernel"]) for tree in (snn["params"], gradients)]
     assert changes["loss"]["readout"] == pytest.approx(-descent.MOVE * np.prod(norms), rel=0.02)
     assert set(changes["accuracy"]) == set(snn["params"])
+    nowhere = descent.changes(tiny_run.config, snn, images, 0.5, jax.tree.map(jnp.zeros_like, gradients))
+    assert not any(nowhere["loss"].values())
 
 
 def test_batches_agree_where_all_push_alike():
     """Weights that nothing pushes don't count."""
     alike, opposite = jnp.array([[1.0, 2.0, 0.0]] * 4), jnp.array([[1.0, -2.0, 0.0], [-1.0, 2.0, 0.0]])
     assert agreement.share(alike) == pytest.approx(1)
-    assert agreement.share(opposite) == 0
+    assert agreement.share(opposite) == agreement.share(jnp.zeros((4, 3))) == 0
     noise = np.random.default_rng(0).normal(size=(32, 10_000))
     assert agreement.share(jnp.asarray(noise)) == pytest.approx((2 / np.pi / 32) ** 0.5, rel=0.02)
 

@@ -42,8 +42,8 @@ def share(gradients: jax.Array) -> float:
         gradients: of N batches, [N, ...].
 
     Returns:
-        1 where all batches agree; about 0.8 / sqrt(N) where each is only noise.
+        1 where all batches agree; about 0.8 / sqrt(N) where each is only noise; 0 where no weight has a gradient.
     """
-    moved = jnp.any(gradients != 0, 0)
-    ratio = jnp.abs(gradients.mean(0)) / jnp.sqrt((gradients**2).mean(0))
-    return float(jnp.mean(ratio, where=moved))
+    size = jnp.sqrt((gradients**2).mean(0))
+    ratios = jnp.abs(gradients.mean(0)) / jnp.where(size > 0, size, 1)
+    return float(ratios.sum() / jnp.maximum((size > 0).sum(), 1))

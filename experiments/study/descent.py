@@ -68,7 +68,8 @@ def changes(config: Config, snn: Variables, images: Images, logit_scale: float, 
     found: Results = {"loss": {}, "accuracy": {}}
     for layer, weights in snn["params"].items():
         kernel, gradient = weights["kernel"], gradients[layer]["kernel"]
-        move = MOVE * jnp.linalg.norm(kernel) / jnp.linalg.norm(gradient) * gradient
+        length = jnp.linalg.norm(gradient)
+        move = MOVE * jnp.linalg.norm(kernel) / jnp.where(length > 0, length, 1) * gradient  # none without a gradient
         down, up = (score({**snn["params"], layer: {"kernel": kernel + side * move}}) for side in (-1, 1))
         for name, (one, other) in zip(found, zip(down, up, strict=True), strict=True):
             found[name][layer] = float(one - other) / 2

@@ -105,7 +105,7 @@ def _note(conversions: Sequence[Results], hybrids: Hybrids) -> str:
     """What the numbers of a conversion table are means of."""
     ann, of_first = (spread(percent(r["ann"][name] for r in conversions)) for name in ("accuracy", "accuracy_for_long"))
     of_nets = [f"{name} at T = {t} ({seeds(results)})" for (name, t), results in sorted(hybrids.items())]
-    shared = any(len(runs) >= len(conversions) for name in THRESHOLDS for runs in _started(hybrids, name).values())
+    shared = any(_started(conversions, hybrids, percentile) for percentile in THRESHOLDS)
     others = "The converted nets that they start from likewise. All other" if shared else "All"
     return (
         f"ANN: {ann} %. {', '.join(of_nets)}: five Poisson streams each; with one seed, ± is over the streams. "
@@ -141,31 +141,41 @@ def _cell(conversions: Sequence[Results], hybrids: Hybrids, percentile: str, kin
 def _nets(conversions: Sequence[Results], hybrids: Hybrids, percentile: str, kind: str, t: int) -> list[Results]:
     """Accuracy of the converted net at T, of each seed.
 
-    With the best factor those that hybrid nets start from where these have as many seeds, as they were measured on
-    several streams. With factor 1 all were on one, so that they stand in only for a T of which there is no conversion.
+    With the best factor those that hybrid nets start from, as they were measured on several streams. With factor 1 all
+    were on one, so that they stand in only for a T of which there is no conversion.
     """
-    tests = [r["percentiles"][percentile]["test"] for r in conversions]
-    tests = [test[str(t)] for test in tests if str(t) in test]
-    started = _started(hybrids, percentile).get(t, [])
+    tests = _tests(conversions, percentile, t)
+    started = _started(conversions, hybrids, percentile).get(t, [])
     if kind == "factor_1":
         return [{"accuracy": test[kind]} for test in tests] or [
             {"accuracy": run["converted"]["accuracy_by_step_at_factor_1"][t - 1]} for run in started
         ]
-    if len(started) < len(tests):
-        return [{"accuracy": test[kind], "factor": test["factor"]} for test in tests]
-    return [run["converted"] | {"factor": run["converted"]["scaling_factor"]} for run in started]
+    return [run["converted"] | {"factor": run["converted"]["scaling_factor"]} for run in started] or [
+        {"accuracy": test[kind], "factor": test["factor"]} for test in tests
+    ]
 
 
-def _started(hybrids: Hybrids, percentile: str) -> dict[int, list[Results]]:
-    """T -> results of the hybrid runs with the linear surrogate whose thresholds are balanced by the percentile."""
-    linear = {t: results for (surrogate, t), results in hybrids.items() if surrogate == "linear"}
-    return {t: results for t, results in linear.items() if f"{results[0]['config']['percentile']:g}" == percentile}
+def _tests(conversions: Sequence[Results], percentile: str, t: int) -> list[Results]:
+    """What the conversions measured at T, of each seed."""
+    tests = [r["percentiles"][percentile]["test"] for r in conversions]
+    return [test[str(t)] for test in tests if str(t) in test]
+
+
+def _started(conversions: Sequence[Results], hybrids: Hybrids, percentile: str) -> dict[int, list[Results]]:
+    """T -> results of the linear hybrid runs with such thresholds, where they have as many seeds as the conversions."""
+    return {
+        t: results
+        for (surrogate, t), results in hybrids.items()
+        if surrogate == "linear"
+        and f"{results[0]['config']['percentile']:g}" == percentile
+        and len(results) >= len(_tests(conversions, percentile, t))
+    }
 
 
 def _scores(conversions: Sequence[Results], hybrids: Hybrids, percentile: str, kind: str) -> dict[int, float]:
     """T -> mean accuracy of the converted nets."""
     measured = {int(t) for r in conversions for t in r["percentiles"][percentile]["test"]}
-    steps = sorted(measured | set(_started(hybrids, percentile)))
+    steps = sorted(measured | set(_started(conversions, hybrids, percentile)))
     return {t: mean(net["accuracy"] for net in _nets(conversions, hybrids, percentile, kind, t)) for t in steps}
 
 
