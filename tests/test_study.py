@@ -146,11 +146,12 @@ def test_a_step_along_an_exact_gradient_goes_downhill_as_far_as_it_says(tiny_run
     monkeypatch.setattr(descent, "IMAGES", 32)
     snn, images = finetuned_snn(tiny_run), descent.half_of_validation(tiny_run.config, 0, 16)
     gradients = descent.mean_gradient(descent.batch_gradients(tiny_run.config, stdb(), snn, images, 0.5))
-    changes = descent.changes(tiny_run.config, snn, images, 0.5, gradients)
+    scores = descent.scores_on(images, tiny_run.config, snn, 0.5)
+    changes = descent.changes(scores, snn["params"], gradients)
     norms = [np.linalg.norm(tree["readout"]["kernel"]) for tree in (snn["params"], gradients)]
     assert changes["loss"]["readout"] == pytest.approx(-descent.MOVE * np.prod(norms), rel=0.02)
     assert set(changes["accuracy"]) == set(snn["params"])
-    nowhere = descent.changes(tiny_run.config, snn, images, 0.5, jax.tree.map(jnp.zeros_like, gradients))
+    nowhere = descent.changes(scores, snn["params"], jax.tree.map(jnp.zeros_like, gradients))
     assert not any(nowhere["loss"].values())
 
 
@@ -175,7 +176,7 @@ def test_agreement_is_of_the_runs_own_surrogate_and_loss_and_steps_are_on_other_
         agreement.agreement(tiny_run._replace(config=dataclasses.replace(config, batch_size=size)), snn)
         for size in (16, 4)
     )
-    expected = descent.changes(config, snn, second, 0.5, mean)["loss"]
+    expected = descent.changes(descent.scores_on(second, config, snn, 0.5), snn["params"], mean)["loss"]
     assert few["loss"] == pytest.approx(expected, rel=1e-3, abs=1e-6)
     assert many["loss"] == pytest.approx(expected, rel=1e-3, abs=1e-6)
     assert all(0 < many["share"][layer] < share <= 1 for layer, share in few["share"].items())

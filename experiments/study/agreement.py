@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from experiments.finetune import logit_scale
 from experiments.networks import surrogate_of
-from experiments.study.descent import BATCH, batch_gradients, changes, half_of_validation, mean_gradient
+from experiments.study.descent import BATCH, batch_gradients, changes, half_of_validation, mean_gradient, scores_on
 from experiments.workdir import Results, Run
 from jsnn.simulation import Variables
 
@@ -27,11 +27,11 @@ def agreement(run: Run, snn: Variables) -> Results:
     """
     config, factor = run.config, logit_scale(run)
     first = half_of_validation(config, 0, config.batch_size)
-    second = half_of_validation(config, 1, BATCH)
+    scores = scores_on(half_of_validation(config, 1, BATCH), config, snn, factor)
     gradients = batch_gradients(config, surrogate_of(config), snn, first, factor)
     return {
         "share": {layer: share(of_batches["kernel"]) for layer, of_batches in gradients.items()},
-        "loss": changes(config, snn, second, factor, mean_gradient(gradients))["loss"],
+        "loss": changes(scores, snn["params"], mean_gradient(gradients))["loss"],
     }
 
 

@@ -5,6 +5,7 @@ weights are moved a little with and against the surrogate's gradient, and the sp
 gradient comes from one half of the validation split, the slopes from the other.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -29,6 +30,7 @@ BATCH = 256
 MOVE = 0.02  # of the norm of the layer's weights
 
 Images = tuple[jax.Array, jax.Array, jax.Array]  # images [N, B, ...], labels [N, B], indices [N, B]
+Scores = Callable[[Any], tuple[jax.Array, jax.Array]]  # params -> loss [nats], accuracy
 
 
 def descent(run: Run) -> Results:
@@ -43,34 +45,47 @@ def descent(run: Run) -> Results:
     """
     snn, calibrated = starting_snn(run), calibrated_scale(run)
     first, second = (half_of_validation(run.config, half, BATCH) for half in range(2))
+    scores = scores_on(second, run.config, snn, calibrated)
     found = {}
     for name, rule in (("stdb", surrogate.stdb()), ("linear", surrogate.linear())):
         for kind, logit_scale in (("plain", 1.0), ("calibrated", calibrated)):
             gradients = mean_gradient(batch_gradients(run.config, rule, snn, first, logit_scale))
-            found[f"{name}, {kind}"] = changes(run.config, snn, second, calibrated, gradients)
+            found[f"{name}, {kind}"] = changes(scores, snn["params"], gradients)
     return found
 
 
-def changes(config: Config, snn: Variables, images: Images, logit_scale: float, gradients: Any) -> Results:
+def scores_on(images: Images, config: Config, snn: Variables, logit_scale: float) -> Scores:
+    """Loss and accuracy of a net with other weights, on images, compiled once; they know no surrogate.
+
+    Args:
+        images: in batches.
+        config: of the run.
+        snn: SNN variables, of which the thresholds and leaks stay.
+        logit_scale: factor on the logits in the loss.
+
+    Returns:
+        The function of the params.
+    """
+    return jax.jit(partial(_scores, config, surrogate.stdb(), snn["neuron"], images, logit_scale))
+
+
+def changes(scores: Scores, params: Any, gradients: Any) -> Results:
     """Half the difference between a step of MOVE downhill and one uphill, layer by layer.
 
     Args:
-        config: of the run.
-        snn: SNN variables.
-        images: to measure on.
-        logit_scale: factor on the logits in the loss.
+        scores: what changes.
+        params: where the steps begin.
         gradients: in the structure of the params.
 
     Returns:
         "loss" (nats) or "accuracy" -> layer -> change.
     """
-    score = jax.jit(partial(_scores, config, surrogate.stdb(), snn["neuron"], images, logit_scale))
     found: Results = {"loss": {}, "accuracy": {}}
-    for layer, weights in snn["params"].items():
+    for layer, weights in params.items():
         kernel, gradient = weights["kernel"], gradients[layer]["kernel"]
         length = jnp.linalg.norm(gradient)
         move = MOVE * jnp.linalg.norm(kernel) / jnp.where(length > 0, length, 1) * gradient  # none without a gradient
-        down, up = (score({**snn["params"], layer: {"kernel": kernel + side * move}}) for side in (-1, 1))
+        down, up = (scores({**params, layer: {"kernel": kernel + side * move}}) for side in (-1, 1))
         for name, (one, other) in zip(found, zip(down, up, strict=True), strict=True):
             found[name][layer] = float(one - other) / 2
     return found
