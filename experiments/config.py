@@ -8,7 +8,7 @@ from typing import Literal
 
 from jsnn.datasets import DATASETS, info
 from jsnn.models import ARCHITECTURES
-from jsnn.optimizers import OPTIMIZERS, SCHEDULES
+from jsnn.training.optimizers import OPTIMIZERS, SCHEDULES
 
 AUTO = "auto"
 MOST_STEPS = 100_000  # time steps; the most that anybody reports is 2,500

@@ -12,20 +12,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import command
 from experiments.config import AUTO
-from experiments.networks import build_snn, chunk_of, encoding_of, num_batches, open_source, random_key, snn_like
-from experiments.progress import say, watcher
+from experiments.runs import command_line
+from experiments.runs.networks import build_snn, chunk_of, encoding_of, num_batches, open_source, random_key, snn_like
+from experiments.runs.progress import say, watcher
+from experiments.runs.workdir import Run, checkpoints, finish, read_results, require, restored
 from experiments.train_ann import trained_ann
-from experiments.workdir import Run, checkpoints, finish, read_results, require, restored
 from jsnn.augment import scale
 from jsnn.balancing import balance_thresholds
-from jsnn.checkpoint import save
 from jsnn.conversion import Thresholds, convert
 from jsnn.datasets import TRAIN, VALIDATION
-from jsnn.evaluation import sweep_factors
-from jsnn.parallel import evaluate_split, parallel_evaluation
 from jsnn.simulation import Variables
+from jsnn.training.checkpoint import save
+from jsnn.training.evaluation import sweep_factors
+from jsnn.training.parallel import evaluate_split, parallel_evaluation
 
 FACTORS = tuple(round(0.1 + 0.05 * i, 2) for i in range(19))  # on thresholds, 0.1 to 1
 SCALES = tuple(2 ** (-i / 2) for i in range(25))  # on logits, 1 to 1/4096
@@ -131,4 +131,4 @@ def _score_factors(run: Run, snn: Variables) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    command.run_stage("convert", __doc__, convert_ann)
+    command_line.run_stage("convert", __doc__, convert_ann)

@@ -12,21 +12,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import command, plots, table
 from experiments.convert import chosen_factor, converted_snn
-from experiments.environment import environment
 from experiments.finetune import finetuned_snn, handed_back
-from experiments.networks import build_ann, build_snn, num_batches, open_source, random_key, stream_keys
-from experiments.presentation import beginning, present
-from experiments.progress import say, watcher
+from experiments.reports import plots, table
+from experiments.runs import command_line
+from experiments.runs.environment import environment
+from experiments.runs.networks import build_ann, build_snn, num_batches, open_source, random_key, stream_keys
+from experiments.runs.presentation import beginning, present
+from experiments.runs.progress import say, watcher
+from experiments.runs.workdir import Run, finish, read_results, require
 from experiments.train_ann import trained_ann
-from experiments.workdir import Run, finish, read_results, require
 from jsnn.conversion import scale_thresholds
 from jsnn.datasets import TEST
-from jsnn.evaluation import Evaluation, evaluate_ann
-from jsnn.hosts import is_first
-from jsnn.parallel import evaluate_split, parallel_evaluation
 from jsnn.simulation import Variables
+from jsnn.training.evaluation import Evaluation, evaluate_ann
+from jsnn.training.hosts import is_first_process
+from jsnn.training.parallel import evaluate_split, parallel_evaluation
 
 
 def evaluate(run: Run) -> None:
@@ -61,7 +62,7 @@ def evaluate(run: Run) -> None:
 def show(run: Run) -> None:
     """Draw the plots of a finished run into its folder and print its row of the table."""
     results = read_results(run.directory)
-    if is_first():
+    if is_first_process():
         plots.draw_run(run.directory, results)
     say(table.markdown([results]))
 
@@ -71,7 +72,7 @@ def score_ann(run: Run, images: int | None = None) -> float:
 
     Args:
         run: the run, its ANN trained.
-        images: how many of the split, see `experiments.presentation.present`.
+        images: how many of the split, see `experiments.runs.presentation.present`.
 
     Returns:
         The share of the images that the ANN classifies correctly.
@@ -132,4 +133,4 @@ def _without_spikes(scores: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    command.run_stage("evaluate", __doc__, evaluate)
+    command_line.run_stage("evaluate", __doc__, evaluate)

@@ -8,12 +8,12 @@ from functools import partial
 import jax
 import optax
 
-from experiments import command, epochs
 from experiments.config import AUTO, Config
 from experiments.convert import balance, calibrated_scale, chosen_factor, converted_snn
-from experiments.health import divergence_warning, diverging, loss_warning
-from experiments.journal import Journal
-from experiments.networks import (
+from experiments.runs import command_line, epochs
+from experiments.runs.health import divergence_warning, diverging, loss_warning
+from experiments.runs.journal import Journal
+from experiments.runs.networks import (
     build_snn,
     chunk_of,
     encoding_of,
@@ -22,14 +22,14 @@ from experiments.networks import (
     snn_like,
     steps_per_epoch,
 )
-from experiments.progress import say
-from experiments.workdir import Run, finish, read_results, require, restored
+from experiments.runs.progress import say
+from experiments.runs.workdir import Run, finish, read_results, require, restored
 from jsnn.conversion import convert, scale_thresholds
 from jsnn.datasets import VALIDATION
-from jsnn.evaluation import evaluate_snn
-from jsnn.optimizers import learning_rate, optimizer
 from jsnn.simulation import Variables
-from jsnn.training import TrainState, init_state, snn_forward
+from jsnn.training.evaluation import evaluate_snn
+from jsnn.training.optimizers import learning_rate, optimizer
+from jsnn.training.step import TrainState, init_state, snn_forward
 
 FINETUNED, CONVERTED = "fine-tuned", "converted"  # the net that a run keeps
 
@@ -126,4 +126,4 @@ def _optimizer(config: Config) -> optax.GradientTransformation:
 
 
 if __name__ == "__main__":
-    command.run_stage("finetune", __doc__, finetune)
+    command_line.run_stage("finetune", __doc__, finetune)

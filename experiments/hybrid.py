@@ -5,13 +5,13 @@
 Stages that the workdir already holds are not run again; an interrupted one goes on from its last checkpoint.
 """
 
-from experiments.command import run_command
 from experiments.convert import convert_ann
 from experiments.evaluate import evaluate, show
 from experiments.finetune import finetune
-from experiments.progress import say
+from experiments.runs.command_line import run_command
+from experiments.runs.progress import say
+from experiments.runs.workdir import STAGES, Run, is_done
 from experiments.train_ann import train_ann
-from experiments.workdir import STAGES, Run, is_done
 
 WORK_OF = dict(zip(STAGES, (train_ann, convert_ann, finetune, evaluate), strict=True))
 

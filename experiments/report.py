@@ -10,11 +10,11 @@ from pathlib import Path
 
 import tyro
 
-from experiments import table
-from experiments.command import refuse
-from experiments.plots import draw_comparison
+from experiments.reports import table
+from experiments.reports.plots import draw_comparison
+from experiments.runs.command_line import refuse
+from experiments.runs.workdir import Results
 from experiments.study import page
-from experiments.workdir import Results
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,15 @@ from functools import partial
 import jax
 import optax
 
-from experiments import command, epochs
 from experiments.config import Config
-from experiments.networks import build_ann, init_variables, open_source, steps_per_epoch
-from experiments.workdir import Run, finish, require, restored
+from experiments.runs import command_line, epochs
+from experiments.runs.networks import build_ann, init_variables, open_source, steps_per_epoch
+from experiments.runs.workdir import Run, finish, require, restored
 from jsnn.datasets import VALIDATION
-from jsnn.evaluation import evaluate_ann
-from jsnn.optimizers import learning_rate, optimizer
 from jsnn.simulation import Variables
-from jsnn.training import TrainState, ann_forward, init_state
+from jsnn.training.evaluation import evaluate_ann
+from jsnn.training.optimizers import learning_rate, optimizer
+from jsnn.training.step import TrainState, ann_forward, init_state
 
 
 def train_ann(run: Run) -> None:
@@ -52,4 +52,4 @@ def _optimizer(config: Config) -> optax.GradientTransformation:
 
 
 if __name__ == "__main__":
-    command.run_stage("train_ann", __doc__, train_ann)
+    command_line.run_stage("train_ann", __doc__, train_ann)

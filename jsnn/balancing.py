@@ -15,11 +15,11 @@ import numpy as np
 
 from jsnn.conversion import Thresholds, check_convertible, with_neurons
 from jsnn.encoding import Encoding
-from jsnn.hosts import gathered
 from jsnn.layerwise import bytes_of_spikes, first_to_run, observe
 from jsnn.models import VGG, ResNet
 from jsnn.percentile import lower_histogram, total, upper_half, upper_histogram, whole
 from jsnn.simulation import Presentation, Variables, check_steps
+from jsnn.training.hosts import all_gather
 
 Trains = dict[str, list[np.ndarray]]  # layer -> words [C, B, ...] of each batch
 Statistic = Callable[..., jax.Array]
@@ -131,8 +131,8 @@ def _maximum(current: jax.Array, counted: jax.Array) -> jax.Array:
 
 
 def _of_all_processes(gather: Gather, found: list[np.ndarray]) -> np.ndarray:
-    """What was found in each batch, gathered over the batches of all processes."""
-    return gather(gathered(gather(found)))
+    """What was found in each batch, all_gather over the batches of all processes."""
+    return gather(all_gather(gather(found)))
 
 
 def _batches(images: jax.Array, index: jax.Array, trains: Trains, batch_size: int) -> Iterator[tuple]:

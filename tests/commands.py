@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments.command import main
-from experiments.workdir import Run
-from jsnn.metrics import read
+from experiments.runs.command_line import main
+from experiments.runs.metrics import read
+from experiments.runs.workdir import Run
 from tests.conftest import ROOT
 
 TINY = """

@@ -6,13 +6,13 @@ import shutil
 import chex
 import pytest
 
-from experiments import adopt
 from experiments.config import CONVERT_FIELDS, NO_MATTER, Config
 from experiments.finetune import finetune
 from experiments.hybrid import hybrid
+from experiments.runs import adopt
+from experiments.runs.metrics import read
+from experiments.runs.workdir import open_run, read_results, saved_config
 from experiments.train_ann import train_ann
-from experiments.workdir import open_run, read_results, saved_config
-from jsnn.metrics import read
 from tests.commands import TINY, outcome, run
 
 
@@ -75,7 +75,7 @@ def test_a_damaged_checkpoint_is_refused(tiny, tmp_path, capsys):
 def test_the_first_process_alone_reads_the_donor(tiny, tmp_path, monkeypatch):
     allowed = []
 
-    def by_first(work):
+    def on_first_process(work):
         allowed.append(True)
         try:
             return work()
@@ -89,7 +89,7 @@ def test_the_first_process_alone_reads_the_donor(tiny, tmp_path, monkeypatch):
 
         return guard
 
-    monkeypatch.setattr(adopt, "by_first", by_first)
+    monkeypatch.setattr(adopt, "on_first_process", on_first_process)
     for name in ("saved_config", "read_stages", "latest_is_whole"):
         monkeypatch.setattr(adopt, name, guarded(getattr(adopt, name)))
     with open_run(saved_config(tiny), tmp_path) as opened:

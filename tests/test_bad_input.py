@@ -11,15 +11,16 @@ import optax
 import pytest
 
 from experiments import hybrid, report
-from experiments.command import main
-from jsnn import balancing, conversion, encoding, models, neuron, optimizers, simulation, surrogate
+from experiments.runs.command_line import main
+from jsnn import balancing, conversion, encoding, models, neuron, simulation, surrogate
 from jsnn.augment import scale
-from jsnn.checkpoint import restore, save
 from jsnn.datasets import Split, load_split
 from jsnn.packed import record
-from jsnn.parallel import check_batch_size, split_over_devices
 from jsnn.sources import resident_source
-from jsnn.training import init_state
+from jsnn.training import optimizers
+from jsnn.training.checkpoint import restore, save
+from jsnn.training.parallel import check_batch_size, split_over_devices
+from jsnn.training.step import init_state
 from tests.commands import TINY, finish, run, start
 from tests.networks import IMAGE_SHAPE, SMALL_VGG, random_snn
 

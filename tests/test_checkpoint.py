@@ -8,10 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from jsnn.checkpoint import is_whole, latest_is_whole, restore, save
-from jsnn.optimizers import optimizer
-from jsnn.parallel import replicate
-from jsnn.training import init_state
+from jsnn.training.checkpoint import is_whole, latest_is_whole, restore, save
+from jsnn.training.optimizers import optimizer
+from jsnn.training.parallel import replicate
+from jsnn.training.step import init_state
 from tests.networks import SMALL_RESNET, SMALL_VGG, random_snn
 
 RULE = optimizer("adam", optax.constant_schedule(1e-3), 5e-4)

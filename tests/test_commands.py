@@ -10,15 +10,16 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import convert, epochs, evaluate, finetune, hybrid, journal, train_ann
-from experiments.command import Arguments, parse
+from experiments import convert, evaluate, finetune, hybrid, train_ann
 from experiments.config import Config, check
-from experiments.networks import check_fits, snn_like
 from experiments.presets import PRESETS
 from experiments.report import report
-from experiments.workdir import read_results, saved_config
-from jsnn.checkpoint import restore
-from jsnn.training import init_state
+from experiments.runs import epochs, journal
+from experiments.runs.command_line import Arguments, parse
+from experiments.runs.networks import check_fits, snn_like
+from experiments.runs.workdir import read_results, saved_config
+from jsnn.training.checkpoint import restore
+from jsnn.training.step import init_state
 from tests.commands import SHORT, TINY, run, without_time
 from tests.conftest import ROOT
 
@@ -114,10 +115,11 @@ def command(module, *arguments):
 
 COUNTING_HITS = """
 import sys, jax
-from experiments import command, train_ann
+from experiments import train_ann
+from experiments.runs import command_line
 hits = []
 jax.monitoring.register_event_listener(lambda event, **_: hits.append(event) if "cache_hits" in event else None)
-status = command.main("test", "", train_ann.train_ann, sys.argv[1:])
+status = command_line.main("test", "", train_ann.train_ann, sys.argv[1:])
 print("taken from the cache:", len(hits))
 sys.exit(status)
 """

@@ -10,8 +10,8 @@ import pytest
 
 from jsnn.datasets import Split
 from jsnn.encoding import poisson
-from jsnn.evaluation import evaluate_snn, mean, sweep_factors
 from jsnn.sources import PADDING, resident_source
+from jsnn.training.evaluation import evaluate_snn, mean, sweep_factors
 from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG, random_snn
 
 KEY = jax.random.key(0)

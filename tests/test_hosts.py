@@ -9,8 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from experiments.stopping import STOPPED
-from experiments.workdir import read_results
+from experiments.runs.stopping import STOPPED
+from experiments.runs.workdir import read_results
 from tests.commands import SHORT, TINY, finish, lines_of, outcome, start, together
 from tests.conftest import ROOT
 
@@ -89,15 +89,15 @@ def test_where_one_process_is_killed_the_others_stop_and_one_alone_goes_on(kille
 
 JOINED = """
 import jax, numpy as np
-from jsnn import hosts
+from jsnn.training import hosts
 hosts.join({arguments})
 def fail():
     raise OSError("the disk of the first is full")
 print("joined", jax.process_count(), jax.process_index())
-print("gathered", hosts.gathered(np.array([2**40 + jax.process_index()])).tolist())
-print("by first", hosts.by_first(lambda: {{"found": [jax.process_index(), "é"]}}))
+print("all_gather", hosts.all_gather(np.array([2**40 + jax.process_index()])).tolist())
+print("by first", hosts.on_first_process(lambda: {{"found": [jax.process_index(), "é"]}}))
 try:
-    hosts.by_first(fail)
+    hosts.on_first_process(fail)
 except ValueError as error:
     print("raised", error)
 """
@@ -118,7 +118,7 @@ def test_tasks_of_slurm_find_each_other_and_agree():
         said = [line for line in output.splitlines() if "Gloo" not in line]
         assert said == [
             f"joined 2 {number}",
-            f"gathered [[{2**40}], [{2**40 + 1}]]",
+            f"all_gather [[{2**40}], [{2**40 + 1}]]",
             "by first {'found': [0, 'é']}",
             "raised the disk of the first is full",
         ]

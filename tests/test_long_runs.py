@@ -5,8 +5,8 @@ import os
 import jax
 import pytest
 
-from experiments import journal
 from experiments.hybrid import hybrid
+from experiments.runs import journal
 from tests.commands import TINY, run
 
 EPOCHS, SETTLED = 25, 5  # of 20 steps; epochs after which everything that is needed is there

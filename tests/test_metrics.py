@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jsnn import metrics
+from experiments.runs import metrics
 
 
 def test_metrics_are_lines_of_json(tmp_path):

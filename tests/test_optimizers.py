@@ -3,7 +3,7 @@ import numpy as np
 import optax
 import pytest
 
-from jsnn.optimizers import learning_rate, optimizer
+from jsnn.training.optimizers import learning_rate, optimizer
 
 
 def test_tenths_divide_at_60_80_and_90_percent():

@@ -9,10 +9,10 @@ import pytest
 
 from experiments.config import CONVERT_FIELDS, TRAIN_ANN_FIELDS, Config, difference
 from experiments.presets import PRESETS
+from experiments.runs.workdir import config_from_json
 from experiments.study import page
 from experiments.study.plan import ANN, SCRATCH_BEST, SCRATCH_RATES, STUDIES
 from experiments.study.results import RESULTS, read_seeds
-from experiments.workdir import config_from_json
 
 TRIALS = {
     (preset, trial.name): trial

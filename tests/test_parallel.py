@@ -1,4 +1,4 @@
-"""One device and four give the same; nothing is gathered, nothing is compiled twice."""
+"""One device and four give the same; nothing is all_gather, nothing is compiled twice."""
 
 from functools import partial
 
@@ -12,9 +12,10 @@ import pytest
 from jsnn.conversion import scale_thresholds
 from jsnn.datasets import Split
 from jsnn.encoding import poisson
-from jsnn.evaluation import evaluate_ann, evaluate_snn, mean, sweep_factors
-from jsnn.optimizers import optimizer
-from jsnn.parallel import (
+from jsnn.sources import resident_source
+from jsnn.training.evaluation import evaluate_ann, evaluate_snn, mean, sweep_factors
+from jsnn.training.optimizers import optimizer
+from jsnn.training.parallel import (
     check_batch_size,
     evaluate_split,
     parallel_evaluation,
@@ -22,8 +23,7 @@ from jsnn.parallel import (
     replicate,
     split_over_devices,
 )
-from jsnn.sources import resident_source
-from jsnn.training import ann_forward, init_state, snn_forward, train_step
+from jsnn.training.step import ann_forward, init_state, snn_forward, train_step
 from tests.networks import IMAGE_SHAPE, SMALL_VGG, random_snn
 
 STEPS, BATCH = 6, 8

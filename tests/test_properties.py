@@ -12,17 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments import command
 from experiments.config import Config, check
 from experiments.presets import PRESETS
-from jsnn import metrics
-from jsnn.checkpoint import is_whole, save
+from experiments.runs import command_line, metrics
 from jsnn.conversion import convert, scale_thresholds
 from jsnn.encoding import poisson
 from jsnn.neuron import LIFState, lif, lif_rest
 from jsnn.packed import Train, record, replay
 from jsnn.packing import MOST_STEPS, age_after, unpack
 from jsnn.surrogate import stdb
+from jsnn.training.checkpoint import is_whole, save
 from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG
 
 many = settings(max_examples=200, deadline=None, derandomize=True)
@@ -205,10 +204,10 @@ def test_no_command_line_ends_in_a_traceback(arguments):
         return nullcontext()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "open_run", opened)
-        patch.setattr(command.compilation, "keep_programs", lambda folder: None)
+        patch.setattr(command_line, "open_run", opened)
+        patch.setattr(command_line.compilation, "keep_programs", lambda folder: None)
         try:
-            status = command.main("test", "", lambda run: None, arguments)
+            status = command_line.main("test", "", lambda run: None, arguments)
         except SystemExit as exit:
             status = exit.code
     assert status in (0, 2)

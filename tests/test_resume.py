@@ -12,8 +12,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from experiments.lock import locked
-from experiments.stopping import STOPPED
+from experiments.runs.lock import locked
+from experiments.runs.stopping import STOPPED
 from tests.commands import SHORT, TINY, finish, lines_of, outcome, start
 from tests.conftest import ROOT
 

@@ -9,18 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.command import parse
 from experiments.convert import converted_snn
 from experiments.evaluate import score_ann
 from experiments.finetune import finetuned_snn, last_snn
-from experiments.networks import build_ann, build_snn, encoding_of, open_source, random_key
-from experiments.presentation import present
 from experiments.presets import PRESETS
+from experiments.runs.command_line import parse
+from experiments.runs.networks import build_ann, build_snn, encoding_of, open_source, random_key
+from experiments.runs.presentation import present
+from experiments.runs.workdir import Run, read_results, saved_config
 from experiments.study import __main__ as study
 from experiments.study import accuracy, agreement, conversion, descent, operations, page, plan, silence
 from experiments.study.results import results_path
 from experiments.train_ann import trained_ann
-from experiments.workdir import Run, read_results, saved_config
 from jsnn.augment import scale
 from jsnn.conversion import scale_thresholds
 from jsnn.datasets import TEST, VALIDATION

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from experiments.runs.workdir import read_results
 from experiments.study import (
     numbers,
     page_activity,
@@ -15,7 +16,6 @@ from experiments.study import (
     plan,
     results,
 )
-from experiments.workdir import read_results
 
 LAYERS = ("conv0", "conv1", "conv2", "dense0")
 

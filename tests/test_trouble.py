@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import convert, epochs, evaluate, finetune, journal, train_ann
-from experiments import workdir as notes
+from experiments import convert, evaluate, finetune, train_ann
 from experiments.hybrid import hybrid
 from experiments.presets import PRESETS
-from experiments.workdir import read_results
-from jsnn.checkpoint import is_whole, restore, save
-from jsnn.metrics import read
+from experiments.runs import epochs, journal
+from experiments.runs import workdir as notes
+from experiments.runs.metrics import read
+from experiments.runs.workdir import read_results
+from jsnn.training.checkpoint import is_whole, restore, save
 from tests.commands import TINY, outcome, run
 
 

@@ -9,17 +9,17 @@ import optax
 
 from jsnn.datasets import Split
 from jsnn.encoding import poisson
-from jsnn.evaluation import evaluate_snn
-from jsnn.optimizers import optimizer
-from jsnn.parallel import (
+from jsnn.sources import resident_source
+from jsnn.training.evaluation import evaluate_snn
+from jsnn.training.optimizers import optimizer
+from jsnn.training.parallel import (
     evaluate_split,
     parallel_evaluation,
     parallel_train_step,
     replicate,
     split_over_devices,
 )
-from jsnn.sources import resident_source
-from jsnn.training import init_state, snn_forward
+from jsnn.training.step import init_state, snn_forward
 from tests.networks import IMAGE_SHAPE, SMALL_VGG, random_snn
 
 NUM_STEPS, CHUNK, BATCH, SAMPLES = 6, 3, 8, 29  # the last batch of an evaluation has 5 samples

@@ -20,9 +20,9 @@ from experiments.benchmark.problem import load_problem, neurons
 from experiments.benchmark.roster import OURS, ROSTER, STEP_LOOP, installed_version
 from experiments.benchmark.series import Found, Record, run, take_turns
 from experiments.benchmark.worker import Task
-from experiments.command import refuse
-from experiments.progress import say
-from experiments.workdir import write_json
+from experiments.runs.command_line import refuse
+from experiments.runs.progress import say
+from experiments.runs.workdir import write_json
 from jsnn.models import VGG_STAGES
 
 FOR_ACCELERATORS = ("jsnn, bfloat16",)  # a CPU has little use for them

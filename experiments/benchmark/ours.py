@@ -12,13 +12,13 @@ from jsnn.balancing import balance_thresholds
 from jsnn.conversion import convert
 from jsnn.datasets import Split
 from jsnn.encoding import poisson
-from jsnn.evaluation import evaluate_snn, mean
 from jsnn.models import VGG, spiking
-from jsnn.parallel import parallel_evaluation, parallel_train_step, replicate, split_over_devices
 from jsnn.simulation import Variables, fitting_chunk
 from jsnn.sources import resident_source
 from jsnn.surrogate import stdb
-from jsnn.training import init_state, snn_forward
+from jsnn.training.evaluation import evaluate_snn, mean
+from jsnn.training.parallel import parallel_evaluation, parallel_train_step, replicate, split_over_devices
+from jsnn.training.step import init_state, snn_forward
 
 LEARNING_RATE = 1e-4
 KEY = 0

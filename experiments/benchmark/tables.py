@@ -12,7 +12,7 @@ from experiments.benchmark.figures import (
 )
 from experiments.benchmark.roster import OURS, STEP_LOOP
 from experiments.benchmark.series import Record, of_kind
-from experiments.table import aligned
+from experiments.reports.table import aligned
 
 MB = 1e6
 TRAINING = (

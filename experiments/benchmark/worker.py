@@ -89,7 +89,7 @@ def rate(task: Task) -> dict[str, object]:
 
 def machine(task: Task) -> dict[str, object]:
     """What the benchmark runs on; found here, for the process that asks must leave the accelerator alone."""
-    from experiments.environment import environment
+    from experiments.runs.environment import environment
 
     del task
     return environment()

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import tyro
 
-from experiments import stopping
-from experiments.adopt import adopt
-from experiments.command import refuse
 from experiments.config import CONVERT_FIELDS, difference
 from experiments.presets import PRESETS
-from experiments.progress import say
+from experiments.runs import stopping
+from experiments.runs.adopt import adopt
+from experiments.runs.command_line import refuse
+from experiments.runs.progress import say
+from experiments.runs.workdir import Run, open_run, read_stages, saved_config
 from experiments.study.plan import ANN, STUDIES, Trial
 from experiments.study.results import RESULTS, results_path, write_results
-from experiments.workdir import Run, open_run, read_stages, saved_config
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _donor(folder: Path, run: Run, seed: int) -> Path:
 
 
 def main(arguments: Arguments) -> int:
-    """Run the study; its exit status is that of `experiments.command`."""
+    """Run the study; its exit status is that of `experiments.runs.command_line`."""
     try:
         with stopping.on_signals():
             study(arguments)

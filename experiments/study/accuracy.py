@@ -4,9 +4,9 @@ import jax
 
 from experiments.convert import chosen_factor, converted_snn
 from experiments.finetune import last_snn
-from experiments.networks import stream_keys
-from experiments.presentation import present
-from experiments.workdir import Run
+from experiments.runs.networks import stream_keys
+from experiments.runs.presentation import present
+from experiments.runs.workdir import Run
 from jsnn.conversion import scale_thresholds
 from jsnn.datasets import VALIDATION
 from jsnn.simulation import Variables
@@ -45,7 +45,7 @@ def by_step(
         num_steps: how many steps.
         split: of the data.
         key: of the noise.
-        images: how many of the split, see `experiments.presentation.present`.
+        images: how many of the split, see `experiments.runs.presentation.present`.
 
     Returns:
         An accuracy for each step.

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from experiments.finetune import logit_scale
-from experiments.networks import surrogate_of
+from experiments.runs.networks import surrogate_of
+from experiments.runs.workdir import Results, Run
 from experiments.study.descent import BATCH, batch_gradients, changes, half_of_validation, mean_gradient, scores_on
-from experiments.workdir import Results, Run
 from jsnn.simulation import Variables
 
 

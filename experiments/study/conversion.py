@@ -6,11 +6,11 @@ import dataclasses
 
 from experiments.convert import FACTORS, balance
 from experiments.evaluate import score_ann
-from experiments.networks import random_key, stream_keys
-from experiments.progress import say
+from experiments.runs.networks import random_key, stream_keys
+from experiments.runs.progress import say
+from experiments.runs.workdir import Results, Run
 from experiments.study.accuracy import by_step
 from experiments.train_ann import trained_ann
-from experiments.workdir import Results, Run
 from jsnn.conversion import convert, scale_thresholds
 from jsnn.datasets import TEST, VALIDATION
 from jsnn.simulation import Variables

@@ -16,8 +16,8 @@ import optax
 from experiments.config import Config
 from experiments.convert import calibrated_scale
 from experiments.finetune import starting_snn
-from experiments.networks import build_ann, encoding_of, open_source, random_key
-from experiments.workdir import Results, Run
+from experiments.runs.networks import build_ann, encoding_of, open_source, random_key
+from experiments.runs.workdir import Results, Run
 from jsnn import surrogate
 from jsnn.augment import scale
 from jsnn.datasets import VALIDATION

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from statistics import mean, stdev
 
 from experiments.finetune import CONVERTED
-from experiments.workdir import Results
+from experiments.runs.workdir import Results
 
 
 def spread(values: Iterable[float], digits: int = 2) -> str:

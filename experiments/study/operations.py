@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from experiments.config import AUTO, Config
 from experiments.convert import FACTORS
-from experiments.networks import build_ann
+from experiments.runs.networks import build_ann
 from jsnn.datasets import info
 from jsnn.layers import Layer
 

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
+from experiments.reports.table import aligned
+from experiments.runs.workdir import Results, config_from_json
 from experiments.study.numbers import spread
 from experiments.study.operations import PICOJOULES_AC, PICOJOULES_MAC, accumulates, macs, neurons
 from experiments.study.results import read_seeds
-from experiments.table import aligned
-from experiments.workdir import Results, config_from_json
 
 NETS = ("converted", "hybrid")
 

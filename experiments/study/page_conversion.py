@@ -6,13 +6,13 @@ from statistics import mean
 
 from matplotlib.axes import Axes
 
+from experiments.reports.table import aligned
+from experiments.runs.workdir import Results
 from experiments.study.conversion import FACTORS_FOR_LONG, IMAGES_FOR_LONG, IMAGES_FOR_SHORT, LONG
 from experiments.study.numbers import on_test, over_seeds, percent, seeds, spread
 from experiments.study.plan import STUDIES
 from experiments.study.results import read_seeds
 from experiments.study.sheet import CONVERTED, HYBRID, LINEAR, finish_steps, sheet
-from experiments.table import aligned
-from experiments.workdir import Results
 
 Hybrids = dict[tuple[str, int], list[Results]]  # (surrogate, T) -> results of all seeds
 KINDS = {"factor_1": "factor 1", "chosen": "best factor"}

@@ -3,10 +3,10 @@
 from statistics import mean
 from typing import NamedTuple
 
+from experiments.reports.table import aligned
+from experiments.runs.workdir import Results
 from experiments.study.numbers import on_test, percent, spread
 from experiments.study.results import read_seeds
-from experiments.table import aligned
-from experiments.workdir import Results
 
 
 class Row(NamedTuple):

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
+from experiments.reports.table import aligned
+from experiments.runs.workdir import Results, config_from_json
 from experiments.study.numbers import on_test, percent, seeds
 from experiments.study.operations import operations_of_training
 from experiments.study.results import read_seeds
 from experiments.study.sheet import CONVERTED, HYBRID, LINEAR, sheet
-from experiments.table import aligned
-from experiments.workdir import Results, config_from_json
 
 TERA = 1e12
 STYLES = {

@@ -4,12 +4,12 @@ from pathlib import Path
 from statistics import mean
 
 from experiments.config import AUTO
+from experiments.reports.table import aligned
+from experiments.runs.workdir import Results
 from experiments.study.numbers import on_validation, percent, spread
 from experiments.study.plan import HARMS, RATES, VARIATIONS
 from experiments.study.results import read_seeds
 from experiments.study.sheet import HYBRID, LINEAR, sheet
-from experiments.table import aligned
-from experiments.workdir import Results
 
 NAMES = {  # field -> what to call it, and its usual value
     "percentile": ("percentile", 100.0),

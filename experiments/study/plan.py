@@ -13,14 +13,14 @@ import jax.numpy as jnp
 from experiments.config import AUTO
 from experiments.finetune import last_snn, starting_snn
 from experiments.hybrid import hybrid, up_to
-from experiments.networks import open_source
 from experiments.presets import PRESETS
+from experiments.runs.networks import open_source
+from experiments.runs.workdir import Results, Run, read_results
 from experiments.study.accuracy import over_streams
 from experiments.study.agreement import agreement
 from experiments.study.conversion import conversion
 from experiments.study.descent import descent
 from experiments.study.silence import silence
-from experiments.workdir import Results, Run, read_results
 from jsnn.augment import scale
 from jsnn.datasets import TEST
 

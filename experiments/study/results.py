@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments.environment import environment
-from experiments.workdir import Results
-from jsnn.files import replace_text
+from experiments.runs.environment import environment
+from experiments.runs.files import replace_text
+from experiments.runs.workdir import Results
 
 RESULTS = Path(__file__).parent.parent / "results"
 DIGITS = 6  # of a number that is kept

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from experiments.config import Config
-from experiments.networks import build_snn, encoding_of, open_source, random_key
-from experiments.workdir import Results
+from experiments.runs.networks import build_snn, encoding_of, open_source, random_key
+from experiments.runs.workdir import Results
 from jsnn.augment import scale
 from jsnn.datasets import VALIDATION
 from jsnn.packing import unpack

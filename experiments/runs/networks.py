@@ -9,7 +9,7 @@ from experiments.config import AUTO, Config
 from jsnn import encoding, surrogate
 from jsnn.datasets import TRAIN, info, load_split
 from jsnn.models import VGG, ResNet, build, spiking
-from jsnn.parallel import check_batch_size, replicate
+from jsnn.training.parallel import check_batch_size, replicate
 from jsnn.simulation import Variables, fitting_chunk
 from jsnn.sources import Source, resident_source
 

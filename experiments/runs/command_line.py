@@ -18,13 +18,13 @@ from pathlib import Path
 
 import tyro
 
-from experiments import compilation, stopping
-from experiments.adopt import adopt
+from experiments.runs import compilation, stopping
+from experiments.runs.adopt import adopt
 from experiments.config import Config
 from experiments.presets import PRESETS
-from experiments.progress import say
-from experiments.workdir import Run, open_run, reopen, saved_config
-from jsnn import hosts
+from experiments.runs.progress import say
+from experiments.runs.workdir import Run, open_run, reopen, saved_config
+from jsnn.training import hosts
 
 DEFAULT_PRESET = "digits"
 

@@ -11,9 +11,9 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from experiments.config import Config
-from experiments.table import title
-from experiments.workdir import Results, config_from_json
-from jsnn.metrics import Record, read
+from experiments.reports.table import title
+from experiments.runs.metrics import Record, read
+from experiments.runs.workdir import Results, config_from_json
 
 ANN, CONVERTED, UNSCALED, HYBRID = "0.35", "tab:blue", "tab:cyan", "tab:red"
 SIZE = (7.2, 4.2)  # inches

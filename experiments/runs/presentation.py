@@ -8,10 +8,10 @@ from typing import Any
 import jax
 
 from experiments.config import Config
-from experiments.networks import build_snn, chunk_of, encoding_of, num_batches, open_source
-from experiments.progress import watcher
-from jsnn.evaluation import Evaluation, evaluate_snn
-from jsnn.parallel import evaluate_split, parallel_evaluation
+from experiments.runs.networks import build_snn, chunk_of, encoding_of, num_batches, open_source
+from experiments.runs.progress import watcher
+from jsnn.training.evaluation import Evaluation, evaluate_snn
+from jsnn.training.parallel import evaluate_split, parallel_evaluation
 from jsnn.simulation import Variables
 from jsnn.sources import Source
 

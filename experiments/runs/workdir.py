@@ -22,14 +22,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import compilation
+from experiments.runs import compilation
 from experiments.config import Config, check, difference
-from experiments.lock import locked
-from experiments.networks import check_fits, steps_per_epoch
-from jsnn.checkpoint import latest_is_whole, restore
-from jsnn.files import remove_folder, replace_text
-from jsnn.hosts import by_all, by_first, gathered, is_first
-from jsnn.metrics import MetricsLog, open_metrics
+from experiments.runs.lock import locked
+from experiments.runs.networks import check_fits, steps_per_epoch
+from jsnn.training.checkpoint import latest_is_whole, restore
+from experiments.runs.files import remove_folder, replace_text
+from jsnn.training.hosts import on_every_process, on_first_process, all_gather, is_first_process
+from experiments.runs.metrics import MetricsLog, open_metrics
 
 Results = dict[str, Any]
 STAGES = ("train_ann", "convert", "finetune", "evaluate")
@@ -69,21 +69,21 @@ def open_run(config: Config, directory: Path) -> Iterator[Run]:
     check(config)
     check_fits(config)
     _refuse_disagreement(config)
-    by_first(lambda: _refuse_another(config, directory))
-    by_all(lambda: steps_per_epoch(config))  # reads the data: what is wrong is told before anything is written
-    by_first(lambda: directory.mkdir(parents=True, exist_ok=True))
+    on_first_process(lambda: _refuse_another(config, directory))
+    on_every_process(lambda: steps_per_epoch(config))  # reads the data: what is wrong is told before anything is written
+    on_first_process(lambda: directory.mkdir(parents=True, exist_ok=True))
     with ExitStack() as held:
-        by_first(lambda: held.enter_context(locked(directory)))
-        by_first(lambda: _claim(config, directory))
-        yield Run(config, directory, open_metrics(directory, config.tensorboard and is_first()))
+        on_first_process(lambda: held.enter_context(locked(directory)))
+        on_first_process(lambda: _claim(config, directory))
+        yield Run(config, directory, open_metrics(directory, config.tensorboard and is_first_process()))
 
 
 def _refuse_disagreement(config: Config) -> None:
     """Refuse, in all of them, processes of one run that were started with different fields."""
     mine = json.loads(json.dumps(dataclasses.asdict(config)))
-    of_first = by_first(lambda: mine)
+    of_first = on_first_process(lambda: mine)
     others = [name for name in mine if mine[name] != of_first[name]]
-    if gathered(np.array(bool(others))).any():
+    if all_gather(np.array(bool(others))).any():
         what = f"here {others[0]} is {mine[others[0]]}, in the first {of_first[others[0]]}" if others else "see theirs"
         raise ValueError(f"the processes of the run were started with different fields ({what}): start all alike.")
 
@@ -127,7 +127,7 @@ def config_from_json(fields: dict[str, Any]) -> Config:
 
 def read_results(directory: Path) -> Results:
     """What the stages of a run have found so far, by network, with their seconds and the run's config."""
-    return by_first(lambda: _results(directory, read_stages(directory)))
+    return on_first_process(lambda: _results(directory, read_stages(directory)))
 
 
 def _results(directory: Path, stages: dict[str, Results]) -> Results:
@@ -200,7 +200,7 @@ def reopen(run: Run, stage: str) -> None:
     _write_stages(run, {name: done for name, done in _stages(run).items() if name in STAGES[:begin]})
     for name in outdated:
         if name in NETWORK_OF:
-            by_first(partial(remove_folder, checkpoints(run, NETWORK_OF[name])))
+            on_first_process(partial(remove_folder, checkpoints(run, NETWORK_OF[name])))
 
 
 def checkpoints(run: Run, network: str) -> Path:
@@ -239,7 +239,7 @@ def _read_json(path: Path) -> Results:
 
 
 def _stages(run: Run) -> dict[str, Results]:
-    return by_first(lambda: read_stages(run.directory))
+    return on_first_process(lambda: read_stages(run.directory))
 
 
 def read_stages(directory: Path) -> dict[str, Results]:
@@ -256,4 +256,4 @@ def _write_stages(run: Run, stages: dict[str, Results]) -> None:
         write_json(run.directory / "results.json", _results(run.directory, stages))
         write_json(run.directory / "stages.json", stages)
 
-    by_first(write)
+    on_first_process(write)

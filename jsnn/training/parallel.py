@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jsnn.evaluation import Evaluation, mean
 from jsnn.simulation import Variables
 from jsnn.sources import Source
-from jsnn.training import Forward, train_step
+from jsnn.training.evaluation import Evaluation, mean
+from jsnn.training.step import Forward, train_step
 
 AXIS = "devices"
 
@@ -99,8 +99,8 @@ def replicate(tree: Any) -> Any:
     return jax.device_put(tree, jax.NamedSharding(mesh, jax.P()))
 
 
-def highest(value: int) -> jax.Array | int:
-    """The highest of the values that the processes of a run bring, on its way while the host goes on.
+def global_max(value: int) -> jax.Array | int:
+    """The global_max of the values that the processes of a run bring, on its way while the host goes on.
 
     Args:
         value: what this process brings, a small integer.

@@ -92,7 +92,7 @@ def snn_forward(model: nn.Module, encode: Encoding, num_steps: int, chunk: int, 
         encode: the encoding of the images.
         num_steps: T, time steps of a presentation.
         chunk: time steps per chunk, see `jsnn.simulation.fitting_chunk`; does not change the result.
-        logit_scale: factor on the logits, above 0; 1 is the paper's equation, see `jsnn.evaluation.sweep_factors`.
+        logit_scale: factor on the logits, above 0; 1 is the paper's equation, see `sweep_factors`.
 
     Returns:
         (variables, images [B, H, W, C] in [-1, 1], index [B], key) -> logits [B, classes], the sum over time, scaled.

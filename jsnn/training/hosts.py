@@ -56,19 +56,19 @@ def leave(status: int) -> None:
         status: the exit status.
     """
     if status and jax.distributed.is_initialized():
-        if is_first():
+        if is_first_process():
             time.sleep(GRACE)
         sys.stdout.flush()
         os._exit(status)
     raise SystemExit(status)
 
 
-def is_first() -> bool:
+def is_first_process() -> bool:
     """Whether this process is the one that writes."""
     return jax.process_index() == 0
 
 
-def by_first(work: Callable[[], Any]) -> Any:
+def on_first_process(work: Callable[[], Any]) -> Any:
     """Let the first process do something and wait for it: an exclusive write, or a read that all shall agree on.
 
     Args:
@@ -83,20 +83,20 @@ def by_first(work: Callable[[], Any]) -> Any:
     if jax.process_count() == 1:
         return work()
     answer, trouble = None, None
-    if is_first():
+    if is_first_process():
         try:
             answer = {"found": work()}
         except (ValueError, OSError) as error:
             answer, trouble = {"error": str(error)}, error
     message = json.dumps(answer).encode()
-    size = int(told(np.int32(max(SHORTEST, 1 << len(message).bit_length()))))  # few sizes: each is compiled
-    answer = json.loads(told(np.frombuffer(message.ljust(size)[:size], np.uint8)).tobytes())
+    size = int(broadcast(np.int32(max(SHORTEST, 1 << len(message).bit_length()))))  # few sizes: each is compiled
+    answer = json.loads(broadcast(np.frombuffer(message.ljust(size)[:size], np.uint8)).tobytes())
     if "error" in answer:
         raise ValueError(answer["error"]) from trouble
     return answer["found"]
 
 
-def by_all(work: Callable[[], Any]) -> Any:
+def on_every_process(work: Callable[[], Any]) -> Any:
     """Do something in all processes and raise in all what goes wrong in one.
 
     Args:
@@ -113,12 +113,12 @@ def by_all(work: Callable[[], Any]) -> Any:
         found = work()
     except (ValueError, OSError) as error:
         trouble = error
-    if not gathered(np.array(trouble is not None)).any():
+    if not all_gather(np.array(trouble is not None)).any():
         return found
     raise trouble or ValueError("another process of the run has failed: see what it says.")
 
 
-def told(tree: Any) -> Any:
+def broadcast(tree: Any) -> Any:
     """The arrays of the first process, on all.
 
     Args:
@@ -130,7 +130,7 @@ def told(tree: Any) -> Any:
     return broadcast_one_to_all(tree)
 
 
-def gathered(value: np.ndarray) -> np.ndarray:
+def all_gather(value: np.ndarray) -> np.ndarray:
     """The values of all processes, to the bit.
 
     Args:

@@ -10,31 +10,31 @@ import optax
 from tqdm import tqdm
 
 from experiments.config import Config
-from experiments.health import means, with_step
-from experiments.journal import Journal, keep, resume
-from experiments.networks import num_batches, open_source, random_key, steps_per_epoch
-from experiments.progress import bar, say, watcher
-from experiments.stopping import Stopped, is_asked, stop_if_asked
-from experiments.workdir import Run
+from experiments.runs.health import means, with_step
+from experiments.runs.journal import Journal, keep, resume
+from experiments.runs.networks import num_batches, open_source, random_key, steps_per_epoch
+from experiments.runs.progress import bar, say, watcher
+from experiments.runs.stopping import Stopped, is_asked, stop_if_asked
+from experiments.runs.workdir import Run
 from jsnn.datasets import TRAIN, VALIDATION
-from jsnn.evaluation import Evaluation
-from jsnn.hosts import by_first
-from jsnn.metrics import log
-from jsnn.parallel import (
+from jsnn.training.evaluation import Evaluation
+from jsnn.training.hosts import on_first_process
+from experiments.runs.metrics import log
+from jsnn.training.parallel import (
     evaluate_split,
-    highest,
+    global_max,
     parallel_evaluation,
     parallel_train_step,
     replicate,
     split_over_devices,
 )
 from jsnn.simulation import Variables
-from jsnn.training import Forward, Metrics, TrainState
+from jsnn.training.step import Forward, Metrics, TrainState
 
 Step = Callable[..., tuple[TrainState, Metrics]]
 Pending = deque[tuple[Metrics, Any]]  # what each step reports, and what the processes want after it
 AHEAD = 2  # steps that the host may be ahead of the devices
-NOTHING, SAVE, STOP = range(3)  # what a process wants after a step; the highest of all is done by all
+NOTHING, SAVE, STOP = range(3)  # what a process wants after a step; the global_max of all is done by all
 
 
 def train(
@@ -133,7 +133,7 @@ def _run_epoch(
     for item in source.shuffled(config.batch_size, config.seed, journal.epoch, journal.steps):
         state, metrics = step(state, source.resident, split_over_devices(item), key)
         taken = journal.steps + len(pending) + 1 - saved_steps
-        pending.append((metrics, highest(_wish(config, taken, time.monotonic() - saved_at))))
+        pending.append((metrics, global_max(_wish(config, taken, time.monotonic() - saved_at))))
         progress.update()
         journal, wish = _settle(config, network, journal, pending, AHEAD)
         if wish:
@@ -178,7 +178,7 @@ def _close_epoch(
         "seconds": journal.seconds + time.perf_counter() - begin,
         "images_per_second": journal.steps * run.config.batch_size / journal.seconds,
     }
-    record = by_first(lambda: log(run.metrics, network, journal.epoch, values))
+    record = on_first_process(lambda: log(run.metrics, network, journal.epoch, values))
     return Journal(history=(*journal.history, record))
 
 

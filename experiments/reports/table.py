@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from experiments.config import Config
-from experiments.workdir import Results, config_from_json
+from experiments.runs.workdir import Results, config_from_json
 
 HEADER = ("net, data", "ANN", "converted, {eval}", "converted, reduced T (factor)", "hybrid", "T", "epochs")
 

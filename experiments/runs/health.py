@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 
 from experiments.config import Config
-from experiments.journal import Journal
-from experiments.networks import build_ann
-from experiments.progress import say
-from jsnn.metrics import Record
-from jsnn.training import Metrics
+from experiments.runs.journal import Journal
+from experiments.runs.networks import build_ann
+from experiments.runs.progress import say
+from experiments.runs.metrics import Record
+from jsnn.training.step import Metrics
 
 PATIENCE = 3  # epochs that a fine-tune may stay below the net that it started from
 

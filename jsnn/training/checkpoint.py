@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jsnn.files import move_folder, remove_folder, replace_text
-from jsnn.hosts import by_first, told
+from experiments.runs.files import move_folder, remove_folder, replace_text
+from jsnn.training.hosts import broadcast, on_first_process
 
 SEAL = "SHA256SUMS"
 TREE, RECORD = "tree", "record.json"
@@ -57,7 +57,7 @@ def save(directory: Path, step: int, tree: Any, record: dict[str, Any], keep: in
     """
     if keep < 1:
         raise ValueError(f"at least 1 checkpoint is kept, got keep {keep}.")
-    by_first(lambda: _write(directory.absolute(), step, jax.device_get(tree), record, keep))
+    on_first_process(lambda: _write(directory.absolute(), step, jax.device_get(tree), record, keep))
 
 
 def restore(directory: Path, like: Any) -> Checkpoint | None:
@@ -84,12 +84,12 @@ def restore(directory: Path, like: Any) -> Checkpoint | None:
             found = Checkpoint(step, _read_tree(folder, like), json.loads((folder / RECORD).read_text()))
         return damaged, step, found and found.record
 
-    damaged, step, record = by_first(read)
+    damaged, step, record = on_first_process(read)
     for path in damaged:
         warnings.warn(f"the checkpoint {path} is damaged: going on from the one before.", stacklevel=2)
     if step is None:
         return None
-    tree = told(found.tree if found else jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like))
+    tree = broadcast(found.tree if found else jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like))
     return Checkpoint(step, jax.tree.map(jnp.asarray, tree), record)
 
 
@@ -105,7 +105,7 @@ def latest_is_whole(directory: Path) -> bool | None:
     Raises:
         ValueError: where none is whole.
     """
-    step, damaged = by_first(lambda: _latest_whole(directory))
+    step, damaged = on_first_process(lambda: _latest_whole(directory))
     return None if step is None else not damaged
 
 

@@ -8,20 +8,20 @@ from collections.abc import Callable, Iterable, Iterator
 
 from tqdm import tqdm
 
-from experiments.stopping import stop_if_asked
-from jsnn.hosts import is_first
+from experiments.runs.stopping import stop_if_asked
+from jsnn.training.hosts import is_first_process
 
 
 def say(line: str) -> None:
     """Print a line, above the bar where there is one."""
-    if is_first():
+    if is_first_process():
         tqdm.write(line, file=sys.stdout)
         sys.stdout.flush()
 
 
 def bar(label: str, total: int, done: int = 0, unit: str = "step") -> tqdm:
     """A bar that is shown on a terminal only."""
-    hidden = None if is_first() else True
+    hidden = None if is_first_process() else True
     return tqdm(total=total, initial=done, desc=label, unit=unit, leave=False, disable=hidden, dynamic_ncols=True)
 
 

@@ -5,12 +5,12 @@ step as if it had never stopped.
 import dataclasses
 from typing import Any, NamedTuple
 
-from experiments.progress import say
-from experiments.workdir import Run, checkpoints
-from jsnn.checkpoint import restore, save
-from jsnn.hosts import by_first
-from jsnn.metrics import Record, rewrite
-from jsnn.training import TrainState
+from experiments.runs.progress import say
+from experiments.runs.workdir import Run, checkpoints
+from jsnn.training.checkpoint import restore, save
+from jsnn.training.hosts import on_first_process
+from experiments.runs.metrics import Record, rewrite
+from jsnn.training.step import TrainState
 
 
 class Journal(NamedTuple):
@@ -83,7 +83,7 @@ def resume(run: Run, network: str, state: TrainState) -> tuple[TrainState, Journ
     """
     found = restore(checkpoints(run, network), state)
     journal = Journal() if found is None else _journal(found.record)
-    by_first(lambda: rewrite(run.metrics.path, network, journal.history))
+    on_first_process(lambda: rewrite(run.metrics.path, network, journal.history))
     if found is None:
         return state, journal
     say(f"{network}: going on in epoch {journal.epoch} after step {found.step}")

@@ -7,12 +7,12 @@ import shutil
 from pathlib import Path
 
 from experiments.config import CONVERT_FIELDS, TRAIN_ANN_FIELDS, difference
-from experiments.progress import say
-from experiments.workdir import NETWORK_OF, Results, Run, checkpoints, finish, is_done, read_stages, saved_config
-from jsnn.checkpoint import latest_is_whole
-from jsnn.files import move_folder, remove_folder
-from jsnn.hosts import by_first
-from jsnn.metrics import rewrite
+from experiments.runs.progress import say
+from experiments.runs.workdir import NETWORK_OF, Results, Run, checkpoints, finish, is_done, read_stages, saved_config
+from jsnn.training.checkpoint import latest_is_whole
+from experiments.runs.files import move_folder, remove_folder
+from jsnn.training.hosts import on_first_process
+from experiments.runs.metrics import rewrite
 
 FIELDS_OF = {"train_ann": TRAIN_ANN_FIELDS, "convert": CONVERT_FIELDS}
 ARRIVING = "arriving"  # a folder of checkpoints while it is copied
@@ -28,13 +28,13 @@ def adopt(run: Run, donor: Path) -> None:
     Raises:
         ValueError: where the other run has no trained ANN, one of another config, or a damaged checkpoint.
     """
-    for stage, done in by_first(lambda: _offered(run, donor)).items():
+    for stage, done in on_first_process(lambda: _offered(run, donor)).items():
         if is_done(run, stage):
             continue
-        by_first(lambda stage=stage: _copy_checkpoints(run, donor, NETWORK_OF[stage]))
+        on_first_process(lambda stage=stage: _copy_checkpoints(run, donor, NETWORK_OF[stage]))
         if stage == "train_ann":
             history = done["found"]["ann"]["history"]
-            by_first(lambda history=history: rewrite(run.metrics.path, "ann", history))
+            on_first_process(lambda history=history: rewrite(run.metrics.path, "ann", history))
         finish(run, stage, done["seconds"], done["found"])
         say(f"{stage}: taken over from {donor}")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from jsnn.parallel import highest
+from jsnn.training.parallel import global_max
 
 STOPPED = 75  # exit status: EX_TEMPFAIL of sysexits.h, the same command goes on later
 
@@ -47,5 +47,5 @@ def stop_if_asked() -> None:
     Raises:
         Stopped: where one was.
     """
-    if int(highest(is_asked())):
+    if int(global_max(is_asked())):
         raise Stopped("stopped on request; the same command goes on.")
