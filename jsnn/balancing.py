@@ -131,7 +131,7 @@ def _maximum(current: jax.Array, counted: jax.Array) -> jax.Array:
 
 
 def _of_all_processes(gather: Gather, found: list[np.ndarray]) -> np.ndarray:
-    """What was found in each batch, all_gather over the batches of all processes."""
+    """What was found in each batch, gathered over the batches of all processes."""
     return gather(all_gather(gather(found)))
 
 

@@ -1,4 +1,4 @@
-"""One device and four give the same; nothing is all_gather, nothing is compiled twice."""
+"""One device and four give the same; nothing is gathered, nothing is compiled twice."""
 
 from functools import partial
 

@@ -34,7 +34,7 @@ from jsnn.training.step import Forward, Metrics, TrainState
 Step = Callable[..., tuple[TrainState, Metrics]]
 Pending = deque[tuple[Metrics, Any]]  # what each step reports, and what the processes want after it
 AHEAD = 2  # steps that the host may be ahead of the devices
-NOTHING, SAVE, STOP = range(3)  # what a process wants after a step; the global_max of all is done by all
+NOTHING, SAVE, STOP = range(3)  # what a process wants after a step; the highest of all is done by all
 
 
 def train(

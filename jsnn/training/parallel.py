@@ -100,7 +100,7 @@ def replicate(tree: Any) -> Any:
 
 
 def global_max(value: int) -> jax.Array | int:
-    """The global_max of the values that the processes of a run bring, on its way while the host goes on.
+    """The highest of the values that the processes of a run bring, on its way while the host goes on.
 
     Args:
         value: what this process brings, a small integer.
