@@ -60,11 +60,11 @@ def balance(run: Run, ann: Variables) -> Thresholds:
         images,
         encoding_of(config),
         random_key(config, "balance"),
-        num_steps=config.balance_steps,
-        percentile=config.percentile,
-        layers=model.stem_layers if config.balance == "stem" else None,
-        chunk=chunk_of(config, config.balance_steps),
-        batch_size=config.eval_batch_size,
+        num_steps=config.convert.balance_steps,
+        percentile=config.convert.percentile,
+        layers=model.stem_layers if config.convert.balance == "stem" else None,
+        chunk=chunk_of(config, config.convert.balance_steps),
+        batch_size=config.run.eval_batch_size,
         index=index,
         watch=watcher("balancing", len(model.spiking_layers)),
     )
@@ -93,7 +93,7 @@ def calibrated_scale(run: Run) -> float:
 def _training_images(run: Run) -> tuple[jax.Array, jax.Array]:
     """The first images of the training split in [-1, 1], not augmented, and their indices; of this process's share."""
     source = open_source(run.config, TRAIN)
-    count = min(run.config.balance_images, source.num_examples)
+    count = min(run.config.convert.balance_images, source.num_examples)
     batch = source.take(source.resident, next(iter(source.in_order(count))))
     images, index = jax.device_put((batch.images, batch.index), jax.local_devices()[0])
     return scale(images), jnp.asarray(index)
@@ -104,14 +104,16 @@ def _score_factors(run: Run, snn: Variables) -> dict[str, object]:
 
     With it, the scale of the logits that has the least loss.
     """
-    config, chunk = run.config, chunk_of(run.config, run.config.num_steps)
-    factors = FACTORS if config.scaling_factor == AUTO else (config.scaling_factor,)
+    config, chunk = run.config, chunk_of(run.config, run.config.convert.num_steps)
+    factors = FACTORS if config.convert.scaling_factor == AUTO else (config.convert.scaling_factor,)
     source, model, encode = open_source(config, VALIDATION), build_snn(config), encoding_of(config)
     scores = evaluate_split(
-        parallel_evaluation(partial(sweep_factors, model, encode, config.num_steps, chunk, source, factors, SCALES)),
+        parallel_evaluation(
+            partial(sweep_factors, model, encode, config.convert.num_steps, chunk, source, factors, SCALES)
+        ),
         snn,
         source,
-        config.eval_batch_size,
+        config.run.eval_batch_size,
         random_key(config, "validation"),
         watcher("factors", num_batches(config, source)),
     )

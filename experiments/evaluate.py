@@ -42,7 +42,9 @@ def evaluate(run: Run) -> None:
     say(f"ann       test {ann_accuracy:.2%}")
     snn = converted_snn(run)
     unscaled = _score_snn(run, "converted, factor 1", snn, streams=1)
-    streams = run.config.streams if run.config.encoding == "poisson" else 1  # without noise all are the same
+    streams = (
+        run.config.evaluate.streams if run.config.convert.encoding == "poisson" else 1
+    )  # without noise all are the same
     converted = _score_snn(run, "converted", scale_thresholds(snn, chosen_factor(run)), streams)
     hybrid = converted if handed_back(run) else _score_snn(run, "hybrid", finetuned_snn(run), streams)
     found = {
@@ -83,7 +85,7 @@ def score_ann(run: Run, images: int | None = None) -> float:
         parallel_evaluation(partial(evaluate_ann, build_ann(run.config), source)),
         trained_ann(run),
         source,
-        run.config.eval_batch_size,
+        run.config.run.eval_batch_size,
         random_key(run.config, TEST),
         watcher("ann", num_batches(run.config, source)),
     )
@@ -111,19 +113,24 @@ def _score_snn(run: Run, label: str, variables: Variables, streams: int) -> dict
     config = run.config
 
     def score(stream: int, key: jax.Array) -> Evaluation:
-        num_steps = config.num_steps if stream else config.eval_steps
+        num_steps = config.convert.num_steps if stream else config.evaluate.eval_steps
         return present(config, variables, num_steps, TEST, key, f"{label}, stream {stream}")
 
     first, *others = (score(stream, key) for stream, key in enumerate(stream_keys(config, TEST, streams)))
-    reduced = np.stack([scores.accuracy[: config.num_steps] for scores in (first, *others)])
-    by_step = np.concatenate([reduced.mean(0), first.accuracy[config.num_steps :]])
+    reduced = np.stack([scores.accuracy[: config.convert.num_steps] for scores in (first, *others)])
+    by_step = np.concatenate([reduced.mean(0), first.accuracy[config.convert.num_steps :]])
     final = reduced[:, -1]
-    spikes = {layer: float(first.spikes[layer][: config.num_steps].sum()) for layer in build_snn(config).spiking_layers}
-    say(f"{label:<9} test {final.mean():.2%} at T={config.num_steps}, {by_step[-1]:.2%} at T={config.eval_steps}")
+    spikes = {
+        layer: float(first.spikes[layer][: config.convert.num_steps].sum())
+        for layer in build_snn(config).spiking_layers
+    }
+    say(
+        f"{label:<9} test {final.mean():.2%} at T={config.convert.num_steps}, {by_step[-1]:.2%} at T={config.evaluate.eval_steps}"
+    )
     return {
         **mean_and_std([float(accuracy) for accuracy in final]),
         "accuracy_by_step": [float(value) for value in by_step],
-        "loss": float(first.loss[config.num_steps - 1]),
+        "loss": float(first.loss[config.convert.num_steps - 1]),
         "spikes": spikes,
     }
 

@@ -45,7 +45,7 @@ def finetune(run: Run) -> None:
     require(run, "convert")
     config = run.config
     model, encode = build_snn(config), encoding_of(config)
-    num_steps, chunk = config.num_steps, chunk_of(config, config.num_steps)
+    num_steps, chunk = config.convert.num_steps, chunk_of(config, config.convert.num_steps)
     present = partial(evaluate_snn, model, encode, num_steps, chunk, open_source(config, VALIDATION))
     rule = _optimizer(config)
     state = init_state(starting_snn(run), rule)
@@ -53,7 +53,7 @@ def finetune(run: Run) -> None:
     validate = epochs.validator(run, present)
     accuracy = _accuracy_to_keep(run)
     heed = partial(_heed, config, accuracy)
-    _, journal = epochs.train(run, "hybrid", state, forward, rule, config.hybrid_epochs, validate, heed)
+    _, journal = epochs.train(run, "hybrid", state, forward, rule, config.finetune.epochs, validate, heed)
     found = journal.summary() | {"kept": FINETUNED}
     if found["validation_accuracy"] < accuracy:
         found |= {"kept": CONVERTED, "warning": loss_warning(config, found["validation_accuracy"], accuracy)}
@@ -89,25 +89,25 @@ def starting_snn(run: Run) -> Variables:
 
     From scratch, the thresholds are balanced for the random weights and scaled by the factor of the converted net.
     """
-    if run.config.start == "scratch":
+    if run.config.finetune.start == "scratch":
         ann = init_variables(run.config, "scratch")
         thresholds = balance(run, ann)
     else:
         ann = converted_snn(run)
         thresholds = {layer: values["threshold"] for layer, values in ann.pop("neuron").items()}
-    return scale_thresholds(convert(ann, thresholds, run.config.leak), chosen_factor(run))
+    return scale_thresholds(convert(ann, thresholds, run.config.finetune.leak), chosen_factor(run))
 
 
 def logit_scale(run: Run) -> float:
     """The factor on the logits in the loss; random weights have nothing to calibrate."""
-    if run.config.hybrid_logit_scale != AUTO:
-        return run.config.hybrid_logit_scale
-    return 1.0 if run.config.start == "scratch" else calibrated_scale(run)
+    if run.config.finetune.logit_scale != AUTO:
+        return run.config.finetune.logit_scale
+    return 1.0 if run.config.finetune.start == "scratch" else calibrated_scale(run)
 
 
 def _accuracy_to_keep(run: Run) -> float:
     """The validation accuracy of the net that fine-tuning starts from; random weights have none to keep."""
-    if run.config.start == "scratch":
+    if run.config.finetune.start == "scratch":
         return 0.0
     return read_results(run.directory)["converted"]["validation_accuracy"]
 
@@ -121,8 +121,10 @@ def _heed(config: Config, accuracy: float, journal: Journal) -> None:
 
 def _optimizer(config: Config) -> optax.GradientTransformation:
     steps = steps_per_epoch(config)
-    rate = learning_rate(config.hybrid_schedule, config.hybrid_lr, config.hybrid_epochs, steps, config.hybrid_warmup)
-    return optimizer(config.hybrid_optimizer, rate, config.hybrid_weight_decay, config.hybrid_clip)
+    rate = learning_rate(
+        config.finetune.schedule, config.finetune.lr, config.finetune.epochs, steps, config.finetune.warmup
+    )
+    return optimizer(config.finetune.optimizer, rate, config.finetune.weight_decay, config.finetune.clip)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def train_ann(run: Run) -> None:
     validate = epochs.validator(run, partial(evaluate_ann, model, open_source(config, VALIDATION)))
     rule = _optimizer(config)
     state = init_state(init_variables(config, "init"), rule)
-    _, journal = epochs.train(run, "ann", state, ann_forward(model), rule, config.ann_epochs, validate)
+    _, journal = epochs.train(run, "ann", state, ann_forward(model), rule, config.ann.epochs, validate)
     finish(run, "train_ann", journal.total("seconds"), {"ann": journal.summary()})
 
 
@@ -47,8 +47,8 @@ def trained_ann(run: Run) -> Variables:
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:
-    rate = learning_rate(config.ann_schedule, config.ann_lr, config.ann_epochs, steps_per_epoch(config))
-    return optimizer("sgd", rate, config.ann_weight_decay)
+    rate = learning_rate(config.ann.schedule, config.ann.lr, config.ann.epochs, steps_per_epoch(config))
+    return optimizer("sgd", rate, config.ann.weight_decay)
 
 
 if __name__ == "__main__":

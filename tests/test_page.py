@@ -7,9 +7,8 @@ from statistics import mean, stdev
 
 import pytest
 
-from experiments.config import CONVERT_FIELDS, TRAIN_ANN_FIELDS, Config, difference
+from experiments.config import CONVERT_FIELDS, TRAIN_ANN_FIELDS, Config, difference, from_json
 from experiments.presets import PRESETS
-from experiments.runs.workdir import config_from_json
 from experiments.study import page
 from experiments.study.plan import ANN, SCRATCH_BEST, SCRATCH_RATES, STUDIES
 from experiments.study.results import RESULTS, read_seeds
@@ -48,7 +47,7 @@ def test_pictures_are_there_and_all_shown():
 def test_what_is_kept_is_of_the_plan(path):
     """A preset or trial that changes must be run again."""
     preset, trial = path.parts[-4:-2]
-    found = config_from_json(json.loads(path.read_text())["config"])
+    found = from_json(json.loads(path.read_text())["config"])
     planned = dataclasses.replace(PRESETS[preset](), **TRIALS[preset, trial].fields, seed=found.seed)
     assert difference(found, planned, MATTER.get(trial)) is None
 

@@ -10,10 +10,10 @@ matplotlib.use("Agg")  # before pyplot: runs have no screen
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from experiments.config import Config
+from experiments.config import Config, from_json
 from experiments.reports.table import title
 from experiments.runs.metrics import Record, read
-from experiments.runs.workdir import Results, config_from_json
+from experiments.runs.workdir import Results
 
 ANN, CONVERTED, UNSCALED, HYBRID = "0.35", "tab:blue", "tab:cyan", "tab:red"
 SIZE = (7.2, 4.2)  # inches
@@ -26,14 +26,16 @@ def draw_run(directory: Path, results: Results) -> None:
         directory: folder of the run; gets accuracy_by_step.png, training.png and spikes.png.
         results: what its stages found.
     """
-    config = config_from_json(results["config"])
+    config = from_json(results["config"])
     figure, axes = plt.subplots(figsize=SIZE)
     _accuracy_by_step(axes, config, results)
     _save(figure, directory / "accuracy_by_step.png")
     figure, pair = plt.subplots(1, 2, figsize=SIZE)
     records = read(directory / "metrics.jsonl")
     _training(pair[0], "ANN", [record for record in records if record["stage"] == "ann"])
-    _training(pair[1], f"SNN, T = {config.num_steps}", [record for record in records if record["stage"] == "hybrid"])
+    _training(
+        pair[1], f"SNN, T = {config.convert.num_steps}", [record for record in records if record["stage"] == "hybrid"]
+    )
     pair[0].set_ylabel("accuracy [%]")
     _save(figure, directory / "training.png")
     figure, axes = plt.subplots(figsize=SIZE)
@@ -50,13 +52,16 @@ def draw_comparison(runs: Sequence[Results], path: Path) -> None:
     """
     figure, axes = plt.subplots(figsize=SIZE)
     for i, results in enumerate(runs):
-        config, color = config_from_json(results["config"]), f"C{i}"
+        config, color = from_json(results["config"]), f"C{i}"
         axes.axhline(results["ann"]["accuracy"] * 100, color=color, linestyle=":", linewidth=1)
         _curve(axes, results["converted"]["accuracy_by_step"], color=color, linestyle="--")
         _curve(
-            axes, results["hybrid"]["accuracy_by_step"], color=color, label=f"{title(config)}, T = {config.num_steps}"
+            axes,
+            results["hybrid"]["accuracy_by_step"],
+            color=color,
+            label=f"{title(config)}, T = {config.convert.num_steps}",
         )
-        axes.plot(config.num_steps, results["hybrid"]["accuracy"] * 100, "o", color=color)
+        axes.plot(config.convert.num_steps, results["hybrid"]["accuracy"] * 100, "o", color=color)
     axes.set_title("hybrid (line, ● at the trained T), converted (dashed), ANN (dotted)", fontsize=10)
     _finish_time_axis(axes)
     _save(figure, path)
@@ -69,8 +74,8 @@ def _accuracy_by_step(axes: Axes, config: Config, results: Results) -> None:
     _curve(axes, converted["accuracy_by_step_at_factor_1"], color=UNSCALED, label="converted, thresholds x 1")
     factor = f"converted, thresholds x {converted['scaling_factor']:g}"
     _curve(axes, converted["accuracy_by_step"], color=CONVERTED, label=factor)
-    _curve(axes, hybrid["accuracy_by_step"], color=HYBRID, label=f"hybrid, trained at T = {config.num_steps}")
-    axes.plot(config.num_steps, hybrid["accuracy"] * 100, "o", color=HYBRID)
+    _curve(axes, hybrid["accuracy_by_step"], color=HYBRID, label=f"hybrid, trained at T = {config.convert.num_steps}")
+    axes.plot(config.convert.num_steps, hybrid["accuracy"] * 100, "o", color=HYBRID)
     axes.set_title(f"{title(config)}: test accuracy against time steps")
     _finish_time_axis(axes)
 
@@ -108,7 +113,7 @@ def _spikes(axes: Axes, config: Config, results: Results) -> None:
         axes.bar(positions, [counts[network][layer] for layer in layers], 0.4, color=color, label=network)
     axes.set_xticks(range(len(layers)), layers, rotation=45, ha="right")
     axes.set_ylabel("spikes per neuron and image")
-    axes.set_title(f"{title(config)}: mean spikes per neuron in {config.num_steps} time steps")
+    axes.set_title(f"{title(config)}: mean spikes per neuron in {config.convert.num_steps} time steps")
     axes.legend()
 
 

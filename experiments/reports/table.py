@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from experiments.config import Config
-from experiments.runs.workdir import Results, config_from_json
+from experiments.config import Config, from_json
+from experiments.runs.workdir import Results
 
 HEADER = ("net, data", "ANN", "converted, {eval}", "converted, reduced T (factor)", "hybrid", "T", "epochs")
 
@@ -39,21 +39,21 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 def title(config: Config) -> str:
     """A short name of a run's network and data set, with what differs from the paper's way."""
     name = config.architecture.upper().replace("RESNET", "ResNet")
-    width = "" if config.width == 1 else f" x{config.width:g}"
-    control = " from scratch" if config.start == "scratch" else ""
-    rule = "" if config.surrogate == "stdb" else f" ({config.surrogate})"
-    return f"{name}{width}, {config.dataset}{control}{rule}"
+    width = "" if config.network.width == 1 else f" x{config.network.width:g}"
+    control = " from scratch" if config.finetune.start == "scratch" else ""
+    rule = "" if config.finetune.surrogate == "stdb" else f" ({config.finetune.surrogate})"
+    return f"{name}{width}, {config.data.dataset}{control}{rule}"
 
 
 def _header(runs: Sequence[Results]) -> tuple[str, ...]:
     """The header, with the longest presentation where all runs agree on it."""
-    lengths = {results["config"]["eval_steps"] for results in runs}
+    lengths = {results["config"]["evaluate"]["eval_steps"] for results in runs}
     eval_steps = f"T={lengths.pop()}" if len(lengths) == 1 else "long T"
     return tuple(name.format(eval=eval_steps) for name in HEADER)
 
 
 def _row(results: Results) -> tuple[str, ...]:
-    config = config_from_json(results["config"])
+    config = from_json(results["config"])
     ann, converted, hybrid = results["ann"], results["converted"], results["hybrid"]
     return (
         title(config),
@@ -61,7 +61,7 @@ def _row(results: Results) -> tuple[str, ...]:
         f"{converted['accuracy_by_step_at_factor_1'][-1]:.2%}",
         f"{_spread(converted)} ({converted['scaling_factor']:g})",
         _spread(hybrid) + (" (converted net kept)" if hybrid["kept"] == "converted" else ""),
-        str(config.num_steps),
+        str(config.convert.num_steps),
         str(hybrid["epochs"]),
     )
 

@@ -6,7 +6,7 @@ Many questions ask for several fine-tunes of one ANN, which need not be trained 
 import shutil
 from pathlib import Path
 
-from experiments.config import CONVERT_FIELDS, TRAIN_ANN_FIELDS, difference
+from experiments.config import difference
 from experiments.runs.progress import say
 from experiments.runs.workdir import NETWORK_OF, Results, Run, checkpoints, finish, is_done, read_stages, saved_config
 from jsnn.training.checkpoint import latest_is_whole
@@ -14,7 +14,7 @@ from experiments.runs.files import move_folder, remove_folder
 from jsnn.training.hosts import on_first_process
 from experiments.runs.metrics import rewrite
 
-FIELDS_OF = {"train_ann": TRAIN_ANN_FIELDS, "convert": CONVERT_FIELDS}
+GROUP_OF = {"train_ann": "ann", "convert": "convert"}  # the last that a stage depends on
 ARRIVING = "arriving"  # a folder of checkpoints while it is copied
 
 
@@ -44,13 +44,13 @@ def _offered(run: Run, donor: Path) -> dict[str, Results]:
     config, stages = saved_config(donor), read_stages(donor)
     if config is None or "train_ann" not in stages:
         raise ValueError(f"{donor} holds no trained ANN to take over: name the workdir of a run that does.")
-    differing = difference(config, run.config, TRAIN_ANN_FIELDS)
+    differing = difference(config, run.config, "ann")
     if differing:
         raise ValueError(f"the ANN of {donor} is not the one that is asked for: {differing}.")
     return {
         stage: stages[stage]
-        for stage, fields in FIELDS_OF.items()
-        if stage in stages and not difference(config, run.config, fields)
+        for stage, group in GROUP_OF.items()
+        if stage in stages and not difference(config, run.config, group)
     }
 
 

@@ -4,7 +4,6 @@ The exit status is 0, 2 for bad input, 1 for a run that went astray, or 75 for o
 """
 
 import dataclasses
-import difflib
 import logging
 import sys
 import textwrap
@@ -13,27 +12,27 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
+from experiments.config import Config, Unprefixed
+from experiments.presets import DIGITS, PRESETS
 from experiments.runs import compilation, stopping
 from experiments.runs.adopt import adopt
-from experiments.config import Config
-from experiments.presets import PRESETS
 from experiments.runs.progress import say
 from experiments.runs.workdir import Run, open_run, reopen, saved_config
 from jsnn.training import hosts
 
-DEFAULT_PRESET = "digits"
+RUNS = Path("runs")
 
 
 @dataclass(frozen=True)
 class Arguments:
     """What a command line says besides the preset."""
 
-    config: Config
+    config: Annotated[Config, Unprefixed]
     workdir: Path | None = None
     """Folder of the run; without it, runs/PRESET."""
     from_run: Path | None = None
@@ -65,11 +64,11 @@ def run_stage(name: str, description: str, stage: Callable[[Run], None]) -> None
 
 
 def run_command(name: str, description: str, work: Callable[[Run], None]) -> None:
-    """The main of a module: ends the process with `main`'s exit status.
+    """The main of a command: opens the run that the command line asks for and does the work.
 
     Args:
-        name: of the module.
-        description: its docstring, for --help.
+        name: of the command's module.
+        description: the module's docstring, for --help.
         work: what to do with the run.
     """
     hosts.leave(main(f"python -m experiments.{name}", description, work, sys.argv[1:]))
@@ -85,16 +84,16 @@ def main(program: str, description: str, work: Callable[[Run], None], arguments:
         arguments: the command line.
 
     Returns:
-        The exit status; what went wrong is told in one sentence.
+        The exit status; an error is printed as one sentence.
     """
     try:
         parsed = parse(program, description, arguments)
         hosts.join(parsed.coordinator, parsed.num_processes, parsed.process_id)
         compilation.watch()
-        compilation.keep_programs(parsed.config.compilation_cache)
+        compilation.keep_programs(parsed.config.run.compilation_cache)
         if not parsed.debug:
-            _hush_libraries()
-        with _told_warnings(), stopping.on_signals(), open_run(parsed.config, parsed.workdir) as run:
+            _quiet_libraries()
+        with _warnings_as_lines(), stopping.on_signals(), open_run(parsed.config, parsed.workdir) as run:
             if parsed.from_run:
                 adopt(run, parsed.from_run)
             work(run)
@@ -104,11 +103,11 @@ def main(program: str, description: str, work: Callable[[Run], None], arguments:
 
 
 def refuse(error: Exception, debug: bool) -> int:
-    """Tell what went wrong in one sentence.
+    """Print an error in one sentence.
 
     Args:
-        error: what went wrong.
-        debug: whether to show where.
+        error: the error.
+        debug: whether to print its traceback.
 
     Returns:
         The exit status.
@@ -122,25 +121,6 @@ def refuse(error: Exception, debug: bool) -> int:
     name = "" if foreseen else f"{type(error).__name__}, see --debug: "
     print(f"error: {name}{' '.join(str(error).split())}", file=sys.stderr)
     return 2 if isinstance(error, ValueError | OSError) else 1
-
-
-@contextmanager
-def _told_warnings() -> Iterator[None]:
-    """Show warnings as lines like all others."""
-
-    def tell(message: Warning | str, *_: object) -> None:
-        say(f"warning: {message}")
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = tell
-        yield
-
-
-def _hush_libraries() -> None:
-    """Leave what libraries say on the side of an error to --debug, for the rest of the process."""
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's threads log tracebacks of a full disk
-    sys.unraisablehook = lambda _: None  # ... and go on failing after it
 
 
 def parse(program: str, description: str, arguments: Sequence[str]) -> Arguments:
@@ -158,44 +138,39 @@ def parse(program: str, description: str, arguments: Sequence[str]) -> Arguments
         The Arguments, with a workdir.
 
     Raises:
-        ValueError: where there is no preset of this name.
-        SystemExit: with status 2 where a field is unknown or its value can't be read, with 0 after --help.
+        SystemExit: with status 2 where a preset or field is unknown or its value can't be read, with 0 after --help.
     """
-    named = bool(arguments) and not arguments[0].startswith("-")
-    options = list(arguments[1:] if named else arguments)
-    dataset = _value(options, "--dataset")
-    name = arguments[0] if named else dataset or DEFAULT_PRESET
-    if named:
-        config = _preset(name)
-    else:
-        of_workdir = saved_config(Path(_value(options, "--workdir") or f"runs/{name}"))
-        config = of_workdir or (Config() if dataset else _preset(name))
-    parsed = tyro.cli(
-        Arguments,
-        args=options,
-        default=Arguments(config),
-        prog=f"{program} [PRESET]",
-        description=f"{description}\n{_preset_list()}",
-        config=(tyro.conf.OmitArgPrefixes,),
+    if arguments and not arguments[0].startswith("-"):
+        choices = {name: (text, Arguments(config, RUNS / name)) for name, (text, config) in PRESETS.items()}
+        return tyro.extras.overridable_config_cli(choices, prog=program, description=description, args=arguments)
+    # Which config the fields are laid over depends on what the command line says itself: it is read twice.
+    named, _ = tyro.cli(
+        Arguments, args=arguments, default=Arguments(Config()), return_unknown_args=True, add_help=False, prog=program
     )
-    return parsed if parsed.workdir else dataclasses.replace(parsed, workdir=Path("runs") / name)
+    dataset = named.config.data.dataset
+    workdir = named.workdir or RUNS / dataset
+    config = saved_config(workdir) or (DIGITS if dataset == DIGITS.data.dataset else Config())
+    default = Arguments(config, workdir)
+    rows = (textwrap.fill(f"{name}: {preset.description}", 100) for name, preset in PRESETS.items())
+    presets = "\n\n".join(["Presets (the default is digits):", *rows])
+    text = f"{description}\n{presets}"
+    return tyro.cli(Arguments, args=arguments, default=default, prog=f"{program} [PRESET]", description=text)
 
 
-def _preset(name: str) -> Config:
-    if name not in PRESETS:
-        nearest = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"unknown preset {name!r}, did you mean {nearest!r}? There are: {', '.join(PRESETS)}.")
-    return PRESETS[name]()
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Show warnings as lines like all others."""
+
+    def show(message: Warning | str, *_: object) -> None:
+        say(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show
+        yield
 
 
-def _value(options: Sequence[str], name: str) -> str | None:
-    """What stands after an option, if it is there."""
-    for option, value in pairwise([*options, ""]):
-        if option == name or option.startswith(f"{name}="):
-            return value if option == name else option.partition("=")[2]
-    return None
-
-
-def _preset_list() -> str:
-    rows = (f"{name}: {' '.join(str(preset.__doc__).split())}" for name, preset in PRESETS.items())
-    return "Presets (the default is digits):\n\n" + "\n\n".join(textwrap.fill(row, 100) for row in rows)
+def _quiet_libraries() -> None:
+    """Leave what libraries say on the side of an error to --debug, for the rest of the process."""
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's threads log tracebacks of a full disk
+    sys.unraisablehook = lambda _: None  # ... and go on failing after it

@@ -101,7 +101,7 @@ def validator(run: Run, evaluate: Callable[..., Evaluation]) -> Callable[[Variab
     watch = watcher("validation", num_batches(run.config, source))
 
     def validate(variables: Variables) -> float:
-        return float(evaluate_split(compiled, variables, source, run.config.eval_batch_size, key, watch).accuracy[-1])
+        return float(evaluate_split(compiled, variables, source, run.config.run.eval_batch_size, key, watch).accuracy[-1])
 
     return validate
 
@@ -130,7 +130,7 @@ def _run_epoch(
     pending: Pending = deque()
     begin = time.perf_counter() - journal.seconds
     saved_at, saved_steps = time.monotonic(), journal.steps
-    for item in source.shuffled(config.batch_size, config.seed, journal.epoch, journal.steps):
+    for item in source.shuffled(config.data.batch_size, config.seed, journal.epoch, journal.steps):
         state, metrics = step(state, source.resident, split_over_devices(item), key)
         taken = journal.steps + len(pending) + 1 - saved_steps
         pending.append((metrics, global_max(_wish(config, taken, time.monotonic() - saved_at))))
@@ -150,8 +150,8 @@ def _wish(config: Config, steps: int, seconds: float) -> int:
     """What this process wants after a step, so many steps and seconds after the last save."""
     if is_asked():
         return STOP
-    enough_steps = config.checkpoint_steps is not None and steps >= config.checkpoint_steps
-    return SAVE if enough_steps or seconds >= 60 * config.checkpoint_minutes else NOTHING
+    enough_steps = config.run.checkpoint_steps is not None and steps >= config.run.checkpoint_steps
+    return SAVE if enough_steps or seconds >= 60 * config.run.checkpoint_minutes else NOTHING
 
 
 def _settle(config: Config, network: str, journal: Journal, pending: Pending, ahead: int) -> tuple[Journal, int]:
@@ -176,7 +176,7 @@ def _close_epoch(
         "validation_accuracy": validate({"params": state.params, "neuron": state.neuron}),
         "skipped_steps": journal.skipped,
         "seconds": journal.seconds + time.perf_counter() - begin,
-        "images_per_second": journal.steps * run.config.batch_size / journal.seconds,
+        "images_per_second": journal.steps * run.config.data.batch_size / journal.seconds,
     }
     record = on_first_process(lambda: log(run.metrics, network, journal.epoch, values))
     return Journal(history=(*journal.history, record))

@@ -34,7 +34,7 @@ def with_step(config: Config, network: str, journal: Journal, metrics: Metrics) 
         loss, accuracy = journal.loss + float(metrics.loss), journal.accuracy + float(metrics.accuracy)
         return journal._replace(loss=loss, accuracy=accuracy)
     where = f"in step {journal.steps} of epoch {journal.epoch} of {network} {trouble}"
-    if config.on_nan == "stop":
+    if config.run.on_nan == "stop":
         raise FloatingPointError(
             f"{where}: {_advice(config, network)}, or skip such steps by --on-nan=skip; what was saved is kept."
         )
@@ -107,8 +107,8 @@ def _origin(config: Config, bad: set[str]) -> str:
 
 def _advice(config: Config, network: str) -> str:
     if network == "ann":
-        return f"lower ann_lr ({config.ann_lr:g})"
-    lower = f"lower hybrid_lr ({config.hybrid_lr:g})"
-    if config.surrogate == "stdb":
+        return f"lower ann_lr ({config.ann.lr:g})"
+    lower = f"lower hybrid_lr ({config.finetune.lr:g})"
+    if config.finetune.surrogate == "stdb":
         return f"{lower}, or take the linear surrogate, which few time steps suit better"
-    return f"{lower} or hybrid_epochs ({config.hybrid_epochs}), or raise num_steps ({config.num_steps})"
+    return f"{lower} or hybrid_epochs ({config.finetune.epochs}), or raise num_steps ({config.convert.num_steps})"

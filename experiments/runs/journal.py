@@ -64,7 +64,7 @@ def keep(run: Run, network: str, state: TrainState, journal: Journal) -> None:
         journal: what belongs to it.
     """
     record = {"config": dataclasses.asdict(run.config), "journal": journal._asdict()}
-    save(checkpoints(run, network), int(state.step), state, record, run.config.keep_checkpoints)
+    save(checkpoints(run, network), int(state.step), state, record, run.config.run.keep_checkpoints)
 
 
 def resume(run: Run, network: str, state: TrainState) -> tuple[TrainState, Journal]:

@@ -19,14 +19,14 @@ PURPOSES = ("init", "ann", "balance", "validation", "scratch", "hybrid", "test")
 def build_ann(config: Config) -> VGG | ResNet:
     """The ANN of a config."""
     return build(
-        config.architecture,
-        info(config.dataset).num_classes,
-        width=config.width,
-        hidden=config.hidden,
-        conv_dropout=config.conv_dropout,
-        dense_dropout=config.dense_dropout,
-        dense_std=config.dense_std,
-        operands=None if config.precision == "float32" else jnp.dtype(config.precision),
+        config.network.architecture,
+        info(config.data.dataset).num_classes,
+        width=config.network.width,
+        hidden=config.network.hidden,
+        conv_dropout=config.network.conv_dropout,
+        dense_dropout=config.network.dense_dropout,
+        dense_std=config.network.dense_std,
+        operands=None if config.network.precision == "float32" else jnp.dtype(config.network.precision),
     )
 
 
@@ -37,19 +37,19 @@ def build_snn(config: Config) -> VGG | ResNet:
 
 def surrogate_of(config: Config) -> surrogate.Surrogate:
     """The surrogate of a config."""
-    if config.surrogate == "stdb":
-        return surrogate.stdb(config.alpha, config.beta)
-    return surrogate.linear(config.gamma)
+    if config.finetune.surrogate == "stdb":
+        return surrogate.stdb(config.finetune.alpha, config.finetune.beta)
+    return surrogate.linear(config.finetune.gamma)
 
 
 def encoding_of(config: Config) -> encoding.Encoding:
     """The encoding of a config."""
-    return {"poisson": encoding.poisson, "constant": encoding.constant}[config.encoding]
+    return {"poisson": encoding.poisson, "constant": encoding.constant}[config.convert.encoding]
 
 
 def chunk_of(config: Config, num_steps: int) -> int:
     """Time steps per chunk of a presentation of `num_steps` steps."""
-    return fitting_chunk(num_steps) if config.chunk == AUTO else config.chunk
+    return fitting_chunk(num_steps) if config.run.chunk == AUTO else config.run.chunk
 
 
 def random_key(config: Config, purpose: str) -> jax.Array:
@@ -65,13 +65,13 @@ def stream_keys(config: Config, purpose: str, streams: int) -> list[jax.Array]:
 
 def init_variables(config: Config, purpose: str) -> Variables:
     """Fresh ANN variables, drawn for a purpose."""
-    images = jnp.zeros((1, *info(config.dataset).image_shape), jnp.float32)
+    images = jnp.zeros((1, *info(config.data.dataset).image_shape), jnp.float32)
     return jax.jit(build_ann(config).init)(random_key(config, purpose), images)
 
 
 def snn_like(config: Config) -> Variables:
     """SNN variables of the structure, shapes and dtypes of the config's, with thresholds of 1."""
-    inputs = jnp.zeros((1, 1, *info(config.dataset).image_shape), jnp.float32)
+    inputs = jnp.zeros((1, 1, *info(config.data.dataset).image_shape), jnp.float32)
     variables = build_snn(config).init(random_key(config, "init"), inputs)
     return {"params": variables["params"], "neuron": variables["neuron"]}
 
@@ -79,12 +79,12 @@ def snn_like(config: Config) -> Variables:
 @cache
 def open_source(config: Config, split: str) -> Source:
     """A split of the config's data set, read once and held on the devices where it fits."""
-    if info(config.dataset).streamed:
+    if info(config.data.dataset).streamed:
         from jsnn.streaming import streamed_source  # grain takes a second to import, and only streams need it
 
-        return streamed_source(config.dataset, split, config.data_dir, config.workers)
-    data = load_split(config.dataset, split, config.data_dir)
-    source = resident_source(data, config.crop_padding, config.flip)
+        return streamed_source(config.data.dataset, split, config.run.data_dir, config.run.workers)
+    data = load_split(config.data.dataset, split, config.run.data_dir)
+    source = resident_source(data, config.data.crop_padding, config.data.flip)
     return source._replace(resident=replicate(source.resident))
 
 
@@ -95,17 +95,17 @@ def steps_per_epoch(config: Config) -> int:
         ValueError: where a batch is larger than the training split.
     """
     num_examples = open_source(config, TRAIN).num_examples
-    if num_examples < config.batch_size:
+    if num_examples < config.data.batch_size:
         raise ValueError(
-            f"a batch of {config.batch_size} is larger than the training split of {num_examples} images: "
+            f"a batch of {config.data.batch_size} is larger than the training split of {num_examples} images: "
             "choose a smaller batch_size."
         )
-    return num_examples // config.batch_size
+    return num_examples // config.data.batch_size
 
 
 def num_batches(config: Config, source: Source) -> int:
     """Evaluation batches of a split, the last one padded."""
-    return -(-source.num_examples // config.eval_batch_size)
+    return -(-source.num_examples // config.run.eval_batch_size)
 
 
 def check_fits(config: Config) -> None:
@@ -114,12 +114,12 @@ def check_fits(config: Config) -> None:
     Raises:
         ValueError: naming what does not fit.
     """
-    check_batch_size(config.batch_size, "batch_size")
-    check_batch_size(config.eval_batch_size, "eval_batch_size")
+    check_batch_size(config.data.batch_size, "batch_size")
+    check_batch_size(config.run.eval_batch_size, "eval_batch_size")
     processes = jax.process_count()
-    if config.balance_images % processes:
+    if config.convert.balance_images % processes:
         raise ValueError(
-            f"balance_images {config.balance_images} can't be split evenly over {processes} processes: "
+            f"balance_images {config.convert.balance_images} can't be split evenly over {processes} processes: "
             f"choose a multiple of {processes}."
         )
     jax.eval_shape(lambda: init_variables(config, "init"))

@@ -46,7 +46,7 @@ def present(
     if images is not None:
         source = beginning(source, images)
     watch = watcher(label, num_batches(config, source))
-    return evaluate_split(_program(config, num_steps, split), variables, source, config.eval_batch_size, key, watch)
+    return evaluate_split(_program(config, num_steps, split), variables, source, config.run.eval_batch_size, key, watch)
 
 
 def beginning(source: Source, images: int) -> Source:

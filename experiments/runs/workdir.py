@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.runs import compilation
-from experiments.config import Config, check, difference
+from experiments.config import Config, check, difference, from_json
 from experiments.runs.lock import locked
 from experiments.runs.networks import check_fits, steps_per_epoch
 from jsnn.training.checkpoint import latest_is_whole, restore
@@ -75,7 +75,7 @@ def open_run(config: Config, directory: Path) -> Iterator[Run]:
     with ExitStack() as held:
         on_first_process(lambda: held.enter_context(locked(directory)))
         on_first_process(lambda: _claim(config, directory))
-        yield Run(config, directory, open_metrics(directory, config.tensorboard and is_first_process()))
+        yield Run(config, directory, open_metrics(directory, config.run.tensorboard and is_first_process()))
 
 
 def _refuse_disagreement(config: Config) -> None:
@@ -115,14 +115,9 @@ def saved_config(directory: Path) -> Config | None:
     if not path.exists():
         return None
     try:
-        return config_from_json(json.loads(path.read_text()))
+        return from_json(json.loads(path.read_text()))
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} is not a config of this version of jsnn ({error}): use another workdir.") from error
-
-
-def config_from_json(fields: dict[str, Any]) -> Config:
-    """The Config of its JSON form."""
-    return Config(**{**fields, "hidden": tuple(fields["hidden"])})
 
 
 def read_results(directory: Path) -> Results:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import tyro
 
-from experiments.config import CONVERT_FIELDS, difference
+from experiments.config import difference
 from experiments.presets import PRESETS
 from experiments.runs import stopping
 from experiments.runs.adopt import adopt
@@ -79,7 +79,7 @@ def run_trial(arguments: Arguments, trial: Trial, seed: int) -> None:
     if trial is not ANN:
         run_trial(arguments, ANN, seed)
     fields = {**trial.fields, "seed": seed, "data_dir": arguments.data_dir, "tensorboard": False}
-    config = dataclasses.replace(PRESETS[arguments.preset](), **fields)
+    config = dataclasses.replace(PRESETS[arguments.preset].config, **fields)
     folder = arguments.workdir / arguments.preset
     with open_run(config, folder / trial.name / f"seed{seed}") as run:
         if trial is not ANN:
@@ -90,7 +90,7 @@ def run_trial(arguments: Arguments, trial: Trial, seed: int) -> None:
 def _donor(folder: Path, run: Run, seed: int) -> Path:
     """A run of the seed whose conversion is the same, else the one that trained the ANN."""
     for other in sorted(folder.glob(f"*/seed{seed}")):
-        if "convert" in read_stages(other) and not difference(saved_config(other), run.config, CONVERT_FIELDS):
+        if "convert" in read_stages(other) and not difference(saved_config(other), run.config, "convert"):
             return other
     return folder / ANN.name / f"seed{seed}"
 

@@ -24,10 +24,10 @@ def over_streams(run: Run) -> dict[str, list[float]]:
         {"converted": accuracies of the converted net at its factor, "hybrid": of the net after the last epoch}.
     """
     config = run.config
-    keys = stream_keys(config, VALIDATION, config.streams)
+    keys = stream_keys(config, VALIDATION, config.evaluate.streams)
 
     def of(net: str, snn: Variables) -> list[float]:
-        scores = (present(config, snn, config.num_steps, VALIDATION, key, net) for key in keys)
+        scores = (present(config, snn, config.convert.num_steps, VALIDATION, key, net) for key in keys)
         return [float(score.accuracy[-1]) for score in scores]
 
     converted = scale_thresholds(converted_snn(run), chosen_factor(run))

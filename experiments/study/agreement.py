@@ -26,7 +26,7 @@ def agreement(run: Run, snn: Variables) -> Results:
         change of the loss on the other half by a step downhill, in nats}.
     """
     config, factor = run.config, logit_scale(run)
-    first = half_of_validation(config, 0, config.batch_size)
+    first = half_of_validation(config, 0, config.data.batch_size)
     scores = scores_on(half_of_validation(config, 1, BATCH), config, snn, factor)
     gradients = batch_gradients(config, surrogate_of(config), snn, first, factor)
     return {

@@ -121,7 +121,7 @@ def _scores(
     config: Config, rule: Surrogate, neuron: Any, images: Images, logit_scale: float, params: Any
 ) -> tuple[jax.Array, jax.Array]:
     """Mean cross-entropy and accuracy, dropout off."""
-    model, key, num_steps = spiking(build_ann(config), rule), random_key(config, "validation"), config.num_steps
+    model, key, num_steps = spiking(build_ann(config), rule), random_key(config, "validation"), config.convert.num_steps
 
     def of_batch(batch: Images) -> tuple[jax.Array, jax.Array]:
         images, labels, index = batch

@@ -51,13 +51,13 @@ def operations_of_training(config: Config) -> dict[str, float]:
     Returns:
         {"ann epoch": ..., "conversion": ..., "snn epoch": ...}.
     """
-    of_image, images = sum(macs(config).values()), TRAINING_IMAGES[config.dataset]
-    factors = len(FACTORS) if config.scaling_factor == AUTO else 1
-    balancing = config.balance_images * config.balance_steps
+    of_image, images = sum(macs(config).values()), TRAINING_IMAGES[config.data.dataset]
+    factors = len(FACTORS) if config.convert.scaling_factor == AUTO else 1
+    balancing = config.convert.balance_images * config.convert.balance_steps
     return {
         "ann epoch": 3.0 * images * of_image,
-        "conversion": (balancing + factors * VALIDATION_IMAGES * config.num_steps) * of_image,
-        "snn epoch": 3.0 * images * of_image * config.num_steps,
+        "conversion": (balancing + factors * VALIDATION_IMAGES * config.convert.num_steps) * of_image,
+        "snn epoch": 3.0 * images * of_image * config.convert.num_steps,
     }
 
 
@@ -73,7 +73,9 @@ def accumulates(config: Config, spikes_per_neuron: Mapping[str, float], input_sp
         Layer -> accumulates in its synapses, the readout's last.
     """
     found = {}
-    arriving = input_spikes * math.prod(info(config.dataset).image_shape)  # spikes of the layer before, all neurons
+    arriving = input_spikes * math.prod(
+        info(config.data.dataset).image_shape
+    )  # spikes of the layer before, all neurons
     for name, (inputs, outputs, fan_in) in _shapes(config).items():
         found[name] = arriving * outputs * fan_in / inputs
         arriving = spikes_per_neuron.get(name, 0.0) * outputs
@@ -91,7 +93,7 @@ def _shapes(config: Config) -> dict[str, tuple[int, int, int]]:
             found[context.module.name] = (args[0].size, outputs.size, kernel.size // kernel.shape[-1])
         return outputs
 
-    images = jnp.zeros((1, *info(config.dataset).image_shape))
+    images = jnp.zeros((1, *info(config.data.dataset).image_shape))
     with nn.intercept_methods(look):
         jax.eval_shape(build_ann(config).init, jax.random.key(0), images)
     return found

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
+from experiments.config import from_json
 from experiments.reports.table import aligned
-from experiments.runs.workdir import Results, config_from_json
+from experiments.runs.workdir import Results
 from experiments.study.numbers import spread
 from experiments.study.operations import PICOJOULES_AC, PICOJOULES_MAC, accumulates, macs, neurons
 from experiments.study.results import read_seeds
@@ -47,7 +48,7 @@ def operations_table(preset: str, trials: Sequence[str]) -> str:
         A Markdown table.
     """
     first = read_seeds(preset, trials[0])
-    of_ann = macs(config_from_json(first[0]["config"]))
+    of_ann = macs(from_json(first[0]["config"]))
     header = [
         "operations for an image [10^3]",
         *of_ann,
@@ -59,7 +60,7 @@ def operations_table(preset: str, trials: Sequence[str]) -> str:
     rows = [header, ["ANN, MAC", *_thousands(of_ann), "1", "1", ""]]
     for trial in trials:
         results = read_seeds(preset, trial)
-        num_steps = results[0]["config"]["num_steps"]
+        num_steps = results[0]["config"]["convert"]["num_steps"]
         for net in NETS:
             costs = [_accumulates(run, net) for run in results]
             cost = {layer: mean(c[layer] for c in costs) for layer in of_ann}
@@ -71,13 +72,13 @@ def operations_table(preset: str, trials: Sequence[str]) -> str:
 
 
 def _accumulates(run: Results, net: str) -> dict[str, float]:
-    config = config_from_json(run["config"])
-    return accumulates(config, run["spikes_per_neuron"][net], run["input_rate"] * config.num_steps)
+    config = from_json(run["config"])
+    return accumulates(config, run["spikes_per_neuron"][net], run["input_rate"] * config.convert.num_steps)
 
 
 def _spikes(run: Results, net: str) -> list[float]:
     """Spikes per neuron of each layer, and of all neurons of the net."""
-    of_layer, counts = neurons(config_from_json(run["config"])), run["spikes_per_neuron"][net]
+    of_layer, counts = neurons(from_json(run["config"])), run["spikes_per_neuron"][net]
     return [*counts.values(), sum(counts[layer] * of_layer[layer] for layer in counts) / sum(of_layer.values())]
 
 

@@ -92,7 +92,11 @@ def evaluation_table(preset: str) -> str:
         A Markdown table.
     """
     hybrids = _hybrids(preset)
-    steps = [2**i for i in range(1, 7) if any(2**i <= r["config"]["eval_steps"] for rs in hybrids.values() for r in rs)]
+    steps = [
+        2**i
+        for i in range(1, 7)
+        if any(2**i <= r["config"]["evaluate"]["eval_steps"] for rs in hybrids.values() for r in rs)
+    ]
     rows = [["trained at", *(f"evaluated at T = {t}" for t in steps)]]
     for (surrogate, trained), results in sorted(hybrids.items()):
         curves = [r["hybrid"]["accuracy_by_step"] for r in results]

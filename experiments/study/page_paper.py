@@ -73,7 +73,7 @@ def _ours(preset: str, trial: str, net: str) -> list[list[str]]:
     return [
         [
             f"{net}, jsnn",
-            str(runs[0]["config"]["num_steps"]),
+            str(runs[0]["config"]["convert"]["num_steps"]),
             spread(percent(run["ann"]["accuracy"] for run in runs)),
             f"{on_test(runs, 'converted')} ({_factors(runs)})",
             on_test(runs, "hybrid"),

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from experiments.config import from_json
 from experiments.reports.table import aligned
-from experiments.runs.workdir import Results, config_from_json
+from experiments.runs.workdir import Results
 from experiments.study.numbers import on_test, percent, seeds
 from experiments.study.operations import operations_of_training
 from experiments.study.results import read_seeds
@@ -75,12 +76,12 @@ def _runs(preset: str, num_steps: int) -> dict[str, list[Results]]:
 
 
 def _is_scratch(run: Results) -> bool:
-    return run["config"]["start"] == "scratch"
+    return run["config"]["finetune"]["start"] == "scratch"
 
 
 def _path(run: Results) -> list[tuple[float, float]]:
     """(operations so far, validation accuracy) after each epoch of the SNN; a hybrid run begins with the ANN's cost."""
-    costs = operations_of_training(config_from_json(run["config"]))
+    costs = operations_of_training(from_json(run["config"]))
     done, path = 0.0, []
     if not _is_scratch(run):
         done = run["ann"]["epochs"] * costs["ann epoch"] + costs["conversion"]

@@ -124,7 +124,7 @@ def _hybrids(
     preset: str, surrogates: tuple[str, ...], steps: tuple[int, ...], seeds: tuple[int, ...] = SEEDS
 ) -> tuple[Trial, ...]:
     """Questions a, d and e: the whole pipeline at several T."""
-    longest = PRESETS[preset]().eval_steps
+    longest = PRESETS[preset].config.evaluate.eval_steps
     return tuple(
         Trial(
             f"{name}-t{num_steps}",

@@ -32,14 +32,15 @@ def silence(config: Config, snn: Variables) -> Results:
 
     def observe(_: jax.Array, collected: Variables) -> Any:
         return {
-            layer: unpack(train["lif"], config.num_steps, jnp.float32) for layer, train in collected["trains"].items()
+            layer: unpack(train["lif"], config.convert.num_steps, jnp.float32)
+            for layer, train in collected["trains"].items()
         }
 
     @jax.jit
     def of_batch(index: jax.Array, resident: Any) -> Results:
         images = scale(source.take(resident, index).images)
         inputs = partial(encoding_of(config), images, key, index)
-        steps = {"num_steps": config.num_steps, "chunk": config.num_steps}
+        steps = {"num_steps": config.convert.num_steps, "chunk": config.convert.num_steps}
         trains = simulate(model, snn, inputs, observe, **steps, collect=("trains",))
         before = {layer: jnp.cumsum(spikes, 0) - spikes for layer, spikes in trains.items()}
         return {
@@ -47,6 +48,6 @@ def silence(config: Config, snn: Variables) -> Results:
             "no gradient": {layer: (count == 0).mean() for layer, count in before.items()},
         }
 
-    batches = jnp.arange(IMAGES, dtype=jnp.int32).reshape(-1, config.eval_batch_size)
+    batches = jnp.arange(IMAGES, dtype=jnp.int32).reshape(-1, config.run.eval_batch_size)
     shares = [of_batch(index, source.resident) for index in batches]
     return jax.tree.map(lambda *share: float(sum(share) / len(share)), *shares)
