@@ -147,7 +147,7 @@ def test_bfloat16_goes_through_the_same_commands(tiny, tmp_path):
 
 
 def test_training_from_scratch_starts_from_other_weights(tiny, tmp_path):
-    assert run(PIPELINE, tmp_path, *TINY, "--start", "scratch") == 0
+    assert run(PIPELINE, tmp_path, *TINY, "--finetune.start", "scratch") == 0
     results, converted = read_results(tmp_path), read_results(tiny)
     assert results["ann"]["accuracy"] == converted["ann"]["accuracy"]
     assert results["hybrid"]["accuracy_by_step"] != converted["hybrid"]["accuracy_by_step"]
@@ -254,8 +254,8 @@ def test_the_default_command_reaches_what_the_readme_says(tmp_path):
 
 
 SMALL = """
-    --hidden 16 --ann-epochs 1 --hybrid-epochs 1 --balance-images 32 --balance-steps 40 --scaling-factor 0.4
-    --num-steps 2 --eval-steps 2 --streams 1 --ann-lr 0.05 --no-tensorboard
+    --hidden 16 --ann.epochs 1 --finetune.epochs 1 --balance-images 32 --balance-steps 40 --scaling-factor 0.4
+    --num-steps 2 --eval-steps 2 --streams 1 --ann.lr 0.05 --no-tensorboard
 """.split()
 LEARNING = "--width 0.0625 --dense-std 0.2 --dense-dropout 0 --batch-size 250 --eval-batch-size 500".split()
 THUMBNAIL = """

@@ -15,7 +15,7 @@ from tests.commands import SHORT, TINY, finish, lines_of, outcome, start, togeth
 from tests.conftest import ROOT
 
 # A learning rate at which rounding stays rounding: a larger one enlarges it from epoch to epoch.
-COMMAND = [*TINY, "--ann-epochs", "6", "--hybrid-epochs", "3", "--checkpoint-steps", "7", "--ann-lr", "0.003", *SHORT]
+COMMAND = [*TINY, "--ann.epochs", "6", "--finetune.epochs", "3", "--checkpoint-steps", "7", "--ann.lr", "0.003", *SHORT]
 PATIENCE = 60  # seconds within which the others stop when one is killed
 
 

@@ -40,7 +40,7 @@ def test_nothing_grows_over_500_steps(tmp_path, monkeypatch):
         seen[directory.name].append({**usage(), "programs": len(compiled)})
 
     monkeypatch.setattr(journal, "save", watched)
-    options = ["--ann-epochs", str(EPOCHS), "--hybrid-epochs", str(EPOCHS)]
+    options = ["--ann.epochs", str(EPOCHS), "--finetune.epochs", str(EPOCHS)]
     assert run(hybrid, tmp_path, *TINY, *options) == 0
     assert compiled
     for samples in seen.values():

@@ -18,7 +18,7 @@ from tests.commands import SHORT, TINY, finish, lines_of, outcome, start
 from tests.conftest import ROOT
 
 EPOCHS = {"ann": 20, "hybrid": 12}
-COMMAND = [*TINY, "--ann-epochs", "20", "--hybrid-epochs", "12", "--checkpoint-steps", "7", *SHORT]
+COMMAND = [*TINY, "--ann.epochs", "20", "--finetune.epochs", "12", "--checkpoint-steps", "7", *SHORT]
 KILL, TERM = signal.SIGKILL, signal.SIGTERM
 # After which line a process is hit, and by what; then it goes on for a random moment.
 HITS = (
@@ -130,7 +130,7 @@ def is_gone(group, patience):
 
 
 STREAM = """
-    vgg16_imagenet --architecture vgg5 --width 0.0625 --hidden 4 --batch-size 60 --eval-batch-size 60 --ann-epochs 99
+    vgg16_imagenet --architecture vgg5 --width 0.0625 --hidden 4 --batch-size 60 --eval-batch-size 60 --ann.epochs 99
     --workers 1
 """.split()
 

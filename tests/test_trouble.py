@@ -226,7 +226,7 @@ def test_a_run_saves_after_so_many_steps_or_minutes():
 
 
 def test_numbers_that_are_not_finite_stop_the_run(tmp_path, capsys):
-    assert run(train_ann.train_ann, tmp_path, *TINY, "--ann-lr", "1e30") == 1
+    assert run(train_ann.train_ann, tmp_path, *TINY, "--ann.lr", "1e30") == 1
     assert capsys.readouterr().err == (
         "error: in step 2 of epoch 1 of ann the loss is nan, the gradient of readout too: lower ann_lr (1e+30), "
         "or skip such steps by --on-nan=skip; what was saved is kept.\n"
@@ -235,7 +235,7 @@ def test_numbers_that_are_not_finite_stop_the_run(tmp_path, capsys):
 
 
 def test_a_run_that_only_skips_stops_too(tmp_path, capsys):
-    assert run(train_ann.train_ann, tmp_path, *TINY, "--ann-lr", "1e30", "--on-nan", "skip") == 1
+    assert run(train_ann.train_ann, tmp_path, *TINY, "--ann.lr", "1e30", "--on-nan", "skip") == 1
     captured = capsys.readouterr()
     assert "error: all 20 steps of epoch 2 of ann were skipped: lower ann_lr" in captured.err
     assert captured.out.count("skipped") == 19 + 20

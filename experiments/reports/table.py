@@ -12,44 +12,32 @@ def markdown(runs: Sequence[Results]) -> str:
     """One row per run: accuracies on the test split in %, with their spread over Poisson streams.
 
     Args:
-        runs: finished results of each.
+        runs: results of finished runs.
 
     Returns:
         The table, columns aligned.
     """
-    return aligned([_header(runs), *map(_row, runs)])
+    lengths = {results["config"]["evaluate"]["eval_steps"] for results in runs}
+    eval_steps = f"T={lengths.pop()}" if len(lengths) == 1 else "long T"
+    return aligned([[name.format(eval=eval_steps) for name in HEADER], *map(_row, runs)])
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as a Markdown table.
-
-    Args:
-        rows: the header first.
-
-    Returns:
-        The table, columns aligned.
-    """
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
-    lines = [f"| {' | '.join(row)} |" for row in padded]
+    """Rows of cells, the header first, as a Markdown table with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
+    first, *others = (f"| {line} |" for line in lines)
+    return "\n".join([first, rule, *others])
 
 
 def title(config: Config) -> str:
     """A short name of a run's network and data set, with what differs from the paper's way."""
-    name = config.architecture.upper().replace("RESNET", "ResNet")
+    name = config.network.architecture.upper().replace("RESNET", "ResNet")
     width = "" if config.network.width == 1 else f" x{config.network.width:g}"
     control = " from scratch" if config.finetune.start == "scratch" else ""
     rule = "" if config.finetune.surrogate == "stdb" else f" ({config.finetune.surrogate})"
     return f"{name}{width}, {config.data.dataset}{control}{rule}"
-
-
-def _header(runs: Sequence[Results]) -> tuple[str, ...]:
-    """The header, with the longest presentation where all runs agree on it."""
-    lengths = {results["config"]["evaluate"]["eval_steps"] for results in runs}
-    eval_steps = f"T={lengths.pop()}" if len(lengths) == 1 else "long T"
-    return tuple(name.format(eval=eval_steps) for name in HEADER)
 
 
 def _row(results: Results) -> tuple[str, ...]:
