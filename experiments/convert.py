@@ -6,7 +6,6 @@ python -m experiments.convert [PRESET] [--workdir DIR] [--field value ...]
 
 import dataclasses
 import time
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,18 +13,28 @@ import numpy as np
 
 from experiments.config import AUTO
 from experiments.runs import command_line
-from experiments.runs.networks import build_snn, chunk_of, encoding_of, num_batches, open_source, random_key, snn_like
+from experiments.runs.networks import (
+    build_snn,
+    chunk_of,
+    encoding_of,
+    open_source,
+    presentation_of,
+    random_key,
+    snn_like,
+)
 from experiments.runs.progress import say, watcher
-from experiments.runs.workdir import Run, checkpoints, finish, read_results, require, restored
+from experiments.runs.scoring import score
+from experiments.runs.workdir import Results, Run, checkpoints, finish, read_results, require, restored
 from experiments.train_ann import trained_ann
 from jsnn.augment import scale
 from jsnn.balancing import balance_thresholds
-from jsnn.conversion import Thresholds, convert
+from jsnn.conversion import Thresholds, convert, scale_thresholds
 from jsnn.datasets import TRAIN, VALIDATION
 from jsnn.simulation import Variables
 from jsnn.training.checkpoint import save
-from jsnn.training.evaluation import sweep_factors
-from jsnn.training.parallel import evaluate_split, parallel_evaluation
+from jsnn.training.evaluation import factor_sweep
+from jsnn.training.hosts import all_gather
+from jsnn.training.parallel import parallel_evaluation
 
 FACTORS = tuple(round(0.1 + 0.05 * i, 2) for i in range(19))  # on thresholds, 0.1 to 1
 SCALES = tuple(2 ** (-i / 2) for i in range(25))  # on logits, 1 to 1/4096
@@ -40,18 +49,18 @@ def convert_ann(run: Run) -> None:
     begin = time.perf_counter()
     ann = trained_ann(run)
     thresholds = balance(run, ann)
-    found = {"thresholds": {layer: float(threshold) for layer, threshold in thresholds.items()}}
+    by_layer = {layer: float(threshold) for layer, threshold in thresholds.items()}
+    say("converted thresholds  " + "  ".join(f"{layer} {value:.3g}" for layer, value in by_layer.items()))
     snn = convert(ann, thresholds)
-    say("converted thresholds  " + "  ".join(f"{layer} {value:.3g}" for layer, value in found["thresholds"].items()))
-    found |= _score_factors(run, snn)
-    record = {"config": dataclasses.asdict(run.config), "scaling_factor": found["scaling_factor"]}
+    results = {"thresholds": by_layer, **_best_factor(run, snn)}
+    record = {"config": dataclasses.asdict(run.config), "scaling_factor": results["scaling_factor"]}
     save(checkpoints(run, "converted"), 0, snn, record)
-    finish(run, "convert", time.perf_counter() - begin, {"converted": found})
+    finish(run, "convert", time.perf_counter() - begin, {"converted": results})
 
 
 def balance(run: Run, ann: Variables) -> Thresholds:
     """Thresholds for an ANN's weights, on training images as evaluation sees them."""
-    config = run.config
+    config, options = run.config, run.config.convert
     model = build_snn(config)
     images, index = _training_images(run)
     return balance_thresholds(
@@ -60,13 +69,14 @@ def balance(run: Run, ann: Variables) -> Thresholds:
         images,
         encoding_of(config),
         random_key(config, "balance"),
-        num_steps=config.convert.balance_steps,
-        percentile=config.convert.percentile,
-        layers=model.stem_layers if config.convert.balance == "stem" else None,
-        chunk=chunk_of(config, config.convert.balance_steps),
+        num_steps=options.balance_steps,
+        percentile=options.percentile,
+        layers=model.stem_layers if options.balance == "stem" else None,
+        chunk=chunk_of(config, options.balance_steps),
         batch_size=config.run.eval_batch_size,
         index=index,
         watch=watcher("balancing", len(model.spiking_layers)),
+        all_gather=all_gather,
     )
 
 
@@ -78,6 +88,11 @@ def converted_snn(run: Run) -> Variables:
     """
     require(run, "convert")
     return restored(run, "converted", jax.eval_shape(lambda: snn_like(run.config)))
+
+
+def scaled_snn(run: Run) -> Variables:
+    """The run's converted net (IF), its thresholds scaled by the chosen factor."""
+    return scale_thresholds(converted_snn(run), chosen_factor(run))
 
 
 def chosen_factor(run: Run) -> float:
@@ -99,24 +114,16 @@ def _training_images(run: Run) -> tuple[jax.Array, jax.Array]:
     return scale(images), jnp.asarray(index)
 
 
-def _score_factors(run: Run, snn: Variables) -> dict[str, object]:
+def _best_factor(run: Run, snn: Variables) -> Results:
     """The factor with the best validation accuracy at num_steps; of equal ones the largest, which spikes least.
 
     With it, the scale of the logits that has the least loss.
     """
-    config, chunk = run.config, chunk_of(run.config, run.config.convert.num_steps)
-    factors = FACTORS if config.convert.scaling_factor == AUTO else (config.convert.scaling_factor,)
-    source, model, encode = open_source(config, VALIDATION), build_snn(config), encoding_of(config)
-    scores = evaluate_split(
-        parallel_evaluation(
-            partial(sweep_factors, model, encode, config.convert.num_steps, chunk, source, factors, SCALES)
-        ),
-        snn,
-        source,
-        config.run.eval_batch_size,
-        random_key(config, "validation"),
-        watcher("factors", num_batches(config, source)),
-    )
+    config, options = run.config, run.config.convert
+    factors = FACTORS if options.scaling_factor == AUTO else (options.scaling_factor,)
+    source, presentation = open_source(config, VALIDATION), presentation_of(config, options.num_steps)
+    sweep = parallel_evaluation(factor_sweep(presentation, source, factors, SCALES))
+    scores = score(config, sweep, snn, source, random_key(config, "validation"), "factors")
     accuracy = np.asarray(scores.accuracy[:, -1])
     best = int(np.flatnonzero(accuracy == accuracy.max())[-1])
     losses = scores.loss[best, -1]

@@ -3,31 +3,22 @@
 python -m experiments.finetune [PRESET] [--workdir DIR] [--field value ...]
 """
 
-from functools import partial
-
 import jax
 import optax
 
 from experiments.config import AUTO, Config
-from experiments.convert import balance, calibrated_scale, chosen_factor, converted_snn
-from experiments.runs import command_line, epochs
+from experiments.convert import balance, calibrated_scale, chosen_factor, converted_snn, scaled_snn
+from experiments.runs import command_line
+from experiments.runs.epochs import Training, train
 from experiments.runs.health import divergence_warning, diverging, loss_warning
 from experiments.runs.journal import Journal
-from experiments.runs.networks import (
-    build_snn,
-    chunk_of,
-    encoding_of,
-    init_variables,
-    open_source,
-    snn_like,
-    steps_per_epoch,
-)
+from experiments.runs.networks import init_variables, presentation_of, snn_like, steps_per_epoch
 from experiments.runs.progress import say
+from experiments.runs.scoring import snn_program, validator
 from experiments.runs.workdir import Run, finish, read_results, require, restored
 from jsnn.conversion import convert, scale_thresholds
 from jsnn.datasets import VALIDATION
 from jsnn.simulation import Variables
-from jsnn.training.evaluation import evaluate_snn
 from jsnn.training.optimizers import learning_rate, optimizer
 from jsnn.training.step import TrainState, init_state, snn_forward
 
@@ -43,22 +34,23 @@ def finetune(run: Run) -> None:
         run: the run, its ANN converted; gets checkpoints in hybrid/, metrics, and `hybrid` in results.json.
     """
     require(run, "convert")
-    config = run.config
-    model, encode = build_snn(config), encoding_of(config)
-    num_steps, chunk = config.convert.num_steps, chunk_of(config, config.convert.num_steps)
-    present = partial(evaluate_snn, model, encode, num_steps, chunk, open_source(config, VALIDATION))
-    rule = _optimizer(config)
-    state = init_state(starting_snn(run), rule)
-    forward = snn_forward(model, encode, num_steps, chunk, logit_scale(run))
-    validate = epochs.validator(run, present)
-    accuracy = _accuracy_to_keep(run)
-    heed = partial(_heed, config, accuracy)
-    _, journal = epochs.train(run, "hybrid", state, forward, rule, config.finetune.epochs, validate, heed)
-    found = journal.summary() | {"kept": FINETUNED}
-    if found["validation_accuracy"] < accuracy:
-        found |= {"kept": CONVERTED, "warning": loss_warning(config, found["validation_accuracy"], accuracy)}
-        say(f"warning: {found['warning']}")
-    finish(run, "finetune", journal.total("seconds"), {"hybrid": found})
+    config, rule, num_steps = run.config, _optimizer(run.config), run.config.convert.num_steps
+    before = _accuracy_to_keep(run)
+
+    def warn(journal: Journal) -> None:
+        epoch = len(journal.history)
+        if diverging(journal.history, before) == epoch:
+            say(f"warning: {divergence_warning(config, epoch, before)}")
+
+    forward = snn_forward(*presentation_of(config, num_steps), logit_scale(run))
+    validate = validator(config, snn_program(config, num_steps, VALIDATION))
+    training = Training("hybrid", forward, rule, config.finetune.epochs, validate, warn)
+    journal = train(run, training, init_state(starting_snn(run), rule))
+    results = journal.summary() | {"kept": FINETUNED}
+    if results["validation_accuracy"] < before:
+        results |= {"kept": CONVERTED, "warning": loss_warning(config, results["validation_accuracy"], before)}
+        say(f"warning: {results['warning']}")
+    finish(run, "finetune", journal.total("seconds"), {"hybrid": results})
 
 
 def finetuned_snn(run: Run) -> Variables:
@@ -68,7 +60,7 @@ def finetuned_snn(run: Run) -> Variables:
         ValueError: where it is not fine-tuned yet.
     """
     require(run, "finetune")
-    return scale_thresholds(converted_snn(run), chosen_factor(run)) if handed_back(run) else last_snn(run)
+    return scaled_snn(run) if handed_back(run) else last_snn(run)
 
 
 def handed_back(run: Run) -> bool:
@@ -112,19 +104,10 @@ def _accuracy_to_keep(run: Run) -> float:
     return read_results(run.directory)["converted"]["validation_accuracy"]
 
 
-def _heed(config: Config, accuracy: float, journal: Journal) -> None:
-    """Warn after the epoch that shows the net to diverge."""
-    epoch = len(journal.history)
-    if diverging(journal.history, accuracy) == epoch:
-        say(f"warning: {divergence_warning(config, epoch, accuracy)}")
-
-
 def _optimizer(config: Config) -> optax.GradientTransformation:
-    steps = steps_per_epoch(config)
-    rate = learning_rate(
-        config.finetune.schedule, config.finetune.lr, config.finetune.epochs, steps, config.finetune.warmup
-    )
-    return optimizer(config.finetune.optimizer, rate, config.finetune.weight_decay, config.finetune.clip)
+    options = config.finetune
+    rate = learning_rate(options.schedule, options.lr, options.epochs, steps_per_epoch(config), options.warmup)
+    return optimizer(options.optimizer, rate, options.weight_decay, options.clip)
 
 
 if __name__ == "__main__":

@@ -3,18 +3,17 @@
 python -m experiments.train_ann [PRESET] [--workdir DIR] [--field value ...]
 """
 
-from functools import partial
-
 import jax
 import optax
 
 from experiments.config import Config
-from experiments.runs import command_line, epochs
-from experiments.runs.networks import build_ann, init_variables, open_source, steps_per_epoch
+from experiments.runs import command_line
+from experiments.runs.epochs import Training, train
+from experiments.runs.networks import build_ann, init_variables, steps_per_epoch
+from experiments.runs.scoring import ann_program, validator
 from experiments.runs.workdir import Run, finish, require, restored
 from jsnn.datasets import VALIDATION
 from jsnn.simulation import Variables
-from jsnn.training.evaluation import evaluate_ann
 from jsnn.training.optimizers import learning_rate, optimizer
 from jsnn.training.step import TrainState, ann_forward, init_state
 
@@ -25,12 +24,10 @@ def train_ann(run: Run) -> None:
     Args:
         run: the run; gets checkpoints in ann/, metrics, and `ann` in results.json.
     """
-    config = run.config
-    model = build_ann(config)
-    validate = epochs.validator(run, partial(evaluate_ann, model, open_source(config, VALIDATION)))
-    rule = _optimizer(config)
-    state = init_state(init_variables(config, "init"), rule)
-    _, journal = epochs.train(run, "ann", state, ann_forward(model), rule, config.ann.epochs, validate)
+    config, rule = run.config, _optimizer(run.config)
+    validate = validator(config, ann_program(config, VALIDATION))
+    training = Training("ann", ann_forward(build_ann(config)), rule, config.ann.epochs, validate)
+    journal = train(run, training, init_state(init_variables(config, "init"), rule))
     finish(run, "train_ann", journal.total("seconds"), {"ann": journal.summary()})
 
 
@@ -47,8 +44,9 @@ def trained_ann(run: Run) -> Variables:
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:
-    rate = learning_rate(config.ann.schedule, config.ann.lr, config.ann.epochs, steps_per_epoch(config))
-    return optimizer("sgd", rate, config.ann.weight_decay)
+    ann = config.ann
+    rate = learning_rate(ann.schedule, ann.lr, ann.epochs, steps_per_epoch(config))
+    return optimizer("sgd", rate, ann.weight_decay)
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ from jsnn.layerwise import bytes_of_spikes, first_to_run, observe
 from jsnn.models import VGG, ResNet
 from jsnn.percentile import lower_histogram, total, upper_half, upper_histogram, whole
 from jsnn.simulation import Presentation, Variables, check_steps
-from jsnn.training.hosts import all_gather
 
 Trains = dict[str, list[np.ndarray]]  # layer -> words [C, B, ...] of each batch
 Statistic = Callable[..., jax.Array]
 Gather = Callable[[Any], Any]
+AllGather = Callable[[np.ndarray], np.ndarray]
 
 
 def balance_thresholds(
@@ -41,6 +41,7 @@ def balance_thresholds(
     keep_bytes: int = 2**31,
     index: jax.Array | None = None,
     watch: Callable[[Iterable[str]], Iterable[str]] = iter,
+    all_gather: AllGather = lambda value: value[None],
 ) -> Thresholds:
     """Thresholds for the weights of an ANN, layer by layer, with the earlier layers spiking.
 
@@ -66,6 +67,8 @@ def balance_thresholds(
             layer with more is run again for the layers behind it. Does not change the result.
         index: [B] int32, the images' indices in the data set, which their noise depends on; None counts from 0.
         watch: wraps the iterable of layers, e.g. into a progress bar.
+        all_gather: an array [...] of each of P processes -> [P, ...] of all, see `jsnn.training.hosts.all_gather`; the
+            default is that of a process alone.
 
     Returns:
         Layer -> threshold, in forward order.
@@ -89,11 +92,11 @@ def balance_thresholds(
         statistic, gather = (_maximum, np.max) if percentile == 100 else (upper_histogram, total)
         found, words = look(trains, _layer_before(model, layer, kept), statistic, gather)
         trains = _within_reach(model, {**trains, **words})
-        threshold = _of_all_processes(gather, found)
+        threshold = gather(all_gather(gather(found)))
         if percentile < 100:
             upper = upper_half(threshold, percentile)
             found, _ = look(trains, None, lower_histogram, total, jnp.uint32(upper.bits))
-            threshold = whole(upper, _of_all_processes(total, found))
+            threshold = whole(upper, total(all_gather(total(found))))
         thresholds[layer] = jnp.asarray(_positive(layer, threshold), images.dtype)
     return thresholds
 
@@ -128,11 +131,6 @@ def _positive(layer: str, threshold: np.floating) -> np.floating:
 def _maximum(current: jax.Array, counted: jax.Array) -> jax.Array:
     """The largest of the currents that count."""
     return jnp.max(current, where=counted, initial=-jnp.inf)
-
-
-def _of_all_processes(gather: Gather, found: list[np.ndarray]) -> np.ndarray:
-    """What was found in each batch, gathered over the batches of all processes."""
-    return gather(all_gather(gather(found)))
 
 
 def _batches(images: jax.Array, index: jax.Array, trains: Trains, batch_size: int) -> Iterator[tuple]:

@@ -6,40 +6,15 @@ split) and serves the final evaluation only.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
 LARGEST_VALIDATION = 5000  # images
-
-
-class Info(NamedTuple):
-    """What is known of a data set before it is read.
-
-    Attributes:
-        image_shape: (H, W, C) of the network's input, pixels.
-        num_classes: number of labels.
-        test_split: TFDS's name of the official test data.
-        streamed: whether it is read image by image because it does not fit the device.
-    """
-
-    image_shape: tuple[int, int, int]
-    num_classes: int
-    test_split: str = "test"
-    streamed: bool = False
-
-
-DATASETS = {
-    "digits": Info((8, 8, 1), 10),
-    "mnist": Info((28, 28, 1), 10),
-    "fashion_mnist": Info((28, 28, 1), 10),
-    "cifar10": Info((32, 32, 3), 10),
-    "cifar100": Info((32, 32, 3), 100),
-    "imagenet2012": Info((224, 224, 3), 1000, test_split="validation", streamed=True),
-}
 
 
 class Split(NamedTuple):
@@ -54,11 +29,86 @@ class Split(NamedTuple):
     labels: np.ndarray
 
 
+Arrays = Mapping[str, Split]  # the official "train" and "test"
+Origin = str | Path | Callable[[], Arrays]
+
+
+class Info(NamedTuple):
+    """What is known of a data set before it is read.
+
+    Attributes:
+        image_shape: (H, W, C) of the network's input, pixels.
+        num_classes: number of labels.
+        test_split: TFDS's name of the official test data.
+        streamed: whether it is read image by image because it does not fit the device.
+        origin: a function that returns arrays, TFDS's name, or the folder of a TFDS builder; None where TFDS has it
+            under the data set's own name.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    test_split: str = "test"
+    streamed: bool = False
+    origin: Origin | None = None
+
+
+def _digits() -> Arrays:
+    """scikit-learn's 8x8 digits: 1797 images in a fixed random order, the last 360 for test."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images, labels = bunch.images, bunch.target.astype(np.int32)
+    if len(images) and (images.min() < 0 or images.max() > 16):
+        raise ValueError(
+            f"digits has pixel values outside the range: 0 to 16, got {images.min():g} to {images.max():g}."
+        )
+    images = np.round(images[..., None] * (255 / 16)).astype(np.uint8)
+    order = np.random.RandomState(0).permutation(len(images))  # a stream that NumPy has frozen for good
+    images, labels = images[order], labels[order]
+    return {"train": Split(images[:-360], labels[:-360]), "test": Split(images[-360:], labels[-360:])}
+
+
+DATASETS = {
+    "digits": Info((8, 8, 1), 10, origin=_digits),
+    "mnist": Info((28, 28, 1), 10),
+    "fashion_mnist": Info((28, 28, 1), 10),
+    "cifar10": Info((32, 32, 3), 10),
+    "cifar100": Info((32, 32, 3), 100),
+    "imagenet2012": Info((224, 224, 3), 1000, test_split="validation", streamed=True),
+}
+
+
+def register(name: str, about: Info) -> None:
+    """Make a data set of one's own known by a name.
+
+        def load():  # uint8 images, integer labels
+            return {"train": Split(images, labels), "test": Split(test_images, test_labels)}
+
+        register("mine", Info((32, 32, 3), num_classes=4, origin=load))
+        register("flowers", Info((224, 224, 3), 5, streamed=True, origin="path/of/a/tfds/builder"))
+
+    Args:
+        name: for `info`, `load_split` and the commands' --dataset.
+        about: its shape, classes and origin.
+
+    Raises:
+        ValueError: where another data set has the name, or a shape or number of classes can't be.
+    """
+    if DATASETS.get(name, about) != about:
+        raise ValueError(f"there is another data set {name!r}: register yours under another name.")
+    if len(about.image_shape) != 3 or min(about.image_shape) < 1 or about.num_classes < 2:
+        raise ValueError(
+            f"the data set {name!r} needs an image_shape (H, W, C) and at least 2 classes, "
+            f"got {about.image_shape} and {about.num_classes}."
+        )
+    DATASETS[name] = about
+
+
 def info(name: str) -> Info:
     """What is known of a data set.
 
     Args:
-        name: one of DATASETS.
+        name: one of DATASETS, where `register` adds to them.
 
     Returns:
         Its Info.
@@ -77,7 +127,7 @@ def load_split(name: str, split: str, data_dir: str | None = None) -> Split:
     Args:
         name: one of DATASETS.
         split: "train", "validation" or "test".
-        data_dir: TFDS's data directory; None for its default. "digits" comes with scikit-learn and needs none.
+        data_dir: TFDS's data directory; None for its default. Arrays ("digits") need none.
 
     Returns:
         The Split, in the data set's own order.
@@ -86,8 +136,8 @@ def load_split(name: str, split: str, data_dir: str | None = None) -> Split:
         ValueError: where the data set is unknown or not prepared, or its pixels or labels are out of range.
     """
     about = info(name)
-    if name == "digits":
-        return check_split(name, _digits(split), about)
+    if callable(about.origin):
+        return check_split(name, _split_of_arrays(about.origin(), split), about)
     examples = open_split(name, split, data_dir)
     with readable(name):
         records = examples.__getitems__(range(len(examples)))
@@ -100,7 +150,7 @@ def open_split(name: str, split: str, data_dir: str | None = None) -> Sequence[d
     """Open a split of a data set that TFDS has prepared, for random access.
 
     Args:
-        name: one of DATASETS, but "digits".
+        name: one of DATASETS that TFDS reads.
         split: "train", "validation" or "test".
         data_dir: TFDS's data directory; None for its default.
 
@@ -170,41 +220,34 @@ def check_split(name: str, split: Split, about: Info) -> Split:
     return split
 
 
+def _split_of_arrays(arrays: Arrays, split: str) -> Split:
+    """A split of arrays; the validation images are the last ones of the training data."""
+    if split == TEST:
+        return arrays["test"]
+    images, labels = arrays["train"]
+    kept = len(images) - validation_size(len(images))
+    part = slice(kept) if split == TRAIN else slice(kept, None)
+    return Split(images[part], labels[part])
+
+
 def _builder(name: str, data_dir: str | None) -> Any:
     """TFDS's reader of a prepared data set."""
-    import tensorflow_datasets as tfds  # a second to import, and not needed for digits
+    import tensorflow_datasets as tfds  # a second to import, and not needed for arrays
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS tells at length about optional packages
+    origin = str(info(name).origin or name)
     message = (
         f"the data set {name} is not prepared in {data_dir or '~/tensorflow_datasets'}: prepare it once with "
-        f"`pip install tensorflow importlib_resources` and `tfds build {name} --file_format=array_record"
+        f"`pip install tensorflow importlib_resources` and `tfds build {origin} --file_format=array_record"
         f"{f' --data_dir={data_dir}' if data_dir else ''}`, or point data_dir to where it is."
     )
     try:
-        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+        if Path(origin).is_dir():
+            return tfds.builder_from_directory(origin)
+        builder = tfds.builder(origin, data_dir=data_dir, file_format="array_record")
         prepared = builder.is_prepared()
     except (tfds.core.DatasetNotFoundError, ImportError, FileNotFoundError) as error:
         raise ValueError(message) from error
     if not prepared:
         raise ValueError(message)
     return builder
-
-
-def _digits(split: str) -> Split:
-    """scikit-learn's 8x8 digits: 1797 images in a fixed random order, the last 360 for test."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    images, labels = bunch.images, bunch.target.astype(np.int32)
-    if len(images) and (images.min() < 0 or images.max() > 16):
-        raise ValueError(
-            f"digits has pixel values outside the range: 0 to 16, got {images.min():g} to {images.max():g}."
-        )
-    images = np.round(images[..., None] * (255 / 16)).astype(np.uint8)
-    order = np.random.RandomState(0).permutation(len(images))  # a stream that NumPy has frozen for good
-    images, labels = images[order], labels[order]
-    first_test = len(images) - 360
-    first_validation = first_test - validation_size(first_test)
-    bounds = {TRAIN: (0, first_validation), VALIDATION: (first_validation, first_test), TEST: (first_test, None)}
-    part = slice(*bounds[split])
-    return Split(images[part], labels[part])

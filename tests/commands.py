@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.runs.command_line import main
-from experiments.runs.metrics import read
+from jsnn.training.metrics import read
 from experiments.runs.workdir import Run
 from tests.conftest import ROOT
 

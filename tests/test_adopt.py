@@ -10,7 +10,7 @@ from experiments.config import CONVERT_FIELDS, NO_MATTER, Config
 from experiments.finetune import finetune
 from experiments.hybrid import hybrid
 from experiments.runs import adopt
-from experiments.runs.metrics import read
+from jsnn.training.metrics import read
 from experiments.runs.workdir import open_run, read_results, saved_config
 from experiments.train_ann import train_ann
 from tests.commands import TINY, outcome, run
@@ -90,7 +90,7 @@ def test_the_first_process_alone_reads_the_donor(tiny, tmp_path, monkeypatch):
         return guard
 
     monkeypatch.setattr(adopt, "on_first_process", on_first_process)
-    for name in ("saved_config", "read_stages", "latest_is_whole"):
+    for name in ("saved_config", "read_stages", "latest_is_intact"):
         monkeypatch.setattr(adopt, name, guarded(getattr(adopt, name)))
     with open_run(saved_config(tiny), tmp_path) as opened:
         adopt.adopt(opened, tiny)

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from jsnn.training.checkpoint import is_whole, latest_is_whole, restore, save
+from jsnn.training.checkpoint import is_intact, latest_is_intact, restore, save
 from jsnn.training.optimizers import optimizer
 from jsnn.training.parallel import replicate
 from jsnn.training.step import init_state
@@ -75,7 +75,7 @@ def test_a_save_below_damaged_numbers_stays(tmp_path):
 
 def test_the_seal_is_that_of_sha256sum(tmp_path):
     save(tmp_path, 1, state_of(SMALL_VGG), {})
-    assert is_whole(tmp_path / "1")
+    assert is_intact(tmp_path / "1")
     files = {path.relative_to(tmp_path / "1").as_posix() for path in (tmp_path / "1").rglob("*") if path.is_file()}
     lines = (tmp_path / "1" / "SHA256SUMS").read_text().splitlines()
     sums = dict(reversed(line.split("  ")) for line in lines)
@@ -128,7 +128,7 @@ def test_damage_to_any_file_is_detected_and_the_one_before_is_taken(damage, two_
             found = restore(folder, like)
         assert (found.step, found.record) == (1, {"step": 1})
         chex.assert_trees_all_equal(found.tree, state_of(SMALL_VGG, 1))
-        assert not latest_is_whole(folder)
+        assert not latest_is_intact(folder)
 
 
 def test_where_none_is_whole_nothing_is_touched(two_checkpoints, tmp_path):

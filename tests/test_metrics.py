@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.runs import metrics
+from jsnn.training import metrics
 
 
 def test_metrics_are_lines_of_json(tmp_path):

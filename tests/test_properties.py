@@ -21,7 +21,7 @@ from jsnn.neuron import LIFState, lif, lif_rest
 from jsnn.packed import Train, record, replay
 from jsnn.packing import MOST_STEPS, age_after, unpack
 from jsnn.surrogate import stdb
-from jsnn.training.checkpoint import is_whole, save
+from jsnn.training.checkpoint import is_intact, save
 from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG
 
 many = settings(max_examples=200, deadline=None, derandomize=True)
@@ -178,10 +178,10 @@ def test_any_flipped_bit_of_a_checkpoint_is_detected(checkpoint, data):
     path = data.draw(st.sampled_from(files))
     content = path.read_bytes()
     place, bit = data.draw(st.integers(0, len(content) - 1)), data.draw(st.integers(0, 7))
-    assert is_whole(checkpoint)
+    assert is_intact(checkpoint)
     try:
         path.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :])
-        assert not is_whole(checkpoint)
+        assert not is_intact(checkpoint)
     finally:
         path.write_bytes(content)
 

@@ -16,9 +16,9 @@ from experiments.hybrid import hybrid
 from experiments.presets import PRESETS
 from experiments.runs import epochs, journal
 from experiments.runs import workdir as notes
-from experiments.runs.metrics import read
+from jsnn.training.metrics import read
 from experiments.runs.workdir import read_results
-from jsnn.training.checkpoint import is_whole, restore, save
+from jsnn.training.checkpoint import is_intact, restore, save
 from tests.commands import TINY, outcome, run
 
 
@@ -131,7 +131,7 @@ def test_what_a_finished_stage_left_is_made_again_where_it_is_damaged(tiny, tmp_
     output = capsys.readouterr().out
     assert f"warning: the last checkpoint in {workdir}/converted is damaged" in output
     assert f"warning: the checkpoint {workdir}/ann/60 is damaged" in output
-    assert is_whole(workdir / "ann" / "60")
+    assert is_intact(workdir / "ann" / "60")
     assert outcome(workdir) == outcome(tiny)
 
 

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 
 from experiments.config import Config, from_json
 from experiments.reports.table import title
-from experiments.runs.metrics import Record, read
 from experiments.runs.workdir import Results
+from jsnn.training.metrics import Record, read
 
 ANN, CONVERTED, UNSCALED, HYBRID = "0.35", "tab:blue", "tab:cyan", "tab:red"
 SIZE = (7.2, 4.2)  # inches

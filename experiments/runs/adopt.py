@@ -9,10 +9,10 @@ from pathlib import Path
 from experiments.config import difference
 from experiments.runs.progress import say
 from experiments.runs.workdir import NETWORK_OF, Results, Run, checkpoints, finish, is_done, read_stages, saved_config
-from jsnn.training.checkpoint import latest_is_whole
-from experiments.runs.files import move_folder, remove_folder
+from jsnn.training.checkpoint import latest_is_intact
+from jsnn.training.files import move_folder, remove_folder
 from jsnn.training.hosts import on_first_process
-from experiments.runs.metrics import rewrite
+from jsnn.training.metrics import rewrite
 
 GROUP_OF = {"train_ann": "ann", "convert": "convert"}  # the last that a stage depends on
 ARRIVING = "arriving"  # a folder of checkpoints while it is copied
@@ -33,9 +33,9 @@ def adopt(run: Run, donor: Path) -> None:
             continue
         on_first_process(lambda stage=stage: _copy_checkpoints(run, donor, NETWORK_OF[stage]))
         if stage == "train_ann":
-            history = done["found"]["ann"]["history"]
+            history = done["results"]["ann"]["history"]
             on_first_process(lambda history=history: rewrite(run.metrics.path, "ann", history))
-        finish(run, stage, done["seconds"], done["found"])
+        finish(run, stage, done["seconds"], done["results"])
         say(f"{stage}: taken over from {donor}")
 
 
@@ -56,7 +56,7 @@ def _offered(run: Run, donor: Path) -> dict[str, Results]:
 
 def _copy_checkpoints(run: Run, donor: Path, network: str) -> None:
     """Copy a network's checkpoints; the folder gets its name when it is complete."""
-    if not latest_is_whole(donor / network):
+    if not latest_is_intact(donor / network):
         raise ValueError(f"the last checkpoint in {donor / network} is damaged or missing: run its stage again.")
     arriving = run.directory / ARRIVING
     remove_folder(arriving)

@@ -3,120 +3,99 @@
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import optax
 from tqdm import tqdm
 
 from experiments.config import Config
-from experiments.runs.health import means, with_step
-from experiments.runs.journal import Journal, keep, resume
-from experiments.runs.networks import num_batches, open_source, random_key, steps_per_epoch
-from experiments.runs.progress import bar, say, watcher
+from experiments.runs.health import mean_metrics, with_step
+from experiments.runs.journal import Journal, resume, save_journal
+from experiments.runs.networks import open_source, random_key, steps_per_epoch
+from experiments.runs.progress import bar, say
 from experiments.runs.stopping import Stopped, is_asked, stop_if_asked
 from experiments.runs.workdir import Run
-from jsnn.datasets import TRAIN, VALIDATION
-from jsnn.training.evaluation import Evaluation
-from jsnn.training.hosts import on_first_process
-from experiments.runs.metrics import log
-from jsnn.training.parallel import (
-    evaluate_split,
-    global_max,
-    parallel_evaluation,
-    parallel_train_step,
-    replicate,
-    split_over_devices,
-)
+from jsnn.datasets import TRAIN
 from jsnn.simulation import Variables
-from jsnn.training.step import Forward, Metrics, TrainState
+from jsnn.training.hosts import global_max, on_first_process
+from jsnn.training.metrics import log
+from jsnn.training.parallel import parallel_train_step, replicate, split_over_devices
+from jsnn.training.step import Forward, Metrics, Step, TrainState
 
-Step = Callable[..., tuple[TrainState, Metrics]]
-Pending = deque[tuple[Metrics, Any]]  # what each step reports, and what the processes want after it
+Pending = deque[tuple[Metrics, Any]]  # of each step its metrics, and what the processes ask for after it
 AHEAD = 2  # steps that the host may be ahead of the devices
-NOTHING, SAVE, STOP = range(3)  # what a process wants after a step; the highest of all is done by all
+NOTHING, SAVE, STOP = range(3)  # what a process asks for after a step; the highest of all is done by all
 
 
-def train(
-    run: Run,
-    network: str,
-    state: TrainState,
-    forward: Forward,
-    optimizer: optax.GradientTransformation,
-    epochs: int,
-    validate: Callable[[Variables], float],
-    heed: Callable[[Journal], None] = lambda journal: None,
-) -> tuple[TrainState, Journal]:
-    """Train to the last epoch, from the latest checkpoint on where there is one.
+class Training(NamedTuple):
+    """What a stage trains.
 
-    Args:
-        run: where to log and save.
+    Attributes:
         network: "ann" or "hybrid"; the name in the metrics and of the checkpoints' folder.
-        state: the state to start from.
         forward: of the network.
         optimizer: the optax transformation.
         epochs: number of epochs.
         validate: variables -> accuracy on the validation split.
-        heed: is shown the Journal after each epoch.
+        after_epoch: is handed the Journal after each epoch.
+    """
+
+    network: str
+    forward: Forward
+    optimizer: optax.GradientTransformation
+    epochs: int
+    validate: Callable[[Variables], float]
+    after_epoch: Callable[[Journal], None] = lambda journal: None
+
+
+def train(run: Run, training: Training, state: TrainState) -> Journal:
+    """Train to the last epoch, from the latest checkpoint on where there is one.
+
+    Args:
+        run: where to log and save.
+        training: what to train.
+        state: the state to start from.
 
     Returns:
-        (the last TrainState, the Journal).
+        The Journal.
 
     Raises:
         FloatingPointError: where a loss or gradient is not finite and steps are not to be skipped; the last checkpoint
             stays.
         Stopped: where the run was asked to stop; a checkpoint is saved.
     """
-    step = _reporting_start(network, parallel_train_step(open_source(run.config, TRAIN), forward, optimizer))
+    network = training.network
+    step = parallel_train_step(open_source(run.config, TRAIN), training.forward, training.optimizer)
+    step = _reporting_first_call(network, step)
     state, journal = resume(run, network, state)
     steps = steps_per_epoch(run.config)
     state = replicate(state)
-    with bar(network, epochs * steps, (journal.epoch - 1) * steps + journal.steps) as progress:
-        while journal.epoch <= epochs:
+    with bar(network, training.epochs * steps, (journal.epoch - 1) * steps + journal.steps) as progress:
+        while journal.epoch <= training.epochs:
             state, journal = _run_epoch(run, network, step, state, journal, progress)
             try:
-                journal = _close_epoch(run, network, state, journal, validate)
+                journal = _close_epoch(run, training, state, journal)
             except Stopped:
-                keep(run, network, state, journal)  # its steps are done, the epoch is still open
+                save_journal(run, network, state, journal)  # its steps are done, the epoch is still open
                 raise
-            keep(run, network, state, journal)
-            say(_line(network, epochs, journal))
-            heed(journal)
+            save_journal(run, network, state, journal)
+            say(_line(network, training.epochs, journal))
+            training.after_epoch(journal)
             stop_if_asked()
-    return state, journal
+    return journal
 
 
-def validator(run: Run, evaluate: Callable[..., Evaluation]) -> Callable[[Variables], float]:
-    """Accuracy on the validation split after the last step.
-
-    Args:
-        run: the run.
-        evaluate: (variables, resident, item, key) -> Evaluation of sums, on the run's validation source.
-
-    Returns:
-        variables -> accuracy.
-    """
-    compiled = parallel_evaluation(evaluate)
-    source, key = open_source(run.config, VALIDATION), random_key(run.config, "validation")
-    watch = watcher("validation", num_batches(run.config, source))
-
-    def validate(variables: Variables) -> float:
-        return float(evaluate_split(compiled, variables, source, run.config.run.eval_batch_size, key, watch).accuracy[-1])
-
-    return validate
-
-
-def _reporting_start(network: str, step: Step) -> Step:
-    """The step, which tells once how long its first call took, most of it compiling."""
+def _reporting_first_call(network: str, step: Step) -> Step:
+    """The step, which says once how long its first call took, most of it compiling."""
     waiting = [network]
 
     def reporting(*arguments: Any) -> tuple[TrainState, Metrics]:
         begin = time.perf_counter()
-        found = step(*arguments)
+        result = step(*arguments)
         if waiting:
-            jax.block_until_ready(found)
+            jax.block_until_ready(result)
             say(f"{waiting.pop():>9} first step after {time.perf_counter() - begin:.1f} s")
-        return found
+        return result
 
     return reporting
 
@@ -133,52 +112,55 @@ def _run_epoch(
     for item in source.shuffled(config.data.batch_size, config.seed, journal.epoch, journal.steps):
         state, metrics = step(state, source.resident, split_over_devices(item), key)
         taken = journal.steps + len(pending) + 1 - saved_steps
-        pending.append((metrics, global_max(_wish(config, taken, time.monotonic() - saved_at))))
+        pending.append((metrics, global_max(_request(config, taken, time.monotonic() - saved_at))))
         progress.update()
-        journal, wish = _settle(config, network, journal, pending, AHEAD)
-        if wish:
+        journal, request = _settle(config, network, journal, pending, AHEAD)
+        if request:
             journal, later = _settle(config, network, journal, pending, 0)
-            keep(run, network, state, journal._replace(seconds=time.perf_counter() - begin))
+            save_journal(run, network, state, journal._replace(seconds=time.perf_counter() - begin))
             saved_at, saved_steps = time.monotonic(), journal.steps
-            if STOP in (wish, later):
+            if STOP in (request, later):
                 raise Stopped(f"stopped on request in epoch {journal.epoch} of {network}; the same command goes on.")
     journal, _ = _settle(config, network, journal, pending, 0)
     return state, journal._replace(seconds=time.perf_counter() - begin)
 
 
-def _wish(config: Config, steps: int, seconds: float) -> int:
-    """What this process wants after a step, so many steps and seconds after the last save."""
+def _request(config: Config, steps: int, seconds: float) -> int:
+    """What this process asks for after a step, so many steps and seconds after the last save."""
     if is_asked():
         return STOP
-    enough_steps = config.run.checkpoint_steps is not None and steps >= config.run.checkpoint_steps
-    return SAVE if enough_steps or seconds >= 60 * config.run.checkpoint_minutes else NOTHING
+    return SAVE if should_save(config, steps, seconds) else NOTHING
+
+
+def should_save(config: Config, steps: int, seconds: float) -> bool:
+    """Whether to save within an epoch, so many steps and seconds after the last save."""
+    every = config.run.checkpoint_steps
+    return (every is not None and steps >= every) or seconds >= 60 * config.run.checkpoint_minutes
 
 
 def _settle(config: Config, network: str, journal: Journal, pending: Pending, ahead: int) -> tuple[Journal, int]:
-    """Enter all but the last `ahead` pending steps into the journal; what any process wished after them."""
-    wish = NOTHING
+    """Enter all but the last `ahead` pending steps into the journal; what any process asked for after them."""
+    request = NOTHING
     while len(pending) > ahead:
-        metrics, wished = pending.popleft()
+        metrics, asked = pending.popleft()
         journal = with_step(config, network, journal, jax.device_get(metrics))
-        wish = max(wish, int(wished))
-    return journal, wish
+        request = max(request, int(asked))
+    return journal, request
 
 
-def _close_epoch(
-    run: Run, network: str, state: TrainState, journal: Journal, validate: Callable[[Variables], float]
-) -> Journal:
+def _close_epoch(run: Run, training: Training, state: TrainState, journal: Journal) -> Journal:
     """Validate and log an epoch whose steps are done; the journal with its record."""
-    loss, train_accuracy = means(run.config, network, journal)
+    loss, train_accuracy = mean_metrics(run.config, training.network, journal)
     begin = time.perf_counter()
     values = {
         "loss": loss,
         "train_accuracy": train_accuracy,
-        "validation_accuracy": validate({"params": state.params, "neuron": state.neuron}),
+        "validation_accuracy": training.validate({"params": state.params, "neuron": state.neuron}),
         "skipped_steps": journal.skipped,
         "seconds": journal.seconds + time.perf_counter() - begin,
         "images_per_second": journal.steps * run.config.data.batch_size / journal.seconds,
     }
-    record = on_first_process(lambda: log(run.metrics, network, journal.epoch, values))
+    record = on_first_process(lambda: log(run.metrics, training.network, journal.epoch, values))
     return Journal(history=(*journal.history, record))
 
 

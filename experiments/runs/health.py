@@ -7,33 +7,30 @@ from experiments.config import Config
 from experiments.runs.journal import Journal
 from experiments.runs.networks import build_ann
 from experiments.runs.progress import say
-from experiments.runs.metrics import Record
+from jsnn.training.metrics import Record
 from jsnn.training.step import Metrics
 
 PATIENCE = 3  # epochs that a fine-tune may stay below the net that it started from
 
 
 def with_step(config: Config, network: str, journal: Journal, metrics: Metrics) -> Journal:
-    """The journal with one step more.
+    """The journal with one step more, which counts as skipped where a number is not finite.
 
     Args:
-        config: of the run; its `on_nan` tells what to do with numbers that are not finite.
+        config: of the run; its `on_nan` decides what to do with numbers that are not finite.
         network: "ann" or "hybrid".
         journal: before the step.
-        metrics: what the step reports, on the host.
-
-    Returns:
-        The Journal after the step, which counts as skipped where a number is not finite.
+        metrics: of the step, on the host.
 
     Raises:
         FloatingPointError: where one is not finite and the run is to stop: the step, the layer and what to change.
     """
     journal = journal._replace(steps=journal.steps + 1)
-    trouble = _trouble(config, metrics)
-    if trouble is None:
+    problem = _problem(config, metrics)
+    if problem is None:
         loss, accuracy = journal.loss + float(metrics.loss), journal.accuracy + float(metrics.accuracy)
         return journal._replace(loss=loss, accuracy=accuracy)
-    where = f"in step {journal.steps} of epoch {journal.epoch} of {network} {trouble}"
+    where = f"in step {journal.steps} of epoch {journal.epoch} of {network} {problem}"
     if config.run.on_nan == "stop":
         raise FloatingPointError(
             f"{where}: {_advice(config, network)}, or skip such steps by --on-nan=skip; what was saved is kept."
@@ -42,7 +39,7 @@ def with_step(config: Config, network: str, journal: Journal, metrics: Metrics) 
     return journal._replace(skipped=journal.skipped + 1)
 
 
-def means(config: Config, network: str, journal: Journal) -> tuple[float, float]:
+def mean_metrics(config: Config, network: str, journal: Journal) -> tuple[float, float]:
     """Mean loss and training accuracy of the epoch under way, over the steps that were not skipped.
 
     Raises:
@@ -58,15 +55,7 @@ def means(config: Config, network: str, journal: Journal) -> tuple[float, float]
 
 
 def diverging(history: Sequence[Record], converted_accuracy: float) -> int | None:
-    """The first epoch at whose end a fine-tune was below the converted net for PATIENCE epochs in a row.
-
-    Args:
-        history: records of the epochs.
-        converted_accuracy: the converted net's accuracy on the validation split.
-
-    Returns:
-        The epoch, counted from 1, or None.
-    """
+    """The first epoch, from 1, at whose end a fine-tune was below the converted net for PATIENCE epochs in a row."""
     below = 0
     for epoch, record in enumerate(history, start=1):
         below = below + 1 if record["validation_accuracy"] < converted_accuracy else 0
@@ -76,7 +65,7 @@ def diverging(history: Sequence[Record], converted_accuracy: float) -> int | Non
 
 
 def divergence_warning(config: Config, epoch: int, converted_accuracy: float) -> str:
-    """What to tell of a diverging fine-tune."""
+    """The warning of a diverging fine-tune."""
     return (
         f"for {PATIENCE} epochs up to epoch {epoch} the validation accuracy of the fine-tuned net was below the "
         f"{converted_accuracy:.2%} of the converted net that it started from: {_advice(config, 'hybrid')}."
@@ -84,14 +73,14 @@ def divergence_warning(config: Config, epoch: int, converted_accuracy: float) ->
 
 
 def loss_warning(config: Config, accuracy: float, converted_accuracy: float) -> str:
-    """What to tell of a fine-tune that ends below the converted net, which is kept instead."""
+    """The warning of a fine-tune that ends below the converted net, which is kept instead."""
     return (
         f"fine-tuning ended at {accuracy:.2%} on the validation split, below the {converted_accuracy:.2%} of the "
         f"converted net that it started from, which is kept instead: {_advice(config, 'hybrid')}."
     )
 
 
-def _trouble(config: Config, metrics: Metrics) -> str | None:
+def _problem(config: Config, metrics: Metrics) -> str | None:
     """Which number of a step is not finite, or None."""
     bad = {layer for layer, is_finite in metrics.finite.items() if not is_finite}
     if math.isfinite(metrics.loss):
@@ -100,15 +89,15 @@ def _trouble(config: Config, metrics: Metrics) -> str | None:
 
 
 def _origin(config: Config, bad: set[str]) -> str:
-    """The layer where the trouble began: gradients flow backward, so it is the last of those that have it."""
+    """The layer where it began: gradients flow backward, so it is the last of those that have it."""
     backward = ["readout", *reversed(build_ann(config).spiking_layers)]
     return next((layer for layer in backward if layer in bad), min(bad))
 
 
 def _advice(config: Config, network: str) -> str:
     if network == "ann":
-        return f"lower ann_lr ({config.ann.lr:g})"
-    lower = f"lower hybrid_lr ({config.finetune.lr:g})"
+        return f"lower ann.lr ({config.ann.lr:g})"
+    lower = f"lower finetune.lr ({config.finetune.lr:g})"
     if config.finetune.surrogate == "stdb":
         return f"{lower}, or take the linear surrogate, which few time steps suit better"
-    return f"{lower} or hybrid_epochs ({config.finetune.epochs}), or raise num_steps ({config.convert.num_steps})"
+    return f"{lower} or finetune.epochs ({config.finetune.epochs}), or raise num_steps ({config.convert.num_steps})"

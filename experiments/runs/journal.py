@@ -9,7 +9,7 @@ from experiments.runs.progress import say
 from experiments.runs.workdir import Run, checkpoints
 from jsnn.training.checkpoint import restore, save
 from jsnn.training.hosts import on_first_process
-from experiments.runs.metrics import Record, rewrite
+from jsnn.training.metrics import Record, rewrite
 from jsnn.training.step import TrainState
 
 
@@ -42,7 +42,7 @@ class Journal(NamedTuple):
         return sum(record[name] for record in self.history)
 
     def summary(self) -> dict[str, Any]:
-        """What results.json tells of the training: its last epoch, its best (the first of equal ones), all."""
+        """What results.json says of the training: its last epoch, its best (the first of equal ones), all."""
         accuracies = [record["validation_accuracy"] for record in self.history]
         return {
             "epochs": len(accuracies),
@@ -54,40 +54,30 @@ class Journal(NamedTuple):
         }
 
 
-def keep(run: Run, network: str, state: TrainState, journal: Journal) -> None:
-    """Save a checkpoint of a stage, under the number of steps that it has taken.
-
-    Args:
-        run: the run.
-        network: "ann" or "hybrid".
-        state: the TrainState.
-        journal: what belongs to it.
-    """
+def save_journal(run: Run, network: str, state: TrainState, journal: Journal) -> None:
+    """Save a checkpoint of "ann" or "hybrid", under the number of steps that it has taken, with its journal."""
     record = {"config": dataclasses.asdict(run.config), "journal": journal._asdict()}
     save(checkpoints(run, network), int(state.step), state, record, run.config.run.keep_checkpoints)
 
 
 def resume(run: Run, network: str, state: TrainState) -> tuple[TrainState, Journal]:
-    """The last state of a stage and its journal; metrics.jsonl is made to tell what the journal tells.
+    """The last state of "ann" or "hybrid" and its journal; metrics.jsonl is made to say what the journal says.
 
     Args:
         run: the run.
-        network: "ann" or "hybrid".
+        network: the name.
         state: the state before the first step, which is returned where there is no checkpoint.
 
-    Returns:
-        (the TrainState, the Journal).
-
     Raises:
-        ValueError: where there are checkpoints and none is whole.
+        ValueError: where there are checkpoints and none is intact.
     """
-    found = restore(checkpoints(run, network), state)
-    journal = Journal() if found is None else _journal(found.record)
+    checkpoint = restore(checkpoints(run, network), state)
+    journal = Journal() if checkpoint is None else _journal(checkpoint.record)
     on_first_process(lambda: rewrite(run.metrics.path, network, journal.history))
-    if found is None:
+    if checkpoint is None:
         return state, journal
-    say(f"{network}: going on in epoch {journal.epoch} after step {found.step}")
-    return found.tree, journal
+    say(f"{network}: going on in epoch {journal.epoch} after step {checkpoint.step}")
+    return checkpoint.tree, journal
 
 
 def _journal(record: dict[str, Any]) -> Journal:

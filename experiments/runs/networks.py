@@ -1,6 +1,7 @@
 """From a config to what jsnn works with: networks, encodings, sources, random keys."""
 
 from functools import cache
+from importlib import import_module
 
 import jax
 import jax.numpy as jnp
@@ -9,24 +10,25 @@ from experiments.config import AUTO, Config
 from jsnn import encoding, surrogate
 from jsnn.datasets import TRAIN, info, load_split
 from jsnn.models import VGG, ResNet, build, spiking
-from jsnn.training.parallel import check_batch_size, replicate
-from jsnn.simulation import Variables, fitting_chunk
+from jsnn.simulation import Presentation, Variables, fitting_chunk
 from jsnn.sources import Source, resident_source
+from jsnn.training.parallel import check_batch_size, replicate
 
 PURPOSES = ("init", "ann", "balance", "validation", "scratch", "hybrid", "test")
 
 
 def build_ann(config: Config) -> VGG | ResNet:
     """The ANN of a config."""
+    network = config.network
     return build(
-        config.network.architecture,
+        network.architecture,
         info(config.data.dataset).num_classes,
-        width=config.network.width,
-        hidden=config.network.hidden,
-        conv_dropout=config.network.conv_dropout,
-        dense_dropout=config.network.dense_dropout,
-        dense_std=config.network.dense_std,
-        operands=None if config.network.precision == "float32" else jnp.dtype(config.network.precision),
+        width=network.width,
+        hidden=network.hidden,
+        conv_dropout=network.conv_dropout,
+        dense_dropout=network.dense_dropout,
+        dense_std=network.dense_std,
+        operands=None if network.precision == "float32" else jnp.dtype(network.precision),
     )
 
 
@@ -50,6 +52,11 @@ def encoding_of(config: Config) -> encoding.Encoding:
 def chunk_of(config: Config, num_steps: int) -> int:
     """Time steps per chunk of a presentation of `num_steps` steps."""
     return fitting_chunk(num_steps) if config.run.chunk == AUTO else config.run.chunk
+
+
+def presentation_of(config: Config, num_steps: int) -> Presentation:
+    """How the SNN of a config is presented images for `num_steps` steps."""
+    return Presentation(build_snn(config), encoding_of(config), num_steps, chunk_of(config, num_steps))
 
 
 def random_key(config: Config, purpose: str) -> jax.Array:
@@ -76,15 +83,28 @@ def snn_like(config: Config) -> Variables:
     return {"params": variables["params"], "neuron": variables["neuron"]}
 
 
+def import_data_module(config: Config) -> None:
+    """Import the module that registers the user's own data sets, if the config names one.
+
+    Raises:
+        ValueError: where it can't be imported.
+    """
+    if config.run.data_module:
+        try:
+            import_module(config.run.data_module)
+        except ImportError as error:
+            raise ValueError(f"data_module {config.run.data_module!r} can't be imported: {error}.") from error
+
+
 @cache
 def open_source(config: Config, split: str) -> Source:
     """A split of the config's data set, read once and held on the devices where it fits."""
-    if info(config.data.dataset).streamed:
+    data, run = config.data, config.run
+    if info(data.dataset).streamed:
         from jsnn.streaming import streamed_source  # grain takes a second to import, and only streams need it
 
-        return streamed_source(config.data.dataset, split, config.run.data_dir, config.run.workers)
-    data = load_split(config.data.dataset, split, config.run.data_dir)
-    source = resident_source(data, config.data.crop_padding, config.data.flip)
+        return streamed_source(data.dataset, split, run.data_dir, run.workers)
+    source = resident_source(load_split(data.dataset, split, run.data_dir), data.crop_padding, data.flip)
     return source._replace(resident=replicate(source.resident))
 
 
@@ -94,13 +114,13 @@ def steps_per_epoch(config: Config) -> int:
     Raises:
         ValueError: where a batch is larger than the training split.
     """
-    num_examples = open_source(config, TRAIN).num_examples
-    if num_examples < config.data.batch_size:
+    num_examples, batch_size = open_source(config, TRAIN).num_examples, config.data.batch_size
+    if num_examples < batch_size:
         raise ValueError(
-            f"a batch of {config.data.batch_size} is larger than the training split of {num_examples} images: "
+            f"a batch of {batch_size} is larger than the training split of {num_examples} images: "
             "choose a smaller batch_size."
         )
-    return num_examples // config.data.batch_size
+    return num_examples // batch_size
 
 
 def num_batches(config: Config, source: Source) -> int:
@@ -116,10 +136,10 @@ def check_fits(config: Config) -> None:
     """
     check_batch_size(config.data.batch_size, "batch_size")
     check_batch_size(config.run.eval_batch_size, "eval_batch_size")
-    processes = jax.process_count()
-    if config.convert.balance_images % processes:
+    images, processes = config.convert.balance_images, jax.process_count()
+    if images % processes:
         raise ValueError(
-            f"balance_images {config.convert.balance_images} can't be split evenly over {processes} processes: "
+            f"balance_images {images} can't be split evenly over {processes} processes: "
             f"choose a multiple of {processes}."
         )
     jax.eval_shape(lambda: init_variables(config, "init"))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from jsnn.training.parallel import global_max
+from jsnn.training.hosts import global_max
 
 STOPPED = 75  # exit status: EX_TEMPFAIL of sysexits.h, the same command goes on later
 

@@ -1,14 +1,14 @@
 """The folder of a run.
 
 - config.json: the config that the folder belongs to
-- stages.json: what each stage found; a stage that stands here is done
+- stages.json: what each stage has measured; a stage that stands here is done
 - results.json: the same by network, for readers
 - metrics.jsonl: a record per epoch; tensorboard/ has the same
 - ann/, converted/, hybrid/: checkpoints
 - accuracy_by_step.png, training.png, spikes.png: plots
 - lock: names the process that works on it
 
-Of several processes the first reads and writes all of it, and tells the others what they need.
+Of several processes the first reads and writes all of it, and broadcasts what the others need.
 """
 
 import dataclasses
@@ -22,14 +22,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.runs import compilation
 from experiments.config import Config, check, difference, from_json
+from experiments.runs import compilation
 from experiments.runs.lock import locked
-from experiments.runs.networks import check_fits, steps_per_epoch
-from jsnn.training.checkpoint import latest_is_whole, restore
-from experiments.runs.files import remove_folder, replace_text
-from jsnn.training.hosts import on_every_process, on_first_process, all_gather, is_first_process
-from experiments.runs.metrics import MetricsLog, open_metrics
+from experiments.runs.networks import check_fits, import_data_module, steps_per_epoch
+from jsnn.training.checkpoint import latest_is_intact, restore
+from jsnn.training.files import remove_folder, replace_text
+from jsnn.training.hosts import all_gather, is_first_process, on_every_process, on_first_process
+from jsnn.training.metrics import MetricsLog, open_metrics
 
 Results = dict[str, Any]
 STAGES = ("train_ann", "convert", "finetune", "evaluate")
@@ -66,11 +66,12 @@ def open_run(config: Config, directory: Path) -> Iterator[Run]:
         ValueError: where a field is out of its range, the network can't take the images, the data set is not
             prepared, or the folder belongs to another config or is in use; then nothing is written.
     """
+    import_data_module(config)
     check(config)
     check_fits(config)
     _refuse_disagreement(config)
     on_first_process(lambda: _refuse_another(config, directory))
-    on_every_process(lambda: steps_per_epoch(config))  # reads the data: what is wrong is told before anything is written
+    on_every_process(lambda: steps_per_epoch(config))  # reads the data, before anything is written
     on_first_process(lambda: directory.mkdir(parents=True, exist_ok=True))
     with ExitStack() as held:
         on_first_process(lambda: held.enter_context(locked(directory)))
@@ -80,26 +81,26 @@ def open_run(config: Config, directory: Path) -> Iterator[Run]:
 
 def _refuse_disagreement(config: Config) -> None:
     """Refuse, in all of them, processes of one run that were started with different fields."""
-    mine = json.loads(json.dumps(dataclasses.asdict(config)))
-    of_first = on_first_process(lambda: mine)
-    others = [name for name in mine if mine[name] != of_first[name]]
-    if all_gather(np.array(bool(others))).any():
-        what = f"here {others[0]} is {mine[others[0]]}, in the first {of_first[others[0]]}" if others else "see theirs"
-        raise ValueError(f"the processes of the run were started with different fields ({what}): start all alike.")
+    first = from_json(on_first_process(lambda: json.loads(json.dumps(dataclasses.asdict(config)))))
+    what = difference(first, config) or ("fields of `run` differ" if first != config else None)
+    if all_gather(np.array(what is not None)).any():
+        raise ValueError(
+            f"the processes of the run were started with different fields ({what or 'see theirs'}): start all alike."
+        )
 
 
 def _refuse_another(config: Config, directory: Path) -> None:
     """Refuse a folder that belongs to another config."""
-    found = saved_config(directory)
-    if found and difference(found, config):
+    saved = saved_config(directory)
+    if saved and difference(saved, config):
         raise ValueError(
-            f"{directory} belongs to another config: {difference(found, config)}; "
+            f"{directory} belongs to another config: {difference(saved, config)}; "
             "use another workdir, or the config that is there."
         )
 
 
 def _claim(config: Config, directory: Path) -> None:
-    """Write the config into a new folder; another process may have done so since it was looked at."""
+    """Write the config into a new folder; another process may have done so in the meantime."""
     _refuse_another(config, directory)
     if not (directory / "config.json").exists():
         write_json(directory / "config.json", dataclasses.asdict(config))
@@ -116,35 +117,35 @@ def saved_config(directory: Path) -> Config | None:
         return None
     try:
         return from_json(json.loads(path.read_text()))
-    except (ValueError, TypeError, KeyError) as error:
+    except ValueError as error:
         raise ValueError(f"{path} is not a config of this version of jsnn ({error}): use another workdir.") from error
 
 
 def read_results(directory: Path) -> Results:
-    """What the stages of a run have found so far, by network, with their seconds and the run's config."""
+    """What the stages of a run have measured so far, by network, with their seconds and the run's config."""
     return on_first_process(lambda: _results(directory, read_stages(directory)))
 
 
 def _results(directory: Path, stages: dict[str, Results]) -> Results:
     results: Results = {"config": _read_json(directory / "config.json")}
     for done in stages.values():
-        for network, values in done["found"].items():
+        for network, values in done["results"].items():
             results[network] = {**results.get(network, {}), **values}
     for name in ("seconds", "compile_seconds"):
         results[name] = {stage: done.get(name) for stage, done in stages.items()}
     return results
 
 
-def finish(run: Run, stage: str, seconds: float, found: Results) -> None:
-    """Note what a stage found; that makes the stage done. Compiling counts since the last stage of this process."""
-    done = {"seconds": round(seconds, 2), "compile_seconds": round(compilation.take_seconds(), 2), "found": found}
+def finish(run: Run, stage: str, seconds: float, results: Results) -> None:
+    """Write what a stage has measured, which makes it done; compiling counts since the last stage of this process."""
+    done = {"seconds": round(seconds, 2), "compile_seconds": round(compilation.take_seconds(), 2), "results": results}
     _write_stages(run, {**_stages(run), stage: done})
 
 
 def is_done(run: Run, stage: str) -> bool:
-    """Whether a stage has run to its end and its last checkpoint is whole, or is needed no more."""
+    """Whether a stage has run to its end and its last checkpoint is intact, or is needed no more."""
     stages = _stages(run)
-    return stage in stages and (STAGES[-1] in stages or _ends_whole(run, stage))
+    return stage in stages and (STAGES[-1] in stages or _ends_intact(run, stage))
 
 
 def require(run: Run, stage: str) -> None:
@@ -161,17 +162,17 @@ def _unfinished(run: Run, stage: str) -> ValueError:
     return ValueError(f"{run.directory} has no finished {stage}: run `python -m experiments.{stage}` on it first.")
 
 
-def _ends_whole(run: Run, stage: str) -> bool:
-    """Whether the last checkpoint of a stage that was done is there and whole."""
+def _ends_intact(run: Run, stage: str) -> bool:
+    """Whether the last checkpoint of a stage that was done is there and intact."""
     folder = checkpoints(run, NETWORK_OF[stage])
     try:
-        is_whole = latest_is_whole(folder)
+        is_intact = latest_is_intact(folder)
     except ValueError:
-        is_whole = False
-    if not is_whole:
-        what = "damaged" if is_whole is False else "missing"
+        is_intact = False
+    if not is_intact:
+        what = "damaged" if is_intact is False else "missing"
         warnings.warn(f"the last checkpoint in {folder} is {what}: {stage} is to be done again.", stacklevel=2)
-    return bool(is_whole)
+    return bool(is_intact)
 
 
 def reopen(run: Run, stage: str) -> None:
@@ -181,19 +182,18 @@ def reopen(run: Run, stage: str) -> None:
 
     Raises:
         ValueError: where an earlier stage is not done or its last checkpoint is damaged, or no checkpoint of this one
-            is whole; then nothing is changed.
+            is intact; then nothing is changed.
     """
     begin = STAGES.index(stage)
     for earlier in STAGES[:begin]:
         require(run, earlier)
-        if not _ends_whole(run, earlier):
+        if not _ends_intact(run, earlier):
             raise _unfinished(run, earlier)
     is_new = is_done(run, stage)
     if not is_new and stage in TRAINING:
-        latest_is_whole(checkpoints(run, NETWORK_OF[stage]))
-    outdated = STAGES[begin if is_new else begin + 1 :]
+        latest_is_intact(checkpoints(run, NETWORK_OF[stage]))
     _write_stages(run, {name: done for name, done in _stages(run).items() if name in STAGES[:begin]})
-    for name in outdated:
+    for name in STAGES[begin if is_new else begin + 1 :]:
         if name in NETWORK_OF:
             on_first_process(partial(remove_folder, checkpoints(run, NETWORK_OF[name])))
 
@@ -204,24 +204,24 @@ def checkpoints(run: Run, network: str) -> Path:
 
 
 def restored(run: Run, network: str, expected: Any) -> Any:
-    """The tree of a network's latest checkpoint.
+    """The tree of the latest checkpoint of "ann", "converted" or "hybrid".
 
     Args:
         run: the run.
-        network: "ann", "converted" or "hybrid".
+        network: the name.
         expected: pytree of the structure, shapes and dtypes to expect.
 
     Raises:
         ValueError: where there is no checkpoint, or one of another network.
     """
-    found = restore(checkpoints(run, network), expected)
-    if found is None:
+    checkpoint = restore(checkpoints(run, network), expected)
+    if checkpoint is None:
         raise ValueError(f"{checkpoints(run, network)} holds no checkpoint: run the stages again in another workdir.")
-    return found.tree
+    return checkpoint.tree
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file in one move: a reader sees the old file or the new one, whole."""
+    """Write a JSON file in one move: a reader sees the old file or the new one."""
     replace_text(path, json.dumps(value, indent=2) + "\n")
 
 
@@ -238,10 +238,10 @@ def _stages(run: Run) -> dict[str, Results]:
 
 
 def read_stages(directory: Path) -> dict[str, Results]:
-    """What each stage of a run has found so far, with its seconds, as they stand in its folder."""
+    """What each stage of a run has measured so far, with its seconds."""
     path = directory / "stages.json"
     stages = _read_json(path)
-    if not all(isinstance(done, dict) and isinstance(done.get("found"), dict) for done in stages.values()):
+    if not all(isinstance(done, dict) and isinstance(done.get("results"), dict) for done in stages.values()):
         raise ValueError(f"{path} is damaged: mend it, or delete it to run the stages again.")
     return stages
 

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from experiments.runs.files import replace_text
 from experiments.study.page_activity import activity_table, operations_table
 from experiments.study.page_conversion import conversion_table, draw_conversion, draw_evaluation, evaluation_table
 from experiments.study.page_paper import paper_table
@@ -17,6 +16,7 @@ from experiments.study.page_surrogates import (
     silence_table,
     surrogates_table,
 )
+from jsnn.training.files import replace_text
 
 PAGE = Path(__file__).parent.parent / "README.md"
 FIGURES = "figures"

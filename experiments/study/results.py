@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.runs.environment import environment
-from experiments.runs.files import replace_text
 from experiments.runs.workdir import Results
+from jsnn.training.files import replace_text
 
 RESULTS = Path(__file__).parent.parent / "results"
 DIGITS = 6  # of a number that is kept

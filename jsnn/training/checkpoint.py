@@ -1,8 +1,12 @@
-"""Checkpoints by orbax, sealed: a pytree and a JSON record per step, the last N kept.
+"""Checkpoints: a pytree, written by orbax, and a JSON record per step, the last N kept; sealed by checksums.
 
 A checkpoint is written as a draft, sealed by the SHA-256 of each of its files and moved to its name in one step. An
 interrupted save therefore leaves a sealed draft, which only lacks its name, or none at all; and a checkpoint that a
-disk damaged later is told by its contents: `sha256sum --check SHA256SUMS` in its folder tells it by hand.
+disk damaged later is detected: `sha256sum --check SHA256SUMS` in its folder does it by hand.
+
+Orbax's CheckpointManager does not replace this: it saves no step that exists, and none below the latest, be that one
+damaged; among the last N it counts damaged ones and deletes the intact one that a run went back to; and a bit flipped
+in a JSON item is returned as read.
 """
 
 import hashlib
@@ -18,10 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from experiments.runs.files import move_folder, remove_folder, replace_text
+from jsnn.training.files import move_folder, remove_folder, replace_text
 from jsnn.training.hosts import broadcast, on_first_process
 
-SEAL = "SHA256SUMS"
+CHECKSUMS = "SHA256SUMS"
 TREE, RECORD = "tree", "record.json"
 DRAFT = "draft-"  # begins the name of what is being written, its number follows
 
@@ -61,7 +65,7 @@ def save(directory: Path, step: int, tree: Any, record: dict[str, Any], keep: in
 
 
 def restore(directory: Path, like: Any) -> Checkpoint | None:
-    """Restore the latest whole checkpoint, with a warning for each later one that is damaged.
+    """Restore the latest intact checkpoint, with a warning for each later one that is damaged.
 
     Args:
         directory: folder of the checkpoints.
@@ -71,30 +75,28 @@ def restore(directory: Path, like: Any) -> Checkpoint | None:
         The Checkpoint, its arrays on the default device, or None where there is none.
 
     Raises:
-        ValueError: where there are checkpoints but none is whole, or the latest holds another network than expected;
+        ValueError: where there are checkpoints but none is intact, or the latest holds another network than expected;
             nothing is touched.
     """
-    found: Checkpoint | None = None
+    tree = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)  # where another process reads
 
-    def read() -> tuple[list[str], int | None, dict[str, Any] | None]:
-        nonlocal found
-        step, damaged = _latest_whole(directory)
-        if step is not None:
-            folder = directory.absolute() / str(step)
-            found = Checkpoint(step, _read_tree(folder, like), json.loads((folder / RECORD).read_text()))
-        return damaged, step, found and found.record
+    def read() -> tuple[list[str], int | None, dict[str, Any]]:
+        nonlocal tree
+        step, damaged = _latest_intact(directory)
+        if step is None:
+            return damaged, None, {}
+        folder = directory.absolute() / str(step)
+        tree = _read_tree(folder, like)
+        return damaged, step, json.loads((folder / RECORD).read_text())
 
     damaged, step, record = on_first_process(read)
     for path in damaged:
         warnings.warn(f"the checkpoint {path} is damaged: going on from the one before.", stacklevel=2)
-    if step is None:
-        return None
-    tree = broadcast(found.tree if found else jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like))
-    return Checkpoint(step, jax.tree.map(jnp.asarray, tree), record)
+    return None if step is None else Checkpoint(step, jax.tree.map(jnp.asarray, broadcast(tree)), record)
 
 
-def latest_is_whole(directory: Path) -> bool | None:
-    """Whether the latest checkpoint is whole.
+def latest_is_intact(directory: Path) -> bool | None:
+    """Whether the latest checkpoint is intact.
 
     Args:
         directory: folder of the checkpoints.
@@ -103,13 +105,13 @@ def latest_is_whole(directory: Path) -> bool | None:
         Whether it is; None where there is no checkpoint.
 
     Raises:
-        ValueError: where none is whole.
+        ValueError: where none is intact.
     """
-    step, damaged = on_first_process(lambda: _latest_whole(directory))
+    step, damaged = on_first_process(lambda: _latest_intact(directory))
     return None if step is None else not damaged
 
 
-def is_whole(checkpoint: Path) -> bool:
+def is_intact(checkpoint: Path) -> bool:
     """Whether every file of a checkpoint is there and as it was written.
 
     Args:
@@ -119,7 +121,8 @@ def is_whole(checkpoint: Path) -> bool:
         Whether the folder's SHA256SUMS can be read and holds the sum of each of its files.
     """
     try:
-        return (checkpoint / RECORD).is_file() and (checkpoint / SEAL).read_bytes() == _sums(checkpoint).encode()
+        has_record = (checkpoint / RECORD).is_file()
+        return has_record and (checkpoint / CHECKSUMS).read_bytes() == _checksums(checkpoint).encode()
     except OSError:
         return False
 
@@ -134,7 +137,7 @@ def _write(directory: Path, step: int, arrays: Any, record: dict[str, Any], keep
         with _checkpointer() as checkpointer:
             checkpointer.save(draft / TREE, ocp.args.PyTreeSave(arrays))
         replace_text(draft / RECORD, json.dumps(record))
-        replace_text(draft / SEAL, _sums(draft))
+        replace_text(draft / CHECKSUMS, _checksums(draft))
         _give_name(draft)
     except (ValueError, OSError) as error:
         shutil.rmtree(draft, ignore_errors=True)  # it may be what fills the disk
@@ -167,55 +170,50 @@ def _checkpointer() -> ocp.Checkpointer:
     return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone)
 
 
-def _sums(folder: Path) -> str:
+def _checksums(folder: Path) -> str:
     """The SHA-256 of each file below a folder, as the program sha256sum writes them."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SEAL)
-    return "".join(f"{_sum(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != CHECKSUMS)
+    return "".join(f"{_checksum(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
 
 
-def _sum(path: Path) -> str:
+def _checksum(path: Path) -> str:
     with path.open("rb") as file:
         os.fsync(file.fileno())  # the sum of what survives the machine
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _latest_whole(directory: Path) -> tuple[int | None, list[str]]:
-    """The number of the latest whole checkpoint and the folders of the damaged ones after it."""
+def _latest_intact(directory: Path) -> tuple[int | None, list[str]]:
+    """The number of the latest intact checkpoint and the folders of the damaged ones after it."""
     for draft in directory.glob(f"{DRAFT}*"):
-        if is_whole(draft):
+        if is_intact(draft):
             _give_name(draft)
     damaged = []
     for step in reversed(_steps(directory)):
-        if is_whole(directory / str(step)):
+        if is_intact(directory / str(step)):
             return step, damaged
         damaged.append(str(directory / str(step)))
     if damaged:
         raise ValueError(
-            f"no checkpoint in {directory} is whole; damaged, or of an older version of jsnn, are "
+            f"no checkpoint in {directory} is intact; damaged, or of an older version of jsnn, are "
             f"{', '.join(damaged)}: restore one from a backup, or delete the folder to begin the stage anew."
         )
     return None, damaged
 
 
 def _read_tree(checkpoint: Path, like: Any) -> Any:
-    """The arrays of a whole checkpoint."""
+    """The arrays of an intact checkpoint."""
+    another = f"the checkpoint {checkpoint} holds another network than this configuration's: use another workdir."
     as_arrays = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), like)
     try:
         with _checkpointer() as checkpointer:
             tree = checkpointer.restore(checkpoint / TREE, ocp.args.PyTreeRestore(shapes, restore_args=as_arrays))
     except ValueError as error:
-        raise _another_network(checkpoint) from error
-    for found, expected in zip(jax.tree.leaves(tree), jax.tree.leaves(shapes), strict=True):
-        if (found.shape, found.dtype) != (expected.shape, expected.dtype):
-            raise _another_network(checkpoint)
+        raise ValueError(another) from error
+    for leaf, expected in zip(jax.tree.leaves(tree), jax.tree.leaves(shapes), strict=True):
+        if (leaf.shape, leaf.dtype) != (expected.shape, expected.dtype):
+            raise ValueError(another)
     return tree
-
-
-def _another_network(checkpoint: Path) -> ValueError:
-    return ValueError(
-        f"the checkpoint {checkpoint} holds another network than this configuration's: use another workdir."
-    )
 
 
 def _steps(directory: Path) -> list[int]:

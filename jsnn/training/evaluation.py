@@ -3,6 +3,7 @@
 The readout's potential is a running sum, so the logits at step t are those of a presentation of t steps.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -12,9 +13,8 @@ import optax
 
 from jsnn.augment import scale
 from jsnn.conversion import scale_thresholds
-from jsnn.encoding import Encoding
 from jsnn.packing import MOST_STEPS
-from jsnn.simulation import Variables, simulate, spikes_per_neuron
+from jsnn.simulation import Presentation, Variables, simulate, spikes_per_neuron
 from jsnn.sources import PADDING, Batch, Source
 
 
@@ -34,6 +34,9 @@ class Evaluation(NamedTuple):
     spikes: dict[str, jax.Array]
 
 
+Evaluate = Callable[[Variables, Any, Any, jax.Array], Evaluation]  # (variables, resident, item, key)
+
+
 def mean(sums: Evaluation) -> Evaluation:
     """Turn sums over samples into means per sample.
 
@@ -46,117 +49,90 @@ def mean(sums: Evaluation) -> Evaluation:
     return Evaluation(sums.count, *jax.tree.map(lambda x: x / sums.count, tuple(sums[1:])))
 
 
-def evaluate_ann(
-    model: nn.Module, source: Source, variables: Variables, resident: Any, item: Any, key: jax.Array
-) -> Evaluation:
-    """Score an ANN on one item, dropout off.
+def ann_evaluation(model: nn.Module, source: Source) -> Evaluate:
+    """How an ANN is scored, dropout off.
 
     Args:
         model: the ANN.
         source: tells how to take samples.
-        variables: {"params": ...}.
-        resident: what `source.resident` holds.
-        item: an item of the source.
-        key: not used; an ANN is fed the image itself.
 
     Returns:
-        Evaluation of sums, T = 1; padding does not count.
+        (variables, resident, item, key) -> Evaluation of sums over the item, T = 1; padding does not count. The key is
+        not used: an ANN is fed the image itself.
     """
-    del key
-    batch = source.take(resident, item)
-    logits = model.apply({"params": variables["params"]}, scale(batch.images))
-    correct, loss = _sums(batch, *_scores(logits[None], batch.labels, (1.0,)))
-    return Evaluation(_count(batch), correct, loss[:, 0], {})
+
+    def evaluate(variables: Variables, resident: Any, item: Any, key: jax.Array) -> Evaluation:
+        del key
+        batch = source.take(resident, item)
+        logits = model.apply({"params": variables["params"]}, scale(batch.images))
+        correct, loss = _sums(batch, *_scores(logits[None], batch.labels, (1.0,)))
+        return Evaluation(_count(batch), correct, loss[:, 0], {})
+
+    return evaluate
 
 
-def evaluate_snn(
-    model: nn.Module,
-    encode: Encoding,
-    num_steps: int,
-    chunk: int,
-    source: Source,
-    variables: Variables,
-    resident: Any,
-    item: Any,
-    key: jax.Array,
-) -> Evaluation:
-    """Score an SNN on one item at every time step, dropout off.
+def snn_evaluation(presentation: Presentation, source: Source) -> Evaluate:
+    """How an SNN is scored at every time step, dropout off.
 
     Args:
-        model: the SNN.
-        encode: the encoding of the images.
-        num_steps: T.
-        chunk: time steps per chunk; bounds the memory.
+        presentation: the SNN, the encoding of the images and the time steps.
         source: tells how to take samples.
-        variables: SNN variables.
-        resident: what `source.resident` holds.
-        item: an item of the source.
-        key: random key of the encoding, one for each stream of noise.
 
     Returns:
-        Evaluation of sums; padding does not count.
+        (variables, resident, item, key) -> Evaluation of sums over the item; padding does not count. The key is of the
+        encoding, one for each stream of noise.
     """
-    scores = _present(model, encode, num_steps, chunk, source, (1.0,), variables, resident, item, key)
-    return scores._replace(loss=scores.loss[:, 0])
+
+    def evaluate(variables: Variables, resident: Any, item: Any, key: jax.Array) -> Evaluation:
+        scores = _present(presentation, source.take(resident, item), (1.0,), variables, key)
+        return scores._replace(loss=scores.loss[:, 0])
+
+    return evaluate
 
 
-def sweep_factors(
-    model: nn.Module,
-    encode: Encoding,
-    num_steps: int,
-    chunk: int,
-    source: Source,
-    factors: tuple[float, ...],
-    scales: tuple[float, ...],
-    variables: Variables,
-    resident: Any,
-    item: Any,
-    key: jax.Array,
-) -> Evaluation:
-    """Score a converted SNN on one item at each of several threshold factors and scales of the logits, in one program.
+def factor_sweep(
+    presentation: Presentation, source: Source, factors: Sequence[float], scales: Sequence[float]
+) -> Evaluate:
+    """How a converted SNN is scored at each of several threshold factors and scales of the logits, in one program.
 
     The sum of currents over time comes in units of its own, mostly far too sure of itself. The scale of the least loss
     calibrates it and changes no decision (temperature scaling: Guo et al., 2017, arXiv:1706.04599).
 
     Args:
-        factors: F factors, each above 0.
+        presentation: the SNN, the encoding of the images and the time steps.
+        source: tells how to take samples.
+        factors: F factors on the thresholds, each above 0.
         scales: S factors on the logits in the loss, each above 0.
-        variables: SNN variables, whose thresholds are multiplied by each factor.
-        model, encode, num_steps, chunk, source, resident, item, key: see `evaluate_snn`.
 
     Returns:
-        Evaluation of sums with leading axis F, but for the count, which all factors share; the loss is [F, T, S].
+        (variables, resident, item, key) -> Evaluation of sums over the item with leading axis F, but for the count,
+        which all factors share; the loss is [F, T, S].
     """
 
-    def at(factor: jax.Array) -> Evaluation:
-        scaled = scale_thresholds(variables, factor)
-        return _present(model, encode, num_steps, chunk, source, scales, scaled, resident, item, key)
+    def evaluate(variables: Variables, resident: Any, item: Any, key: jax.Array) -> Evaluation:
+        batch = source.take(resident, item)
 
-    scores = jax.lax.map(at, jnp.asarray(factors))
-    return scores._replace(count=scores.count[0])
+        def at(factor: jax.Array) -> Evaluation:
+            return _present(presentation, batch, scales, scale_thresholds(variables, factor), key)
+
+        scores = jax.lax.map(at, jnp.asarray(factors))
+        return scores._replace(count=scores.count[0])
+
+    return evaluate
 
 
 def _present(
-    model: nn.Module,
-    encode: Encoding,
-    num_steps: int,
-    chunk: int,
-    source: Source,
-    scales: tuple[float, ...],
-    variables: Variables,
-    resident: Any,
-    item: Any,
-    key: jax.Array,
+    presentation: Presentation, batch: Batch, scales: Sequence[float], variables: Variables, key: jax.Array
 ) -> Evaluation:
-    """`evaluate_snn` with the loss [T, S] at each scale of the logits."""
-    batch = source.take(resident, item)
+    """Sums over a batch, with the loss [T, S] at each scale of the logits."""
+    model, encode, num_steps, chunk = presentation
     images = scale(batch.images)
 
     def observe(logits: jax.Array, collected: Variables) -> Any:
         spikes = spikes_per_neuron(collected["trains"], len(logits))
         return _sums(batch, *_scores(logits, batch.labels, scales), spikes)
 
-    seen = simulate(
+    sums = simulate(
         model,
         variables,
         lambda time: encode(images, key, batch.index, time),
@@ -165,10 +141,10 @@ def _present(
         chunk=min(chunk, MOST_STEPS),
         collect=("trains",),
     )
-    return Evaluation(_count(batch), *seen)
+    return Evaluation(_count(batch), *sums)
 
 
-def _scores(logits: jax.Array, labels: jax.Array, scales: tuple[float, ...]) -> tuple[jax.Array, jax.Array]:
+def _scores(logits: jax.Array, labels: jax.Array, scales: Sequence[float]) -> tuple[jax.Array, jax.Array]:
     """Correct (0 or 1) [K, B] and cross-entropy [K, S, B] at each scale, of [K, B, classes] logits."""
     scaled = jnp.asarray(scales, logits.dtype)[:, None, None] * logits[:, None]
     losses = optax.softmax_cross_entropy_with_integer_labels(scaled, jnp.broadcast_to(labels, scaled.shape[:-1]))

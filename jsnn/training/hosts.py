@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from jax.experimental.multihost_utils import broadcast_one_to_all, process_allga
 
 HEARTBEAT = 30  # seconds of silence after which a process counts as dead and the others stop
 SHORTEST = 256  # bytes of a message
-GRACE = 2  # seconds that the first, on whom the others hang, lets them tell of the same error
+GRACE = 2  # seconds that the first, on whom the others hang, lets them report the same error
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")  # what srun sets
 
 
@@ -82,18 +83,18 @@ def on_first_process(work: Callable[[], Any]) -> Any:
     """
     if jax.process_count() == 1:
         return work()
-    answer, trouble = None, None
+    answer, cause = None, None
     if is_first_process():
         try:
-            answer = {"found": work()}
+            answer = {"result": work()}
         except (ValueError, OSError) as error:
-            answer, trouble = {"error": str(error)}, error
+            answer, cause = {"error": str(error)}, error
     message = json.dumps(answer).encode()
     size = int(broadcast(np.int32(max(SHORTEST, 1 << len(message).bit_length()))))  # few sizes: each is compiled
     answer = json.loads(broadcast(np.frombuffer(message.ljust(size)[:size], np.uint8)).tobytes())
     if "error" in answer:
-        raise ValueError(answer["error"]) from trouble
-    return answer["found"]
+        raise ValueError(answer["error"]) from cause
+    return answer["result"]
 
 
 def on_every_process(work: Callable[[], Any]) -> Any:
@@ -108,14 +109,14 @@ def on_every_process(work: Callable[[], Any]) -> Any:
     Raises:
         ValueError: where it failed in another process; here, what failed.
     """
-    trouble = None
+    result, failure = None, None
     try:
-        found = work()
+        result = work()
     except (ValueError, OSError) as error:
-        trouble = error
-    if not all_gather(np.array(trouble is not None)).any():
-        return found
-    raise trouble or ValueError("another process of the run has failed: see what it says.")
+        failure = error
+    if not all_gather(np.array(failure is not None)).any():
+        return result
+    raise failure or ValueError("another process of the run has failed: see what it says.")
 
 
 def broadcast(tree: Any) -> Any:
@@ -142,6 +143,25 @@ def all_gather(value: np.ndarray) -> np.ndarray:
     value = np.asarray(value)
     raw = process_allgather(np.frombuffer(value.tobytes(), np.uint8))  # as bytes: jax would cut 64 bits down to 32
     return np.asarray(raw).reshape(-1).view(value.dtype).reshape(-1, *value.shape)
+
+
+def global_max(value: int) -> jax.Array | int:
+    """The highest of the values of all processes, on its way while the host goes on.
+
+    Args:
+        value: of this process, a small integer.
+
+    Returns:
+        [] int32, the same in all processes; the value itself where there is one process only.
+    """
+    if jax.process_count() == 1:
+        return value
+    return _global_max(np.full(jax.local_device_count(), value, np.int32))
+
+
+@partial(jax.pmap, axis_name="devices", out_axes=None)
+def _global_max(value: jax.Array) -> jax.Array:
+    return jax.lax.pmax(value, "devices")
 
 
 def _is_task_of_slurm() -> bool:

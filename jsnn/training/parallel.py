@@ -4,7 +4,6 @@ A single device is the same program with an axis of one.
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import jax
@@ -14,13 +13,13 @@ import optax
 
 from jsnn.simulation import Variables
 from jsnn.sources import Source
-from jsnn.training.evaluation import Evaluation, mean
-from jsnn.training.step import Forward, train_step
+from jsnn.training.evaluation import Evaluate, Evaluation, mean
+from jsnn.training.step import Forward, Step, train_step
 
 AXIS = "devices"
 
 
-def parallel_train_step(source: Source, forward: Forward, optimizer: optax.GradientTransformation) -> Callable:
+def parallel_train_step(source: Source, forward: Forward, optimizer: optax.GradientTransformation) -> Step:
     """The training step on all devices.
 
     Args:
@@ -32,11 +31,11 @@ def parallel_train_step(source: Source, forward: Forward, optimizer: optax.Gradi
         (state, resident, item [D, B / D, ...], key) -> (state, Metrics), compiled once. The state passed in is
         overwritten.
     """
-    step = partial(train_step, source, forward, optimizer, axis_name=AXIS)
+    step = train_step(source, forward, optimizer, AXIS)
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, None, 0, None), out_axes=None, donate_argnums=0)
 
 
-def parallel_evaluation(evaluate: Callable[..., Evaluation]) -> Callable[..., Evaluation]:
+def parallel_evaluation(evaluate: Evaluate) -> Evaluate:
     """An evaluation on all devices, summed over them.
 
     Args:
@@ -53,7 +52,7 @@ def parallel_evaluation(evaluate: Callable[..., Evaluation]) -> Callable[..., Ev
 
 
 def evaluate_split(
-    evaluate: Callable[..., Evaluation],
+    evaluate: Evaluate,
     variables: Variables,
     source: Source,
     batch_size: int,
@@ -97,25 +96,6 @@ def replicate(tree: Any) -> Any:
     """
     mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
     return jax.device_put(tree, jax.NamedSharding(mesh, jax.P()))
-
-
-def global_max(value: int) -> jax.Array | int:
-    """The highest of the values that the processes of a run bring, on its way while the host goes on.
-
-    Args:
-        value: what this process brings, a small integer.
-
-    Returns:
-        [] int32, the same in all processes; the value itself where there is one process only.
-    """
-    if jax.process_count() == 1:
-        return value
-    return _highest(np.full(jax.local_device_count(), value, np.int32))
-
-
-@partial(jax.pmap, axis_name=AXIS, out_axes=None)
-def _highest(value: jax.Array) -> jax.Array:
-    return jax.lax.pmax(value, AXIS)
 
 
 def split_over_devices(item: Any) -> Any:

@@ -54,6 +54,9 @@ class Metrics(NamedTuple):
     finite: dict[str, jax.Array]
 
 
+Step = Callable[[TrainState, Any, Any, jax.Array], tuple[TrainState, Metrics]]  # (state, resident, item, key)
+
+
 def init_state(variables: Variables, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step.
 
@@ -92,7 +95,7 @@ def snn_forward(model: nn.Module, encode: Encoding, num_steps: int, chunk: int, 
         encode: the encoding of the images.
         num_steps: T, time steps of a presentation.
         chunk: time steps per chunk, see `jsnn.simulation.fitting_chunk`; does not change the result.
-        logit_scale: factor on the logits, above 0; 1 is the paper's equation, see `sweep_factors`.
+        logit_scale: factor on the logits, above 0; 1 is the paper's equation, see `evaluation.factor_sweep`.
 
     Returns:
         (variables, images [B, H, W, C] in [-1, 1], index [B], key) -> logits [B, classes], the sum over time, scaled.
@@ -120,15 +123,8 @@ def snn_forward(model: nn.Module, encode: Encoding, num_steps: int, chunk: int, 
 
 
 def train_step(
-    source: Source,
-    forward: Forward,
-    optimizer: optax.GradientTransformation,
-    state: TrainState,
-    resident: Any,
-    item: Any,
-    key: jax.Array,
-    axis_name: str | None = None,
-) -> tuple[TrainState, Metrics]:
+    source: Source, forward: Forward, optimizer: optax.GradientTransformation, axis_name: str | None = None
+) -> Step:
     """One optimiser step on one batch.
 
         loss = mean over the batch of cross-entropy(logits, label)
@@ -140,27 +136,35 @@ def train_step(
         source: tells how to take and augment samples.
         forward: of the network, see `ann_forward` and `snn_forward`.
         optimizer: the optax transformation.
-        state: the TrainState.
-        resident: what `source.resident` holds, on the device.
-        item: an item of the source, this device's part of it.
-        key: random key of the run.
         axis_name: name of the mapped device axis over which gradients are averaged; None on a single device.
 
     Returns:
-        (the next TrainState, Metrics).
+        (state, resident, item, key) -> (the next TrainState, Metrics), with what `source.resident` holds on the device,
+        this device's part of an item of the source, and the random key of the run.
     """
-    augment_key, forward_key = jax.random.split(jax.random.fold_in(key, state.step))
-    batch = source.take(resident, item)
-    images = scale(source.augment(batch.images, sample_keys(augment_key, batch.index)))
 
-    def objective(params: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        logits = forward({"params": params, "neuron": state.neuron}, images, batch.index, forward_key)
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean()
-        return loss, (loss, (logits.argmax(-1) == batch.labels).mean())
+    def step(state: TrainState, resident: Any, item: Any, key: jax.Array) -> tuple[TrainState, Metrics]:
+        augment_key, forward_key = jax.random.split(jax.random.fold_in(key, state.step))
+        batch = source.take(resident, item)
+        images = scale(source.augment(batch.images, sample_keys(augment_key, batch.index)))
 
-    gradients, means = jax.grad(objective, has_aux=True)(state.params)
-    if axis_name is not None:
-        gradients, means = jax.lax.pmean((gradients, means), axis_name)
+        def objective(params: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+            logits = forward({"params": params, "neuron": state.neuron}, images, batch.index, forward_key)
+            loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean()
+            return loss, (loss, (logits.argmax(-1) == batch.labels).mean())
+
+        gradients, means = jax.grad(objective, has_aux=True)(state.params)
+        if axis_name is not None:
+            gradients, means = jax.lax.pmean((gradients, means), axis_name)
+        return _updated(optimizer, state, gradients, means)
+
+    return step
+
+
+def _updated(
+    optimizer: optax.GradientTransformation, state: TrainState, gradients: Any, means: tuple[jax.Array, jax.Array]
+) -> tuple[TrainState, Metrics]:
+    """The state after a step along the gradients, or as it was where a number is not finite."""
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     finite = {layer: _all_finite((gradients[layer], params[layer])) for layer in params}

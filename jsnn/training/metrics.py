@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.runs.files import replace_text
+from jsnn.training.files import replace_text
 
 Record = dict[str, Any]
 

@@ -1,0 +1,113 @@
+"""Networks scored on a split of the data, by programs that all networks of a run share."""
+
+from collections.abc import Callable
+from functools import cache
+from itertools import islice
+from typing import Any
+
+import jax
+
+from experiments.config import Config
+from experiments.runs.networks import build_ann, num_batches, open_source, presentation_of, random_key
+from experiments.runs.progress import watcher
+from jsnn.datasets import VALIDATION
+from jsnn.simulation import Variables
+from jsnn.sources import Source
+from jsnn.training.evaluation import Evaluate, Evaluation, ann_evaluation, snn_evaluation
+from jsnn.training.parallel import evaluate_split, parallel_evaluation
+
+
+def score(
+    config: Config, evaluate: Evaluate, variables: Variables, source: Source, key: jax.Array, label: str
+) -> Evaluation:
+    """Means over a split.
+
+    Args:
+        config: of the run.
+        evaluate: made by `parallel_evaluation`.
+        variables: of the network.
+        source: the split.
+        key: of the noise.
+        label: of the progress bar.
+
+    Returns:
+        Evaluation of means.
+    """
+    watch = watcher(label, num_batches(config, source))
+    return evaluate_split(evaluate, variables, source, config.run.eval_batch_size, key, watch)
+
+
+def score_ann(config: Config, variables: Variables, split: str, images: int | None = None) -> float:
+    """The share of the images of a split, or of its first ones, that an ANN classifies correctly."""
+    source = first_images(open_source(config, split), images)
+    scores = score(config, ann_program(config, split), variables, source, random_key(config, split), "ann")
+    return float(scores.accuracy[-1])
+
+
+def score_snn(
+    config: Config,
+    variables: Variables,
+    num_steps: int,
+    split: str,
+    key: jax.Array,
+    images: int | None = None,
+    label: str | None = None,
+) -> Evaluation:
+    """Scores of one stream of noise after each time step.
+
+    Args:
+        config: whose network and data they are.
+        variables: SNN variables.
+        num_steps: T, how many steps.
+        split: of the data.
+        key: of the noise.
+        images: how many of the split, see `first_images`.
+        label: of the progress bar; None is the split.
+
+    Returns:
+        Evaluation of means.
+
+    Raises:
+        ValueError: where the images do not fill batches.
+    """
+    source = first_images(open_source(config, split), images)
+    return score(config, snn_program(config, num_steps, split), variables, source, key, label or split)
+
+
+def validator(config: Config, evaluate: Evaluate) -> Callable[[Variables], float]:
+    """variables -> accuracy on the validation split after the last step, by a program for that split."""
+    source, key = open_source(config, VALIDATION), random_key(config, "validation")
+    return lambda variables: float(score(config, evaluate, variables, source, key, "validation").accuracy[-1])
+
+
+def first_images(source: Source, images: int | None) -> Source:
+    """The first images of a split.
+
+    Args:
+        source: of the split.
+        images: how many; all where it has no more, or for None. Fewer than all must fill batches.
+
+    Returns:
+        A Source of them, which raises ValueError where its batches are not filled.
+    """
+    if images is None or images >= source.num_examples:
+        return source
+
+    def in_order(batch_size: int) -> Any:
+        if images % batch_size:
+            raise ValueError(f"{images} images do not fill batches of {batch_size}: choose another eval_batch_size.")
+        return islice(source.in_order(batch_size), images // batch_size)
+
+    return source._replace(num_examples=images, in_order=in_order)
+
+
+@cache
+def ann_program(config: Config, split: str) -> Evaluate:
+    """The compiled evaluation of a batch by the ANN."""
+    return parallel_evaluation(ann_evaluation(build_ann(config), open_source(config, split)))
+
+
+@cache
+def snn_program(config: Config, num_steps: int, split: str) -> Evaluate:
+    """The compiled evaluation of a batch by SNNs."""
+    return parallel_evaluation(snn_evaluation(presentation_of(config, num_steps), open_source(config, split)))
