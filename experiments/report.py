@@ -10,8 +10,8 @@ from pathlib import Path
 
 import tyro
 
-from experiments.reports import table
 from experiments.reports.plots import draw_comparison
+from experiments.reports.table import markdown
 from experiments.runs.command_line import refuse
 from experiments.runs.workdir import Results
 from experiments.study import page
@@ -43,7 +43,7 @@ def report(workdirs: tuple[Path, ...], output: Path) -> str:
     if not workdirs:
         raise ValueError("a report needs at least one workdir: python -m experiments.report WORKDIR...")
     runs = [_finished(workdir) for workdir in workdirs]
-    text = table.markdown(runs)
+    text = markdown(runs)
     output.mkdir(parents=True, exist_ok=True)
     (output / "report.md").write_text(f"{text}\n\n![accuracy against time steps](report.png)\n")
     draw_comparison(runs, output / "report.png")

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.runs.command_line import main
-from jsnn.training.metrics import read
 from experiments.runs.workdir import Run
+from jsnn.training.metrics import read
 from tests.conftest import ROOT
 
 TINY = """

@@ -146,7 +146,11 @@ def with_garbled_metrics(workdir):
 @pytest.mark.parametrize(
     ("arguments", "change", "sentence"),
     [
-        ([*TINY, "--finetune.leak", "0.9"], lambda workdir: None, "belongs to another config: leak is 0.99 there and 0.9 here"),
+        (
+            [*TINY, "--finetune.leak", "0.9"],
+            lambda workdir: None,
+            "belongs to another config: leak is 0.99 there and 0.9 here",
+        ),
         ([], newer, "config.json is not a config of this version of jsnn"),
         ([], garbled, "config.json is not a config of this version of jsnn"),
         ([], another_kind, "config.json is not a config of this version of jsnn"),

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from experiments.runs.presentation import present
 
 from experiments.convert import converted_snn
 from experiments.evaluate import score_ann
@@ -15,7 +16,6 @@ from experiments.finetune import finetuned_snn, last_snn
 from experiments.presets import PRESETS
 from experiments.runs.command_line import parse
 from experiments.runs.networks import build_ann, build_snn, encoding_of, open_source, random_key
-from experiments.runs.presentation import present
 from experiments.runs.workdir import Run, read_results, saved_config
 from experiments.study import __main__ as study
 from experiments.study import accuracy, agreement, conversion, descent, operations, page, plan, silence

@@ -16,9 +16,9 @@ from experiments.hybrid import hybrid
 from experiments.presets import PRESETS
 from experiments.runs import epochs, journal
 from experiments.runs import workdir as notes
-from jsnn.training.metrics import read
 from experiments.runs.workdir import read_results
 from jsnn.training.checkpoint import is_intact, restore, save
+from jsnn.training.metrics import read
 from tests.commands import TINY, outcome, run
 
 

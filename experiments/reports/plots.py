@@ -1,7 +1,9 @@
 """The plots of a run, and of several runs side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -20,77 +22,55 @@ SIZE = (7.2, 4.2)  # inches
 
 
 def draw_run(directory: Path, results: Results) -> None:
-    """Draw the plots of a finished run into its folder.
-
-    Args:
-        directory: folder of the run; gets accuracy_by_step.png, training.png and spikes.png.
-        results: what its stages found.
-    """
+    """Draw accuracy_by_step.png, training.png and spikes.png of a finished run into its folder."""
     config = from_json(results["config"])
-    figure, axes = plt.subplots(figsize=SIZE)
-    _accuracy_by_step(axes, config, results)
-    _save(figure, directory / "accuracy_by_step.png")
-    figure, pair = plt.subplots(1, 2, figsize=SIZE)
+    with _sheet(directory / "accuracy_by_step.png") as axes:
+        _accuracy_by_step(axes, config, results)
     records = read(directory / "metrics.jsonl")
-    _training(pair[0], "ANN", [record for record in records if record["stage"] == "ann"])
-    _training(
-        pair[1], f"SNN, T = {config.convert.num_steps}", [record for record in records if record["stage"] == "hybrid"]
-    )
-    pair[0].set_ylabel("accuracy [%]")
-    _save(figure, directory / "training.png")
-    figure, axes = plt.subplots(figsize=SIZE)
-    _spikes(axes, config, results)
-    _save(figure, directory / "spikes.png")
+    with _sheet(directory / "training.png", ncols=2) as (left, right):
+        _training(left, "ANN", [record for record in records if record["stage"] == "ann"])
+        snn = [record for record in records if record["stage"] == "hybrid"]
+        _training(right, f"SNN, T = {config.convert.num_steps}", snn)
+        left.set_ylabel("accuracy [%]")
+    with _sheet(directory / "spikes.png") as axes:
+        _spikes(axes, config, results)
 
 
 def draw_comparison(runs: Sequence[Results], path: Path) -> None:
-    """Draw accuracy against time steps of several runs into one plot.
-
-    Args:
-        runs: finished results of each.
-        path: the PNG file.
-    """
-    figure, axes = plt.subplots(figsize=SIZE)
-    for i, results in enumerate(runs):
-        config, color = from_json(results["config"]), f"C{i}"
-        axes.axhline(results["ann"]["accuracy"] * 100, color=color, linestyle=":", linewidth=1)
-        _curve(axes, results["converted"]["accuracy_by_step"], color=color, linestyle="--")
-        _curve(
-            axes,
-            results["hybrid"]["accuracy_by_step"],
-            color=color,
-            label=f"{title(config)}, T = {config.convert.num_steps}",
-        )
-        axes.plot(config.convert.num_steps, results["hybrid"]["accuracy"] * 100, "o", color=color)
-    axes.set_title("hybrid (line, ● at the trained T), converted (dashed), ANN (dotted)", fontsize=10)
-    _finish_time_axis(axes)
-    _save(figure, path)
+    """Draw accuracy against time steps of several finished runs into one plot."""
+    with _sheet(path) as axes:
+        for i, results in enumerate(runs):
+            config, color, hybrid = from_json(results["config"]), f"C{i}", results["hybrid"]
+            num_steps = config.convert.num_steps
+            axes.axhline(results["ann"]["accuracy"] * 100, color=color, linestyle=":", linewidth=1)
+            _curve(axes, results["converted"]["accuracy_by_step"], color=color, linestyle="--")
+            _curve(axes, hybrid["accuracy_by_step"], color=color, label=f"{title(config)}, T = {num_steps}")
+            axes.plot(num_steps, hybrid["accuracy"] * 100, "o", color=color)
+        axes.set_title("hybrid (line, ● at the trained T), converted (dashed), ANN (dotted)", fontsize=10)
+        _finish_time_axis(axes)
 
 
 def _accuracy_by_step(axes: Axes, config: Config, results: Results) -> None:
-    converted, hybrid = results["converted"], results["hybrid"]
+    converted, hybrid, num_steps = results["converted"], results["hybrid"], config.convert.num_steps
     accuracy = results["ann"]["accuracy"] * 100
     axes.axhline(accuracy, color=ANN, linestyle=":", label=f"ANN, {accuracy:.1f} %")
     _curve(axes, converted["accuracy_by_step_at_factor_1"], color=UNSCALED, label="converted, thresholds x 1")
     factor = f"converted, thresholds x {converted['scaling_factor']:g}"
     _curve(axes, converted["accuracy_by_step"], color=CONVERTED, label=factor)
-    _curve(axes, hybrid["accuracy_by_step"], color=HYBRID, label=f"hybrid, trained at T = {config.convert.num_steps}")
-    axes.plot(config.convert.num_steps, hybrid["accuracy"] * 100, "o", color=HYBRID)
+    _curve(axes, hybrid["accuracy_by_step"], color=HYBRID, label=f"hybrid, trained at T = {num_steps}")
+    axes.plot(num_steps, hybrid["accuracy"] * 100, "o", color=HYBRID)
     axes.set_title(f"{title(config)}: test accuracy against time steps")
     _finish_time_axis(axes)
 
 
 def _curve(axes: Axes, accuracy_by_step: Sequence[float], **style: object) -> None:
-    steps = range(1, len(accuracy_by_step) + 1)
-    axes.plot(steps, [value * 100 for value in accuracy_by_step], **style)
+    axes.plot(range(1, len(accuracy_by_step) + 1), [value * 100 for value in accuracy_by_step], **style)
 
 
 def _finish_time_axis(axes: Axes) -> None:
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_xlabel("time steps of the presentation")
-    axes.set_ylabel("top-1 accuracy [%]")
-    axes.set_ylim(0, 102)
+    axes.set(xlabel="time steps of the presentation", ylabel="top-1 accuracy [%]", ylim=(0, 102))
     axes.legend(loc="lower right")
 
 
@@ -99,8 +79,7 @@ def _training(axes: Axes, name: str, records: Sequence[Record]) -> None:
     for split, color in (("train", CONVERTED), ("validation", HYBRID)):
         accuracy = [record[f"{split}_accuracy"] * 100 for record in records]
         axes.plot(epochs, accuracy, color=color, marker="." if len(epochs) < 30 else None, label=split)
-    axes.set_title(name)
-    axes.set_xlabel("epoch")
+    axes.set(title=name, xlabel="epoch")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend()
 
@@ -117,9 +96,13 @@ def _spikes(axes: Axes, config: Config, results: Results) -> None:
     axes.legend()
 
 
-def _save(figure: plt.Figure, path: Path) -> None:
-    for axes in figure.axes:
-        axes.grid(alpha=0.3)
+@contextmanager
+def _sheet(path: Path, **layout: int) -> Iterator[Any]:
+    """The axes of a picture, which is saved at the end."""
+    figure, axes = plt.subplots(figsize=SIZE, **layout)
+    yield axes
+    for each in figure.axes:
+        each.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(path, dpi=150)
     plt.close(figure)

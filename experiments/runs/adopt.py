@@ -29,37 +29,34 @@ def adopt(run: Run, donor: Path) -> None:
         ValueError: where the other run has no trained ANN, one of another config, or a damaged checkpoint.
     """
     for stage, done in on_first_process(lambda: _offered(run, donor)).items():
-        if is_done(run, stage):
-            continue
-        on_first_process(lambda stage=stage: _copy_checkpoints(run, donor, NETWORK_OF[stage]))
-        if stage == "train_ann":
-            history = done["results"]["ann"]["history"]
-            on_first_process(lambda history=history: rewrite(run.metrics.path, "ann", history))
-        finish(run, stage, done["seconds"], done["results"])
-        say(f"{stage}: taken over from {donor}")
+        if not is_done(run, stage):
+            folder = donor / NETWORK_OF[stage]
+            if not latest_is_intact(folder):
+                raise ValueError(f"the last checkpoint in {folder} is damaged or missing: run its stage again.")
+            on_first_process(lambda stage=stage, done=done: _copy(run, donor, stage, done["results"]))
+            finish(run, stage, done["seconds"], done["results"])
+            say(f"{stage}: taken over from {donor}")
 
 
 def _offered(run: Run, donor: Path) -> dict[str, Results]:
-    """Which stages a donor has done as the run would do them, and what they found."""
+    """Which stages a donor has done as the run would do them, and what they measured."""
     config, stages = saved_config(donor), read_stages(donor)
     if config is None or "train_ann" not in stages:
         raise ValueError(f"{donor} holds no trained ANN to take over: name the workdir of a run that does.")
     differing = difference(config, run.config, "ann")
     if differing:
         raise ValueError(f"the ANN of {donor} is not the one that is asked for: {differing}.")
-    return {
-        stage: stages[stage]
-        for stage, group in GROUP_OF.items()
-        if stage in stages and not difference(config, run.config, group)
-    }
+    same = [stage for stage, group in GROUP_OF.items() if not difference(config, run.config, group)]
+    return {stage: stages[stage] for stage in same if stage in stages}
 
 
-def _copy_checkpoints(run: Run, donor: Path, network: str) -> None:
-    """Copy a network's checkpoints; the folder gets its name when it is complete."""
-    if not latest_is_intact(donor / network):
-        raise ValueError(f"the last checkpoint in {donor / network} is damaged or missing: run its stage again.")
+def _copy(run: Run, donor: Path, stage: str, results: Results) -> None:
+    """Copy a stage's checkpoints and records; the folder gets its name when it is complete."""
+    network = NETWORK_OF[stage]
     arriving = run.directory / ARRIVING
     remove_folder(arriving)
     remove_folder(checkpoints(run, network))
     shutil.copytree(donor / network, arriving)
     move_folder(arriving, checkpoints(run, network))
+    if stage == "train_ann":
+        rewrite(run.metrics.path, network, results[network]["history"])
