@@ -19,6 +19,7 @@ KEPT = {
     "jax_compilation_cache_dir": os.environ["JAX_COMPILATION_CACHE_DIR"],
     "jax_persistent_cache_min_compile_time_secs": 0.1,
     "jax_persistent_cache_min_entry_size_bytes": 0,
+    "jax_disable_most_optimizations": True,  # networks of tests are small: compiling them takes longest
 }
 for name, value in KEPT.items():
     jax.config.update(name, value)
@@ -44,6 +45,16 @@ def _programs_dropped():
     XLA can load no further program, and hangs.
     """
     yield
+    jax.clear_caches()
+
+
+@pytest.fixture
+def optimized():
+    """Programs as users get them, for tests of a program's memory, its text or its last bit."""
+    jax.clear_caches()  # which do not tell programs of one setting from those of the other; the kept ones do
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
     jax.clear_caches()
 
 

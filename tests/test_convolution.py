@@ -38,18 +38,22 @@ def ours(x, kernel, stride, padding=None, operands=None):
     return conv_general_dilated(x, kernel, (stride, stride), padding, operands=operands)
 
 
-def with_gradients(convolve, x, kernel, stride):
-    """The result and both gradients for a random cotangent."""
-    y, backward = jax.vjp(partial(convolve, stride=stride), x, kernel)
-    cotangent = jnp.asarray(np.random.default_rng(1).normal(size=y.shape), y.dtype)
-    return (y, *backward(cotangent))
+def with_gradients(convolve, *cases):
+    """The result and both gradients for a random cotangent, of all pairs of images and kernel; compiled at once."""
+
+    def of_pair(x, kernel):
+        y, backward = jax.vjp(convolve, x, kernel)
+        cotangent = jnp.asarray(np.random.default_rng(1).normal(size=y.shape), y.dtype)
+        return (y, *backward(cotangent))
+
+    return jax.jit(lambda *cases: [of_pair(*case) for case in cases])(*cases)
 
 
 def assert_close(found, expected, tolerance):
     """Shapes and dtypes equal, values within `tolerance` of the norm."""
-    for a, b in zip(found, expected, strict=True):
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
-        assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b)
+        assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b), a.shape
 
 
 NEVER, ALWAYS = 10**6, 1
@@ -73,45 +77,46 @@ def take(way, monkeypatch):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [1, 3])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_results_and_gradients_equal_those_of_autodiff(shape, size, stride, way, monkeypatch):
+def test_results_and_gradients_equal_those_of_autodiff(size, stride, way, monkeypatch):
     take(way, monkeypatch)
-    x, kernel = arrays(shape, size)
-    assert_close(with_gradients(ours, x, kernel, stride), with_gradients(reference, x, kernel, stride), 1e-6)
+    cases = [arrays(shape, size) for shape in SHAPES]
+    found, expected = (with_gradients(partial(convolve, stride=stride), *cases) for convolve in (ours, reference))
+    assert_close(found, expected, 1e-6)
+
+
+PADDINGS = [(2, [(0, 1), (0, 1)]), (1, [(0, 0), (0, 0)]), (1, [(4, 0), (1, 3)]), (2, [(3, 1), (0, 5)])]
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(
-    ("stride", "padding"),
-    [(2, [(0, 1), (0, 1)]), (1, [(0, 0), (0, 0)]), (1, [(4, 0), (1, 3)]), (2, [(3, 1), (0, 5)])],
-    ids=str,
-)
+@pytest.mark.parametrize(("stride", "padding"), PADDINGS, ids=str)
 def test_padding_may_be_one_sided_or_wide(stride, padding, way, monkeypatch):
     take(way, monkeypatch)
-    x, kernel = arrays((2, 5, 6, 8, 7), 3)
+    case = arrays((2, 5, 6, 8, 7), 3)
     found, expected = (
-        with_gradients(partial(convolve, padding=padding), x, kernel, stride) for convolve in (ours, reference)
+        with_gradients(partial(convolve, stride=stride, padding=padding), case) for convolve in (ours, reference)
     )
     assert_close(found, expected, 1e-6)
 
 
 @pytest.mark.parametrize("channels", [NEVER, ALWAYS], ids=["patches", "Winograd's"])
-@pytest.mark.parametrize("batch", [96, 97])
-def test_large_batches_are_cut_into_pieces(batch, channels, monkeypatch):
+def test_large_batches_are_cut_into_pieces(channels, monkeypatch):
     monkeypatch.setattr(cpu_convolution, "CHANNELS_FOR_WINOGRAD", channels)
     monkeypatch.setattr(patches, "PATCHES_AT_ONCE", 20_000)
     monkeypatch.setattr(winograd, "NUMBERS_AT_ONCE", 20_000)
-    x, kernel = arrays((batch, 36, 40, 5, 6), 3)
-    assert_close(with_gradients(ours, x, kernel, 1), with_gradients(reference, x, kernel, 1), 1e-6)
+    cases = [arrays((batch, 36, 40, 5, 6), 3) for batch in (96, 97)]
+    found, expected = (with_gradients(partial(convolve, stride=1), *cases) for convolve in (ours, reference))
+    assert_close(found, expected, 1e-6)
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("sides", [(8, 8), (5, 6)], ids=str)
 def test_winograds_sums_of_spikes_are_exact_where_plain_ones_are(sides):
     rng = np.random.default_rng(0)
     spikes = jnp.asarray(rng.random((3, *sides, 40)) < 0.2, jnp.float32)
     kernel = jnp.asarray(rng.integers(-999, 1000, (3, 3, 40, 36)) / 1024, jnp.float32)
     exact = reference(spikes, kernel, 1)
-    assert (winograd.convolve(spikes, kernel, ((1, 1), (1, 1))) == exact).all()
+    convolve = jax.jit(partial(winograd.convolve, padding=((1, 1), (1, 1))))
+    assert (convolve(spikes, kernel) == exact).all()
 
 
 def test_gradients_inside_a_scan():
@@ -125,6 +130,7 @@ def test_gradients_inside_a_scan():
     assert_close([found], [expected], 1e-6)
 
 
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("channels", [NEVER, ALWAYS], ids=["patches", "Winograd's"])
 def test_the_filter_gradient_on_cpu_is_made_of_matrix_products(channels, monkeypatch):
     """XLA:CPU runs a filter gradient that is a convolution at a hundredth of the machine's rate inside a loop."""
@@ -143,8 +149,9 @@ def test_the_filter_gradient_on_cpu_is_made_of_matrix_products(channels, monkeyp
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_double_precision_is_kept(float64, stride):
-    x, kernel = arrays(SHAPES[2], 3, dtype=jnp.float64)
-    assert_close(with_gradients(ours, x, kernel, stride), with_gradients(reference, x, kernel, stride), 1e-14)
+    case = arrays(SHAPES[2], 3, dtype=jnp.float64)
+    found, expected = (with_gradients(partial(convolve, stride=stride), case) for convolve in (ours, reference))
+    assert_close(found, expected, 1e-14)
 
 
 @pytest.mark.parametrize("on_cpu", [True, False], ids=["CPU's", "platform's"])
@@ -154,11 +161,11 @@ def test_bfloat16_operands_give_float32_sums(shape, on_cpu, monkeypatch):
     monkeypatch.setattr(cpu_convolution, "CHANNELS_FOR_WINOGRAD", ALWAYS)  # whose sums of operands must not be rounded
     x, kernel = arrays(shape, 3)
     x = jnp.sign(x)  # exact in bfloat16, as spikes are
-    found = with_gradients(partial(ours, operands=jnp.bfloat16), x, kernel, 1)
-    exact = with_gradients(reference, x, kernel, 1)
+    (found,) = with_gradients(partial(ours, stride=1, operands=jnp.bfloat16), (x, kernel))
+    (exact,) = with_gradients(partial(reference, stride=1), (x, kernel))
     assert_close(found, exact, 4e-3)  # bfloat16 has 8 bits
-    rounded = with_gradients(reference, x, kernel.astype(jnp.bfloat16).astype(jnp.float32), 1)
-    assert_close(found[:1], rounded[:1], 1e-6)  # only operands are rounded, not the sums
+    rounded = reference(x, kernel.astype(jnp.bfloat16).astype(jnp.float32), 1)
+    assert_close(found[0], rounded, 1e-6)  # only operands are rounded, not the sums
     for gradient in found[1:]:
         assert (gradient != gradient.astype(jnp.bfloat16).astype(jnp.float32)).any()
 
@@ -169,10 +176,11 @@ def test_products_take_operands_of_their_own_dtype():
     axes = (((2,), (0,)), ((), ()))
     exact = dot_general(x, matrix, axes)
     np.testing.assert_allclose(exact, np.einsum("tbi,io->tbo", x, matrix), rtol=1e-5, atol=1e-5)
-    found, gradients = jax.value_and_grad(
-        lambda *leaves: (product(jnp.bfloat16, *leaves) ** 2).sum(), (0, 1)
-    )(x[0], matrix)  # fmt: skip
-    expected = jax.value_and_grad(lambda x, matrix: ((x @ matrix) ** 2).sum(), (0, 1))(x[0], matrix)
+
+    def squared(multiply):
+        return jax.jit(jax.value_and_grad(lambda *leaves: (multiply(*leaves) ** 2).sum(), (0, 1)))(x[0], matrix)
+
+    (found, gradients), expected = squared(partial(product, jnp.bfloat16)), squared(jnp.matmul)
     assert float(found) == pytest.approx(float(expected[0]), rel=1e-2)
     assert_close(gradients, expected[1], 1e-2)
     assert all(np.linalg.norm(a - b) > 0 for a, b in zip(gradients, expected[1], strict=True))
