@@ -14,7 +14,6 @@ from experiments.reports.plots import draw_comparison
 from experiments.reports.table import markdown
 from experiments.runs.command_line import refuse
 from experiments.runs.workdir import Results
-from experiments.study import page
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,8 @@ if __name__ == "__main__":
         if arguments.workdirs:
             print(report(arguments.workdirs, arguments.output))
         else:
+            from experiments.study import page  # and with it pandas, which the runs' own tables do without
+
             page.rebuild()
     except Exception as error:
         sys.exit(refuse(error, debug=False))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.runs.command_line import main
-from experiments.runs.workdir import Run
+from experiments.runs.workdir import Run, reopen
 from jsnn.training.metrics import read
 from tests.conftest import ROOT
 
@@ -25,6 +25,12 @@ SHORT = "--eval-steps 4 --streams 1".split()  # one program to evaluate SNNs ins
 def run(work: Callable[[Run], None], workdir: Path, *arguments: str) -> int:
     """The exit status of a command in this process."""
     return main("python -m experiments.test", "A test.", work, [*arguments, "--workdir", str(workdir)])
+
+
+def again(name: str, stage: Callable[[Run], None], run: Run) -> None:
+    """A stage as its own command does it: anew, with what follows undone."""
+    reopen(run, name)
+    stage(run)
 
 
 def start(*arguments: str, devices: int = 1, module: str = "experiments.hybrid") -> subprocess.Popen:

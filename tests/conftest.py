@@ -4,7 +4,9 @@ Compiled programs are kept on disk for the session: many tests, and the processe
 """
 
 import atexit
+import fcntl
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -75,10 +77,22 @@ def data_dir() -> str:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The workdir of a whole tiny run on digits; to be copied by whoever changes it."""
+    """The workdir of a whole tiny run on digits, one for all workers; to be copied by whoever changes it."""
     from experiments.hybrid import hybrid
     from tests.commands import TINY, run  # which imports from here
 
-    workdir = tmp_path_factory.mktemp("tiny")
-    assert run(hybrid, workdir, *TINY) == 0
+    own = tmp_path_factory.getbasetemp()
+    parent = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    workdir = parent / "tiny"
+    with (parent / "tiny.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # the worker that comes first makes it, the others wait
+        if not workdir.exists():
+            assert run(hybrid, workdir, *TINY) == 0
     return workdir
+
+
+@pytest.fixture
+def tiny_copy(tiny: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny run, to go on with or to damage."""
+    shutil.copytree(tiny, tmp_path / "run")
+    return tmp_path / "run"
