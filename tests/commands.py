@@ -22,6 +22,10 @@ TINY = """
 SHORT = "--eval-steps 4 --streams 1".split()  # one program to evaluate SNNs instead of two
 
 
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing of ours catches it."""
+
+
 def run(work: Callable[[Run], None], workdir: Path, *arguments: str) -> int:
     """The exit status of a command in this process."""
     return main("python -m experiments.test", "A test.", work, [*arguments, "--workdir", str(workdir)])

@@ -54,7 +54,7 @@ def test_what_a_run_has_done_itself_stays(tiny, tmp_path):
     ("fields", "sentence"),
     [
         (["--seed", "1"], "is not the one that is asked for: seed is 0 there and 1 here"),
-        (["--ann.lr", "0.5"], "is not the one that is asked for: ann_lr is"),
+        (["--ann.lr", "0.5"], "is not the one that is asked for: ann.lr is"),
         (["--from-run", "nowhere"], "nowhere holds no trained ANN to take over"),
     ],
 )

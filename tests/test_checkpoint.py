@@ -1,5 +1,6 @@
 import hashlib
 import shutil
+from functools import cache
 
 import chex
 import jax
@@ -17,6 +18,7 @@ from tests.networks import SMALL_RESNET, SMALL_VGG, random_snn
 RULE = optimizer("adam", optax.constant_schedule(1e-3), 5e-4)
 
 
+@cache
 def state_of(ann, seed=0):
     return init_state(random_snn(ann, seed, leak=0.9)[1], RULE)
 
@@ -137,7 +139,7 @@ def test_where_none_is_whole_nothing_is_touched(two_checkpoints, tmp_path):
     for step in "12":
         empty(folder / step / "record.json", None)
     before = {path: path.read_bytes() for path in all_files(folder)}
-    with pytest.raises(ValueError, match=rf"no checkpoint in {folder} is whole; .* are {folder}/2, {folder}/1"):
+    with pytest.raises(ValueError, match=rf"no checkpoint in {folder} is intact; .* are {folder}/2, {folder}/1"):
         restore(folder, jax.eval_shape(lambda: state_of(SMALL_VGG)))
     assert {path: path.read_bytes() for path in all_files(folder)} == before
 

@@ -132,6 +132,7 @@ def test_the_command_keeps_programs_where_it_is_told(tmp_path, monkeypatch):
     assert kept == ["somewhere"]
 
 
+@pytest.mark.slow
 def test_bfloat16_goes_through_the_same_commands(tiny, tmp_path):
     assert run(PIPELINE, tmp_path, *TINY, *SHORT, "--precision", "bfloat16") == 0
     rounded, exact = read_results(tmp_path), read_results(tiny)

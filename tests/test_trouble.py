@@ -1,6 +1,5 @@
 """What goes wrong in a run is told, costs nothing that was saved, and leaves nothing half done."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -12,14 +11,14 @@ import numpy as np
 import pytest
 
 from experiments import convert, evaluate, finetune, train_ann
+from experiments.config import Config, Runtime
 from experiments.hybrid import hybrid
-from experiments.presets import PRESETS
 from experiments.runs import epochs, journal
 from experiments.runs import workdir as notes
 from experiments.runs.workdir import read_results
 from jsnn.training.checkpoint import is_intact, restore, save
 from jsnn.training.metrics import read
-from tests.commands import TINY, outcome, run
+from tests.commands import TINY, Killed, again, outcome, run
 
 
 def contents(folder):
@@ -32,22 +31,20 @@ def flip_a_bit(path):
     path.write_bytes(content)
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing of ours catches it."""
-
-
 @pytest.mark.parametrize(("keep", "new"), [(2, 3), (1, 3), (1, 2)])
-def test_a_save_killed_at_any_call_of_the_system_leaves_a_whole_checkpoint(keep, new, tmp_path, monkeypatch):
-    """Before and after each call that changes the disk, the old checkpoint or the new one is there, whole.
+def test_a_save_killed_at_any_call_of_the_system_leaves_an_intact_checkpoint(keep, new, tmp_path, monkeypatch):
+    """Before and after each call that changes the disk, the old checkpoint or the new one is there, intact.
 
     The new one gets the next number, or replaces the only one that is kept.
     """
     trees = [{"x": jnp.arange(3) + step} for step in range(4)]
+    before = tmp_path / "before"
+    for step in (1, 2):
+        save(before, step, trees[step], {"tree": step}, keep)
     calls = [(os, "fsync"), (os, "replace"), (os, "rename"), (shutil, "rmtree")]
     for point in range(200):
         folder, count = tmp_path / str(point), [0]
-        for step in (1, 2):
-            save(folder, step, trees[step], {"tree": step}, keep)
+        shutil.copytree(before, folder)
         with monkeypatch.context() as patch:
             for module, name in calls:
                 patch.setattr(module, name, partial(_killing, getattr(module, name), count, point))
@@ -109,39 +106,35 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tiny, tmp_path, 
     assert outcome(tmp_path) == outcome(tiny)
 
 
-def test_where_no_checkpoint_is_whole_the_run_stops_and_touches_nothing(tmp_path, monkeypatch, capsys):
+def test_where_no_checkpoint_is_intact_the_run_stops_and_touches_nothing(tmp_path, monkeypatch, capsys):
     killed_at_save(2, tmp_path, monkeypatch)
     for path in (tmp_path / "ann").iterdir():
         flip_a_bit(path / "record.json")
     (tmp_path / "lock").unlink()
     before = contents(tmp_path)
     assert run(hybrid, tmp_path, *TINY) == 2
-    assert "is whole; damaged, or of an older version of jsnn, are" in capsys.readouterr().err
+    assert "is intact; damaged, or of an older version of jsnn, are" in capsys.readouterr().err
     (tmp_path / "lock").unlink()
     assert contents(tmp_path) == before
 
 
-def test_what_a_finished_stage_left_is_made_again_where_it_is_damaged(tiny, tmp_path, capsys):
-    workdir = tmp_path / "run"
-    shutil.copytree(tiny, workdir)
-    undo(workdir, "evaluate")
-    flip_a_bit(workdir / "converted" / "0" / "record.json")
-    (workdir / "ann" / "60" / "record.json").unlink()
-    assert run(hybrid, workdir) == 0
+def test_what_a_finished_stage_left_is_made_again_where_it_is_damaged(tiny, tiny_copy, capsys):
+    undo(tiny_copy, "evaluate")
+    flip_a_bit(tiny_copy / "converted" / "0" / "record.json")
+    (tiny_copy / "ann" / "60" / "record.json").unlink()
+    assert run(hybrid, tiny_copy) == 0
     output = capsys.readouterr().out
-    assert f"warning: the last checkpoint in {workdir}/converted is damaged" in output
-    assert f"warning: the checkpoint {workdir}/ann/60 is damaged" in output
-    assert is_intact(workdir / "ann" / "60")
-    assert outcome(workdir) == outcome(tiny)
+    assert f"warning: the last checkpoint in {tiny_copy}/converted is damaged" in output
+    assert f"warning: the checkpoint {tiny_copy}/ann/60 is damaged" in output
+    assert is_intact(tiny_copy / "ann" / "60")
+    assert outcome(tiny_copy) == outcome(tiny)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '{"train_ann": ', '{"train_ann": {}}', '{"train_ann": {"found": 1}}'])
-def test_damaged_notes_are_named(tiny, tmp_path, capsys, text):
-    workdir = tmp_path / "run"
-    shutil.copytree(tiny, workdir)
-    (workdir / "stages.json").write_text(text)
-    assert run(hybrid, workdir) == 2
-    assert f"{workdir}/stages.json is damaged" in capsys.readouterr().err
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"convert": ', '{"convert": {}}', '{"convert": {"results": 1}}'])
+def test_damaged_notes_are_named(tiny, tiny_copy, capsys, text):
+    (tiny_copy / "stages.json").write_text(text)
+    assert run(hybrid, tiny_copy) == 2
+    assert f"{tiny_copy}/stages.json is damaged" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -152,20 +145,16 @@ def test_damaged_notes_are_named(tiny, tmp_path, capsys, text):
         ("hybrid/40", "finetune", "evaluate", evaluate.evaluate),
     ],
 )
-def test_a_stage_that_is_refused_has_undone_nothing(damaged, needed, name, stage, tiny, tmp_path, capsys):
-    workdir = tmp_path / "run"
-    shutil.copytree(tiny, workdir)
-    flip_a_bit(workdir / damaged / "record.json")
-    before = contents(workdir)
-    assert run(partial(_anew, name, stage), workdir) == 2
+def test_a_stage_that_is_refused_has_undone_nothing(damaged, needed, name, stage, tiny, tiny_copy, capsys):
+    flip_a_bit(tiny_copy / damaged / "record.json")
+    before = contents(tiny_copy)
+    assert run(partial(again, name, stage), tiny_copy) == 2
     assert f"has no finished {needed}" in capsys.readouterr().err
-    assert contents(workdir) == {**before, Path("lock"): (workdir / "lock").read_bytes()}
+    assert contents(tiny_copy) == {**before, Path("lock"): (tiny_copy / "lock").read_bytes()}
 
 
-def test_a_run_killed_between_its_two_notes_tells_its_results(tiny, tmp_path, monkeypatch):
-    workdir = tmp_path / "run"
-    shutil.copytree(tiny, workdir)
-    undo(workdir, "evaluate")
+def test_a_run_killed_between_its_two_notes_tells_its_results(tiny, tiny_copy, monkeypatch):
+    undo(tiny_copy, "evaluate")
     write_json = notes.write_json
 
     def killed(path, value):
@@ -175,9 +164,9 @@ def test_a_run_killed_between_its_two_notes_tells_its_results(tiny, tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr(notes, "write_json", killed)
         with pytest.raises(Killed):
-            run(hybrid, workdir)
-    assert run(hybrid, workdir) == 0
-    assert outcome(workdir) == outcome(tiny)
+            run(hybrid, tiny_copy)
+    assert run(hybrid, tiny_copy) == 0
+    assert outcome(tiny_copy) == outcome(tiny)
 
 
 def undo(workdir, stage):
@@ -218,17 +207,20 @@ def test_a_run_goes_on_after_an_exception_in_the_input_pipeline(
 
 
 def test_a_run_saves_after_so_many_steps_or_minutes():
-    config = dataclasses.replace(PRESETS["digits"](), checkpoint_steps=7, checkpoint_minutes=2)
-    assert [epochs._wish(config, steps, 0.0) for steps in (6, 7)] == [epochs.NOTHING, epochs.SAVE]
-    assert [epochs._wish(config, 1, seconds) for seconds in (119, 120)] == [epochs.NOTHING, epochs.SAVE]
-    only_time = dataclasses.replace(config, checkpoint_steps=None)
-    assert epochs._wish(only_time, 10**6, 119) == epochs.NOTHING
+    config = with_saves(checkpoint_steps=7, checkpoint_minutes=2)
+    assert [epochs.should_save(config, steps, 0.0) for steps in (6, 7)] == [False, True]
+    assert [epochs.should_save(config, 1, seconds) for seconds in (119, 120)] == [False, True]
+    assert not epochs.should_save(with_saves(checkpoint_steps=None, checkpoint_minutes=2), 10**6, 119)
+
+
+def with_saves(**fields):
+    return Config(run=Runtime(**fields))
 
 
 def test_numbers_that_are_not_finite_stop_the_run(tmp_path, capsys):
     assert run(train_ann.train_ann, tmp_path, *TINY, "--ann.lr", "1e30") == 1
     assert capsys.readouterr().err == (
-        "error: in step 2 of epoch 1 of ann the loss is nan, the gradient of readout too: lower ann_lr (1e+30), "
+        "error: in step 2 of epoch 1 of ann the loss is nan, the gradient of readout too: lower ann.lr (1e+30), "
         "or skip such steps by --on-nan=skip; what was saved is kept.\n"
     )
     assert read(tmp_path / "metrics.jsonl") == []
@@ -237,7 +229,7 @@ def test_numbers_that_are_not_finite_stop_the_run(tmp_path, capsys):
 def test_a_run_that_only_skips_stops_too(tmp_path, capsys):
     assert run(train_ann.train_ann, tmp_path, *TINY, "--ann.lr", "1e30", "--on-nan", "skip") == 1
     captured = capsys.readouterr()
-    assert "error: all 20 steps of epoch 2 of ann were skipped: lower ann_lr" in captured.err
+    assert "error: all 20 steps of epoch 2 of ann were skipped: lower ann.lr" in captured.err
     assert captured.out.count("skipped") == 19 + 20
     assert all(np.isfinite(record["loss"]) for record in read(tmp_path / "metrics.jsonl"))
 
@@ -268,45 +260,37 @@ def test_a_bad_step_can_be_skipped_and_is_counted(sick_sample, tmp_path, capsys)
     assert capsys.readouterr().out.count("skipped") == 3
 
 
-def worse(tiny, tmp_path, monkeypatch, accuracies):
-    """A run that is converted, whose fine-tune will find these validation accuracies after its epochs."""
-    workdir = tmp_path / "run"
-    shutil.copytree(tiny, workdir)
-    for name in ("config.json", "stages.json"):
-        text = (workdir / name).read_text().replace('"hybrid_epochs": 2', f'"hybrid_epochs": {len(accuracies)}')
-        (workdir / name).write_text(text)
-    found = iter(accuracies)
-    monkeypatch.setattr(finetune.epochs, "validator", lambda run, evaluate: lambda variables: next(found))
-    return workdir
+def worse(workdir, monkeypatch, accuracies):
+    """A run that is converted, whose fine-tune will have these validation accuracies after its epochs."""
+    for name in ("config.json", "results.json"):
+        content = json.loads((workdir / name).read_text())
+        content.get("config", content)["finetune"]["epochs"] = len(accuracies)
+        (workdir / name).write_text(json.dumps(content))
+    following = iter(accuracies)
+    monkeypatch.setattr(finetune, "validator", lambda config, evaluate: lambda variables: next(following))
 
 
-def test_a_diverging_fine_tune_is_warned_about_while_it_runs(tiny, tmp_path, monkeypatch, capsys):
-    workdir = worse(tiny, tmp_path, monkeypatch, [0.05, 0.05, 0.05, 0.05, 1.0])
-    assert run(partial(_anew, "finetune", finetune.finetune), workdir) == 0
+def test_a_diverging_fine_tune_is_warned_about_while_it_runs(tiny_copy, monkeypatch, capsys):
+    worse(tiny_copy, monkeypatch, [0.05, 0.05, 0.05, 0.05, 1.0])
+    assert run(partial(again, "finetune", finetune.finetune), tiny_copy) == 0
     warning = "warning: for 3 epochs up to epoch 3 the validation accuracy of the fine-tuned net was below"
     assert capsys.readouterr().out.count(warning) == 1
-    assert read_results(workdir)["hybrid"]["kept"] == "fine-tuned"
+    assert read_results(tiny_copy)["hybrid"]["kept"] == "fine-tuned"
 
 
-def test_a_fine_tune_that_loses_accuracy_hands_back_the_converted_net(tiny, tmp_path, monkeypatch, capsys):
-    workdir = worse(tiny, tmp_path, monkeypatch, [1.0, 0.05])
-    converted = read_results(workdir)["converted"]["validation_accuracy"]
-    assert run(partial(_anew, "finetune", finetune.finetune), workdir) == 0
-    hybrid = read_results(workdir)["hybrid"]
+def test_a_fine_tune_that_loses_accuracy_hands_back_the_converted_net(tiny_copy, monkeypatch, capsys):
+    worse(tiny_copy, monkeypatch, [1.0, 0.05])
+    converted = read_results(tiny_copy)["converted"]["validation_accuracy"]
+    assert run(partial(again, "finetune", finetune.finetune), tiny_copy) == 0
+    hybrid = read_results(tiny_copy)["hybrid"]
     assert hybrid["kept"] == "converted"
     assert hybrid["warning"].startswith(
         f"fine-tuning ended at 5.00% on the validation split, below the {converted:.2%} of the converted net"
     )
-    assert "lower hybrid_lr (3e-05), or take the linear surrogate" in hybrid["warning"]
+    assert "lower finetune.lr (3e-05), or take the linear surrogate" in hybrid["warning"]
     assert capsys.readouterr().out.count(hybrid["warning"]) == 1
-    assert run(evaluate.evaluate, workdir) == 0
-    results = read_results(workdir)
+    assert run(evaluate.evaluate, tiny_copy) == 0
+    results = read_results(tiny_copy)
     assert results["hybrid"]["accuracy_by_step"] == results["converted"]["accuracy_by_step"]
     assert results["spikes_per_neuron"]["hybrid"] == results["spikes_per_neuron"]["converted"]
     assert "converted net kept" in capsys.readouterr().out
-
-
-def _anew(name, stage, of_run):
-    """A stage as its own command runs it."""
-    notes.reopen(of_run, name)
-    stage(of_run)
