@@ -41,11 +41,7 @@ SCALES = tuple(2 ** (-i / 2) for i in range(25))  # on logits, 1 to 1/4096
 
 
 def convert_ann(run: Run) -> None:
-    """Balance the thresholds of a run's ANN, choose their scaling factor and calibrate the logits.
-
-    Args:
-        run: the run, its ANN trained; gets a checkpoint in converted/, and `converted` in results.json.
-    """
+    """Convert the trained ANN of a run: a checkpoint in converted/, and `converted` in results.json."""
     begin = time.perf_counter()
     ann = trained_ann(run)
     thresholds = balance(run, ann)

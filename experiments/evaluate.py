@@ -27,11 +27,7 @@ from jsnn.training.hosts import is_first_process
 
 
 def evaluate(run: Run) -> None:
-    """Evaluate the networks of a run on the test split.
-
-    Args:
-        run: the run, its net fine-tuned; gets accuracies and spikes in results.json, plots, and prints its row.
-    """
+    """Evaluate the networks of a run on the test split: accuracies and spikes in results.json, plots, a row printed."""
     require(run, "finetune")
     begin = time.perf_counter()
     ann_accuracy = score_ann(run.config, trained_ann(run), TEST)

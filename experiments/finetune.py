@@ -26,12 +26,9 @@ FINETUNED, CONVERTED = "fine-tuned", "converted"  # the net that a run keeps
 
 
 def finetune(run: Run) -> None:
-    """Fine-tune the converted net of a run to the last epoch.
+    """Fine-tune the converted net of a run to the last epoch: checkpoints in hybrid/, and `hybrid` in results.json.
 
     Where the validation accuracy then is below the converted net's, the run keeps that one.
-
-    Args:
-        run: the run, its ANN converted; gets checkpoints in hybrid/, metrics, and `hybrid` in results.json.
     """
     require(run, "convert")
     config, rule, num_steps = run.config, _optimizer(run.config), run.config.convert.num_steps

@@ -17,11 +17,7 @@ WORK_OF = dict(zip(STAGES, (train_ann, convert_ann, finetune, evaluate), strict=
 
 
 def hybrid(run: Run) -> None:
-    """Run all stages that are not done yet, in order, and show what they found.
-
-    Args:
-        run: the run.
-    """
+    """Run all stages that are not done yet, in order, and show the results."""
     done_before = is_done(run, STAGES[-1])
     up_to(STAGES[-1], run)
     if done_before:
@@ -30,12 +26,7 @@ def hybrid(run: Run) -> None:
 
 
 def up_to(last: str, run: Run) -> None:
-    """Run the stages up to one that are not done yet, in order.
-
-    Args:
-        last: name of the last stage.
-        run: the run.
-    """
+    """Run the stages up to the last one named that are not done yet, in order."""
     for name in STAGES[: STAGES.index(last) + 1]:
         if is_done(run, name):
             say(f"{name}: done before")

@@ -27,14 +27,7 @@ class Arguments:
 
 
 def report(workdirs: tuple[Path, ...], output: Path) -> str:
-    """Write report.md and report.png.
-
-    Args:
-        workdirs: folders of finished runs, at least one.
-        output: folder, made where there is none.
-
-    Returns:
-        The table.
+    """Write report.md, whose table is returned, and report.png of finished runs into a folder.
 
     Raises:
         ValueError: where a folder holds no finished run.

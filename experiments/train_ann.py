@@ -19,11 +19,7 @@ from jsnn.training.step import TrainState, ann_forward, init_state
 
 
 def train_ann(run: Run) -> None:
-    """Train the ANN of a run to its last epoch.
-
-    Args:
-        run: the run; gets checkpoints in ann/, metrics, and `ann` in results.json.
-    """
+    """Train the ANN of a run to its last epoch: checkpoints in ann/, metrics, and `ann` in results.json."""
     config, rule = run.config, _optimizer(run.config)
     validate = validator(config, ann_program(config, VALIDATION))
     training = Training("ann", ann_forward(build_ann(config)), rule, config.ann.epochs, validate)

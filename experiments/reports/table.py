@@ -9,14 +9,7 @@ HEADER = ("net, data", "ANN", "converted, {eval}", "converted, reduced T (factor
 
 
 def markdown(runs: Sequence[Results]) -> str:
-    """One row per run: accuracies on the test split in %, with their spread over Poisson streams.
-
-    Args:
-        runs: results of finished runs.
-
-    Returns:
-        The table, columns aligned.
-    """
+    """One row per finished run: accuracies on the test split in %, with their spread over Poisson streams."""
     lengths = {results["config"]["evaluate"]["eval_steps"] for results in runs}
     eval_steps = f"T={lengths.pop()}" if len(lengths) == 1 else "long T"
     return aligned([[name.format(eval=eval_steps) for name in HEADER], *map(_row, runs)])

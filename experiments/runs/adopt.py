@@ -21,9 +21,7 @@ ARRIVING = "arriving"  # a folder of checkpoints while it is copied
 def adopt(run: Run, donor: Path) -> None:
     """Take over the ANN of another run, and its conversion where all fields agree that matter to it.
 
-    Args:
-        run: the run; stages that it has done itself stay as they are.
-        donor: folder of the other run, its ANN trained; only read.
+    Stages that the run has done itself stay as they are; the donor's folder is only read.
 
     Raises:
         ValueError: where the other run has no trained ANN, one of another config, or a damaged checkpoint.

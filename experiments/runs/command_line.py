@@ -48,13 +48,7 @@ class Arguments:
 
 
 def run_stage(name: str, description: str, stage: Callable[[Run], None]) -> None:
-    """The main of one stage: it runs again even where it is done, and all that follow it become undone.
-
-    Args:
-        name: of the stage, one of `workdir.STAGES`.
-        description: the module's docstring, for --help.
-        stage: what to do with the run.
-    """
+    """The main of one of `workdir.STAGES`: it runs again even where it is done, and all that follow become undone."""
 
     def again(run: Run) -> None:
         reopen(run, name)
@@ -64,28 +58,12 @@ def run_stage(name: str, description: str, stage: Callable[[Run], None]) -> None
 
 
 def run_command(name: str, description: str, work: Callable[[Run], None]) -> None:
-    """The main of a command: opens the run that the command line asks for and does the work.
-
-    Args:
-        name: of the command's module.
-        description: the module's docstring, for --help.
-        work: what to do with the run.
-    """
+    """The main of a command: opens the run that the command line asks for and does the work."""
     hosts.leave(main(f"python -m experiments.{name}", description, work, sys.argv[1:]))
 
 
 def main(program: str, description: str, work: Callable[[Run], None], arguments: Sequence[str]) -> int:
-    """Parse a command line, open the run and do the work.
-
-    Args:
-        program: how the command is called, for --help.
-        description: what it does, for --help.
-        work: what to do with the run.
-        arguments: the command line.
-
-    Returns:
-        The exit status; an error is printed as one sentence.
-    """
+    """Parse a command line, open the run and do the work; returns the exit status, an error is one sentence."""
     try:
         parsed = parse(program, description, arguments)
         hosts.join(parsed.coordinator, parsed.num_processes, parsed.process_id)
@@ -103,15 +81,7 @@ def main(program: str, description: str, work: Callable[[Run], None], arguments:
 
 
 def refuse(error: Exception, debug: bool) -> int:
-    """Print an error in one sentence.
-
-    Args:
-        error: the error.
-        debug: whether to print its traceback.
-
-    Returns:
-        The exit status.
-    """
+    """Print an error in one sentence, or with its traceback to debug; returns the exit status."""
     if isinstance(error, stopping.Stopped):
         say(str(error))
         return stopping.STOPPED
@@ -128,14 +98,6 @@ def parse(program: str, description: str, arguments: Sequence[str]) -> Arguments
 
     Without a preset the config is that of the workdir where there is one, else that of the fields' own defaults where a
     data set is named, else the default preset's.
-
-    Args:
-        program: how the command is called.
-        description: what it does.
-        arguments: the command line.
-
-    Returns:
-        The Arguments, with a workdir.
 
     Raises:
         SystemExit: with status 2 where a preset or field is unknown or its value can't be read, with 0 after --help.

@@ -28,11 +28,7 @@ def take_seconds() -> float:
 
 
 def keep_programs(folder: str | None) -> None:
-    """Keep compiled programs in a folder and take them from there, so that a second run starts at once.
-
-    Args:
-        folder: made where there is none; None keeps nothing.
-    """
+    """Keep compiled programs in a folder and take them from there, so that a second run starts at once."""
     if folder is not None:
         jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

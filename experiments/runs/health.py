@@ -16,14 +16,8 @@ PATIENCE = 3  # epochs that a fine-tune may stay below the net that it started f
 def with_step(config: Config, network: str, journal: Journal, metrics: Metrics) -> Journal:
     """The journal with one step more, which counts as skipped where a number is not finite.
 
-    Args:
-        config: of the run; its `on_nan` decides what to do with numbers that are not finite.
-        network: "ann" or "hybrid".
-        journal: before the step.
-        metrics: of the step, on the host.
-
     Raises:
-        FloatingPointError: where one is not finite and the run is to stop: the step, the layer and what to change.
+        FloatingPointError: where one is not finite and `on_nan` is "stop": the step, the layer and what to change.
     """
     journal = journal._replace(steps=journal.steps + 1)
     problem = _problem(config, metrics)

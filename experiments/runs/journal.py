@@ -61,12 +61,7 @@ def save_journal(run: Run, network: str, state: TrainState, journal: Journal) ->
 
 
 def resume(run: Run, network: str, state: TrainState) -> tuple[TrainState, Journal]:
-    """The last state of "ann" or "hybrid" and its journal; metrics.jsonl is made to say what the journal says.
-
-    Args:
-        run: the run.
-        network: the name.
-        state: the state before the first step, which is returned where there is no checkpoint.
+    """The last state of "ann" or "hybrid", or the given first one, and its journal, which metrics.jsonl is made to say.
 
     Raises:
         ValueError: where there are checkpoints and none is intact.

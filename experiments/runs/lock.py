@@ -12,10 +12,7 @@ LOCK = "lock"
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Hold a folder for this process; its file `lock` names the holder.
-
-    Args:
-        directory: the folder, which exists.
+    """Hold an existing folder for this process; its file `lock` names the holder.
 
     Raises:
         ValueError: where another process holds it.

@@ -20,19 +20,7 @@ from jsnn.training.parallel import evaluate_split, parallel_evaluation
 def score(
     config: Config, evaluate: Evaluate, variables: Variables, source: Source, key: jax.Array, label: str
 ) -> Evaluation:
-    """Means over a split.
-
-    Args:
-        config: of the run.
-        evaluate: made by `parallel_evaluation`.
-        variables: of the network.
-        source: the split.
-        key: of the noise.
-        label: of the progress bar.
-
-    Returns:
-        Evaluation of means.
-    """
+    """Means over a split, by a compiled evaluation, with a progress bar."""
     watch = watcher(label, num_batches(config, source))
     return evaluate_split(evaluate, variables, source, config.run.eval_batch_size, key, watch)
 
@@ -53,23 +41,7 @@ def score_snn(
     images: int | None = None,
     label: str | None = None,
 ) -> Evaluation:
-    """Scores of one stream of noise after each time step.
-
-    Args:
-        config: whose network and data they are.
-        variables: SNN variables.
-        num_steps: T, how many steps.
-        split: of the data.
-        key: of the noise.
-        images: how many of the split, see `first_images`.
-        label: of the progress bar; None is the split.
-
-    Returns:
-        Evaluation of means.
-
-    Raises:
-        ValueError: where the images do not fill batches.
-    """
+    """Scores of one stream of noise after each of `num_steps` time steps, on a split or its `first_images`."""
     source = first_images(open_source(config, split), images)
     return score(config, snn_program(config, num_steps, split), variables, source, key, label or split)
 
@@ -81,15 +53,7 @@ def validator(config: Config, evaluate: Evaluate) -> Callable[[Variables], float
 
 
 def first_images(source: Source, images: int | None) -> Source:
-    """The first images of a split.
-
-    Args:
-        source: of the split.
-        images: how many; all where it has no more, or for None. Fewer than all must fill batches.
-
-    Returns:
-        A Source of them, which raises ValueError where its batches are not filled.
-    """
+    """The first images of a split; fewer than all must fill batches, or its `in_order` raises ValueError."""
     if images is None or images >= source.num_examples:
         return source
 

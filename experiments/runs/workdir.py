@@ -55,13 +55,6 @@ class Run(NamedTuple):
 def open_run(config: Config, directory: Path) -> Iterator[Run]:
     """Open the folder of a run, or make it, and hold it for this process.
 
-    Args:
-        config: fields of the run.
-        directory: its folder.
-
-    Returns:
-        A context with the Run.
-
     Raises:
         ValueError: where a field is out of its range, the network can't take the images, the data set is not
             prepared, or the folder belongs to another config or is in use; then nothing is written.
@@ -204,12 +197,7 @@ def checkpoints(run: Run, network: str) -> Path:
 
 
 def restored(run: Run, network: str, expected: Any) -> Any:
-    """The tree of the latest checkpoint of "ann", "converted" or "hybrid".
-
-    Args:
-        run: the run.
-        network: the name.
-        expected: pytree of the structure, shapes and dtypes to expect.
+    """The tree of the latest checkpoint of "ann", "converted" or "hybrid", of the expected structure and shapes.
 
     Raises:
         ValueError: where there is no checkpoint, or one of another network.
