@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -9,13 +10,16 @@ import time
 import numpy as np
 import pytest
 
+from experiments.hybrid import hybrid
+from experiments.runs import epochs
 from experiments.runs.stopping import STOPPED
 from experiments.runs.workdir import read_results
-from tests.commands import SHORT, TINY, finish, lines_of, outcome, start, together
+from experiments.train_ann import train_ann
+from tests.commands import SHORT, TINY, finish, lines_of, outcome, run, together
 from tests.conftest import ROOT
 
 # A learning rate at which rounding stays rounding: a larger one enlarges it from epoch to epoch.
-COMMAND = [*TINY, "--ann.epochs", "6", "--finetune.epochs", "3", "--checkpoint-steps", "7", "--ann.lr", "0.003", *SHORT]
+COMMAND = [*TINY, "--ann.epochs", "4", "--finetune.epochs", "2", "--checkpoint-steps", "7", "--ann.lr", "0.003", *SHORT]
 PATIENCE = 60  # seconds within which the others stop when one is killed
 
 
@@ -26,10 +30,9 @@ def wait_for(pattern, process):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """The workdir of one process with four devices."""
+    """The workdir of this process alone, with its four devices."""
     workdir = tmp_path_factory.mktemp("alone")
-    status, output = finish(start(*COMMAND, "--workdir", workdir, devices=4))
-    assert status == 0, output
+    assert run(hybrid, workdir, *COMMAND) == 0
     return workdir
 
 
@@ -50,17 +53,15 @@ def assert_equal_but_for_the_order_of_sums(workdir, other):
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one_and_a_run_goes_on_with_another_number_of_them(alone, tmp_path):
-    begin = {"module": "experiments.train_ann"}
-    first, second = together(2, *COMMAND, "--workdir", tmp_path, devices=2, **begin)
+def test_two_processes_equal_one_and_a_run_goes_on_with_another_number_of_them(alone, tmp_path, monkeypatch):
+    """Four processes of their own, each of which imports jax and loads its programs."""
+    first, second = together(2, *COMMAND, "--workdir", tmp_path, devices=2, module="experiments.train_ann")
     wait_for("ann epoch 1/", first)
     second.terminate()  # asks one process, stops both at the same step
     assert [finish(process)[0] for process in (first, second)] == [STOPPED, STOPPED]
-    single = start(*COMMAND, "--workdir", tmp_path, devices=4, **begin)
-    wait_for("ann: going on in epoch", single)
-    wait_for("ann first step", single)
-    single.terminate()
-    assert finish(single)[0] == STOPPED
+    with monkeypatch.context() as patch:  # then one process alone, up to its first line
+        patch.setattr(epochs, "stop_if_asked", lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert run(train_ann, tmp_path, *COMMAND) == STOPPED
     first, second = together(2, *COMMAND, "--workdir", tmp_path, devices=2)
     output = finish(first)[1]
     assert (first.returncode, finish(second)[0]) == (0, 0), output
@@ -71,9 +72,8 @@ def test_two_processes_equal_one_and_a_run_goes_on_with_another_number_of_them(a
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
-def test_where_one_process_is_killed_the_others_stop_and_one_alone_goes_on(killed, alone, tmp_path):
-    command = {"module": "experiments.train_ann"}
-    processes = together(2, *COMMAND, "--workdir", tmp_path, devices=2, **command)
+def test_where_one_process_is_killed_the_others_stop_and_one_alone_goes_on(killed, alone, tmp_path, capsys):
+    processes = together(2, *COMMAND, "--workdir", tmp_path, devices=2, module="experiments.train_ann")
     wait_for(f"ann epoch {1 + killed}/", processes[0])
     processes[killed].kill()
     begin = time.monotonic()
@@ -81,10 +81,9 @@ def test_where_one_process_is_killed_the_others_stop_and_one_alone_goes_on(kille
     assert time.monotonic() - begin < PATIENCE
     assert status not in (0, STOPPED), output
     finish(processes[killed])
-    status, output = finish(start(*COMMAND, "--workdir", tmp_path, devices=4, **command))
-    assert status == 0, output
-    assert "ann: going on in epoch" in output
-    assert_equal_losses(outcome(tmp_path)[1], outcome(alone)[1][:6])
+    assert run(train_ann, tmp_path, *COMMAND) == 0
+    assert "ann: going on in epoch" in capsys.readouterr().out
+    assert_equal_losses(outcome(tmp_path)[1], outcome(alone)[1][:4])
 
 
 JOINED = """

@@ -21,10 +21,11 @@ def test_the_ten_lines_run():
     assert jax.tree.all(jax.tree.map(lambda spikes: set(np.unique(spikes)) <= {-1, 0, 1}, names["spikes"]))
 
 
-def test_the_file_map_names_every_file():
-    for path in [*(ROOT / "jsnn").glob("*.py"), *(ROOT / "experiments").rglob("*.py")]:
-        if path.stem != "__init__":
-            assert f"`{path.name}`" in README or f"/{path.name}`" in README, path.name
+def test_the_map_names_every_folder_of_code_and_is_short():
+    for package in ("jsnn", "experiments", "tests"):
+        for folder in {path.parent for path in (ROOT / package).rglob("*.py")}:
+            assert f"`{folder.relative_to(ROOT)}/`" in README, folder
+    assert len(README.splitlines()) <= 150
 
 
 def test_pictures_are_there_and_nothing_is_left_open():
