@@ -180,11 +180,7 @@ class Runtime:
 
 @_group
 class Config:
-    """A run from nothing to the report.
-
-    The defaults are the paper's recipe (arXiv:2005.01807) where it has one, but for fine-tuning: there they are what
-    serves few time steps (experiments/README.md, c).
-    """
+    """A run; its defaults are the paper's recipe, but for fine-tuning, where they are what serves few time steps."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32, description="at least 0 and below 2^32")] = 0
     """Seed of everything random."""
@@ -202,11 +198,7 @@ PREFIXED = ("ann", "finetune")
 
 
 def check(config: Config) -> None:
-    """Refuse a config with a value out of its range, or fields that do not go together.
-
-    Raises:
-        ValueError: naming the first field that is wrong, its value and the range.
-    """
+    """Refuse a config with a value out of its range, or fields that do not go together, by name, value and range."""
     _validated(dataclasses.asdict(config))
     about, num_steps, balance = info(config.data.dataset), config.convert.num_steps, config.convert.balance
     if config.evaluate.eval_steps < num_steps:
@@ -218,11 +210,7 @@ def check(config: Config) -> None:
 
 
 def from_json(fields: dict[str, Any]) -> Config:
-    """The Config of its JSON form.
-
-    Raises:
-        ValueError: where a field is missing, unknown or out of its range.
-    """
+    """The Config of its JSON form; ValueError where a field is missing, unknown or out of its range."""
     config = _validated(fields)
     for group, values in dataclasses.asdict(config).items():
         missing = {*values} - {*fields.get(group, ())} if isinstance(values, dict) else {group} - {*fields}
@@ -232,13 +220,7 @@ def from_json(fields: dict[str, Any]) -> Config:
 
 
 def difference(one: Config, other: Config, last: str = GROUPS[-1]) -> str | None:
-    """The first field that matters and in which two configs differ, with both values, or None.
-
-    Args:
-        one: the config there.
-        other: the config here.
-        last: the group up to which they are compared, e.g. "convert" for all that a conversion depends on.
-    """
+    """The first field in which two configs differ, with both values, or None; of the groups up to the last named."""
     there, here = dataclasses.asdict(one), dataclasses.asdict(other)
     for group in GROUPS[: GROUPS.index(last) + 1]:
         if not isinstance(there[group], dict):

@@ -13,15 +13,7 @@ import numpy as np
 
 from experiments.config import AUTO
 from experiments.runs import command_line
-from experiments.runs.networks import (
-    build_snn,
-    chunk_of,
-    encoding_of,
-    open_source,
-    presentation_of,
-    random_key,
-    snn_like,
-)
+from experiments.runs.networks import open_source, presentation_of, random_key, snn_like
 from experiments.runs.progress import say, watcher
 from experiments.runs.scoring import score
 from experiments.runs.workdir import Results, Run, checkpoints, finish, read_results, require, restored
@@ -57,18 +49,18 @@ def convert_ann(run: Run) -> None:
 def balance(run: Run, ann: Variables) -> Thresholds:
     """Thresholds for an ANN's weights, on training images as evaluation sees them."""
     config, options = run.config, run.config.convert
-    model = build_snn(config)
+    model, encode, num_steps, chunk = presentation_of(config, options.balance_steps)
     images, index = _training_images(run)
     return balance_thresholds(
         model,
         ann,
         images,
-        encoding_of(config),
+        encode,
         random_key(config, "balance"),
-        num_steps=options.balance_steps,
+        num_steps=num_steps,
         percentile=options.percentile,
         layers=model.stem_layers if options.balance == "stem" else None,
-        chunk=chunk_of(config, options.balance_steps),
+        chunk=chunk,
         batch_size=config.run.eval_batch_size,
         index=index,
         watch=watcher("balancing", len(model.spiking_layers)),
@@ -77,11 +69,7 @@ def balance(run: Run, ann: Variables) -> Thresholds:
 
 
 def converted_snn(run: Run) -> Variables:
-    """The run's converted net (IF), its thresholds as they were balanced.
-
-    Raises:
-        ValueError: where it is not converted yet.
-    """
+    """The run's converted net (IF), its thresholds as they were balanced; ValueError where it is not converted yet."""
     require(run, "convert")
     return restored(run, "converted", jax.eval_shape(lambda: snn_like(run.config)))
 

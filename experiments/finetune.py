@@ -51,11 +51,7 @@ def finetune(run: Run) -> None:
 
 
 def finetuned_snn(run: Run) -> Variables:
-    """The variables of the run's fine-tuned net, or of the converted net where that one was kept.
-
-    Raises:
-        ValueError: where it is not fine-tuned yet.
-    """
+    """The variables of the run's fine-tuned net, or of the converted one where that was kept; ValueError before."""
     require(run, "finetune")
     return scaled_snn(run) if handed_back(run) else last_snn(run)
 

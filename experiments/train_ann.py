@@ -28,11 +28,7 @@ def train_ann(run: Run) -> None:
 
 
 def trained_ann(run: Run) -> Variables:
-    """The variables of the run's trained ANN.
-
-    Raises:
-        ValueError: where it is not trained yet.
-    """
+    """The variables of the run's trained ANN; ValueError where it is not trained yet."""
     require(run, "train_ann")
     rule = _optimizer(run.config)
     expected: TrainState = jax.eval_shape(lambda: init_state(init_variables(run.config, "init"), rule))

@@ -5,6 +5,7 @@ step. For a resident set an item is just the indices of its samples; for a strea
 """
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 import jax
@@ -94,6 +95,27 @@ def resident_source(split: Split, crop_padding: int = 0, flip: bool = False) -> 
         return map(process_share, padded_batches(num_examples, batch_size))
 
     return Source(num_examples, split, take, augment, shuffled, in_order)
+
+
+def first_images(source: Source, images: int | None) -> Source:
+    """The first images of a split, in order.
+
+    Args:
+        source: of the split.
+        images: how many; all where it has no more, or for None. Fewer than all must fill batches.
+
+    Returns:
+        A Source of them, whose `in_order` raises ValueError where a batch would not be filled.
+    """
+    if images is None or images >= source.num_examples:
+        return source
+
+    def in_order(batch_size: int) -> Iterator[Any]:
+        if images % batch_size:
+            raise ValueError(f"{images} images do not fill batches of {batch_size}: choose another batch size.")
+        return islice(source.in_order(batch_size), images // batch_size)
+
+    return source._replace(num_examples=images, in_order=in_order)
 
 
 def shuffled_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:

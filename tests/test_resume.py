@@ -14,8 +14,8 @@ import pytest
 
 from experiments.hybrid import hybrid
 from experiments.runs import epochs, progress
-from experiments.runs.lock import locked
 from experiments.runs.stopping import STOPPED
+from jsnn.training.files import locked
 from tests.commands import SHORT, TINY, Killed, finish, lines_of, outcome, run, start
 from tests.conftest import ROOT
 
@@ -187,7 +187,7 @@ def test_a_signal_to_all_processes_of_a_job_spares_those_that_decode(data_dir, t
 HOLDING = """
 import sys
 from pathlib import Path
-from experiments.runs.lock import locked
+from jsnn.training.files import locked
 with locked(Path(sys.argv[1])):
     print("held")
     sys.stdin.read()

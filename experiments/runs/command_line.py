@@ -3,7 +3,6 @@
 The exit status is 0, 2 for bad input, 1 for a run that went astray, or 75 for one that was asked to stop.
 """
 
-import dataclasses
 import logging
 import sys
 import textwrap

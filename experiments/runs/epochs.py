@@ -51,14 +51,6 @@ class Training(NamedTuple):
 def train(run: Run, training: Training, state: TrainState) -> Journal:
     """Train to the last epoch, from the latest checkpoint on where there is one.
 
-    Args:
-        run: where to log and save.
-        training: what to train.
-        state: the state to start from.
-
-    Returns:
-        The Journal.
-
     Raises:
         FloatingPointError: where a loss or gradient is not finite and steps are not to be skipped; the last checkpoint
             stays.

@@ -49,14 +49,10 @@ def encoding_of(config: Config) -> encoding.Encoding:
     return {"poisson": encoding.poisson, "constant": encoding.constant}[config.convert.encoding]
 
 
-def chunk_of(config: Config, num_steps: int) -> int:
-    """Time steps per chunk of a presentation of `num_steps` steps."""
-    return fitting_chunk(num_steps) if config.run.chunk == AUTO else config.run.chunk
-
-
 def presentation_of(config: Config, num_steps: int) -> Presentation:
     """How the SNN of a config is presented images for `num_steps` steps."""
-    return Presentation(build_snn(config), encoding_of(config), num_steps, chunk_of(config, num_steps))
+    chunk = fitting_chunk(num_steps) if config.run.chunk == AUTO else config.run.chunk
+    return Presentation(build_snn(config), encoding_of(config), num_steps, chunk)
 
 
 def random_key(config: Config, purpose: str) -> jax.Array:
@@ -84,11 +80,7 @@ def snn_like(config: Config) -> Variables:
 
 
 def import_data_module(config: Config) -> None:
-    """Import the module that registers the user's own data sets, if the config names one.
-
-    Raises:
-        ValueError: where it can't be imported.
-    """
+    """Import the module that registers the user's own data sets, if the config names one that can be imported."""
     if config.run.data_module:
         try:
             import_module(config.run.data_module)
@@ -109,11 +101,7 @@ def open_source(config: Config, split: str) -> Source:
 
 
 def steps_per_epoch(config: Config) -> int:
-    """Optimiser steps in an epoch; samples that do not fill a batch are left out.
-
-    Raises:
-        ValueError: where a batch is larger than the training split.
-    """
+    """Optimiser steps in an epoch, of full batches; ValueError where a batch is larger than the training split."""
     num_examples, batch_size = open_source(config, TRAIN).num_examples, config.data.batch_size
     if num_examples < batch_size:
         raise ValueError(
@@ -121,11 +109,6 @@ def steps_per_epoch(config: Config) -> int:
             "choose a smaller batch_size."
         )
     return num_examples // batch_size
-
-
-def num_batches(config: Config, source: Source) -> int:
-    """Evaluation batches of a split, the last one padded."""
-    return -(-source.num_examples // config.run.eval_batch_size)
 
 
 def check_fits(config: Config) -> None:

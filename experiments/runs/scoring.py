@@ -2,17 +2,15 @@
 
 from collections.abc import Callable
 from functools import cache
-from itertools import islice
-from typing import Any
 
 import jax
 
 from experiments.config import Config
-from experiments.runs.networks import build_ann, num_batches, open_source, presentation_of, random_key
+from experiments.runs.networks import build_ann, open_source, presentation_of, random_key
 from experiments.runs.progress import watcher
 from jsnn.datasets import VALIDATION
 from jsnn.simulation import Variables
-from jsnn.sources import Source
+from jsnn.sources import Source, first_images
 from jsnn.training.evaluation import Evaluate, Evaluation, ann_evaluation, snn_evaluation
 from jsnn.training.parallel import evaluate_split, parallel_evaluation
 
@@ -21,8 +19,9 @@ def score(
     config: Config, evaluate: Evaluate, variables: Variables, source: Source, key: jax.Array, label: str
 ) -> Evaluation:
     """Means over a split, by a compiled evaluation, with a progress bar."""
-    watch = watcher(label, num_batches(config, source))
-    return evaluate_split(evaluate, variables, source, config.run.eval_batch_size, key, watch)
+    batch_size = config.run.eval_batch_size
+    watch = watcher(label, -(-source.num_examples // batch_size))  # the last batch is padded
+    return evaluate_split(evaluate, variables, source, batch_size, key, watch)
 
 
 def score_ann(config: Config, variables: Variables, split: str, images: int | None = None) -> float:
@@ -47,22 +46,9 @@ def score_snn(
 
 
 def validator(config: Config, evaluate: Evaluate) -> Callable[[Variables], float]:
-    """variables -> accuracy on the validation split after the last step, by a program for that split."""
+    """Accuracy of variables on the validation split after the last step, by a program for that split."""
     source, key = open_source(config, VALIDATION), random_key(config, "validation")
     return lambda variables: float(score(config, evaluate, variables, source, key, "validation").accuracy[-1])
-
-
-def first_images(source: Source, images: int | None) -> Source:
-    """The first images of a split; fewer than all must fill batches, or its `in_order` raises ValueError."""
-    if images is None or images >= source.num_examples:
-        return source
-
-    def in_order(batch_size: int) -> Any:
-        if images % batch_size:
-            raise ValueError(f"{images} images do not fill batches of {batch_size}: choose another eval_batch_size.")
-        return islice(source.in_order(batch_size), images // batch_size)
-
-    return source._replace(num_examples=images, in_order=in_order)
 
 
 @cache

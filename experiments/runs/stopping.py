@@ -42,10 +42,6 @@ def is_asked() -> bool:
 
 
 def stop_if_asked() -> None:
-    """Stop here where any process of the run was asked to; all of them call it.
-
-    Raises:
-        Stopped: where one was.
-    """
+    """Raise Stopped where any process of the run was asked to stop; all of them call it."""
     if int(global_max(is_asked())):
         raise Stopped("stopped on request; the same command goes on.")

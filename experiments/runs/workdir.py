@@ -24,10 +24,9 @@ import numpy as np
 
 from experiments.config import Config, check, difference, from_json
 from experiments.runs import compilation
-from experiments.runs.lock import locked
 from experiments.runs.networks import check_fits, import_data_module, steps_per_epoch
 from jsnn.training.checkpoint import latest_is_intact, restore
-from jsnn.training.files import remove_folder, replace_text
+from jsnn.training.files import locked, remove_folder, replace_text
 from jsnn.training.hosts import all_gather, is_first_process, on_every_process, on_first_process
 from jsnn.training.metrics import MetricsLog, open_metrics
 
@@ -38,13 +37,7 @@ NETWORK_OF = {"train_ann": "ann", "convert": "converted", "finetune": "hybrid"}
 
 
 class Run(NamedTuple):
-    """A config and the folder that belongs to it.
-
-    Attributes:
-        config: fields of the run.
-        directory: its folder.
-        metrics: its log of metrics.
-    """
+    """A config, the folder that belongs to it, and its log of metrics."""
 
     config: Config
     directory: Path
@@ -100,11 +93,7 @@ def _claim(config: Config, directory: Path) -> None:
 
 
 def saved_config(directory: Path) -> Config | None:
-    """The config that a folder belongs to, or None for a new folder.
-
-    Raises:
-        ValueError: where the folder's config can't be read.
-    """
+    """The config that a folder belongs to, or None for a new folder; ValueError where it can't be read."""
     path = directory / "config.json"
     if not path.exists():
         return None
@@ -142,11 +131,7 @@ def is_done(run: Run, stage: str) -> bool:
 
 
 def require(run: Run, stage: str) -> None:
-    """Refuse to go on where an earlier stage is not done.
-
-    Raises:
-        ValueError: naming the command to run first.
-    """
+    """Refuse to go on where an earlier stage is not done, by a ValueError that names the command to run first."""
     if stage not in _stages(run):
         raise _unfinished(run, stage)
 
@@ -197,11 +182,7 @@ def checkpoints(run: Run, network: str) -> Path:
 
 
 def restored(run: Run, network: str, expected: Any) -> Any:
-    """The tree of the latest checkpoint of "ann", "converted" or "hybrid", of the expected structure and shapes.
-
-    Raises:
-        ValueError: where there is no checkpoint, or one of another network.
-    """
+    """The latest checkpoint of "ann", "converted" or "hybrid"; ValueError where there is none, or another network."""
     checkpoint = restore(checkpoints(run, network), expected)
     if checkpoint is None:
         raise ValueError(f"{checkpoints(run, network)} holds no checkpoint: run the stages again in another workdir.")

@@ -1,9 +1,14 @@
-"""Files and folders that are whole or not there, whenever the process that changes them is interrupted."""
+"""Files and folders that are complete or not there, whenever a process that changes them is interrupted; locks."""
 
+import fcntl
 import os
 import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+LOCK = "lock"  # name of a file, for one process per folder
 RUBBISH = "rubbish"  # name of a folder that is being deleted
 
 
@@ -50,6 +55,29 @@ def move_folder(folder: Path, to: Path) -> None:
     """
     os.rename(folder, to)
     _keep_names(to.parent)
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold a folder for this process, by a lock that the system takes back when its holder ends, however it ends.
+
+    Args:
+        directory: the folder, which exists; its file `lock` names the holder.
+
+    Raises:
+        ValueError: where another process holds it.
+    """
+    with (directory / LOCK).open("a+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise ValueError(f"{directory} is in use by {holder}: wait for it, or use another workdir.") from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
 
 
 def _keep_names(folder: Path) -> None:
