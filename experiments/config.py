@@ -27,6 +27,7 @@ Steps = Annotated[int, Field(ge=1, le=100_000, description="at least 1 and at mo
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, description="above 0 and finite")]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, description="at least 0 and finite")]
 PositiveOrAuto = Annotated[Positive | Auto, Field(description="above 0 and finite, or auto")]
+Seed = Annotated[int, Field(ge=0, lt=2**32, description="at least 0 and below 2^32")]
 DropoutRate = Annotated[float, Field(ge=0, lt=1, description="in [0, 1)")]
 Unprefixed = tyro.conf.arg(name="")
 
@@ -41,149 +42,117 @@ def _group(fields: type) -> type:
 class Data:
     """Training data."""
 
+    # Data set: digits, mnist, fashion_mnist, cifar10, cifar100, imagenet2012, or one that data_module registers.
     dataset: str = "digits"
-    """Data set: digits, mnist, fashion_mnist, cifar10, cifar100, imagenet2012, or one that data_module registers."""
-    crop_padding: Size = 0
-    """Random crops of training images reach this many pixels beyond their border."""
-    flip: bool = False
-    """Mirror training images at random."""
-    batch_size: Count = 64
-    """Training images per step, over all devices."""
+    crop_padding: Size = 0  # Random crops of training images reach this many pixels beyond their border.
+    flip: bool = False  # Mirror training images at random.
+    batch_size: Count = 64  # Training images per step, over all devices.
 
 
 @_group
 class Network:
     """Architecture, the same for ANN and SNN."""
 
-    architecture: Literal[ARCHITECTURES] = "vgg5"
-    """Network."""
+    architecture: Literal[ARCHITECTURES] = "vgg5"  # Architecture, as the paper has it.
+    # Factor on the channels of all convolutions; 1 is the paper's network.
     width: Annotated[float, Field(gt=0, le=64, allow_inf_nan=False, description="above 0 and at most 64")] = 1.0
-    """Factor on the channels of all convolutions; 1 is the paper's network."""
+    # Units of the hidden dense layers of a VGG.
     hidden: Annotated[tuple[Count, ...], Field(description="at least 1 unit each")] = (4096, 4096)
-    """Units of the hidden dense layers of a VGG."""
-    conv_dropout: DropoutRate = 0.2
-    """Dropout rate after convolutions."""
-    dense_dropout: DropoutRate = 0.5
-    """Dropout rate after hidden dense layers."""
+    conv_dropout: DropoutRate = 0.2  # Dropout rate after convolutions.
+    dense_dropout: DropoutRate = 0.5  # Dropout rate after hidden dense layers.
+    # Standard deviation of the initial weights of dense layers; narrow ones need more than the paper's 0.01.
     dense_std: Positive = 0.01
-    """Standard deviation of the initial weights of dense layers; narrow ones need more than the paper's 0.01."""
+    # Numbers that enter matrix products; sums, membranes and optimiser keep float32. bfloat16 is for GPU and TPU.
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Numbers that enter matrix products; sums, membranes and optimiser keep float32. bfloat16 is for GPU and TPU."""
 
 
 @_group
 class ANN:
     """Training of the ANN, by SGD with momentum 0.9."""
 
-    epochs: Count = 300
-    """Epochs."""
-    lr: Positive = 1e-2
-    """Initial learning rate."""
+    epochs: Count = 300  # Epochs.
+    lr: Positive = 1e-2  # Initial learning rate.
+    # Learning rate: divided by 10 at 60/80/90 % of the epochs, halved every 5 epochs, or constant.
     schedule: Schedule = "tenths"
-    """Learning rate: divided by 10 at 60/80/90 % of the epochs, halved every 5 epochs, or constant."""
-    weight_decay: NonNegative = 5e-4
-    """L2 term in the gradient: weights times this."""
+    weight_decay: NonNegative = 5e-4  # L2 term in the gradient: weights times this.
 
 
 @_group
 class Convert:
     """Conversion of the ANN to an SNN of T time steps."""
 
-    balance_images: Count = 512
-    """Training images on which thresholds are balanced."""
-    balance_steps: Steps = 1000
-    """Time steps over which thresholds are balanced."""
+    balance_images: Count = 512  # Training images on which thresholds are balanced.
+    balance_steps: Steps = 1000  # Time steps over which thresholds are balanced.
+    # Percentile of the input current that becomes the threshold; 100 is the maximum.
     percentile: Annotated[float, Field(gt=0, le=100, description="in (0, 100]")] = 100.0
-    """Percentile of the input current that becomes the threshold; 100 is the maximum."""
-    balance: Literal["all", "stem"] = "all"
-    """Layers to balance: all, or a ResNet's stem only, as the paper did."""
+    balance: Literal["all", "stem"] = "all"  # Layers to balance: all, or a ResNet's stem only, as the paper did.
+    # Factor on all thresholds at num_steps, or auto: the best of a sweep on the validation split.
     scaling_factor: PositiveOrAuto = AUTO
-    """Factor on all thresholds at num_steps, or auto: the best of a sweep on the validation split."""
-    num_steps: Steps = 100
-    """T: time steps of the SNN in training, and at which its accuracy is reported."""
+    num_steps: Steps = 100  # T: time steps of the SNN in training, and at which its accuracy is reported.
+    # Input of the SNN: signed Poisson spikes, or the image itself at every step.
     encoding: Literal["poisson", "constant"] = "poisson"
-    """Input of the SNN: signed Poisson spikes, or the image itself at every step."""
 
 
 @_group
 class Finetune:
     """Fine-tuning of the SNN with a surrogate gradient."""
 
+    # Initial weights: the converted ANN's, or random ones (the control).
     start: Literal["converted", "scratch"] = "converted"
-    """Initial weights: the converted ANN's, or random ones (the control)."""
+    # Surrogate derivative of the spike: the linear one suits few time steps, STDB is the paper's.
     surrogate: Literal["stdb", "linear"] = "linear"
-    """Surrogate derivative of the spike: the linear one suits few time steps, STDB is the paper's."""
-    alpha: Positive = 0.3
-    """STDB: derivative right after a spike."""
-    beta: NonNegative = 0.01
-    """STDB: decay of the derivative per time step since the last spike."""
-    gamma: Positive = 0.3
-    """Linear: derivative at the threshold."""
+    alpha: Positive = 0.3  # STDB: derivative right after a spike.
+    beta: NonNegative = 0.01  # STDB: decay of the derivative per time step since the last spike.
+    gamma: Positive = 0.3  # Linear: derivative at the threshold.
+    # Leak of the membrane per time step; 1 is IF. The converted net is always IF.
     leak: Annotated[float, Field(gt=0, le=1, description="in (0, 1]")] = 0.99
-    """Leak of the membrane per time step; 1 is IF. The converted net is always IF."""
-    epochs: Count = 20
-    """Epochs."""
-    lr: Positive = 3e-4
-    """Initial learning rate; STDB needs a tenth of the linear surrogate's."""
-    schedule: Schedule = "tenths"
-    """Learning rate: see ann.schedule."""
-    optimizer: Literal[OPTIMIZERS] = "adam"
-    """Optimiser."""
+    epochs: Count = 20  # Epochs.
+    lr: Positive = 3e-4  # Initial learning rate; STDB needs a tenth of the linear surrogate's.
+    schedule: Schedule = "tenths"  # Learning rate: see ann.schedule.
+    optimizer: Literal[OPTIMIZERS] = "adam"  # Optimiser.
+    # L2 term in the gradient; Adam makes it shrink the weights of silent neurons at full rate.
     weight_decay: NonNegative = 0.0
-    """L2 term in the gradient; Adam makes it shrink the weights of silent neurons at full rate."""
-    warmup: NonNegative = 0.0
-    """Epochs over which the learning rate rises to its schedule."""
+    warmup: NonNegative = 0.0  # Epochs over which the learning rate rises to its schedule.
+    # Largest norm of the whole gradient; None does not clip.
     clip: Annotated[Positive | None, Field(description="above 0 and finite, or None")] = None
-    """Largest norm of the whole gradient; None does not clip."""
+    # Factor on the logits in the loss, or auto: the one that calibrates the converted net, whose sum over time is too
+    # sure of itself. The paper has 1.
     logit_scale: PositiveOrAuto = AUTO
-    """Factor on the logits in the loss, or auto: the one that calibrates the converted net, whose sum over time is too
-    sure of itself. The paper has 1."""
 
 
 @_group
 class Evaluate:
     """Evaluation of the SNNs on the test split."""
 
-    eval_steps: Steps = 100
-    """Time steps up to which accuracy is reported."""
-    streams: Count = 5
-    """Poisson streams over which accuracy at num_steps is averaged."""
+    eval_steps: Steps = 100  # Time steps up to which accuracy is reported.
+    streams: Count = 5  # Poisson streams over which accuracy at num_steps is averaged.
 
 
 @_group
 class Runtime:
     """Where and how a run computes; changes no result, and may change where a run goes on."""
 
-    data_dir: str | None = None
-    """Folder of prepared TFDS data sets; None is TFDS's own default."""
-    data_module: str | None = None
-    """Python module that registers data sets of your own, see jsnn.datasets.register."""
-    workers: Size = 0
-    """Processes that decode streamed images (ImageNet); 0 decodes in threads."""
-    eval_batch_size: Count = 256
-    """Images per step in evaluation, over all devices."""
+    data_dir: str | None = None  # Folder of prepared TFDS data sets; None is TFDS's own default.
+    data_module: str | None = None  # Python module that registers data sets of your own, see jsnn.datasets.register.
+    workers: Size = 0  # Processes that decode streamed images (ImageNet); 0 decodes in threads.
+    eval_batch_size: Count = 256  # Images per step in evaluation, over all devices.
+    # Time steps that run at once, or auto: 8, or up to 12 where 8 would idle.
     chunk: Annotated[Count | Auto, Field(description="at least 1, or auto")] = AUTO
-    """Time steps that run at once, or auto: 8, or up to 12 where 8 would idle."""
-    compilation_cache: str | None = None
-    """Folder where compiled programs are kept for the next run; None keeps none."""
+    compilation_cache: str | None = None  # Folder where compiled programs are kept for the next run; None keeps none.
+    # What to do where a loss or gradient is not finite: stop the run, or skip the step and count it.
     on_nan: Literal["stop", "skip"] = "stop"
-    """What to do where a loss or gradient is not finite: stop the run, or skip the step and count it."""
-    keep_checkpoints: Count = 2
-    """Checkpoints kept of each stage."""
+    keep_checkpoints: Count = 2  # Checkpoints kept of each stage.
+    # Save also after so many optimiser steps within an epoch; None does not count steps.
     checkpoint_steps: Annotated[Count | None, Field(description="at least 1, or None")] = None
-    """Save also after so many optimiser steps within an epoch; None does not count steps."""
-    checkpoint_minutes: Positive = 10.0
-    """Save also after so many minutes within an epoch."""
-    tensorboard: bool = True
-    """Write TensorBoard files too, where tensorboardX is installed."""
+    checkpoint_minutes: Positive = 10.0  # Save also after so many minutes within an epoch.
+    tensorboard: bool = True  # Write TensorBoard files too, where tensorboardX is installed.
 
 
 @_group
 class Config:
     """A run; its defaults are the paper's recipe, but for fine-tuning, where they are what serves few time steps."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**32, description="at least 0 and below 2^32")] = 0
-    """Seed of everything random."""
+    seed: Seed = 0  # Seed of everything random.
     data: Annotated[Data, Unprefixed] = Data()
     network: Annotated[Network, Unprefixed] = Network()
     ann: ANN = ANN()

@@ -20,10 +20,9 @@ from experiments.runs.workdir import Results
 class Arguments:
     """What to report on."""
 
+    # Folders of finished runs; without any, experiments/README.md is made anew from experiments/results.
     workdirs: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Folders of finished runs; without any, experiments/README.md is made anew from experiments/results."""
-    output: Path = Path("report")
-    """Folder for report.md and report.png."""
+    output: Path = Path("report")  # Folder for report.md and report.png.
 
 
 def report(workdirs: tuple[Path, ...], output: Path) -> str:

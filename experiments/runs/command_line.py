@@ -32,18 +32,15 @@ class Arguments:
     """What a command line says besides the preset."""
 
     config: Annotated[Config, Unprefixed]
-    workdir: Path | None = None
-    """Folder of the run; without it, runs/PRESET."""
+
+    workdir: Path | None = None  # Folder of the run; without it, runs/PRESET.
+    # Folder of another run whose ANN, and conversion where it is the same, are taken over instead of made anew.
     from_run: Path | None = None
-    """Folder of another run whose ANN, and conversion where it is the same, are taken over instead of made anew."""
-    debug: bool = False
-    """Show the traceback of an error."""
+    debug: bool = False  # Show the traceback of an error.
+    # host:port of the first of several processes; None leaves it to SLURM or the TPU slice, where there is one.
     coordinator: str | None = None
-    """host:port of the first of several processes; None leaves it to SLURM or the TPU slice, where there is one."""
-    num_processes: int | None = None
-    """How many processes there are; goes with coordinator."""
-    process_id: int | None = None
-    """Which of them this is, from 0; goes with coordinator."""
+    num_processes: int | None = None  # How many processes there are; goes with coordinator.
+    process_id: int | None = None  # Which of them this is, from 0; goes with coordinator.
 
 
 def run_stage(name: str, description: str, stage: Callable[[Run], None]) -> None:
