@@ -1,16 +1,39 @@
-"""What is kept of the study's runs: PRESET/TRIAL/seedN/results.json, small and committed."""
+"""What is kept of the study's runs, PRESET/TRIAL/seedN/results.json, and all of it as one table."""
 
 import json
+from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from experiments.config import AUTO, Config, from_json
 from experiments.runs.environment import environment
 from experiments.runs.files import replace_text
 from experiments.runs.workdir import Results
 
 RESULTS = Path(__file__).parent.parent / "results"
 DIGITS = 6  # of a number that is kept
-UNNEEDED = ("compile_seconds",)
+COLUMNS = {  # of some parts of a results.json: where a number's names stand if not in the quantity, outermost first
+    **dict.fromkeys(("ann", "converted", "hybrid"), {0: "net"}),
+    "streams": {1: "net"},
+    "spikes_per_neuron": {1: "net", 2: "layer"},
+    "silence": {1: "net", 3: "layer"},
+    "agreement": {1: "net", 3: "layer"},
+    "descent": {1: "gradient", 3: "layer"},
+    "percentiles": {1: "percentile", 3: "step"},
+}
+USUAL = {  # field -> what to call it where it is not as in the paper, and the paper's value
+    "convert.percentile": ("percentile", 100.0),
+    "finetune.logit_scale": ("logit scale", 1.0),
+    "finetune.alpha": ("alpha", 0.3),
+    "finetune.beta": ("beta", 0.01),
+    "finetune.leak": ("leak", 0.99),
+    "finetune.weight_decay": ("weight decay", 0.0),
+    "finetune.warmup": ("warm-up", 0.0),
+    "finetune.clip": ("clip", None),
+}
 
 
 def results_path(root: Path, preset: str, trial: str, seed: int) -> Path:
@@ -19,24 +42,54 @@ def results_path(root: Path, preset: str, trial: str, seed: int) -> Path:
 
 
 def write_results(path: Path, results: Results) -> None:
-    """Keep what a run found, a line for each network or stage, with the environment that it ran in.
-
-    Args:
-        path: the file; its folder is made where there is none.
-        results: in JSON's types.
-    """
-    kept = {name: value for name, value in results.items() if name not in UNNEEDED}
-    config = {name: value for name, value in kept["config"].items() if name != "data_dir"}
+    """Keep what a run found, a line for each network or stage, with the environment but no path of the machine."""
+    config = results["config"] | {"run": results["config"]["run"] | {"data_dir": None}}
+    kept = {name: value for name, value in results.items() if name != "compile_seconds"}
     kept |= {"config": config, "environment": environment()}
     lines = (f"{json.dumps(name)}: {json.dumps(_rounded(value))}" for name, value in kept.items())
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
-def read_seeds(preset: str, trial: str) -> list[Results]:
-    """The results of a trial, of all seeds that were run, in their order."""
-    paths = sorted((RESULTS / preset / trial).glob("seed*/results.json"))
-    return [json.loads(path.read_text()) for path in paths]
+def measurements(root: Path = RESULTS) -> pd.DataFrame:
+    """All that is kept, a row for each measurement.
+
+    Returns:
+        Columns preset, trial, seed; config, T, surrogate and finetune (how) of the run; quantity and value, and where
+        they apply net, gradient, layer, percentile and step (of time, an epoch or a stream, from 1).
+    """
+    rows = []
+    for path in sorted(root.glob("*/*/seed*/results.json")):
+        preset, trial, seed = path.parts[-4:-1]
+        results = json.loads(path.read_text())
+        config = from_json(results.pop("config"))
+        run = {"preset": preset, "trial": trial, "seed": int(seed.removeprefix("seed")), "config": config}
+        run |= {"T": config.convert.num_steps, "surrogate": config.finetune.surrogate, "finetune": _finetune(config)}
+        rows += [run | _measurement(names, value) for names, value in _leaves(results)]
+    return pd.DataFrame(rows)
+
+
+def _measurement(names: tuple[str | int, ...], value: Any) -> dict[str, Any]:
+    """The columns of a number, by its names."""
+    columns = COLUMNS.get(names[0], {})
+    own = {columns.get(i, "step"): name for i, name in enumerate(names) if i in columns or isinstance(name, int)}
+    return {**own, "quantity": " ".join(map(str, (n for n in names if n not in own.values()))), "value": value}
+
+
+def _leaves(value: Any, names: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """All that is no group, each with its names, or numbers from 1 in a list, outermost first."""
+    if isinstance(value, dict | list):
+        for name, part in value.items() if isinstance(value, dict) else enumerate(value, 1):
+            yield from _leaves(part, (*names, name))
+    else:
+        yield names, value
+
+
+def _finetune(config: Config) -> str:
+    """The surrogate and its learning rate, and what else is not as in the paper."""
+    values = {field: attrgetter(field)(config) for field in USUAL}
+    special = [f"{name} {'calibrated' if values[field] == AUTO else values[field]}" for field, (name, usual) in USUAL.items() if values[field] != usual]
+    return ", ".join([f"{config.finetune.surrogate}, lr {config.finetune.lr:g}", *special])
 
 
 def _rounded(value: Any) -> Any:
