@@ -2,6 +2,7 @@
 factor 1 and with the factor that serves a number of steps best on the validation split.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 import jax
@@ -28,8 +29,7 @@ def conversion(run: Run, images: int) -> Results:
 
     Args:
         run: the run.
-        images: of the test split that LONG presentations are measured on, the first ones, a multiple of
-            eval_batch_size.
+        images: of the test split that LONG presentations are measured on, a multiple of eval_batch_size.
     """
     ann = {"accuracy": score_ann(run), "accuracy_for_long": score_ann(run, images)}
     by_percentile = {f"{percentile:g}": _of_percentile(run, percentile, images) for percentile in PERCENTILES}
@@ -37,50 +37,37 @@ def conversion(run: Run, images: int) -> Results:
 
 
 def _of_percentile(run: Run, percentile: float, images: int) -> Results:
-    config = replace(run.config, convert=replace(run.config.convert, percentile=percentile))
-    ann = trained_ann(run)
+    config, ann = replace(run.config, convert=replace(run.config.convert, percentile=percentile)), trained_ann(run)
     thresholds = balance(run._replace(config=config), ann)
-    snn = convert(ann, thresholds)
+    snn, by_layer = convert(ann, thresholds), {layer: float(value) for layer, value in thresholds.items()}
     short = _sweep(run, snn, SHORT, FACTORS_FOR_SHORT, IMAGES_FOR_SHORT)
     long = _sweep(run, snn, LONG, FACTORS_FOR_LONG, IMAGES_FOR_LONG)
-    test = measured_on_test(run, snn, short, None) | measured_on_test(run, snn, long, images)
+    test = on_test(run, snn, short, None) | on_test(run, snn, long, images)
     say(f"percentile {percentile:g}: {test}")
-    of_layer = {layer: float(threshold) for layer, threshold in thresholds.items()}
-    return {"thresholds": of_layer, "validation": short | long, "test": test}
+    return {"thresholds": by_layer, "validation": short | long, "test": test}
 
 
-def measured_on_test(run: Run, snn: Variables, validation: dict[str, dict[str, float]], images: int | None) -> Results:
+def on_test(run: Run, snn: Variables, validation: dict[str, dict[str, float]], images: int | None) -> Results:
     """Number of steps -> accuracies on the test split with factor 1 and with the factor that validation chooses."""
     chosen = {steps: max(scores, key=lambda f: (scores[f], float(f))) for steps, scores in validation.items()}
-    (key,) = stream_keys(run.config, TEST, 1)
-    by_factor = {}
+    (key,), curves = stream_keys(run.config, TEST, 1), {}
     for factor in {"1", *chosen.values()}:
         longest = max(int(steps) for steps in chosen if factor in ("1", chosen[steps]))
-        by_factor[factor] = _by_step(run, scale_thresholds(snn, float(factor)), longest, TEST, key, images)
-
-    def at(steps: str, factor: str) -> float:
-        return by_factor[factor][int(steps) - 1]
-
+        curves[factor] = _curve(run, scale_thresholds(snn, float(factor)), longest, TEST, key, images)
     return {
-        steps: {"factor_1": at(steps, "1"), "factor": float(factor), "chosen": at(steps, factor)}
-        for steps, factor in chosen.items()
+        t: {"factor_1": curves["1"][int(t) - 1], "factor": float(factor), "chosen": curves[factor][int(t) - 1]}
+        for t, factor in chosen.items()
     }
 
 
-def _sweep(
-    run: Run, snn: Variables, steps: tuple[int, ...], factors: tuple[float, ...], images: int
-) -> dict[str, dict[str, float]]:
-    """Number of steps -> factor -> accuracy on the validation split, or its first images."""
+def _sweep(run: Run, snn: Variables, steps: Sequence[int], factors: Sequence[float], images: int) -> Results:
+    """Number of steps -> factor -> accuracy on the first images of the validation split."""
     key = random_key(run.config, VALIDATION)
-    curves = {
-        f"{factor:g}": _by_step(run, scale_thresholds(snn, factor), max(steps), VALIDATION, key, images)
-        for factor in factors
-    }
+    nets = {f"{factor:g}": scale_thresholds(snn, factor) for factor in factors}
+    curves = {name: _curve(run, net, max(steps), VALIDATION, key, images) for name, net in nets.items()}
     return {str(t): {factor: curve[t - 1] for factor, curve in curves.items()} for t in steps}
 
 
-def _by_step(
-    run: Run, snn: Variables, num_steps: int, split: str, key: jax.Array, images: int | None
-) -> list[float]:
-    """Accuracy after each time step on a split, or its first images."""
-    return [float(accuracy) for accuracy in present(run.config, snn, num_steps, split, key, split, images).accuracy]
+def _curve(run: Run, snn: Variables, steps: int, split: str, key: jax.Array, images: int | None) -> list[float]:
+    """Accuracy after each time step."""
+    return [float(accuracy) for accuracy in present(run.config, snn, steps, split, key, split, images).accuracy]

@@ -1,4 +1,4 @@
-"""Question c: whether a step along a surrogate's gradient is one downhill, layer by layer, and whether batches agree.
+"""Question c: where surrogate gradients lead, layer by layer, whether batches agree, and which neurons have none.
 
 Spikes have no gradient to compare a surrogate's with, but the slope along it can be measured: each layer's weights are
 moved a little with and against it, and the spiking network is run on both sides. The gradient comes from one half of
@@ -6,7 +6,7 @@ the validation split, the slope from the other. Between batches noise averages o
 carries the weights along step by step, whether the loss falls on the way or not.
 """
 
-from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,16 +17,14 @@ import optax
 from experiments.config import Config
 from experiments.convert import calibrated_scale
 from experiments.finetune import logit_scale, starting_snn
-from experiments.runs.networks import build_ann, encoding_of, open_source, random_key, surrogate_of
+from experiments.runs.networks import build_snn, encoding_of, open_source, random_key
 from experiments.runs.workdir import Results, Run
-from jsnn import surrogate
 from jsnn.augment import scale
 from jsnn.datasets import VALIDATION
-from jsnn.models import spiking
+from jsnn.packing import unpack
 from jsnn.simulation import Variables, simulate
-from jsnn.surrogate import Surrogate
 
-IMAGES = 2048  # in each half of the validation split
+IMAGES, IMAGES_FOR_SILENCE = 2048, 1024  # in each half of the validation split; the first ones of it
 BATCH = 256
 MOVE = 0.02  # of the norm of the layer's weights
 
@@ -35,19 +33,16 @@ Scores = tuple[jax.Array, jax.Array]  # loss [nats], accuracy
 
 
 def descent(run: Run) -> Results:
-    """Name of a gradient -> `changes` by steps along it, of the net that the run's fine-tune starts with.
-
-    The loss that changes is that of calibrated logits, whatever the loss that the gradient is of.
-    """
+    """Gradient -> `changes` by steps along it, of the net that a fine-tune starts with; the loss is the calibrated."""
     config, snn, calibrated = run.config, starting_snn(run), calibrated_scale(run)
     first, second = (half_of_validation(config, half, BATCH) for half in range(2))
-    scores = scores_on(second, config, snn, calibrated)
-    gradients = {
-        f"{name}, {kind}": batch_gradients(config, rule, snn, first, factor)
-        for name, rule in (("stdb", surrogate.stdb()), ("linear", surrogate.linear()))
-        for kind, factor in (("plain", 1.0), ("calibrated", calibrated))
-    }
-    return {name: changes(scores, snn["params"], mean_gradient(of_batches)) for name, of_batches in gradients.items()}
+    results = {}
+    for name in ("stdb", "linear"):
+        of_surrogate = replace(config, finetune=replace(config.finetune, surrogate=name))
+        for kind, factor in (("plain", 1.0), ("calibrated", calibrated)):
+            gradient = mean_gradient(batch_gradients(of_surrogate, snn, first, factor))
+            results[f"{name}, {kind}"] = changes(config, snn, gradient, second, calibrated)
+    return results
 
 
 def agreement(run: Run, snn: Variables) -> Results:
@@ -57,13 +52,14 @@ def agreement(run: Run, snn: Variables) -> Results:
         {"share": layer -> `share` of the batches of one half, "loss": layer -> change of the loss on the other half by
         a step downhill, in nats}.
     """
-    config, factor = run.config, logit_scale(run)
-    first = half_of_validation(config, 0, config.data.batch_size)
-    scores = scores_on(half_of_validation(config, 1, BATCH), config, snn, factor)
-    gradients = batch_gradients(config, surrogate_of(config), snn, first, factor)
+    first, second = (
+        half_of_validation(run.config, 0, run.config.data.batch_size),
+        half_of_validation(run.config, 1, BATCH),
+    )
+    gradients = batch_gradients(run.config, snn, first, logit_scale(run))
     return {
         "share": {layer: share(of_batches["kernel"]) for layer, of_batches in gradients.items()},
-        "loss": changes(scores, snn["params"], mean_gradient(gradients))["loss"],
+        "loss": changes(run.config, snn, mean_gradient(gradients), second, logit_scale(run))["loss"],
     }
 
 
@@ -78,33 +74,28 @@ def share(gradients: jax.Array) -> float:
     return float(ratios.sum() / jnp.maximum((size > 0).sum(), 1))
 
 
-def changes(scores: Callable[[Any], Scores], params: Any, gradients: Any) -> Results:
-    """Half the difference of the scores between a step of MOVE downhill and one uphill, layer by layer.
-
-    Returns:
-        "loss" (nats) or "accuracy" -> layer -> change.
-    """
+def changes(config: Config, snn: Variables, gradient: Any, images: Images, factor: float) -> Results:
+    """Half the difference of "loss" (nats) and "accuracy" between a step of MOVE downhill and one uphill, by layer."""
     by_score: Results = {"loss": {}, "accuracy": {}}
-    for layer, weights in params.items():
-        kernel, gradient = weights["kernel"], gradients[layer]["kernel"]
-        length = jnp.linalg.norm(gradient)
-        move = MOVE * jnp.linalg.norm(kernel) / jnp.where(length > 0, length, 1) * gradient  # none without a gradient
-        down, up = (scores({**params, layer: {"kernel": kernel + side * move}}) for side in (-1, 1))
+    for layer, weights in snn["params"].items():
+        kernel, along = weights["kernel"], gradient[layer]["kernel"]
+        length = jnp.linalg.norm(along)
+        move = MOVE * jnp.linalg.norm(kernel) / jnp.where(length > 0, length, 1) * along  # none without a gradient
+        nets = (snn | {"params": snn["params"] | {layer: {"kernel": kernel + side * move}}} for side in (-1, 1))
+        down, up = (_scores(config, net, images, factor) for net in nets)
         for name, after, before in zip(by_score, down, up, strict=True):
             by_score[name][layer] = float(after - before) / 2
     return by_score
 
 
-def scores_on(images: Images, config: Config, snn: Variables, factor: float) -> Callable[[Any], Scores]:
-    """Mean loss and accuracy of the net on images as a function of its params, compiled; they know no surrogate."""
-    score = partial(_score, config, surrogate.stdb(), snn["neuron"], factor)
-    return jax.jit(lambda params: jax.tree.map(jnp.mean, jax.lax.map(partial(score, params), images)))
-
-
-def batch_gradients(config: Config, rule: Surrogate, snn: Variables, images: Images, factor: float) -> Any:
+@partial(jax.jit, static_argnums=0)
+def batch_gradients(config: Config, snn: Variables, images: Images, factor: float) -> Any:
     """The surrogate's gradient of each batch's loss, dropout off, like the params with leaves [N, ...]."""
-    gradient = jax.grad(partial(_score, config, rule, snn["neuron"], factor), has_aux=True)
-    return jax.jit(partial(jax.lax.map, lambda batch: gradient(snn["params"], batch)[0]))(images)
+
+    def loss(params: Any, batch: Images) -> jax.Array:
+        return _score(config, {**snn, "params": params}, factor, batch)[0]
+
+    return jax.lax.map(partial(jax.grad(loss), snn["params"]), images)
 
 
 def mean_gradient(gradients: Any) -> Any:
@@ -112,13 +103,17 @@ def mean_gradient(gradients: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.mean(0), gradients)
 
 
-def _score(config: Config, rule: Surrogate, neuron: Any, factor: float, params: Any, batch: Images) -> Scores:
-    """Mean cross-entropy and accuracy of one batch, dropout off, the logits times a factor."""
+@partial(jax.jit, static_argnums=0)
+def _scores(config: Config, snn: Variables, images: Images, factor: float) -> Scores:
+    return jax.tree.map(jnp.mean, jax.lax.map(partial(_score, config, snn, factor), images))
+
+
+def _score(config: Config, snn: Variables, factor: float, batch: Images) -> Scores:
+    """Mean cross-entropy, of logits times a factor, and accuracy of one batch, dropout off."""
     images, labels, index = batch
     inputs = partial(encoding_of(config), images, random_key(config, VALIDATION), index)
-    variables, steps = {"params": params, "neuron": neuron}, config.convert.num_steps
-    model = spiking(build_ann(config), rule)
-    logits = factor * simulate(model, variables, inputs, lambda out, _: out, num_steps=steps, chunk=steps)[-1]
+    steps = {"num_steps": config.convert.num_steps, "chunk": config.convert.num_steps}
+    logits = factor * simulate(build_snn(config), snn, inputs, lambda logits, _: logits, **steps)[-1]
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return losses.mean(), (logits.argmax(-1) == labels).mean()
 
@@ -130,3 +125,29 @@ def half_of_validation(config: Config, half: int, batch_size: int) -> Images:
     batch = source.take(source.resident, index.reshape(-1))
     images = scale(batch.images).reshape(*index.shape, *batch.images.shape[1:])
     return jax.device_put((images, batch.labels.reshape(index.shape), index), jax.devices()[0])
+
+
+def silent_neurons(config: Config, snn: Variables) -> Results:
+    """Shares of neurons that have not fired, to which STDB gives no gradient, on validation images; T is at most 32.
+
+    Returns:
+        {"never": layer -> share of (neuron, image) without a spike, "no gradient": layer -> share of (neuron, image,
+        step) before the neuron's first spike, where STDB's derivative is 0}.
+    """
+    source, key, num_steps = open_source(config, VALIDATION), random_key(config, VALIDATION), config.convert.num_steps
+
+    def observe(_: jax.Array, collected: Variables) -> Any:
+        return {layer: unpack(train["lif"], num_steps, jnp.float32) for layer, train in collected["trains"].items()}
+
+    @jax.jit
+    def of_batch(index: jax.Array, resident: Any) -> Results:
+        inputs = partial(encoding_of(config), scale(source.take(resident, index).images), key, index)
+        steps = {"num_steps": num_steps, "chunk": num_steps}
+        trains = simulate(build_snn(config), snn, inputs, observe, **steps, collect=("trains",))
+        never = {layer: (spikes.sum(0) == 0).mean() for layer, spikes in trains.items()}
+        before_first = {layer: (spikes.cumsum(0) == spikes).mean() for layer, spikes in trains.items()}
+        return {"never": never, "no gradient": before_first}
+
+    batches = jnp.arange(IMAGES_FOR_SILENCE, dtype=jnp.int32).reshape(-1, config.run.eval_batch_size)
+    shares = [of_batch(index, source.resident) for index in batches]
+    return jax.tree.map(lambda *share: float(sum(share) / len(share)), *shares)

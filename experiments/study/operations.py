@@ -52,15 +52,12 @@ def operations_of_training(config: Config) -> dict[str, float]:
 
 
 def accumulates(config: Config, spikes_per_neuron: Mapping[str, float], input_spikes: float) -> dict[str, float]:
-    """Accumulates of the SNN of a VGG for one image.
+    """Layer -> accumulates of a VGG's SNN in its synapses for one image, the readout's last.
 
     Args:
         config: of the VGG.
         spikes_per_neuron: layer -> spikes of a presentation, per neuron.
         input_spikes: of a presentation, per pixel and channel.
-
-    Returns:
-        Layer -> accumulates in its synapses, the readout's last.
     """
     costs = {}
     arriving = input_spikes * math.prod(info(config.data.dataset).image_shape)  # spikes of all neurons before the layer

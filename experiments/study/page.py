@@ -5,73 +5,65 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from pandas import DataFrame
+
 from experiments.runs.files import replace_text
-from experiments.study.page_activity import activity_table, operations_table
-from experiments.study.page_conversion import conversion_table, draw_conversion, draw_evaluation, evaluation_table
-from experiments.study.page_paper import paper_table
-from experiments.study.page_scratch import draw_scratch, scratch_table
-from experiments.study.page_surrogates import (
-    agreement_table,
-    descent_table,
-    draw_harms,
-    silence_table,
-    surrogates_table,
-)
+from experiments.study import figures, tables
+from experiments.study.results import measurements
 
 PAGE = Path(__file__).parent.parent / "README.md"
-FIGURES = "figures"
 BLOCK = re.compile(r"(<!-- (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-FASHION = "fashion_mnist_cpu"
-CIFAR = "cifar10_cpu"
+FASHION, CIFAR = "fashion_mnist_cpu", "cifar10_cpu"
 
-TABLES: dict[str, Callable[[], str]] = {
-    "paper": paper_table,
-    "conversion-fashion": partial(conversion_table, FASHION),
-    "conversion-cifar": partial(conversion_table, CIFAR),
-    "scratch-fashion": partial(scratch_table, FASHION, 4),
-    "scratch-cifar": partial(scratch_table, CIFAR, 8),
-    "surrogates": partial(surrogates_table, FASHION),
-    "descent": partial(descent_table, FASHION),
-    "agreement": partial(agreement_table, FASHION),
-    "silence": partial(silence_table, FASHION),
-    "activity": partial(activity_table, FASHION, ("linear-t8", "linear-t4", "stdb-t4")),
-    "operations": partial(operations_table, FASHION, ("linear-t4", "linear-t8")),
-    "evaluation": partial(evaluation_table, FASHION),
+TABLES: dict[str, tuple[str | None, Callable[[DataFrame], str]]] = {  # preset, None for all of them, and table
+    "paper": (None, tables.paper_table),
+    "conversion-fashion": (FASHION, tables.conversion_table),
+    "conversion-cifar": (CIFAR, tables.conversion_table),
+    "scratch-fashion": (FASHION, partial(tables.scratch_table, num_steps=4)),
+    "scratch-cifar": (CIFAR, partial(tables.scratch_table, num_steps=8)),
+    "surrogates": (FASHION, tables.surrogates_table),
+    "descent": (FASHION, tables.descent_table),
+    "agreement": (FASHION, tables.agreement_table),
+    "silence": (FASHION, tables.silence_table),
+    "activity": (FASHION, partial(tables.activity_table, trials=("linear-t8", "linear-t4", "stdb-t4"))),
+    "operations": (FASHION, partial(tables.operations_table, trials=("linear-t4", "linear-t8"))),
+    "evaluation": (FASHION, tables.evaluation_table),
 }
-PLOTS: dict[str, Callable[[Path], None]] = {
-    "conversion-fashion": partial(draw_conversion, FASHION),
-    "conversion-cifar": partial(draw_conversion, CIFAR),
-    "scratch-fashion": partial(draw_scratch, FASHION, 4),
-    "scratch-cifar": partial(draw_scratch, CIFAR, 8),
-    "harms": partial(draw_harms, FASHION),
-    "evaluation": partial(draw_evaluation, FASHION),
+PLOTS: dict[str, tuple[str, Callable[..., None]]] = {
+    "conversion-fashion": (FASHION, figures.draw_conversion),
+    "conversion-cifar": (CIFAR, figures.draw_conversion),
+    "scratch-fashion": (FASHION, partial(figures.draw_scratch, num_steps=4)),
+    "scratch-cifar": (CIFAR, partial(figures.draw_scratch, num_steps=8)),
+    "harms": (FASHION, figures.draw_harms),
+    "evaluation": (FASHION, figures.draw_evaluation),
 }
 
 
 def rebuild(page: Path = PAGE) -> None:
-    """Make all tables and plots of the page anew.
-
-    Args:
-        page: the Markdown file; its tables are replaced, beside it the plots go to figures/.
+    """Make all tables of a Markdown file anew, and all plots in figures/ beside it, from the kept results.
 
     Raises:
         ValueError: where a block's name is unknown or a table has no block.
     """
-    replace_text(page, with_tables(page.read_text()))
-    for name, draw in PLOTS.items():
-        draw(page.parent / FIGURES / f"{name}.png")
+    data = measurements()
+    replace_text(page, with_tables(page.read_text(), data))
+    for name, (preset, draw) in PLOTS.items():
+        draw(data[data.preset == preset], preset, path=page.parent / "figures" / f"{name}.png")
 
 
-def with_tables(text: str) -> str:
-    """The page's text with its tables made anew.
-
-    Args:
-        text: Markdown; between `<!-- NAME -->` and `<!-- end -->` stands the table of that name.
+def with_tables(text: str, data: DataFrame) -> str:
+    """The page's text with its tables made anew from measurements.
 
     Raises:
-        ValueError: where a block's name is unknown or a table has no block.
+        ValueError: where a block's name is unknown or a table has no block; one stands between `<!-- NAME -->` and
+            `<!-- end -->`.
     """
     names = {name for _, name, _ in BLOCK.findall(text)}
     if names != set(TABLES):
         raise ValueError(f"the page must have one block for each of {', '.join(TABLES)}, it has {', '.join(names)}.")
-    return BLOCK.sub(lambda found: found[1] + TABLES[found[2]]() + "\n" + found[3], text)
+
+    def block(match: re.Match) -> str:
+        preset, table = TABLES[match[2]]
+        return match[1] + table(data if preset is None else data[data.preset == preset]) + "\n" + match[3]
+
+    return BLOCK.sub(block, text)

@@ -9,19 +9,22 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from experiments.config import AUTO, Config
+from experiments.convert import chosen_factor, converted_snn
 from experiments.finetune import last_snn, starting_snn
 from experiments.hybrid import hybrid, up_to
 from experiments.presets import PRESETS
-from experiments.runs.networks import open_source
+from experiments.runs.networks import open_source, stream_keys
+from experiments.runs.presentation import present
 from experiments.runs.workdir import Results, Run, read_results
 from experiments.study.conversion import conversion
-from experiments.study.gradients import agreement, descent
-from experiments.study.validation import over_streams, silent_neurons
+from experiments.study.gradients import agreement, descent, silent_neurons
 from jsnn.augment import scale
-from jsnn.datasets import TEST
+from jsnn.conversion import scale_thresholds
+from jsnn.datasets import TEST, VALIDATION
 
 SEEDS = (0, 1, 2)
 Fields = Mapping[str, object]  # GROUP.FIELD of a config -> value
@@ -42,6 +45,20 @@ def _as_far_as(stage: str, run: Run) -> Results:
 def validated(run: Run) -> Results:
     """The pipeline without its last stage, and accuracies on the validation split."""
     return {**_as_far_as("finetune", run), "streams": over_streams(run)}
+
+
+def over_streams(run: Run) -> dict[str, list[float]]:
+    """Validation accuracies of the converted net at its factor and the net after the last epoch, one for each stream.
+
+    No choice was made on these streams, so that the best of many factors has no advantage on them.
+    """
+    nets = {"converted": scale_thresholds(converted_snn(run), chosen_factor(run)), "hybrid": last_snn(run)}
+    keys, steps = stream_keys(run.config, VALIDATION, run.config.evaluate.streams), run.config.convert.num_steps
+
+    def accuracy(net: str, key: jax.Array) -> float:
+        return float(present(run.config, nets[net], steps, VALIDATION, key, net).accuracy[-1])
+
+    return {net: [accuracy(net, key) for key in keys] for net in nets}
 
 
 def _explained(run: Run) -> Results:
@@ -158,7 +175,12 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
     "cifar10_cpu": {
         "steps": tuple(_hybrid("cifar10_cpu", "linear", num_steps, (0,)) for num_steps in (32, 16, 8)),
         "rates": tuple(
-            Trial(f"maximum-lr{rate:g}", {"convert.percentile": 100.0, "finetune.epochs": 2, "finetune.lr": rate}, work, (0,))
+            Trial(
+                f"maximum-lr{rate:g}",
+                {"convert.percentile": 100.0, "finetune.epochs": 2, "finetune.lr": rate},
+                work,
+                (0,),
+            )
             for rate, work in ((3e-4, tested), (1e-3, partial(_as_far_as, "finetune")))
         ),
         "conversion": (Trial("conversion", {}, partial(conversion, images=1024)),),

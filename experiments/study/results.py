@@ -46,7 +46,8 @@ def write_results(path: Path, results: Results) -> None:
     config = results["config"] | {"run": results["config"]["run"] | {"data_dir": None}}
     kept = {name: value for name, value in results.items() if name != "compile_seconds"}
     kept |= {"config": config, "environment": environment()}
-    lines = (f"{json.dumps(name)}: {json.dumps(_rounded(value))}" for name, value in kept.items())
+    kept = json.loads(json.dumps(kept), parse_float=lambda number: float(f"{float(number):.{DIGITS}g}"))
+    lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in kept.items())
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
@@ -66,14 +67,16 @@ def measurements(root: Path = RESULTS) -> pd.DataFrame:
         run = {"preset": preset, "trial": trial, "seed": int(seed.removeprefix("seed")), "config": config}
         run |= {"T": config.convert.num_steps, "surrogate": config.finetune.surrogate, "finetune": _finetune(config)}
         rows += [run | _measurement(names, value) for names, value in _leaves(results)]
-    return pd.DataFrame(rows)
+    data = pd.DataFrame(rows)
+    return data.assign(step=pd.to_numeric(data.step, "coerce"))
 
 
 def _measurement(names: tuple[str | int, ...], value: Any) -> dict[str, Any]:
-    """The columns of a number, by its names."""
-    columns = COLUMNS.get(names[0], {})
-    own = {columns.get(i, "step"): name for i, name in enumerate(names) if i in columns or isinstance(name, int)}
-    return {**own, "quantity": " ".join(map(str, (n for n in names if n not in own.values()))), "value": value}
+    """The columns of a value, by its names."""
+    special = COLUMNS.get(names[0], {})
+    columns = [special.get(i, "step" if isinstance(name, int) else "quantity") for i, name in enumerate(names)]
+    quantity = " ".join(name for name, column in zip(names, columns, strict=True) if column == "quantity")
+    return dict(zip(columns, names, strict=True)) | {"quantity": quantity, "value": value}
 
 
 def _leaves(value: Any, names: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
@@ -87,15 +90,8 @@ def _leaves(value: Any, names: tuple[str | int, ...] = ()) -> Iterator[tuple[tup
 
 def _finetune(config: Config) -> str:
     """The surrogate and its learning rate, and what else is not as in the paper."""
-    values = {field: attrgetter(field)(config) for field in USUAL}
-    special = [f"{name} {'calibrated' if values[field] == AUTO else values[field]}" for field, (name, usual) in USUAL.items() if values[field] != usual]
+    values = {name: (attrgetter(field)(config), usual) for field, (name, usual) in USUAL.items()}
+    special = [
+        f"{n} {'calibrated' if value == AUTO else value}" for n, (value, usual) in values.items() if value != usual
+    ]
     return ", ".join([f"{config.finetune.surrogate}, lr {config.finetune.lr:g}", *special])
-
-
-def _rounded(value: Any) -> Any:
-    """The value with numbers of few digits."""
-    if isinstance(value, dict):
-        return {name: _rounded(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_rounded(part) for part in value]
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
