@@ -15,23 +15,23 @@ from pandas import DataFrame
 
 from experiments.study.conversion import LONG
 from experiments.study.plan import HARMS
-from experiments.study.tables import against_steps, hybrid_trials, learning_curve, nets_of, scratch_trials
+from experiments.study.tables import HYBRIDS, against_steps, hybrid_trials, learning_curve, nets_of, scratch_trials
 
-STYLES = {  # name of a net or trial -> format of its line, colour
-    "converted, maximum, factor 1": (".-", "tab:cyan"),
-    "converted, maximum, best factor": (".-", "tab:blue"),
-    "converted, 99.7 percentile, factor 1": (".--", "tab:cyan"),
-    "converted, 99.7 percentile, best factor": (".--", "tab:blue"),
-    "hybrid, STDB": ("o-", "tab:red"),
-    "hybrid, linear": ("o-", "tab:orange"),
-    "from scratch, STDB": (".--", "tab:blue"),
-    "from scratch, linear": (".--", "tab:green"),
-    "from scratch, linear, twice as long": (".:", "tab:olive"),
-    "from scratch, linear, three times as long": (".-.", "tab:brown"),
-    "harm-stdb": ("o-", "tab:red"),
-    "harm-stdb-fast": ("o--", "tab:red"),
-    "harm-linear": ("o-", "tab:orange"),
-    "harm-linear-fast": ("o--", "tab:orange"),
+STYLES = {  # name of a net or trial -> line, colour
+    "converted, maximum, factor 1": ("-", "tab:cyan"),
+    "converted, maximum, best factor": ("-", "tab:blue"),
+    "converted, 99.7 percentile, factor 1": ("--", "tab:cyan"),
+    "converted, 99.7 percentile, best factor": ("--", "tab:blue"),
+    "hybrid, STDB": ("-", "tab:red"),
+    "hybrid, linear": ("-", "tab:orange"),
+    "from scratch, STDB": ("--", "tab:blue"),
+    "from scratch, linear": ("--", "tab:green"),
+    "from scratch, linear, twice as long": (":", "tab:olive"),
+    "from scratch, linear, three times as long": ("-.", "tab:brown"),
+    "harm-stdb": ("-", "tab:red"),
+    "harm-stdb-fast": ("--", "tab:red"),
+    "harm-linear": ("-", "tab:orange"),
+    "harm-linear-fast": ("--", "tab:orange"),
 }
 
 
@@ -63,45 +63,48 @@ def _ann_line(axes: Axes, anns: DataFrame) -> float:
     return accuracy
 
 
-def draw_conversion(data: DataFrame, preset: str, path: Path) -> None:
+def draw_conversion(path: Path, data: DataFrame) -> None:
     """Question a: accuracy of converted and hybrid nets against time steps."""
-    nets, anns = against_steps(data), nets_of(data[data.trial == "conversion"], "ann")
-    means = 100 * nets.groupby(["net", "T"]).accuracy.agg(mean)
-    with _sheet(path, f"{preset}: test accuracy against time steps") as axes:
+    anns, means = nets_of(data[data.trial == "conversion"], "ann"), against_steps(data).groupby(["net", "T"]).accuracy
+    means = 100 * means.agg(mean)
+    with _sheet(path, f"{data.preset.iloc[0]}: test accuracy against time steps") as axes:
         accuracy, for_long = _ann_line(axes, anns), 100 * mean(anns.accuracy_for_long)
         label = f"ANN on the images from T = {min(LONG)} on, {for_long:.1f} %"
         axes.plot((min(LONG), max(LONG)), (for_long, for_long), color="0.35", linestyle="-.", label=label)
-        for name in (name for name in STYLES if name in means):
-            axes.plot(means[name].index, means[name], STYLES[name][0], color=STYLES[name][1], label=name)
+        for name, (style, color) in STYLES.items():
+            if name in means:
+                marker = "o" if name in HYBRIDS.values() else "."
+                axes.plot(means[name], style, marker=marker, color=color, label=name)
         _finish_steps(axes, accuracy)
 
 
-def draw_evaluation(data: DataFrame, preset: str, path: Path) -> None:
+def draw_evaluation(path: Path, data: DataFrame) -> None:
     """Question e: accuracy against the steps of evaluation, for nets trained at one T each."""
     data = hybrid_trials(data)
-    anns = nets_of(data, "ann").drop_duplicates(["seed", "accuracy"])  # seeds may stand for two
+    anns = nets_of(data, "ann").drop_duplicates(["seed", "accuracy"])  # a seed may stand for two
     means = 100 * data[data.quantity == "accuracy_by_step"].groupby(["net", "surrogate", "T", "step"]).value.agg(mean)
-    dots = 100 * nets_of(data, "hybrid").groupby(["surrogate", "T"]).accuracy.agg(mean)
-    with _sheet(path, f"{preset}: trained at one T (dot), evaluated at others") as axes:
+    trained = 100 * nets_of(data, "hybrid").groupby(["surrogate", "T"]).accuracy.agg(mean)
+    colors = {t: f"C{i}" for i, t in enumerate(sorted(set(data["T"])))}
+    with _sheet(path, f"{data.preset.iloc[0]}: trained at one T (dot), evaluated at others") as axes:
         accuracy = _ann_line(axes, anns)
-        for (surrogate, t), dot in dots.items():
-            style, color = {"stdb": "-", "linear": "--"}[surrogate], f"C{sorted(set(data['T'])).index(t)}"
-            curve, converted = (means[net, surrogate, t] for net in ("hybrid", "converted"))
-            axes.plot(curve.index, curve, style, color=color, label=f"{surrogate}, T = {t}")
-            axes.plot(t, dot, "o", color=color)
+        for (surrogate, t), accuracy_at_t in trained.items():
+            style = {"stdb": "-", "linear": "--"}[surrogate]
+            axes.plot(means["hybrid", surrogate, t], style, color=colors[t], label=f"{surrogate}, T = {t}")
+            axes.plot(t, accuracy_at_t, "o", color=colors[t])
             if surrogate == "linear":
-                axes.plot(converted.index, converted, ":", color=color, label=f"converted, best factor for T = {t}")
+                label = f"converted, best factor for T = {t}"
+                axes.plot(means["converted", surrogate, t], ":", color=colors[t], label=label)
         _finish_steps(axes, accuracy)
 
 
-def draw_scratch(data: DataFrame, preset: str, num_steps: int, path: Path) -> None:
+def draw_scratch(path: Path, data: DataFrame, num_steps: int) -> None:
     """Question b: validation error against the operations of training, a line for each seed."""
-    with _sheet(path, f"{preset}: learning curves, a line for each seed", "large") as axes:
+    with _sheet(path, f"{data.preset.iloc[0]}: learning curves, a line for each seed", "large") as axes:
         for name, runs in scratch_trials(data, num_steps).items():
-            style, color = STYLES[name][0].replace("o", "."), STYLES[name][1]
+            style, color = STYLES[name]
             for i, (_, run) in enumerate(runs.groupby("seed")):
-                errors = 100 * (1 - learning_curve(run))
-                axes.plot(errors.index, errors, style, color=color, label=None if i else name, linewidth=1)
+                label = None if i else name
+                axes.plot(100 * (1 - learning_curve(run)), style, marker=".", color=color, label=label, linewidth=1)
         axes.set_xlabel("operations of training, with those of the ANN and the conversion [10^12 MAC]")
         axes.set(yscale="log", ylabel=f"validation error at T = {num_steps} [%]")
         axes.yaxis.set_major_formatter("{x:g}")
@@ -109,13 +112,14 @@ def draw_scratch(data: DataFrame, preset: str, num_steps: int, path: Path) -> No
         axes.legend(fontsize=8)
 
 
-def draw_harms(data: DataFrame, preset: str, path: Path) -> None:
+def draw_harms(path: Path, data: DataFrame) -> None:
     """Question c: what fine-tuning adds to the converted net's validation accuracy by epoch, a line for each seed."""
-    with _sheet(path, f"{preset}, T = 4: where fine-tuning harms, a line for each seed") as axes:
+    with _sheet(path, f"{data.preset.iloc[0]}, T = 4: where fine-tuning harms, a line for each seed") as axes:
         for name in HARMS:
+            style, color = STYLES[name]
             for i, (_, run) in enumerate(data[data.trial == name].groupby("seed")):
                 label = None if i else run.finetune.iloc[0]
-                axes.plot(gains(run), STYLES[name][0], markersize=4, color=STYLES[name][1], label=label)
+                axes.plot(gains(run), style, marker="o", markersize=4, color=color, label=label)
         axes.axhline(0, color="0.35", linestyle=":", label="converted")
         axes.set_xlabel("epochs of fine-tuning at a constant rate")
         axes.set_ylabel("validation accuracy above the converted net's [points]")
@@ -125,6 +129,5 @@ def draw_harms(data: DataFrame, preset: str, path: Path) -> None:
 
 def gains(run: DataFrame) -> list[float]:
     """Validation accuracy above the converted net's, in points, before the first epoch and after each."""
-    converted = nets_of(run, "converted").validation_accuracy[0]
-    history = run[(run.net == "hybrid") & (run.quantity == "history validation_accuracy")]
-    return [0.0, *(100 * (history.value - converted))]
+    history = run[(run.net == "hybrid") & (run.quantity == "history validation_accuracy")].value
+    return [0.0, *(100 * (history - nets_of(run, "converted").validation_accuracy[0]))]

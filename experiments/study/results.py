@@ -8,15 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.config import AUTO, Config, from_json
+from experiments.config import AUTO, Config, Finetune, from_json
 from experiments.runs.environment import environment
 from experiments.runs.files import replace_text
 from experiments.runs.workdir import Results
 
 RESULTS = Path(__file__).parent.parent / "results"
 DIGITS = 6  # of a number that is kept
-COLUMNS = {  # of some parts of a results.json: where a number's names stand if not in the quantity, outermost first
-    **dict.fromkeys(("ann", "converted", "hybrid"), {0: "net"}),
+COLUMNS = {  # by part of a results.json: what the names of a value are, outermost first, if not of its quantity
+    **{net: {0: "net"} for net in ("ann", "converted", "hybrid")},
     "streams": {1: "net"},
     "spikes_per_neuron": {1: "net", 2: "layer"},
     "silence": {1: "net", 3: "layer"},
@@ -24,16 +24,17 @@ COLUMNS = {  # of some parts of a results.json: where a number's names stand if 
     "descent": {1: "gradient", 3: "layer"},
     "percentiles": {1: "percentile", 3: "step"},
 }
-USUAL = {  # field -> what to call it where it is not as in the paper, and the paper's value
-    "convert.percentile": ("percentile", 100.0),
-    "finetune.logit_scale": ("logit scale", 1.0),
-    "finetune.alpha": ("alpha", 0.3),
-    "finetune.beta": ("beta", 0.01),
-    "finetune.leak": ("leak", 0.99),
-    "finetune.weight_decay": ("weight decay", 0.0),
-    "finetune.warmup": ("warm-up", 0.0),
-    "finetune.clip": ("clip", None),
+FINETUNE = {  # fields that are named where they are not as in the paper
+    "convert.percentile": "percentile",
+    "finetune.logit_scale": "logit scale",
+    "finetune.alpha": "alpha",
+    "finetune.beta": "beta",
+    "finetune.leak": "leak",
+    "finetune.weight_decay": "weight decay",
+    "finetune.warmup": "warm-up",
+    "finetune.clip": "clip",
 }
+PAPER = Config(finetune=Finetune(logit_scale=1.0))
 
 
 def results_path(root: Path, preset: str, trial: str, seed: int) -> Path:
@@ -90,8 +91,6 @@ def _leaves(value: Any, names: tuple[str | int, ...] = ()) -> Iterator[tuple[tup
 
 def _finetune(config: Config) -> str:
     """The surrogate and its learning rate, and what else is not as in the paper."""
-    values = {name: (attrgetter(field)(config), usual) for field, (name, usual) in USUAL.items()}
-    special = [
-        f"{n} {'calibrated' if value == AUTO else value}" for n, (value, usual) in values.items() if value != usual
-    ]
-    return ", ".join([f"{config.finetune.surrogate}, lr {config.finetune.lr:g}", *special])
+    values = {name: (attrgetter(field)(config), attrgetter(field)(PAPER)) for field, name in FINETUNE.items()}
+    others = [f"{name} {'calibrated' if own == AUTO else own}" for name, (own, usual) in values.items() if own != usual]
+    return ", ".join([f"{config.finetune.surrogate}, lr {config.finetune.lr:g}", *others])

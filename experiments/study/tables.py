@@ -25,12 +25,23 @@ PAPER = (  # preset, trial, net and data; T of the hybrid net and accuracies [%]
     ("cifar10_cpu", "linear-t32", "VGG5 x0.25 CIFAR-10"),
 )
 PERCENTILES = {"100": "maximum", "99.7": "99.7 percentile"}
+CONVERTED_NETS = [
+    f"converted, {name}, {factor}" for name in PERCENTILES.values() for factor in ("factor 1", "best factor")
+]
 HYBRIDS = {"stdb": "hybrid, STDB", "linear": "hybrid, linear"}
 SCRATCH = {
     "scratch-stdb": "from scratch, STDB",
     "scratch-linear": "from scratch, linear",
     "scratch-linear-long": "from scratch, linear, twice as long",
     "scratch-linear-longest": "from scratch, linear, three times as long",
+}
+UNITS = {  # of tables by layer or step
+    "accuracy_by_step": 100,
+    "silence never": 100,
+    "descent loss": 1e3,
+    "descent accuracy": 100,
+    "agreement share": 1,
+    "agreement loss": 1e3,
 }
 
 
@@ -70,10 +81,11 @@ def _of_trials(data: DataFrame, trials: Iterable[str]) -> DataFrame:
     return pd.concat([data[data.trial == trial] for trial in trials])
 
 
-def _pivot(data: DataFrame, rows: dict[str, Iterable[str]], columns: str, digits: int = 2) -> DataFrame:
-    """Spreads over seeds, rows and columns in the order of the data."""
-    table = data.assign(**rows).pivot_table("value", [*rows], columns, lambda v: spread(v, digits), sort=False)
-    return table.rename_axis(columns=None)
+def _spreads(data: DataFrame, columns: Iterable[str], digits: int = 2, **rows: Iterable[str]) -> DataFrame:
+    """Spreads over seeds of quantities in their units, rows and columns in the order of the data."""
+    data = data.assign(value=data.value * data.quantity.map(UNITS), columns=columns, **rows)
+    table = data.pivot_table("value", [*rows], "columns", lambda v: spread(v, digits), sort=False)
+    return table.rename_axis(columns=None).rename_axis([name.replace("_", " ") for name in rows])
 
 
 def _markdown(table: DataFrame) -> str:
@@ -112,35 +124,32 @@ def against_steps(data: DataFrame) -> DataFrame:
     tests = tests.assign(T=tests.step, quantity=tests.quantity.str.removeprefix("percentiles test "))
     tests = tests.pivot(index=["percentile", "T", "seed"], columns="quantity", values="value").reset_index()
     own = nets_of(hybrids[hybrids.surrogate == "linear"], "converted")
-    own["percentile"] = [f"{config.convert.percentile:g}" for config in own.config]
+    own["percentile"] = own.config.map(lambda config: f"{config.convert.percentile:g}")
     own = own.rename(columns={"accuracy": "chosen", "accuracy_by_step_at_factor_1": "factor_1"})
-    both = pd.concat([own, tests.rename(columns={"factor": "scaling_factor"})], ignore_index=True)
-    is_own, label = both.trial.notna(), "converted, " + both.percentile.map(PERCENTILES)
-    count = both.groupby(["percentile", "T", is_own]).seed.transform("count")
-    plain = both.assign(net=label + ", factor 1", accuracy=both.factor_1, accuracy_std=None, scaling_factor=None)
-    best = both.assign(net=label + ", best factor", accuracy=both.chosen)
-    plain, best = plain.assign(rank=~is_own * 1.0), best.assign(rank=count + is_own / 2)
-    nets = pd.concat([plain, best]).sort_values("percentile", kind="stable", ascending=True)
-    nets = nets[nets["rank"] == nets.groupby(["net", "T"])["rank"].transform("max")]
-    hybrids = nets_of(hybrids, "hybrid")
-    return pd.concat([nets, hybrids.assign(net=hybrids.surrogate.map(HYBRIDS))]).astype({"T": int})
+    nets = pd.concat([own, tests.rename(columns={"factor": "scaling_factor"})], ignore_index=True)
+    is_own, names = nets.trial.notna(), "converted, " + nets.percentile.map(PERCENTILES)
+    count = nets.groupby(["percentile", "T", is_own]).seed.transform("count")
+    at_1 = {"accuracy": nets.factor_1, "accuracy_std": None, "scaling_factor": None, "preference": 1.0 - is_own}
+    at_best = {"accuracy": nets.chosen, "preference": count + is_own / 2}
+    nets = pd.concat(
+        [nets.assign(net=names + ", factor 1", **at_1), nets.assign(net=names + ", best factor", **at_best)]
+    )
+    nets = nets[nets.preference == nets.groupby(["net", "T"]).preference.transform("max")]
+    fine_tuned = nets_of(hybrids, "hybrid")
+    return pd.concat([nets, fine_tuned.assign(net=fine_tuned.surrogate.map(HYBRIDS))]).astype({"T": int})
 
 
 def conversion_table(data: DataFrame) -> str:
     """Test accuracy of all nets against the number of time steps; the best factor in brackets."""
-    nets = against_steps(data)
-    table = nets.groupby(["net", "T"])[[*nets]].apply(on_test).unstack()
-    means = nets.groupby(["net", "T"]).accuracy.agg(mean).unstack()
-    best = means.loc["converted, maximum, best factor"].dropna()
-    names = [f"converted, {name}, {factor}" for name in PERCENTILES.values() for factor in ("factor 1", "best factor")]
-    for name in (name for name in HYBRIDS.values() if name in means.index):
-        reaches = f"converted, maximum, best factor, reaches {name} by T ="
-        reached = {t: best.index[best >= accuracy] for t, accuracy in means.loc[name].dropna().items()}
-        table.loc[reaches] = Series(
-            {t: str(min(ts)) if len(ts) else f"over {max(best.index)}" for t, ts in reached.items()}
-        )
-        names += [name, reaches]
-    return f"{_note(data, nets)}\n\n{_markdown(table.loc[names].rename_axis('test accuracy [%] at T ='))}"
+    nets = against_steps(data).groupby(["net", "T"])
+    table, means = nets[["accuracy", "accuracy_std", "scaling_factor", "kept"]].apply(on_test), nets.accuracy.agg(mean)
+    best, rows = means["converted, maximum, best factor"], {name: table[name] for name in CONVERTED_NETS}
+    for name in (name for name in HYBRIDS.values() if name in table):
+        steps = means[name].map(lambda accuracy: best.index[best >= accuracy].min())
+        reached = steps.map("{:g}".format).where(steps.notna(), f"over {best.index.max()}")
+        rows |= {name: table[name], f"converted, maximum, best factor, reaches {name} by T =": reached}
+    table = DataFrame(rows).T.sort_index(axis=1).rename_axis("test accuracy [%] at T =")
+    return f"{_note(data, against_steps(data))}\n\n{_markdown(table)}"
 
 
 def _note(data: DataFrame, nets: DataFrame) -> str:
@@ -168,9 +177,8 @@ def evaluation_table(data: DataFrame) -> str:
     """Question e: test accuracy of nets trained at one T and evaluated at others."""
     data = hybrid_trials(data)
     data = data[(data.net == "hybrid") & (data.quantity == "accuracy_by_step") & data.step.isin([2, 4, 8, 16, 32, 64])]
-    trained = [f"T = {t}, {surrogate}" for t, surrogate in zip(data["T"], data.surrogate, strict=True)]
-    data = data.assign(value=100 * data.value, at=[f"evaluated at T = {step:g}" for step in data.step])
-    return _markdown(_pivot(data, {"trained at": trained}, "at"))
+    trained = "T = " + data["T"].map(str) + ", " + data.surrogate
+    return _markdown(_spreads(data, "evaluated at T = " + data.step.map("{:g}".format), trained_at=trained))
 
 
 def scratch_trials(data: DataFrame, num_steps: int) -> dict[str, DataFrame]:
@@ -231,29 +239,26 @@ def surrogates_table(data: DataFrame) -> str:
 def descent_table(data: DataFrame) -> str:
     """Question c: what a small step along each surrogate's gradient does to loss and accuracy, by layer."""
     data = data[data.gradient.notna()]
-    is_loss = data.quantity == "descent loss"
-    changes = Series("loss [10^-3 nats]", data.index).where(is_loss, "accuracy [%]")
-    data = data.assign(value=data.value * Series(1e3, data.index).where(is_loss, 100))
-    return _markdown(_pivot(data, {"a step downhill by": data.gradient, "changes": changes}, "layer"))
+    changes = data.quantity.map({"descent loss": "loss [10^-3 nats]", "descent accuracy": "accuracy [%]"})
+    return _markdown(_spreads(data, data.layer, a_step_downhill_by=data.gradient, changes=changes))
 
 
 def agreement_table(data: DataFrame) -> str:
     """Question c: how far batches agree on their gradients, and what a step along the mean of these does, by layer."""
     data = _of_trials(data, HARMS)
     data = data[data.quantity.str.startswith("agreement") & ((data.net == "after") | ~data.trial.str.endswith("-fast"))]
-    is_share = data.quantity == "agreement share"
-    gradient = data.finetune.where(data.net == "after", data.surrogate) + ", " + data.net
-    measured = Series("batches agree", data.index).where(is_share, "a step changes the loss [10^-3 nats]")
-    data = data.assign(value=data.value * Series(1, data.index).where(is_share, 1e3))
-    return _markdown(_pivot(data, {"gradient of": gradient, "measured": measured}, "layer"))
+    names = data.finetune.where(data.net == "after", data.surrogate) + ", " + data.net
+    loss = "a step changes the loss [10^-3 nats]"
+    measured = data.quantity.map({"agreement share": "batches agree", "agreement loss": loss})
+    return _markdown(_spreads(data, data.layer, gradient_of=names, measured=measured))
 
 
 def silence_table(data: DataFrame) -> str:
     """Question c: share of neurons that never fire, before and after fine-tunes that help and that harm."""
     data = _of_trials(data, HARMS)
     silent = data[(data.quantity == "silence never") & ((data.net == "after") | (data.trial == "harm-stdb"))]
-    names = {"never fire in a presentation [%]": silent.finetune.where(silent.net == "after", "before")}
-    table = _pivot(silent.assign(value=100 * silent.value), names, "layer", digits=1)
+    table = _spreads(silent, silent.layer, digits=1, net=silent.finetune.where(silent.net == "after", "before"))
+    table.index.name = "never fire in a presentation [%]"
     accuracies = _on_validation(data).groupby("trial", sort=False).agg(spread)
     return _markdown(table.assign(**{"validation accuracy [%]": [accuracies.converted.iloc[0], *accuracies.hybrid]}))
 
@@ -262,34 +267,35 @@ def activity_table(data: DataFrame, trials: Iterable[str]) -> str:
     """Question d: spikes per neuron by layer, converted against hybrid at the same T and factor."""
     data = _of_trials(data, trials)
     data = data[data.quantity == "spikes_per_neuron"]
-    spikes = data.set_index(["trial", "T", "surrogate", "seed", "net", "layer"]).value.unstack(sort=False)
+    data = data.assign(run="T = " + data["T"].map(str) + ", " + data.surrogate)
+    spikes = data.set_index(["run", "seed", "net", "layer"]).value.unstack(sort=False)
     count = operations.neurons(data.config.iloc[0])
     spikes["all neurons"] = sum(spikes[layer] * count[layer] for layer in count) / sum(count.values())
     converted, hybrid = (spikes.xs(net, level="net") for net in ("converted", "hybrid"))
     kinds = {"converted": (converted, 3), "hybrid": (hybrid, 3), "converted / hybrid": (converted / hybrid, 2)}
     rows = [["spikes per neuron and image", *spikes.columns]]
-    for _, t, surrogate in dict.fromkeys(index[:3] for index in spikes.index):
-        for kind, (values, digits) in kinds.items():
-            of_trial = values.xs((t, surrogate), level=("T", "surrogate"))
-            rows.append([f"T = {t}, {surrogate}: {kind}", *(spread(of_trial[layer], digits) for layer in of_trial)])
+    for run in dict.fromkeys(data.run):
+        for kind, (of_net, digits) in kinds.items():
+            rows.append([f"{run}: {kind}", *(spread(of_layer, digits) for _, of_layer in of_net.loc[run].items())])
     return aligned(rows)
 
 
 def operations_table(data: DataFrame, trials: Iterable[str]) -> str:
     """Question d: accumulates of the SNN beside the ANN's multiply-accumulates, and where their energies are even."""
     data = _of_trials(data, trials)
-    costs = {"ANN, MAC": Series(operations.macs(data.config.iloc[0]))}
-    last = {"ANN, MAC": ["1", "1", ""]}
-    for (_, t, net), runs in data[data.quantity == "spikes_per_neuron"].groupby(["trial", "T", "net"], sort=False):
-        rates = data[(data.quantity == "input_rate") & (data["T"] == t)].set_index("seed").value
-        of_seeds = [
-            (run.config.iloc[0], run.set_index("layer").value, t * rates[seed]) for seed, run in runs.groupby("seed")
-        ]
+    of_ann = Series(operations.macs(data.config.iloc[0]))
+    rows = [["operations for an image [10^3]", *of_ann.index, "all", "of the ANN's", "energy of the ANN's"]]
+    rows = [[*rows[0], "energy even at T ="], ["ANN, MAC", *_thousands(of_ann), "1", "1", ""]]
+    for (trial, t, net), runs in data[data.quantity == "spikes_per_neuron"].groupby(["trial", "T", "net"], sort=False):
+        rates = data[(data.quantity == "input_rate") & (data.trial == trial)].set_index("seed").value
+        of_seeds = ((run.config.iloc[0], run.set_index("layer").value, t * rates[i]) for i, run in runs.groupby("seed"))
         cost = DataFrame([operations.accumulates(*of_seed) for of_seed in of_seeds]).agg(mean)
-        portion = cost.sum() / costs["ANN, MAC"].sum()
+        portion = cost.sum() / of_ann.sum()
         energy = portion * operations.PICOJOULES_AC / operations.PICOJOULES_MAC
-        costs[f"{net}, T = {t}, AC"] = cost
-        last[f"{net}, T = {t}, AC"] = [f"{portion:.2f}", f"{energy:.2f}", f"{t / energy:.0f}"]
-    cells = {name: [*(f"{c / 1e3:.0f}" for c in (*cost, cost.sum())), *last[name]] for name, cost in costs.items()}
-    columns = [*costs["ANN, MAC"].index, "all", "of the ANN's", "energy of the ANN's", "energy even at T ="]
-    return _markdown(DataFrame(cells, columns).T.rename_axis("operations for an image [10^3]"))
+        cells = [*_thousands(cost), f"{portion:.2f}", f"{energy:.2f}", f"{t / energy:.0f}"]
+        rows.append([f"{net}, T = {t}, AC", *cells])
+    return aligned(rows)
+
+
+def _thousands(costs: Series) -> list[str]:
+    return [f"{cost / 1e3:.0f}" for cost in (*costs, costs.sum())]
