@@ -15,6 +15,16 @@ from experiments.runs.workdir import Results
 
 RESULTS = Path(__file__).parent.parent / "results"
 DIGITS = 6  # of a number that is kept
+RUN = ("preset", "trial", "seed", "config", "T", "surrogate", "finetune")  # finetune: by which recipe
+MEASUREMENT = (
+    "net",
+    "gradient",
+    "layer",
+    "percentile",
+    "step",
+    "quantity",
+    "value",
+)  # step: time, epoch or stream from 1
 COLUMNS = {  # by part of a results.json: what the names of a value are, outermost first, if not of its quantity
     **{net: {0: "net"} for net in ("ann", "converted", "hybrid")},
     "streams": {1: "net"},
@@ -54,21 +64,16 @@ def write_results(path: Path, results: Results) -> None:
 
 
 def measurements(root: Path = RESULTS) -> pd.DataFrame:
-    """All that is kept, a row for each measurement.
-
-    Returns:
-        Columns preset, trial, seed; config, T, surrogate and finetune (how) of the run; quantity and value, and where
-        they apply net, gradient, layer, percentile and step (of time, an epoch or a stream, from 1).
-    """
+    """All that is kept, a row for each measurement, its columns as in RUN and MEASUREMENT."""
     rows = []
     for path in sorted(root.glob("*/*/seed*/results.json")):
         preset, trial, seed = path.parts[-4:-1]
         results = json.loads(path.read_text())
         config = from_json(results.pop("config"))
-        run = {"preset": preset, "trial": trial, "seed": int(seed.removeprefix("seed")), "config": config}
-        run |= {"T": config.convert.num_steps, "surrogate": config.finetune.surrogate, "finetune": _finetune(config)}
+        own = preset, trial, int(seed.removeprefix("seed")), config, config.convert.num_steps, config.finetune.surrogate
+        run = dict(zip(RUN, (*own, _finetune(config)), strict=True))
         rows += [run | _measurement(names, value) for names, value in _leaves(results)]
-    data = pd.DataFrame(rows)
+    data = pd.DataFrame(rows, columns=[*RUN, *MEASUREMENT])
     return data.assign(step=pd.to_numeric(data.step, "coerce"))
 
 

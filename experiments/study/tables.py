@@ -57,7 +57,7 @@ def on_test(nets: DataFrame) -> str:
     In brackets are the factors on the thresholds, and that runs kept the converted net as fine-tuning lost accuracy.
     """
     text, std = spread(100 * nets.accuracy), nets.accuracy_std.iloc[0]
-    text += f" ± {100 * std:.2f}" if len(nets) == 1 and std > 0 else ""
+    text += f" ± {100 * std:.2f}" if len(nets) == 1 and (std or 0) > 0 else ""
     factors = ", ".join(f"{factor:g}" for factor in sorted(set(nets.scaling_factor.dropna())))
     text += f" ({factors})" if factors else ""
     return f"{text} (handed back)" if (nets.kept == CONVERTED).any() else text
