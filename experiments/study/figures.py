@@ -14,8 +14,16 @@ from matplotlib.axes import Axes
 from pandas import DataFrame
 
 from experiments.study.conversion import LONG
+from experiments.study.pivots import (
+    HYBRIDS,
+    against_steps,
+    gains,
+    hybrid_trials,
+    learning_curve,
+    nets_of,
+    scratch_trials,
+)
 from experiments.study.plan import HARMS
-from experiments.study.tables import HYBRIDS, against_steps, hybrid_trials, learning_curve, nets_of, scratch_trials
 
 STYLES = {  # name of a net or trial -> line, colour
     "converted, maximum, factor 1": ("-", "tab:cyan"),
@@ -125,9 +133,3 @@ def draw_harms(path: Path, data: DataFrame) -> None:
         axes.set_ylabel("validation accuracy above the converted net's [points]")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(fontsize=8)
-
-
-def gains(run: DataFrame) -> list[float]:
-    """Validation accuracy above the converted net's, in points, before the first epoch and after each."""
-    history = run[(run.net == "hybrid") & (run.quantity == "history validation_accuracy")].value
-    return [0.0, *(100 * (history - nets_of(run, "converted").validation_accuracy[0]))]

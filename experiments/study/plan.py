@@ -112,7 +112,11 @@ VARIATIONS: dict[str, Fields] = {  # question c: one thing changed in each surro
     **{f"{name}-percentile": fields | {"convert.percentile": 99.7} for name, fields in BOTH.items()},
     **{f"stdb-beta{beta:g}": STDB | {"finetune.beta": beta} for beta in (0.3, 1.0, 3.0)},
     "stdb-alpha1": STDB | {"finetune.alpha": 1.0},
-    **{f"{name}-leak{leak:g}": fields | {"finetune.leak": leak} for name, fields in BOTH.items() for leak in (1, 0.95)},
+    **{
+        f"{name}-leak{leak:g}": fields | {"finetune.leak": leak}
+        for name, fields in BOTH.items()
+        for leak in (1.0, 0.95)
+    },
     **{f"{name}-decay": fields | {"finetune.weight_decay": 5e-4} for name, fields in BOTH.items()},
     "linear-warmup": {"finetune.warmup": 0.25},
     "linear-clip": {"finetune.clip": 1.0},
@@ -125,6 +129,7 @@ HARMS: dict[str, Fields] = {  # question c: four epochs at a constant rate
     "harm-linear": {},
     "harm-linear-fast": {"finetune.lr": 1e-2},
 }
+MAXIMUM = {"convert.percentile": 100.0, "finetune.epochs": 2}  # of the thresholds, for CIFAR-10
 CONSTANT = {"finetune.schedule": "constant"}
 SCRATCH = {"finetune.start": "scratch", **PLAIN}
 SCRATCH_RATES = {"stdb": (1e-4, 3e-4, 1e-3), "linear": (3e-4, 1e-3, 3e-3)}
@@ -174,14 +179,9 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
     },
     "cifar10_cpu": {
         "steps": tuple(_hybrid("cifar10_cpu", "linear", num_steps, (0,)) for num_steps in (32, 16, 8)),
-        "rates": tuple(
-            Trial(
-                f"maximum-lr{rate:g}",
-                {"convert.percentile": 100.0, "finetune.epochs": 2, "finetune.lr": rate},
-                work,
-                (0,),
-            )
-            for rate, work in ((3e-4, tested), (1e-3, partial(_as_far_as, "finetune")))
+        "rates": (
+            Trial("maximum-lr0.0003", MAXIMUM | {"finetune.lr": 3e-4}, tested, (0,)),
+            Trial("maximum-lr0.001", MAXIMUM | {"finetune.lr": 1e-3}, partial(_as_far_as, "finetune"), (0,)),
         ),
         "conversion": (Trial("conversion", {}, partial(conversion, images=1024)),),
         "scratch": (

@@ -3,12 +3,21 @@
 from collections.abc import Iterable
 from statistics import mean, stdev
 
-import pandas as pd
 from pandas import DataFrame, Series
 
 from experiments.finetune import CONVERTED
 from experiments.reports.table import aligned
 from experiments.study import conversion, operations
+from experiments.study.pivots import (
+    CONVERTED_NETS,
+    HYBRIDS,
+    against_steps,
+    hybrid_trials,
+    learning_curve,
+    nets_of,
+    of_trials,
+    scratch_trials,
+)
 from experiments.study.plan import HARMS, RATES, VARIATIONS
 
 PAPER = (  # preset, trial, net and data; T of the hybrid net and accuracies [%], where they are of the paper's table 1
@@ -24,25 +33,7 @@ PAPER = (  # preset, trial, net and data; T of the hybrid net and accuracies [%]
     ("fashion_mnist_cpu", "linear-t8", "VGG5 x0.125 Fashion-MNIST"),
     ("cifar10_cpu", "linear-t32", "VGG5 x0.25 CIFAR-10"),
 )
-PERCENTILES = {"100": "maximum", "99.7": "99.7 percentile"}
-CONVERTED_NETS = [
-    f"converted, {name}, {factor}" for name in PERCENTILES.values() for factor in ("factor 1", "best factor")
-]
-HYBRIDS = {"stdb": "hybrid, STDB", "linear": "hybrid, linear"}
-SCRATCH = {
-    "scratch-stdb": "from scratch, STDB",
-    "scratch-linear": "from scratch, linear",
-    "scratch-linear-long": "from scratch, linear, twice as long",
-    "scratch-linear-longest": "from scratch, linear, three times as long",
-}
-UNITS = {  # of tables by layer or step
-    "accuracy_by_step": 100,
-    "silence never": 100,
-    "descent loss": 1e3,
-    "descent accuracy": 100,
-    "agreement share": 1,
-    "agreement loss": 1e3,
-}
+UNITS = {"descent loss": 1e3, "agreement loss": 1e3, "agreement share": 1}  # factors to them; all others are in %
 
 
 def spread(values: Iterable[float], digits: int = 2) -> str:
@@ -63,27 +54,9 @@ def on_test(nets: DataFrame) -> str:
     return f"{text} (handed back)" if (nets.kept == CONVERTED).any() else text
 
 
-def nets_of(data: DataFrame, net: str) -> DataFrame:
-    """A row for each run's net, or "" for what is of no net, a column for each quantity, by time step that at T."""
-    here = data.step.isna() | (data.step == data["T"])
-    single = data[here & data[["layer", "percentile", "gradient"]].isna().all(axis=1) & (data.net.fillna("") == net)]
-    table = single.pivot(index=["trial", "seed", "surrogate", "T", "config"], columns="quantity", values="value")
-    columns = table.columns.union(["accuracy_std", "scaling_factor", "kept"])
-    return table.reindex(columns=columns).reset_index().sort_values(["surrogate", "T", "seed"])
-
-
-def hybrid_trials(data: DataFrame) -> DataFrame:
-    """The measurements of the trials SURROGATE-tT, in this order."""
-    return data[data.trial.str.fullmatch(r"(stdb|linear)-t\d+")].sort_values(["surrogate", "T", "seed"], kind="stable")
-
-
-def _of_trials(data: DataFrame, trials: Iterable[str]) -> DataFrame:
-    return pd.concat([data[data.trial == trial] for trial in trials])
-
-
 def _spreads(data: DataFrame, columns: Iterable[str], digits: int = 2, **rows: Iterable[str]) -> DataFrame:
     """Spreads over seeds of quantities in their units, rows and columns in the order of the data."""
-    data = data.assign(value=data.value * data.quantity.map(UNITS), columns=columns, **rows)
+    data = data.assign(value=data.value * data.quantity.map(UNITS).fillna(100), columns=columns, **rows)
     table = data.pivot_table("value", [*rows], "columns", lambda v: spread(v, digits), sort=False)
     return table.rename_axis(columns=None).rename_axis([name.replace("_", " ") for name in rows])
 
@@ -112,31 +85,6 @@ def paper_table(data: DataFrame) -> str:
             commits = ", ".join(sorted(set(others["environment commit"].map(str))))
             rows.append([*cells, f"{minutes:.0f} min", f"{count} {device}", commits])
     return aligned(rows)
-
-
-def against_steps(data: DataFrame) -> DataFrame:
-    """Test accuracies of nets by name, T and seed, converted ones with factor 1 and with the best.
-
-    With the best factor those that hybrid nets start from, as they were measured on several streams, unless they have
-    fewer seeds. With factor 1 all were on one, so that they stand in only for a T of which there is no conversion.
-    """
-    hybrids, tests = hybrid_trials(data), data[data.quantity.str.startswith("percentiles test ")]
-    tests = tests.assign(T=tests.step, quantity=tests.quantity.str.removeprefix("percentiles test "))
-    tests = tests.pivot(index=["percentile", "T", "seed"], columns="quantity", values="value").reset_index()
-    own = nets_of(hybrids[hybrids.surrogate == "linear"], "converted")
-    own["percentile"] = own.config.map(lambda config: f"{config.convert.percentile:g}")
-    own = own.rename(columns={"accuracy": "chosen", "accuracy_by_step_at_factor_1": "factor_1"})
-    nets = pd.concat([own, tests.rename(columns={"factor": "scaling_factor"})], ignore_index=True)
-    is_own, names = nets.trial.notna(), "converted, " + nets.percentile.map(PERCENTILES)
-    count = nets.groupby(["percentile", "T", is_own]).seed.transform("count")
-    at_1 = {"accuracy": nets.factor_1, "accuracy_std": None, "scaling_factor": None, "preference": 1.0 - is_own}
-    at_best = {"accuracy": nets.chosen, "preference": count + is_own / 2}
-    nets = pd.concat(
-        [nets.assign(net=names + ", factor 1", **at_1), nets.assign(net=names + ", best factor", **at_best)]
-    )
-    nets = nets[nets.preference == nets.groupby(["net", "T"]).preference.transform("max")]
-    fine_tuned = nets_of(hybrids, "hybrid")
-    return pd.concat([nets, fine_tuned.assign(net=fine_tuned.surrogate.map(HYBRIDS))]).astype({"T": int})
 
 
 def conversion_table(data: DataFrame) -> str:
@@ -181,27 +129,6 @@ def evaluation_table(data: DataFrame) -> str:
     return _markdown(_spreads(data, "evaluated at T = " + data.step.map("{:g}".format), trained_at=trained))
 
 
-def scratch_trials(data: DataFrame, num_steps: int) -> dict[str, DataFrame]:
-    """Question b: names of hybrid runs at T and of those from scratch -> their measurements."""
-    trials = {f"{surrogate}-t{num_steps}": name for surrogate, name in HYBRIDS.items()} | SCRATCH
-    return {name: data[data.trial == trial] for trial, name in trials.items() if (data.trial == trial).any()}
-
-
-def learning_curve(run: DataFrame) -> Series:
-    """Operations of training so far [10^12 MAC] -> validation accuracy, after each epoch of the SNN.
-
-    A hybrid run begins with the operations of the ANN and of the conversion.
-    """
-    config = run.config.iloc[0]
-    costs = operations.operations_of_training(config)
-    curve = run[(run.net == "hybrid") & (run.quantity == "history validation_accuracy")].set_index("step").value
-    before = 0.0
-    if config.finetune.start == "converted":
-        before = nets_of(run, "ann").epochs[0] * costs["ann epoch"] + costs["conversion"]
-        curve = pd.concat([Series(nets_of(run, "converted").validation_accuracy[0], [0]), curve])
-    return curve.rename(lambda epoch: (before + epoch * costs["snn epoch"]) / 1e12)
-
-
 def scratch_table(data: DataFrame, num_steps: int) -> str:
     """Compute and accuracy of hybrid runs and from scratch; the time is the fastest seed's, as machines may differ."""
     rows = [["run", "ANN epochs", "SNN epochs", "operations [10^12 MAC]", "training [min]", "test accuracy [%]"]]
@@ -227,7 +154,7 @@ def _on_validation(data: DataFrame) -> DataFrame:
 
 def surrogates_table(data: DataFrame) -> str:
     """Question c: validation accuracy after one epoch of fine-tuning, beside the converted net's."""
-    accuracies = _on_validation(_of_trials(data, RATES | VARIATIONS)).reset_index("seed")
+    accuracies = _on_validation(of_trials(data, RATES | VARIATIONS)).reset_index("seed")
     trials = accuracies.assign(gain=accuracies.hybrid - accuracies.converted).groupby(["trial", "finetune"], sort=False)
     table = trials[["converted", "hybrid", "gain"]].agg(spread).assign(seeds=trials.seed.nunique())
     table["gain"] = table.gain.where(trials.gain.agg(mean) < 0, "+" + table.gain)
@@ -245,7 +172,7 @@ def descent_table(data: DataFrame) -> str:
 
 def agreement_table(data: DataFrame) -> str:
     """Question c: how far batches agree on their gradients, and what a step along the mean of these does, by layer."""
-    data = _of_trials(data, HARMS)
+    data = of_trials(data, HARMS)
     data = data[data.quantity.str.startswith("agreement") & ((data.net == "after") | ~data.trial.str.endswith("-fast"))]
     names = data.finetune.where(data.net == "after", data.surrogate) + ", " + data.net
     loss = "a step changes the loss [10^-3 nats]"
@@ -255,7 +182,7 @@ def agreement_table(data: DataFrame) -> str:
 
 def silence_table(data: DataFrame) -> str:
     """Question c: share of neurons that never fire, before and after fine-tunes that help and that harm."""
-    data = _of_trials(data, HARMS)
+    data = of_trials(data, HARMS)
     silent = data[(data.quantity == "silence never") & ((data.net == "after") | (data.trial == "harm-stdb"))]
     table = _spreads(silent, silent.layer, digits=1, net=silent.finetune.where(silent.net == "after", "before"))
     table.index.name = "never fire in a presentation [%]"
@@ -265,7 +192,7 @@ def silence_table(data: DataFrame) -> str:
 
 def activity_table(data: DataFrame, trials: Iterable[str]) -> str:
     """Question d: spikes per neuron by layer, converted against hybrid at the same T and factor."""
-    data = _of_trials(data, trials)
+    data = of_trials(data, trials)
     data = data[data.quantity == "spikes_per_neuron"]
     data = data.assign(run="T = " + data["T"].map(str) + ", " + data.surrogate)
     spikes = data.set_index(["run", "seed", "net", "layer"]).value.unstack(sort=False)
@@ -282,7 +209,7 @@ def activity_table(data: DataFrame, trials: Iterable[str]) -> str:
 
 def operations_table(data: DataFrame, trials: Iterable[str]) -> str:
     """Question d: accumulates of the SNN beside the ANN's multiply-accumulates, and where their energies are even."""
-    data = _of_trials(data, trials)
+    data = of_trials(data, trials)
     of_ann = Series(operations.macs(data.config.iloc[0]))
     rows = [["operations for an image [10^3]", *of_ann.index, "all", "of the ANN's", "energy of the ANN's"]]
     rows = [[*rows[0], "energy even at T ="], ["ANN, MAC", *_thousands(of_ann), "1", "1", ""]]
