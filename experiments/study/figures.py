@@ -13,19 +13,11 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from pandas import DataFrame
 
+from experiments.study import pivots
 from experiments.study.conversion import LONG
-from experiments.study.pivots import (
-    HYBRIDS,
-    against_steps,
-    gains,
-    hybrid_trials,
-    learning_curve,
-    nets_of,
-    scratch_trials,
-)
 from experiments.study.plan import HARMS
 
-STYLES = {  # name of a net or trial -> line, colour
+STYLES = {  # net -> line, colour
     "converted, maximum, factor 1": ("-", "tab:cyan"),
     "converted, maximum, best factor": ("-", "tab:blue"),
     "converted, 99.7 percentile, factor 1": ("--", "tab:cyan"),
@@ -36,10 +28,6 @@ STYLES = {  # name of a net or trial -> line, colour
     "from scratch, linear": ("--", "tab:green"),
     "from scratch, linear, twice as long": (":", "tab:olive"),
     "from scratch, linear, three times as long": ("-.", "tab:brown"),
-    "harm-stdb": ("-", "tab:red"),
-    "harm-stdb-fast": ("--", "tab:red"),
-    "harm-linear": ("-", "tab:orange"),
-    "harm-linear-fast": ("--", "tab:orange"),
 }
 
 
@@ -73,7 +61,10 @@ def _ann_line(axes: Axes, anns: DataFrame) -> float:
 
 def draw_conversion(path: Path, data: DataFrame) -> None:
     """Question a: accuracy of converted and hybrid nets against time steps."""
-    anns, means = nets_of(data[data.trial == "conversion"], "ann"), against_steps(data).groupby(["net", "T"]).accuracy
+    anns, means = (
+        pivots.nets_of(data[data.trial == "conversion"], "ann"),
+        pivots.against_steps(data).groupby(["net", "T"]).accuracy,
+    )
     means = 100 * means.agg(mean)
     with _sheet(path, f"{data.preset.iloc[0]}: test accuracy against time steps") as axes:
         accuracy, for_long = _ann_line(axes, anns), 100 * mean(anns.accuracy_for_long)
@@ -81,17 +72,17 @@ def draw_conversion(path: Path, data: DataFrame) -> None:
         axes.plot((min(LONG), max(LONG)), (for_long, for_long), color="0.35", linestyle="-.", label=label)
         for name, (style, color) in STYLES.items():
             if name in means:
-                marker = "o" if name in HYBRIDS.values() else "."
+                marker = "o" if name in pivots.HYBRIDS.values() else "."
                 axes.plot(means[name], style, marker=marker, color=color, label=name)
         _finish_steps(axes, accuracy)
 
 
 def draw_evaluation(path: Path, data: DataFrame) -> None:
     """Question e: accuracy against the steps of evaluation, for nets trained at one T each."""
-    data = hybrid_trials(data)
-    anns = nets_of(data, "ann").drop_duplicates(["seed", "accuracy"])  # a seed may stand for two
+    data = pivots.hybrid_trials(data)
+    anns = pivots.nets_of(data, "ann").drop_duplicates(["seed", "accuracy"])  # a seed may stand for two
     means = 100 * data[data.quantity == "accuracy_by_step"].groupby(["net", "surrogate", "T", "step"]).value.agg(mean)
-    trained = 100 * nets_of(data, "hybrid").groupby(["surrogate", "T"]).accuracy.agg(mean)
+    trained = 100 * pivots.nets_of(data, "hybrid").groupby(["surrogate", "T"]).accuracy.agg(mean)
     colors = {t: f"C{i}" for i, t in enumerate(sorted(set(data["T"])))}
     with _sheet(path, f"{data.preset.iloc[0]}: trained at one T (dot), evaluated at others") as axes:
         accuracy = _ann_line(axes, anns)
@@ -108,11 +99,13 @@ def draw_evaluation(path: Path, data: DataFrame) -> None:
 def draw_scratch(path: Path, data: DataFrame, num_steps: int) -> None:
     """Question b: validation error against the operations of training, a line for each seed."""
     with _sheet(path, f"{data.preset.iloc[0]}: learning curves, a line for each seed", "large") as axes:
-        for name, runs in scratch_trials(data, num_steps).items():
+        for name, runs in pivots.scratch_trials(data, num_steps).items():
             style, color = STYLES[name]
             for i, (_, run) in enumerate(runs.groupby("seed")):
                 label = None if i else name
-                axes.plot(100 * (1 - learning_curve(run)), style, marker=".", color=color, label=label, linewidth=1)
+                axes.plot(
+                    100 * (1 - pivots.learning_curve(run)), style, marker=".", color=color, label=label, linewidth=1
+                )
         axes.set_xlabel("operations of training, with those of the ANN and the conversion [10^12 MAC]")
         axes.set(yscale="log", ylabel=f"validation error at T = {num_steps} [%]")
         axes.yaxis.set_major_formatter("{x:g}")
@@ -124,10 +117,10 @@ def draw_harms(path: Path, data: DataFrame) -> None:
     """Question c: what fine-tuning adds to the converted net's validation accuracy by epoch, a line for each seed."""
     with _sheet(path, f"{data.preset.iloc[0]}, T = 4: where fine-tuning harms, a line for each seed") as axes:
         for name in HARMS:
-            style, color = STYLES[name]
+            style = "--" if name.endswith("-fast") else "-"
             for i, (_, run) in enumerate(data[data.trial == name].groupby("seed")):
-                label = None if i else run.finetune.iloc[0]
-                axes.plot(gains(run), style, marker="o", markersize=4, color=color, label=label)
+                label, (_, color) = None if i else run.finetune.iloc[0], STYLES[pivots.HYBRIDS[run.surrogate.iloc[0]]]
+                axes.plot(pivots.gains(run), style, marker="o", markersize=4, color=color, label=label)
         axes.axhline(0, color="0.35", linestyle=":", label="converted")
         axes.set_xlabel("epochs of fine-tuning at a constant rate")
         axes.set_ylabel("validation accuracy above the converted net's [points]")

@@ -33,7 +33,7 @@ Scores = tuple[jax.Array, jax.Array]  # loss [nats], accuracy
 
 
 def descent(run: Run) -> Results:
-    """Gradient -> `changes` by steps along it, of the net that a fine-tune starts with; the loss is the calibrated."""
+    """Gradient -> `changes` of the net that fine-tuning starts with by steps along it; their loss is the calibrated."""
     config, snn, calibrated = run.config, starting_snn(run), calibrated_scale(run)
     first, second = (half_of_validation(config, half, BATCH) for half in range(2))
     results = {}

@@ -8,9 +8,7 @@ from pandas import DataFrame, Series
 from experiments.study.operations import operations_of_training
 
 PERCENTILES = {"100": "maximum", "99.7": "99.7 percentile"}
-CONVERTED_NETS = [
-    f"converted, {name}, {factor}" for name in PERCENTILES.values() for factor in ("factor 1", "best factor")
-]
+CONVERTED_NETS = [f"converted, {name}, {kind}" for name in PERCENTILES.values() for kind in ("factor 1", "best factor")]
 HYBRIDS = {"stdb": "hybrid, STDB", "linear": "hybrid, linear"}
 SCRATCH = {
     "scratch-stdb": "from scratch, STDB",
@@ -54,11 +52,9 @@ def against_steps(data: DataFrame) -> DataFrame:
     nets = pd.concat([own, tests.rename(columns={"factor": "scaling_factor"})], ignore_index=True)
     is_own, names = nets.trial.notna(), "converted, " + nets.percentile.map(PERCENTILES)
     count = nets.groupby(["percentile", "T", is_own]).seed.transform("count")
-    at_1 = {"accuracy": nets.factor_1, "accuracy_std": None, "scaling_factor": None, "preference": 1.0 - is_own}
-    at_best = {"accuracy": nets.chosen, "preference": count + is_own / 2}
-    nets = pd.concat(
-        [nets.assign(net=names + ", factor 1", **at_1), nets.assign(net=names + ", best factor", **at_best)]
-    )
+    best = nets.assign(net=names + ", best factor", accuracy=nets.chosen, preference=count + is_own / 2)
+    at_1 = nets.assign(net=names + ", factor 1", accuracy=nets.factor_1, preference=1.0 - is_own)
+    nets = pd.concat([best, at_1.assign(accuracy_std=None, scaling_factor=None)])
     nets = nets[nets.preference == nets.groupby(["net", "T"]).preference.transform("max")]
     fine_tuned = nets_of(hybrids, "hybrid")
     return pd.concat([nets, fine_tuned.assign(net=fine_tuned.surrogate.map(HYBRIDS))]).astype({"T": int})

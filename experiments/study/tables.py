@@ -1,23 +1,14 @@
 """The tables of experiments/README.md: pivots of the study's measurements."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from statistics import mean, stdev
 
 from pandas import DataFrame, Series
 
 from experiments.finetune import CONVERTED
 from experiments.reports.table import aligned
-from experiments.study import conversion, operations
-from experiments.study.pivots import (
-    CONVERTED_NETS,
-    HYBRIDS,
-    against_steps,
-    hybrid_trials,
-    learning_curve,
-    nets_of,
-    of_trials,
-    scratch_trials,
-)
+from experiments.study import conversion, operations, pivots
+from experiments.study.pivots import HYBRIDS, hybrid_trials, nets_of, of_trials
 from experiments.study.plan import HARMS, RATES, VARIATIONS
 
 PAPER = (  # preset, trial, net and data; T of the hybrid net and accuracies [%], where they are of the paper's table 1
@@ -69,8 +60,19 @@ def _markdown(table: DataFrame) -> str:
 
 def paper_table(data: DataFrame) -> str:
     """The paper's numbers and ours; test accuracy in %, the threshold factor in brackets."""
-    columns = "net, data", "T", "ANN", "converted at T", "hybrid at T", "epochs", "command", "time", "machine", "commit"
-    rows = [columns]
+    header = (
+        "net, data",
+        "T",
+        "ANN",
+        "converted at T",
+        "hybrid at T",
+        "epochs",
+        "command",
+        "time",
+        "machine",
+        "commit",
+    )
+    rows: list[Sequence[str]] = [header]
     for preset, trial, net, *numbers in PAPER:
         rows += [[f"{net}, paper", *numbers, *[""] * 5]] if numbers else []
         runs = data[(data.preset == preset) & (data.trial == trial)]
@@ -89,15 +91,15 @@ def paper_table(data: DataFrame) -> str:
 
 def conversion_table(data: DataFrame) -> str:
     """Test accuracy of all nets against the number of time steps; the best factor in brackets."""
-    nets = against_steps(data).groupby(["net", "T"])
+    nets = pivots.against_steps(data).groupby(["net", "T"])
     table, means = nets[["accuracy", "accuracy_std", "scaling_factor", "kept"]].apply(on_test), nets.accuracy.agg(mean)
-    best, rows = means["converted, maximum, best factor"], {name: table[name] for name in CONVERTED_NETS}
+    best, rows = means["converted, maximum, best factor"], {name: table[name] for name in pivots.CONVERTED_NETS}
     for name in (name for name in HYBRIDS.values() if name in table):
         steps = means[name].map(lambda accuracy: best.index[best >= accuracy].min())
         reached = steps.map("{:g}".format).where(steps.notna(), f"over {best.index.max()}")
         rows |= {name: table[name], f"converted, maximum, best factor, reaches {name} by T =": reached}
     table = DataFrame(rows).T.sort_index(axis=1).rename_axis("test accuracy [%] at T =")
-    return f"{_note(data, against_steps(data))}\n\n{_markdown(table)}"
+    return f"{_note(data, pivots.against_steps(data))}\n\n{_markdown(table)}"
 
 
 def _note(data: DataFrame, nets: DataFrame) -> str:
@@ -132,12 +134,12 @@ def evaluation_table(data: DataFrame) -> str:
 def scratch_table(data: DataFrame, num_steps: int) -> str:
     """Compute and accuracy of hybrid runs and from scratch; the time is the fastest seed's, as machines may differ."""
     rows = [["run", "ANN epochs", "SNN epochs", "operations [10^12 MAC]", "training [min]", "test accuracy [%]"]]
-    for name, runs in scratch_trials(data, num_steps).items():
+    for name, runs in pivots.scratch_trials(data, num_steps).items():
         ann, hybrid, others = (nets_of(runs, net) for net in ("ann", "hybrid", ""))
         stages = ["train_ann", "convert", "finetune"] if name in HYBRIDS.values() else ["finetune"]
         minutes = others[[f"seconds {stage}" for stage in stages]].sum(axis=1).min() / 60
         epochs = [f"{ann.epochs[0]}" if len(stages) > 1 else "0", f"{hybrid.epochs[0]}"]
-        cost = learning_curve(runs[runs.seed == runs.seed.min()]).index[-1]
+        cost = pivots.learning_curve(runs[runs.seed == runs.seed.min()]).index[-1]
         rows.append([f"{name} ({seeds(hybrid)})", *epochs, f"{cost:.1f}", f"{minutes:.0f}", on_test(hybrid)])
     return aligned(rows)
 
