@@ -67,10 +67,8 @@ def run_trial(arguments: Arguments, trial: Trial, seed: int) -> None:
     if trial is not ANN:
         run_trial(arguments, ANN, seed)
     here = {"run.data_dir": arguments.data_dir, "run.tensorboard": False}
-    folder = arguments.workdir / arguments.preset
-    with open_run(
-        with_fields(planned(arguments.preset, trial, seed), here), folder / trial.name / f"seed{seed}"
-    ) as run:
+    config, folder = with_fields(planned(arguments.preset, trial, seed), here), arguments.workdir / arguments.preset
+    with open_run(config, folder / trial.name / f"seed{seed}") as run:
         if trial is not ANN:
             adopt(run, _donor(folder, run, seed))
         write_results(path, trial.work(run))

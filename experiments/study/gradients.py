@@ -52,10 +52,8 @@ def agreement(run: Run, snn: Variables) -> Results:
         {"share": layer -> `share` of the batches of one half, "loss": layer -> change of the loss on the other half by
         a step downhill, in nats}.
     """
-    first, second = (
-        half_of_validation(run.config, 0, run.config.data.batch_size),
-        half_of_validation(run.config, 1, BATCH),
-    )
+    first = half_of_validation(run.config, 0, run.config.data.batch_size)
+    second = half_of_validation(run.config, 1, BATCH)
     gradients = batch_gradients(run.config, snn, first, logit_scale(run))
     return {
         "share": {layer: share(of_batches["kernel"]) for layer, of_batches in gradients.items()},
@@ -135,6 +133,7 @@ def silent_neurons(config: Config, snn: Variables) -> Results:
         step) before the neuron's first spike, where STDB's derivative is 0}.
     """
     source, key, num_steps = open_source(config, VALIDATION), random_key(config, VALIDATION), config.convert.num_steps
+    steps = {"num_steps": num_steps, "chunk": num_steps}
 
     def observe(_: jax.Array, collected: Variables) -> Any:
         return {layer: unpack(train["lif"], num_steps, jnp.float32) for layer, train in collected["trains"].items()}
@@ -142,7 +141,6 @@ def silent_neurons(config: Config, snn: Variables) -> Results:
     @jax.jit
     def of_batch(index: jax.Array, resident: Any) -> Results:
         inputs = partial(encoding_of(config), scale(source.take(resident, index).images), key, index)
-        steps = {"num_steps": num_steps, "chunk": num_steps}
         trains = simulate(build_snn(config), snn, inputs, observe, **steps, collect=("trains",))
         never = {layer: (spikes.sum(0) == 0).mean() for layer, spikes in trains.items()}
         before_first = {layer: (spikes.cumsum(0) == spikes).mean() for layer, spikes in trains.items()}

@@ -121,8 +121,8 @@ VARIATIONS: dict[str, Fields] = {  # question c: one thing changed in each surro
     "linear-warmup": {"finetune.warmup": 0.25},
     "linear-clip": {"finetune.clip": 1.0},
 }
-BEST = ("stdb-lr3e-05", "plain-linear-lr0.001", "linear-lr0.001")  # of each surrogate and loss
-REPEATED = (*BEST, "stdb-calibrated", "stdb-percentile", "linear-percentile")  # with all seeds
+# With all seeds: each surrogate's best, and what the recipe is made of.
+REPEATED = "stdb-lr3e-05 plain-linear-lr0.001 linear-lr0.001 stdb-calibrated stdb-percentile linear-percentile".split()
 HARMS: dict[str, Fields] = {  # question c: four epochs at a constant rate
     "harm-stdb": STDB,
     "harm-stdb-fast": STDB | {"finetune.lr": 3e-4},

@@ -16,15 +16,8 @@ from experiments.runs.workdir import Results
 RESULTS = Path(__file__).parent.parent / "results"
 DIGITS = 6  # of a number that is kept
 RUN = ("preset", "trial", "seed", "config", "T", "surrogate", "finetune")  # finetune: by which recipe
-MEASUREMENT = (
-    "net",
-    "gradient",
-    "layer",
-    "percentile",
-    "step",
-    "quantity",
-    "value",
-)  # step: time, epoch or stream from 1
+# A step is one of time, an epoch or a stream, from 1.
+MEASUREMENT = ("net", "gradient", "layer", "percentile", "step", "quantity", "value")
 COLUMNS = {  # by part of a results.json: what the names of a value are, outermost first, if not of its quantity
     **{net: {0: "net"} for net in ("ann", "converted", "hybrid")},
     "streams": {1: "net"},
