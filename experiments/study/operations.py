@@ -59,7 +59,7 @@ def accumulates(config: Config, spikes_per_neuron: Mapping[str, float], input_sp
         spikes_per_neuron: layer -> spikes of a presentation, per neuron.
         input_spikes: of a presentation, per pixel and channel.
     """
-    costs = {}
+    costs: dict[str, float] = {}
     arriving = input_spikes * math.prod(info(config.data.dataset).image_shape)  # spikes of all neurons before the layer
     for name, (inputs, outputs, fan_in) in _shapes(config).items():
         costs[name] = arriving * outputs * fan_in / inputs

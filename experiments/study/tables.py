@@ -1,6 +1,6 @@
 """The tables of experiments/README.md: pivots of the study's measurements."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from statistics import mean, stdev
 
 from pandas import DataFrame, Series
@@ -60,19 +60,7 @@ def _markdown(table: DataFrame) -> str:
 
 def paper_table(data: DataFrame) -> str:
     """The paper's numbers and ours; test accuracy in %, the threshold factor in brackets."""
-    header = (
-        "net, data",
-        "T",
-        "ANN",
-        "converted at T",
-        "hybrid at T",
-        "epochs",
-        "command",
-        "time",
-        "machine",
-        "commit",
-    )
-    rows: list[Sequence[str]] = [header]
+    rows = ["net, data|T|ANN|converted at T|hybrid at T|epochs|command|time|machine|commit".split("|")]
     for preset, trial, net, *numbers in PAPER:
         rows += [[f"{net}, paper", *numbers, *[""] * 5]] if numbers else []
         runs = data[(data.preset == preset) & (data.trial == trial)]
@@ -91,15 +79,19 @@ def paper_table(data: DataFrame) -> str:
 
 def conversion_table(data: DataFrame) -> str:
     """Test accuracy of all nets against the number of time steps; the best factor in brackets."""
-    nets = pivots.against_steps(data).groupby(["net", "T"])
-    table, means = nets[["accuracy", "accuracy_std", "scaling_factor", "kept"]].apply(on_test), nets.accuracy.agg(mean)
+    nets = pivots.against_steps(data)
+    groups = nets.groupby(["net", "T"])
+    table, means = (
+        groups[["accuracy", "accuracy_std", "scaling_factor", "kept"]].apply(on_test),
+        groups.accuracy.agg(mean),
+    )
     best, rows = means["converted, maximum, best factor"], {name: table[name] for name in pivots.CONVERTED_NETS}
     for name in (name for name in HYBRIDS.values() if name in table):
         steps = means[name].map(lambda accuracy: best.index[best >= accuracy].min())
         reached = steps.map("{:g}".format).where(steps.notna(), f"over {best.index.max()}")
         rows |= {name: table[name], f"converted, maximum, best factor, reaches {name} by T =": reached}
     table = DataFrame(rows).T.sort_index(axis=1).rename_axis("test accuracy [%] at T =")
-    return f"{_note(data, pivots.against_steps(data))}\n\n{_markdown(table)}"
+    return f"{_note(data, nets)}\n\n{_markdown(table)}"
 
 
 def _note(data: DataFrame, nets: DataFrame) -> str:
