@@ -1,55 +1,63 @@
 """experiments/README.md says what the kept results say, and these are of today's presets."""
 
-import dataclasses
 import json
 import re
 from statistics import mean, stdev
 
 import pytest
 
-from experiments.config import CONVERT_FIELDS, TRAIN_ANN_FIELDS, Config, difference, from_json
-from experiments.presets import PRESETS
+from experiments.config import Config, difference, from_json
 from experiments.study import page
-from experiments.study.plan import ANN, SCRATCH_BEST, SCRATCH_RATES, STUDIES
-from experiments.study.results import RESULTS, read_seeds
+from experiments.study.plan import ANN, SCRATCH_BEST, SCRATCH_RATES, STUDIES, planned
+from experiments.study.results import RESULTS, measurements
 
 TRIALS = {
     (preset, trial.name): trial
     for preset, questions in STUDIES.items()
     for trial in (ANN, *(trial for trials in questions.values() for trial in trials))
 }
-MATTER = {"ann": TRAIN_ANN_FIELDS, "conversion": CONVERT_FIELDS}  # to trials without a fine-tune
+LAST_GROUPS = {"ann": "ann", "conversion": "convert"}  # that matter to trials without a fine-tune
+
+
+def kept(preset, trial):
+    """The results of a trial, of all seeds that were run, in their order."""
+    return [json.loads(path.read_text()) for path in sorted((RESULTS / preset / trial).glob("seed*/results.json"))]
 
 
 def test_tables_are_those_of_the_results():
     text = page.PAGE.read_text()
-    assert page.with_tables(text) == text
+    assert page.with_tables(text, page.tables_of(measurements())) == text
 
 
-def test_tables_go_into_their_blocks_be_they_empty(monkeypatch):
-    monkeypatch.setattr(page, "TABLES", {"one": lambda: "| 1 |", "two": lambda: "| 2 |"})
-    found = page.with_tables("<!-- one -->\n<!-- end -->\ntext\n<!-- two -->\n| old |\n<!-- end -->\n")
-    assert found == "<!-- one -->\n| 1 |\n<!-- end -->\ntext\n<!-- two -->\n| 2 |\n<!-- end -->\n"
+def test_tables_go_into_their_blocks_be_they_empty():
+    text = "<!-- one -->\n<!-- end -->\ntext\n<!-- two -->\n| old |\n<!-- end -->\n"
+    expected = "<!-- one -->\n| 1 |\n<!-- end -->\ntext\n<!-- two -->\n| 2 |\n<!-- end -->\n"
+    assert page.with_tables(text, {"one": "| 1 |", "two": "| 2 |"}) == expected
 
 
-def test_a_table_without_a_block_is_missed():
-    with pytest.raises(ValueError, match=r"the page must have one block for each of paper, .* it has other"):
-        page.with_tables("<!-- other -->\n<!-- end -->")
+def test_a_table_without_a_block_is_missed(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"the page must have one block for each of paper, one, it has other"):
+        page.with_tables("<!-- other -->\n<!-- end -->", {"paper": "", "one": ""})
+    monkeypatch.setattr(page, "tables_of", lambda _: {"paper": "", "one": ""})
+    copy = tmp_path / "README.md"
+    copy.write_text("<!-- paper -->\n\n<!-- end -->\n")
+    with pytest.raises(ValueError, match="must have one block for each of paper, "):
+        page.rebuild(copy)
 
 
 def test_pictures_are_there_and_all_shown():
     shown = re.findall(r"!\[.*?\]\(figures/(.*?)\.png\)", page.PAGE.read_text())
     assert sorted(shown) == sorted(page.PLOTS)
-    assert all((page.PAGE.parent / page.FIGURES / f"{name}.png").is_file() for name in shown)
+    assert all((page.PAGE.parent / "figures" / f"{name}.png").is_file() for name in shown)
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.rglob("results.json")), ids=lambda path: str(path.relative_to(RESULTS)))
 def test_what_is_kept_is_of_the_plan(path):
     """A preset or trial that changes must be run again."""
     preset, trial = path.parts[-4:-2]
-    found = from_json(json.loads(path.read_text())["config"])
-    planned = dataclasses.replace(PRESETS[preset](), **TRIALS[preset, trial].fields, seed=found.seed)
-    assert difference(found, planned, MATTER.get(trial)) is None
+    config = from_json(json.loads(path.read_text())["config"])
+    last = LAST_GROUPS.get(trial, "evaluate")
+    assert difference(config, planned(preset, TRIALS[preset, trial], config.seed), last) is None
 
 
 @pytest.mark.parametrize(
@@ -58,7 +66,7 @@ def test_what_is_kept_is_of_the_plan(path):
 )
 def test_the_hybrid_net_is_near_the_ann_and_above_the_converted_net(preset, trial, least_ann, most_below, most_minutes):
     """Above by more than the spread over seeds, or over streams where there is one seed."""
-    runs = read_seeds(preset, trial)
+    runs = kept(preset, trial)
     assert max(sum(run["seconds"].values()) for run in runs) <= 60 * most_minutes
     ann, converted, hybrid = ([run[net]["accuracy"] for run in runs] for net in ("ann", "converted", "hybrid"))
     assert min(ann) >= least_ann
@@ -69,20 +77,18 @@ def test_the_hybrid_net_is_near_the_ann_and_above_the_converted_net(preset, tria
 
 
 def test_cifar10s_hybrid_net_is_above_the_converted_net_of_the_better_thresholds():
-    (hybrid,), (maximum,) = (read_seeds("cifar10_cpu", trial) for trial in ("linear-t32", "maximum-lr0.0003"))
+    (hybrid,), (maximum,) = (kept("cifar10_cpu", trial) for trial in ("linear-t32", "maximum-lr0.0003"))
     best = max(run["converted"]["accuracy"] for run in (hybrid, maximum))
     assert hybrid["hybrid"]["accuracy"] - best > hybrid["hybrid"]["accuracy_std"]
 
 
 def test_the_default_learning_rate_is_the_one_that_lost_nowhere():
-    slow, fast = (read_seeds("cifar10_cpu", f"maximum-lr{rate:g}")[0] for rate in (Config().hybrid_lr, 1e-3))
+    slow, fast = (kept("cifar10_cpu", f"maximum-lr{rate:g}")[0] for rate in (Config().finetune.lr, 1e-3))
     assert slow["hybrid"]["kept"] == "fine-tuned"
     assert fast["hybrid"]["kept"] == "converted"
 
 
 @pytest.mark.parametrize("surrogate", SCRATCH_RATES)
 def test_from_scratch_each_surrogate_has_the_best_of_the_rates_that_were_tried(surrogate):
-    runs = {
-        rate: read_seeds("fashion_mnist_cpu", f"scratch-{surrogate}-lr{rate:g}")[0] for rate in SCRATCH_RATES[surrogate]
-    }
+    runs = {rate: kept("fashion_mnist_cpu", f"scratch-{surrogate}-lr{rate:g}")[0] for rate in SCRATCH_RATES[surrogate]}
     assert max(runs, key=lambda rate: mean(runs[rate]["streams"]["hybrid"])) == SCRATCH_BEST[surrogate]

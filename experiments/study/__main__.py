@@ -6,7 +6,6 @@ Runs whose results are there are not run again, and interrupted ones go on. Resu
 which `python -m experiments.report` makes all tables and plots.
 """
 
-import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,12 @@ from pathlib import Path
 import tyro
 
 from experiments.config import difference
-from experiments.presets import PRESETS
 from experiments.runs import stopping
 from experiments.runs.adopt import adopt
 from experiments.runs.command_line import refuse
 from experiments.runs.progress import say
 from experiments.runs.workdir import Run, open_run, read_stages, saved_config
-from experiments.study.plan import ANN, STUDIES, Trial
+from experiments.study.plan import ANN, STUDIES, Trial, planned, with_fields
 from experiments.study.results import RESULTS, results_path, write_results
 
 
@@ -45,9 +43,6 @@ class Arguments:
 def study(arguments: Arguments) -> None:
     """Run all trials that have no results yet.
 
-    Args:
-        arguments: of the command line.
-
     Raises:
         ValueError: where the preset has no study or a question is unknown.
     """
@@ -57,34 +52,26 @@ def study(arguments: Arguments) -> None:
     unknown = [name for name in arguments.questions if name not in questions]
     if unknown:
         raise ValueError(f"there is no question {unknown[0]!r}, only {', '.join(questions)}.")
-    for name in arguments.questions or questions:
-        for trial in questions[name]:
-            for seed in trial.seeds:
-                if not arguments.seeds or seed in arguments.seeds:
-                    run_trial(arguments, trial, seed)
+    for trial in (trial for name in arguments.questions or questions for trial in questions[name]):
+        for seed in trial.seeds:
+            if not arguments.seeds or seed in arguments.seeds:
+                run_trial(arguments, trial, seed)
 
 
 def run_trial(arguments: Arguments, trial: Trial, seed: int) -> None:
-    """Run a trial with a seed, from the ANN that all trials of the seed share, and keep its results.
-
-    Args:
-        arguments: of the command line.
-        trial: what to run.
-        seed: with which seed.
-    """
-    kept = results_path(arguments.results, arguments.preset, trial.name, seed)
-    if kept.exists():
+    """Run a trial with a seed, from the ANN that all trials of the seed share, and keep its results."""
+    path = results_path(arguments.results, arguments.preset, trial.name, seed)
+    if path.exists():
         return
     say(f"{arguments.preset} {trial.name} seed {seed}")
     if trial is not ANN:
         run_trial(arguments, ANN, seed)
-    fields = {**trial.fields, "seed": seed, "data_dir": arguments.data_dir, "tensorboard": False}
-    config = dataclasses.replace(PRESETS[arguments.preset].config, **fields)
-    folder = arguments.workdir / arguments.preset
+    here = {"run.data_dir": arguments.data_dir, "run.tensorboard": False}
+    config, folder = with_fields(planned(arguments.preset, trial, seed), here), arguments.workdir / arguments.preset
     with open_run(config, folder / trial.name / f"seed{seed}") as run:
         if trial is not ANN:
             adopt(run, _donor(folder, run, seed))
-        write_results(kept, trial.work(run))
+        write_results(path, trial.work(run))
 
 
 def _donor(folder: Path, run: Run, seed: int) -> Path:

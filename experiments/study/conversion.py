@@ -2,14 +2,17 @@
 factor 1 and with the factor that serves a number of steps best on the validation split.
 """
 
-import dataclasses
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+import jax
 
 from experiments.convert import FACTORS, balance
 from experiments.evaluate import score_ann
 from experiments.runs.networks import random_key, stream_keys
+from experiments.runs.presentation import present
 from experiments.runs.progress import say
 from experiments.runs.workdir import Results, Run
-from experiments.study.accuracy import by_step
 from experiments.train_ann import trained_ann
 from jsnn.conversion import convert, scale_thresholds
 from jsnn.datasets import TEST, VALIDATION
@@ -22,72 +25,49 @@ IMAGES_FOR_SHORT, IMAGES_FOR_LONG = 2048, 512  # of the validation split, on whi
 
 
 def conversion(run: Run, images: int) -> Results:
-    """Accuracies of a run's converted net.
+    """Accuracies of the converted net of a run whose ANN is trained, by percentile and number of steps.
 
     Args:
-        run: the run, its ANN trained.
-        images: of the test split that LONG presentations are measured on, the first ones, a multiple of
-            eval_batch_size.
-
-    Returns:
-        Results by percentile and number of steps, in JSON's types.
+        run: the run.
+        images: of the test split that LONG presentations are measured on, a multiple of eval_batch_size.
     """
-    ann = trained_ann(run)
-    found = {f"{percentile:g}": _of_percentile(run, ann, percentile, images) for percentile in PERCENTILES}
-    return {
-        "config": dataclasses.asdict(run.config),
-        "ann": {"accuracy": score_ann(run), "accuracy_for_long": score_ann(run, images)},
-        "images_for_long": images,
-        "percentiles": found,
-    }
+    ann = {"accuracy": score_ann(run), "accuracy_for_long": score_ann(run, images)}
+    by_percentile = {f"{percentile:g}": _of_percentile(run, percentile, images) for percentile in PERCENTILES}
+    return {"config": asdict(run.config), "ann": ann, "images_for_long": images, "percentiles": by_percentile}
 
 
-def _of_percentile(run: Run, ann: Variables, percentile: float, images: int) -> Results:
-    config = dataclasses.replace(run.config, percentile=percentile)
+def _of_percentile(run: Run, percentile: float, images: int) -> Results:
+    config, ann = replace(run.config, convert=replace(run.config.convert, percentile=percentile)), trained_ann(run)
     thresholds = balance(run._replace(config=config), ann)
-    snn = convert(ann, thresholds)
-    found: Results = {
-        "thresholds": {layer: float(threshold) for layer, threshold in thresholds.items()},
-        "validation": {},
-        "test": {},
-    }
-    for steps, factors, to_choose, to_test in (
-        (SHORT, FACTORS_FOR_SHORT, IMAGES_FOR_SHORT, None),
-        (LONG, FACTORS_FOR_LONG, IMAGES_FOR_LONG, images),
-    ):
-        validation = _sweep(run, snn, steps, factors, to_choose)
-        found["validation"] |= validation
-        found["test"] |= _test(run, snn, validation, to_test)
-    say(f"percentile {percentile:g}: {found['test']}")
-    return found
+    snn, by_layer = convert(ann, thresholds), {layer: float(value) for layer, value in thresholds.items()}
+    short = _sweep(run, snn, SHORT, FACTORS_FOR_SHORT, IMAGES_FOR_SHORT)
+    long = _sweep(run, snn, LONG, FACTORS_FOR_LONG, IMAGES_FOR_LONG)
+    test = on_test(run, snn, short, None) | on_test(run, snn, long, images)
+    say(f"percentile {percentile:g}: {test}")
+    return {"thresholds": by_layer, "validation": short | long, "test": test}
 
 
-def _test(run: Run, snn: Variables, validation: dict[str, dict[str, float]], images: int | None) -> Results:
+def on_test(run: Run, snn: Variables, validation: dict[str, dict[str, float]], images: int | None) -> Results:
     """Number of steps -> accuracies on the test split with factor 1 and with the factor that validation chooses."""
     chosen = {steps: max(scores, key=lambda f: (scores[f], float(f))) for steps, scores in validation.items()}
-    (key,) = stream_keys(run.config, TEST, 1)
-    by_factor = {}
+    (key,), curves = stream_keys(run.config, TEST, 1), {}
     for factor in {"1", *chosen.values()}:
         longest = max(int(steps) for steps in chosen if factor in ("1", chosen[steps]))
-        by_factor[factor] = by_step(run, scale_thresholds(snn, float(factor)), longest, TEST, key, images)
+        curves[factor] = _curve(run, scale_thresholds(snn, float(factor)), longest, TEST, key, images)
     return {
-        steps: {
-            "factor_1": by_factor["1"][int(steps) - 1],
-            "factor": float(factor),
-            "chosen": by_factor[factor][int(steps) - 1],
-        }
-        for steps, factor in chosen.items()
+        t: {"factor_1": curves["1"][int(t) - 1], "factor": float(factor), "chosen": curves[factor][int(t) - 1]}
+        for t, factor in chosen.items()
     }
 
 
-def _sweep(
-    run: Run, snn: Variables, steps: tuple[int, ...], factors: tuple[float, ...], images: int
-) -> dict[str, dict[str, float]]:
-    """Number of steps -> factor -> accuracy on the validation split, or its first images."""
-    found: dict[str, dict[str, float]] = {str(num_steps): {} for num_steps in steps}
+def _sweep(run: Run, snn: Variables, steps: Sequence[int], factors: Sequence[float], images: int) -> Results:
+    """Number of steps -> factor -> accuracy on the first images of the validation split."""
     key = random_key(run.config, VALIDATION)
-    for factor in factors:
-        accuracies = by_step(run, scale_thresholds(snn, factor), max(steps), VALIDATION, key, images)
-        for num_steps in steps:
-            found[str(num_steps)][f"{factor:g}"] = accuracies[num_steps - 1]
-    return found
+    nets = {f"{factor:g}": scale_thresholds(snn, factor) for factor in factors}
+    curves = {name: _curve(run, net, max(steps), VALIDATION, key, images) for name, net in nets.items()}
+    return {str(t): {factor: curve[t - 1] for factor, curve in curves.items()} for t in steps}
+
+
+def _curve(run: Run, snn: Variables, steps: int, split: str, key: jax.Array, images: int | None) -> list[float]:
+    """Accuracy after each time step."""
+    return [float(accuracy) for accuracy in present(run.config, snn, steps, split, key, split, images).accuracy]

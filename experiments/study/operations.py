@@ -24,19 +24,12 @@ TRAINING_IMAGES, VALIDATION_IMAGES = {"fashion_mnist": 55_000, "cifar10": 45_000
 
 
 def macs(config: Config) -> dict[str, int]:
-    """Multiply-accumulates of the ANN for one image.
-
-    Args:
-        config: of a VGG.
-
-    Returns:
-        Layer -> multiply-accumulates, the readout's last; padding counts as if it were there.
-    """
+    """Layer -> multiply-accumulates of a VGG for one image, the readout's last; padding counts as if it were there."""
     return {name: outputs * fan_in for name, (_, outputs, fan_in) in _shapes(config).items()}
 
 
 def neurons(config: Config) -> dict[str, int]:
-    """The number of neurons of each spiking layer of a config's network."""
+    """Spiking layer -> number of its neurons."""
     return {name: outputs for name, (_, outputs, _) in _shapes(config).items() if name != "readout"}
 
 
@@ -45,55 +38,47 @@ def operations_of_training(config: Config) -> dict[str, float]:
 
     A backward pass counts as two forward passes. The conversion balances thresholds and tries all factors.
 
-    Args:
-        config: of the run.
-
     Returns:
         {"ann epoch": ..., "conversion": ..., "snn epoch": ...}.
     """
-    of_image, images = sum(macs(config).values()), TRAINING_IMAGES[config.data.dataset]
-    factors = len(FACTORS) if config.convert.scaling_factor == AUTO else 1
-    balancing = config.convert.balance_images * config.convert.balance_steps
+    of_image, images, convert = sum(macs(config).values()), TRAINING_IMAGES[config.data.dataset], config.convert
+    factors = len(FACTORS) if convert.scaling_factor == AUTO else 1
+    balancing = convert.balance_images * convert.balance_steps
     return {
         "ann epoch": 3.0 * images * of_image,
-        "conversion": (balancing + factors * VALIDATION_IMAGES * config.convert.num_steps) * of_image,
-        "snn epoch": 3.0 * images * of_image * config.convert.num_steps,
+        "conversion": (balancing + factors * VALIDATION_IMAGES * convert.num_steps) * of_image,
+        "snn epoch": 3.0 * images * of_image * convert.num_steps,
     }
 
 
 def accumulates(config: Config, spikes_per_neuron: Mapping[str, float], input_spikes: float) -> dict[str, float]:
-    """Accumulates of the SNN for one image.
+    """Layer -> accumulates of a VGG's SNN in its synapses for one image, the readout's last.
 
     Args:
-        config: of a VGG.
+        config: of the VGG.
         spikes_per_neuron: layer -> spikes of a presentation, per neuron.
         input_spikes: of a presentation, per pixel and channel.
-
-    Returns:
-        Layer -> accumulates in its synapses, the readout's last.
     """
-    found = {}
-    arriving = input_spikes * math.prod(
-        info(config.data.dataset).image_shape
-    )  # spikes of the layer before, all neurons
+    costs: dict[str, float] = {}
+    arriving = input_spikes * math.prod(info(config.data.dataset).image_shape)  # spikes of all neurons before the layer
     for name, (inputs, outputs, fan_in) in _shapes(config).items():
-        found[name] = arriving * outputs * fan_in / inputs
+        costs[name] = arriving * outputs * fan_in / inputs
         arriving = spikes_per_neuron.get(name, 0.0) * outputs
-    return found
+    return costs
 
 
 def _shapes(config: Config) -> dict[str, tuple[int, int, int]]:
     """Layer -> (inputs, outputs, synapses of an output)."""
-    found: dict[str, tuple[int, int, int]] = {}
+    shapes: dict[str, tuple[int, int, int]] = {}
 
-    def look(run: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        outputs = run(*args, **kwargs)
+    def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        outputs = call(*args, **kwargs)
         if isinstance(context.module, Layer) and context.method_name == "__call__":
             kernel = context.module.get_variable("params", "kernel")
-            found[context.module.name] = (args[0].size, outputs.size, kernel.size // kernel.shape[-1])
+            shapes[context.module.name] = (args[0].size, outputs.size, kernel.size // kernel.shape[-1])
         return outputs
 
-    images = jnp.zeros((1, *info(config.data.dataset).image_shape))
-    with nn.intercept_methods(look):
+    with nn.intercept_methods(note):
+        images = jnp.zeros((1, *info(config.data.dataset).image_shape))
         jax.eval_shape(build_ann(config).init, jax.random.key(0), images)
-    return found
+    return shapes

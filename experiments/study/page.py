@@ -1,77 +1,61 @@
 """experiments/README.md: its tables and plots, made from the results that are kept."""
 
 import re
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
-from experiments.study.page_activity import activity_table, operations_table
-from experiments.study.page_conversion import conversion_table, draw_conversion, draw_evaluation, evaluation_table
-from experiments.study.page_paper import paper_table
-from experiments.study.page_scratch import draw_scratch, scratch_table
-from experiments.study.page_surrogates import (
-    agreement_table,
-    descent_table,
-    draw_harms,
-    silence_table,
-    surrogates_table,
-)
-from jsnn.training.files import replace_text
+from pandas import DataFrame
+
+from experiments.runs.files import replace_text
+from experiments.study import figures, tables
+from experiments.study.results import measurements
 
 PAGE = Path(__file__).parent.parent / "README.md"
-FIGURES = "figures"
 BLOCK = re.compile(r"(<!-- (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-FASHION = "fashion_mnist_cpu"
-CIFAR = "cifar10_cpu"
-
-TABLES: dict[str, Callable[[], str]] = {
-    "paper": paper_table,
-    "conversion-fashion": partial(conversion_table, FASHION),
-    "conversion-cifar": partial(conversion_table, CIFAR),
-    "scratch-fashion": partial(scratch_table, FASHION, 4),
-    "scratch-cifar": partial(scratch_table, CIFAR, 8),
-    "surrogates": partial(surrogates_table, FASHION),
-    "descent": partial(descent_table, FASHION),
-    "agreement": partial(agreement_table, FASHION),
-    "silence": partial(silence_table, FASHION),
-    "activity": partial(activity_table, FASHION, ("linear-t8", "linear-t4", "stdb-t4")),
-    "operations": partial(operations_table, FASHION, ("linear-t4", "linear-t8")),
-    "evaluation": partial(evaluation_table, FASHION),
-}
-PLOTS: dict[str, Callable[[Path], None]] = {
-    "conversion-fashion": partial(draw_conversion, FASHION),
-    "conversion-cifar": partial(draw_conversion, CIFAR),
-    "scratch-fashion": partial(draw_scratch, FASHION, 4),
-    "scratch-cifar": partial(draw_scratch, CIFAR, 8),
-    "harms": partial(draw_harms, FASHION),
-    "evaluation": partial(draw_evaluation, FASHION),
+FASHION, CIFAR = "fashion_mnist_cpu", "cifar10_cpu"
+PLOTS = {
+    "conversion-fashion": (figures.draw_conversion, FASHION),
+    "conversion-cifar": (figures.draw_conversion, CIFAR),
+    "scratch-fashion": (figures.draw_scratch, FASHION, 4),
+    "scratch-cifar": (figures.draw_scratch, CIFAR, 8),
+    "harms": (figures.draw_harms, FASHION),
+    "evaluation": (figures.draw_evaluation, FASHION),
 }
 
 
 def rebuild(page: Path = PAGE) -> None:
-    """Make all tables and plots of the page anew.
-
-    Args:
-        page: the Markdown file; its tables are replaced, beside it the plots go to figures/.
-
-    Raises:
-        ValueError: where a block's name is unknown or a table has no block.
-    """
-    replace_text(page, with_tables(page.read_text()))
-    for name, draw in PLOTS.items():
-        draw(page.parent / FIGURES / f"{name}.png")
+    """Make all tables of a Markdown file anew, and all plots in figures/ beside it; ValueError as `with_tables`."""
+    data = measurements()
+    replace_text(page, with_tables(page.read_text(), tables_of(data)))
+    for name, (draw, preset, *options) in PLOTS.items():
+        draw(page.parent / "figures" / f"{name}.png", data[data.preset == preset], *options)
 
 
-def with_tables(text: str) -> str:
-    """The page's text with its tables made anew.
+def tables_of(data: DataFrame) -> dict[str, str]:
+    """All tables of the page by name."""
+    fashion, cifar = (data[data.preset == preset] for preset in (FASHION, CIFAR))
+    return {
+        "paper": tables.paper_table(data),
+        "conversion-fashion": tables.conversion_table(fashion),
+        "conversion-cifar": tables.conversion_table(cifar),
+        "scratch-fashion": tables.scratch_table(fashion, 4),
+        "scratch-cifar": tables.scratch_table(cifar, 8),
+        "surrogates": tables.surrogates_table(fashion),
+        "descent": tables.descent_table(fashion),
+        "agreement": tables.agreement_table(fashion),
+        "silence": tables.silence_table(fashion),
+        "activity": tables.activity_table(fashion, ("linear-t8", "linear-t4", "stdb-t4")),
+        "operations": tables.operations_table(fashion, ("linear-t4", "linear-t8")),
+        "evaluation": tables.evaluation_table(fashion),
+    }
 
-    Args:
-        text: Markdown; between `<!-- NAME -->` and `<!-- end -->` stands the table of that name.
+
+def with_tables(text: str, by_name: dict[str, str]) -> str:
+    """The page's text with each table between `<!-- NAME -->` and `<!-- end -->`.
 
     Raises:
         ValueError: where a block's name is unknown or a table has no block.
     """
     names = {name for _, name, _ in BLOCK.findall(text)}
-    if names != set(TABLES):
-        raise ValueError(f"the page must have one block for each of {', '.join(TABLES)}, it has {', '.join(names)}.")
-    return BLOCK.sub(lambda found: found[1] + TABLES[found[2]]() + "\n" + found[3], text)
+    if names != set(by_name):
+        raise ValueError(f"the page must have one block for each of {', '.join(by_name)}, it has {', '.join(names)}.")
+    return BLOCK.sub(lambda match: match[1] + by_name[match[2]] + "\n" + match[3], text)
