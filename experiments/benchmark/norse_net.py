@@ -15,17 +15,9 @@ from norse.torch import LIFBoxCell, LIFBoxFeedForwardState, LIFBoxParameters
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from experiments.benchmark.contestant import Contestant
-from experiments.benchmark.problem import Problem
-from experiments.benchmark.torch_loop import step_by_step
-from experiments.benchmark.torch_network import (
-    Observe,
-    PoissonInputs,
-    contestant,
-    parameters_of,
-    spiking_layers,
-    synapses,
-)
+from experiments.benchmark.problem import Problem, spiking_layers
+from experiments.benchmark.roster import Contestant
+from experiments.benchmark.torch_network import looping, synapses
 
 LEAST_LOSS = 2.0**-20  # a power of two, so that the weights' scaling and its undoing are exact
 
@@ -38,44 +30,23 @@ class Gain(nn.Module):
         self.gain = gain
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Scale.
-
-        Args:
-            weight: the parameter.
-
-        Returns:
-            What the layer multiplies with.
-        """
+        """What the layer multiplies with."""
         return self.gain * weight
 
 
 def make(problem: Problem, num_steps: int, device: str) -> Contestant:
-    """The norse network as a contestant.
-
-    Args:
-        problem, num_steps, device: see `ours.make`.
-
-    Returns:
-        The contestant.
-    """
-    loss = max(1 - problem.leak, LEAST_LOSS)
-    layers, poisson = synapses(problem, device), PoissonInputs(problem, device)
+    """The norse network as a contestant."""
+    loss, network = max(1 - problem.leak, LEAST_LOSS), synapses(problem, device)
     neurons = {layer: partial(_fire, _cell(loss, problem.thresholds[layer])) for layer in spiking_layers(problem)}
     for layer in neurons:
-        parametrize.register_parametrization(layers[layer][-1], "weight", Gain(1 / loss))
-
-    def simulate(observe: Observe) -> Tensor:
-        with parametrize.cached():  # the weights are scaled once, not at every step
-            return step_by_step(layers, neurons, poisson.one_by_one(num_steps), observe)
-
-    return contestant(problem, device, parameters_of(layers.values()), simulate)
+        parametrize.register_parametrization(network[layer][-1], "weight", Gain(1 / loss))
+    return looping(problem, num_steps, device, network, neurons)
 
 
 def _fire(
-    cell: LIFBoxCell, current: Tensor, state: LIFBoxFeedForwardState | None, time: int
+    cell: LIFBoxCell, current: Tensor, state: LIFBoxFeedForwardState | None, _time: int
 ) -> tuple[Tensor, LIFBoxFeedForwardState]:
     """One time step of a layer's cells."""
-    del time
     # The first state of norse's own is a scalar on the CPU that asks for a gradient.
     return cell(current, LIFBoxFeedForwardState(torch.zeros_like(current)) if state is None else state)
 

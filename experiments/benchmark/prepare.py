@@ -1,4 +1,4 @@
-"""The problem of a net: random weights and images, thresholds at which every layer spikes; as files for the workers.
+"""The problem of a net: random weights and images, thresholds at which every layer spikes; as a file for the workers.
 
 Weights are rounded to multiples of 2^-10. Then sums of weights over spikes are exact in float32 whatever their order,
 all contestants spike alike, and thresholds that are found in different ways can be compared to the last bit.
@@ -23,7 +23,7 @@ def prepare(path: Path, net: str, width: float, hidden: tuple[int, ...], batch: 
     """Write the problem of a net.
 
     Args:
-        path: the npz file.
+        path: the file.
         net: one of VGG_STAGES.
         width: factor on the channels of all convolutions.
         hidden: units of the hidden dense layers.
@@ -36,9 +36,9 @@ def prepare(path: Path, net: str, width: float, hidden: tuple[int, ...], batch: 
     kernels = {layer: _weights(rng, leaf["kernel"].shape) for layer, leaf in shapes.items()}
     images = rng.integers(0, 256, (batch, *IMAGE_SHAPE)).astype(np.float32) / np.float32(127.5) - 1
     labels = rng.integers(0, NUM_CLASSES, batch).astype(np.int32)
-    problem = Problem(ann.stages, kernels, {}, leak, images, labels)
-    sample = problem._replace(images=images[:SAMPLE])
-    save_problem(path, problem._replace(thresholds=balance(sample, SAMPLE_STEPS, "cpu", PERCENTILE)))
+    problem = Problem(tuple(ann.stages), kernels, {}, leak, images, labels)
+    thresholds = balance(problem._replace(images=images[:SAMPLE]), SAMPLE_STEPS, "cpu", PERCENTILE)
+    save_problem(path, problem._replace(thresholds=thresholds))
 
 
 def _weights(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

@@ -5,13 +5,15 @@ reset. The library chooses the neurons' implementation by itself: its own step l
 extension where there is one, else its Triton kernels.
 """
 
+from collections.abc import Callable
+
 import torch
 from spikingjelly.activation_based import functional, layer, memopt, neuron, surrogate
 from torch import Tensor, nn
 
-from experiments.benchmark.contestant import Contestant
-from experiments.benchmark.problem import Problem
-from experiments.benchmark.torch_network import Observe, PoissonInputs, contestant, spiking_layers, synapses
+from experiments.benchmark.problem import Problem, spiking_layers
+from experiments.benchmark.roster import Contestant
+from experiments.benchmark.torch_network import Observe, contestant, poisson_inputs, synapses
 
 
 class Block(nn.Sequential):
@@ -25,25 +27,22 @@ def make(problem: Problem, num_steps: int, device: str, memory_optimised: bool =
         problem, num_steps, device: see `ours.make`.
         memory_optimised: keep of each layer only its input spikes, packed to a bit each, and compute it again in the
             backward pass.
-
-    Returns:
-        The contestant.
     """
-    network, poisson = _network(problem, device), PoissonInputs(problem, device)
+    network, draw = _network(problem, device), poisson_inputs(problem, device)
     spiking = spiking_layers(problem)
     if memory_optimised:
-        _optimise(network, poisson, num_steps)
+        _optimise(network, lambda: draw(num_steps))
 
     def simulate(observe: Observe) -> Tensor:
         functional.reset_net(network)
-        x = poisson.steps(num_steps)
+        x = draw(num_steps)
         for name, block in network.named_children():
             x = block(x)
             if name in spiking:
                 observe(name, x)
         return x.sum(0)
 
-    return contestant(problem, device, list(network.parameters()), simulate)
+    return contestant(problem, device, network, simulate)
 
 
 def _network(problem: Problem, device: str) -> nn.Sequential:
@@ -58,20 +57,15 @@ def _network(problem: Problem, device: str) -> nn.Sequential:
 
 def _neurons(problem: Problem, name: str) -> neuron.BaseNode:
     """A layer's neurons: soft reset without gradient."""
-    options = {
-        "v_threshold": float(problem.thresholds[name]),
-        "v_reset": None,
-        "surrogate_function": surrogate.ATan(),
-        "detach_reset": True,
-        "step_mode": "m",
-    }
+    options = {"v_threshold": float(problem.thresholds[name]), "v_reset": None, "detach_reset": True, "step_mode": "m"}
+    options["surrogate_function"] = surrogate.ATan()
     if problem.leak == 1:
         return neuron.IFNode(**options)
     return neuron.LIFNode(tau=1 / (1 - problem.leak), decay_input=False, **options)
 
 
-def _optimise(network: nn.Sequential, poisson: PoissonInputs, num_steps: int) -> None:
-    """Checkpoint every Block, in place, and pack its input where that is found to be binary.
+def _optimise(network: nn.Sequential, draw: Callable[[], Tensor]) -> None:
+    """Checkpoint every Block, in place, and pack its input where that proves to be binary.
 
     A pool is part of the block after it, so that every block but the first is fed spikes and not their averages.
     """
@@ -79,7 +73,7 @@ def _optimise(network: nn.Sequential, poisson: PoissonInputs, num_steps: int) ->
     def example(current: nn.Module) -> Tensor:
         functional.reset_net(current)
         with torch.no_grad():
-            return current(poisson.steps(num_steps))
+            return current(draw())
 
     network.to(memory_format=torch.contiguous_format)  # with channels last, packing would copy the spikes first
     memopt.optimize_memory(network, Block, example, level=1, checkpoint_budget="memory", compress=True)

@@ -14,11 +14,9 @@ import optax
 import spyx
 from flax import nnx
 
-from experiments.benchmark.contestant import Contestant
-from experiments.benchmark.problem import Problem
+from experiments.benchmark.problem import LEARNING_RATE, READOUT, Layer, Problem, layers, spiking_layers
+from experiments.benchmark.roster import Contestant
 from jsnn.convolution import conv_general_dilated
-
-LEARNING_RATE = 1e-4
 
 
 def make(problem: Problem, num_steps: int, device: str, own_gradient: bool = True) -> Contestant:
@@ -28,9 +26,6 @@ def make(problem: Problem, num_steps: int, device: str, own_gradient: bool = Tru
         problem, num_steps, device: see `ours.make`.
         own_gradient: whether the convolutions are XLA's, gradients included; else jsnn's, which XLA:CPU compiles to
             faster code inside a scan.
-
-    Returns:
-        The contestant.
     """
     jax.config.update("jax_platforms", device)
     place = jax.devices(device)[0]
@@ -48,16 +43,21 @@ def make(problem: Problem, num_steps: int, device: str, own_gradient: bool = Tru
         jax.block_until_ready(nnx.state(network))
 
     def rates() -> dict[str, float]:
-        layers = (*(f"conv{i}" for i in range(len(problem.pools))), *problem.hidden)
         means = (float(count.mean()) / num_steps for count in counts(network, images, keys()))
-        return dict(zip(layers, means, strict=True))
+        return dict(zip(spiking_layers(problem), means, strict=True))
 
     return Contestant(train, lambda: np.asarray(logits(network, images, keys())), rates)
 
 
+def _run(network: spyx.nn.Sequential, images: jax.Array, key: jax.Array, num_steps: int) -> tuple[jax.Array, list]:
+    """The readout's currents and the states after all steps; the input spikes, [T, B, H, W, C], are drawn first."""
+    fired = jax.random.uniform(key, (num_steps, *images.shape)) < jnp.abs(images)
+    return spyx.nn.run(network, jnp.sign(images) * fired)
+
+
 def _logits(network: spyx.nn.Sequential, images: jax.Array, key: jax.Array, num_steps: int) -> jax.Array:
     """The sum of the readout's currents over the steps."""
-    return spyx.nn.run(network, _poisson(images, key, num_steps))[0].sum(0)
+    return _run(network, images, key, num_steps)[0].sum(0)
 
 
 def _loss(
@@ -70,57 +70,42 @@ def _loss(
 
 def _counts(network: spyx.nn.Sequential, images: jax.Array, key: jax.Array, num_steps: int) -> list[jax.Array]:
     """Each layer's spikes per neuron, from spyx's counters put behind the neurons."""
-    layers = []
-    for layer in network.layers:
-        layers.append(layer)
-        if hasattr(layer, "hidden_shape"):
-            layers.append(spyx.nn.ActivityRegularization(layer.hidden_shape))
-    _, states = spyx.nn.run(spyx.nn.Sequential(*layers), _poisson(images, key, num_steps))
-    return [s for layer, s in zip(layers, states, strict=True) if isinstance(layer, spyx.nn.ActivityRegularization)]
-
-
-def _poisson(images: jax.Array, key: jax.Array, num_steps: int) -> jax.Array:
-    """All input spikes, [T, B, H, W, C], which is what `spyx.nn.run` takes."""
-    fired = jax.random.uniform(key, (num_steps, *images.shape)) < jnp.abs(images)
-    return jnp.sign(images) * fired
+    parts = []
+    for part in network.layers:
+        counters = [spyx.nn.ActivityRegularization(part.hidden_shape)] if hasattr(part, "hidden_shape") else []
+        parts += [part, *counters]
+    _, states = _run(spyx.nn.Sequential(*parts), images, key, num_steps)
+    return [s for part, s in zip(parts, states, strict=True) if isinstance(part, spyx.nn.ActivityRegularization)]
 
 
 def _network(problem: Problem, convolve: nnx.nn.linear.ConvGeneralDilatedT) -> spyx.nn.Sequential:
     """The layers in forward order."""
-    height, width = problem.images.shape[1:3]
-    layers = []
-    for i, pooled in enumerate(problem.pools):
-        kernel = problem.kernels[f"conv{i}"]
-        layers += [_convolution(kernel, convolve), _neurons(problem, f"conv{i}", (height, width, kernel.shape[-1]))]
-        if pooled:
-            layers.append(partial(nnx.avg_pool, window_shape=(2, 2), strides=(2, 2)))
-            height, width = height // 2, width // 2
-    layers.append(spyx.nn.Flatten())
-    for name in problem.hidden:
-        kernel = problem.kernels[name]
-        layers += [_dense(kernel), _neurons(problem, name, kernel.shape[-1:])]
-    return spyx.nn.Sequential(*layers, _dense(problem.kernels["readout"]))
+    parts = []
+    for layer in layers(problem):
+        parts += [partial(nnx.avg_pool, window_shape=(2, 2), strides=(2, 2))] if layer.pooled else []
+        parts += [spyx.nn.Flatten()] if len(layer.inputs) > len(layer.outputs) else []
+        parts += [_weights(layer.kernel, convolve)]
+        parts += [_neurons(problem, layer)] if layer.name != READOUT else []
+    return spyx.nn.Sequential(*parts)
 
 
-def _convolution(kernel: np.ndarray, convolve: nnx.nn.linear.ConvGeneralDilatedT) -> nnx.Conv:
-    """A 3x3 convolution around a kernel."""
-    options = {"padding": ((1, 1), (1, 1)), "use_bias": False, "conv_general_dilated": convolve}
-    module = nnx.Conv(*kernel.shape[2:], kernel.shape[:2], rngs=nnx.Rngs(0), **options)
+def _weights(kernel: np.ndarray, convolve: nnx.nn.linear.ConvGeneralDilatedT) -> nnx.Conv | nnx.Linear:
+    """A 3x3 convolution or a dense layer around a kernel."""
+    options = {"use_bias": False, "rngs": nnx.Rngs(0)}
+    if kernel.ndim == 4:
+        options |= {"padding": ((1, 1), (1, 1)), "conv_general_dilated": convolve}
+        module = nnx.Conv(*kernel.shape[2:], kernel.shape[:2], **options)
+    else:
+        module = nnx.Linear(*kernel.shape, **options)
     module.kernel[...] = jnp.asarray(kernel)
     return module
 
 
-def _dense(kernel: np.ndarray) -> nnx.Linear:
-    """A dense layer around a kernel."""
-    module = nnx.Linear(*kernel.shape, use_bias=False, rngs=nnx.Rngs(0))
-    module.kernel[...] = jnp.asarray(kernel)
-    return module
-
-
-def _neurons(problem: Problem, layer: str, shape: tuple[int, ...]) -> spyx.nn.IF | spyx.nn.LIF:
+def _neurons(problem: Problem, layer: Layer) -> spyx.nn.IF | spyx.nn.LIF:
     """A layer's neurons, with the problem's threshold and leak."""
+    threshold = problem.thresholds[layer.name]
     if problem.leak == 1:
-        return spyx.nn.IF(shape, threshold=problem.thresholds[layer])
-    neurons = spyx.nn.LIF(shape, beta=problem.leak, threshold=problem.thresholds[layer], rngs=nnx.Rngs(0))
+        return spyx.nn.IF(layer.outputs, threshold=threshold)
+    neurons = spyx.nn.LIF(layer.outputs, beta=problem.leak, threshold=threshold, rngs=nnx.Rngs(0))
     neurons.beta = nnx.Variable(neurons.beta[...])  # spyx would train it, which no other contestant does
     return neurons
