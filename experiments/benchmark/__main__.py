@@ -21,21 +21,21 @@ import tyro
 from experiments.benchmark import report
 from experiments.benchmark.ours import inputs
 from experiments.benchmark.prepare import prepare
-from experiments.benchmark.problem import load_problem, neurons
+from experiments.benchmark.problem import neurons
 from experiments.benchmark.roster import OURS, ROSTER, STEP_LOOP, installed_version
-from experiments.benchmark.worker import TOO_MUCH, Task, machine_bytes
+from experiments.benchmark.worker import TOO_MUCH, Task
 from experiments.runs.command_line import refuse
 from experiments.runs.progress import say
 from experiments.runs.workdir import write_json
 from jsnn.models import VGG_STAGES
-
-Measurement = dict[str, Any]
 
 ROOT = Path(__file__).parents[2]
 FOR_ACCELERATORS = ("jsnn, bfloat16",)  # a CPU has little use for them
 # One accelerator, its memory taken as it is needed, so that its peak tells what the work needs.
 CARD = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
 ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": CARD, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+
+Records = list[dict[str, Any]]  # one for each measurement
 
 
 @dataclass(frozen=True)
@@ -67,38 +67,26 @@ def benchmark(arguments: Arguments) -> str:
     """Measure, write benchmark.json, benchmark.md and benchmark.png, and return the tables."""
     check(arguments)
     jax.config.update("jax_platforms", "cpu")  # the accelerator is the workers'
-    most = int(arguments.memory_share * machine_bytes())
+    most = int(arguments.memory_share * (os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
     task = partial(Task, seconds=arguments.seconds, patience=arguments.patience, most_bytes=most)
-    machine = run(task("machine", OURS, device=arguments.device), arguments.timeout)
+    machine = run(task("machine", OURS, arguments.device), arguments.timeout)
     if "why_not" in machine:
         raise ValueError(f"no worker can run: {machine['why_not']}.")
     device = ("cpu" if machine["platform"] == "cpu" else "cuda") if arguments.device == "auto" else arguments.device
     names = arguments.contestants or tuple(n for n in ROSTER if device != "cpu" or n not in FOR_ACCELERATORS)
-    present = [name for name in names if installed_version(name)]
-    absent = [name for name in names if name not in present]
+    versions = {name: f"{ROSTER[name].package} {installed_version(name)}" for name in names if installed_version(name)}
+    absent = [name for name in names if name not in versions]
     say(f"absent: {', '.join(absent) or 'none'}")
     arguments.output.mkdir(parents=True, exist_ok=True)
-    measurements: list[Measurement] = []
-    neurons_of = {}
-    task = partial(task, device=device)
     with tempfile.TemporaryDirectory() as folder:
-        for net in arguments.nets:
-            path = Path(folder) / net
-            measurements += _train(arguments, net, present, path, task)
-            neurons_of[net] = neurons(load_problem(path, 1))
-        measurements += _balance(arguments, present, Path(folder), task)
-    text = report.markdown(measurements, neurons_of, absent)
-    record = {
-        "machine": machine,
-        "contestants": {name: f"{ROSTER[name].package} {installed_version(name)}" for name in present},
-        "absent": absent,
-        "neurons": neurons_of,
-        "arguments": json.loads(json.dumps(vars(arguments), default=str)),
-        "measurements": measurements,
-    }
-    write_json(arguments.output / "benchmark.json", record)
+        records, neurons_of = _measured(arguments, list(versions), partial(task, device=device), Path(folder))
+    rows = report.figures(records)
+    text = report.markdown(rows, neurons_of, absent)
+    about = {"machine": machine, "contestants": versions, "absent": absent, "neurons": neurons_of}
+    about["arguments"] = json.loads(json.dumps(vars(arguments), default=str))
+    write_json(arguments.output / "benchmark.json", {**about, "records": records})
     (arguments.output / "benchmark.md").write_text(text)
-    report.draw(measurements, arguments.output / "benchmark.png")
+    report.draw(rows, arguments.output / "benchmark.png")
     return text
 
 
@@ -126,34 +114,28 @@ def check(arguments: Arguments) -> None:
         raise ValueError(f"leak must be in (0, 1], got {arguments.leak}.")
 
 
-def take_turns(net: str, tasks: Sequence[Task], repeats: int, timeout: float) -> list[Measurement]:
-    """Run every task in a process of its own, all of them once before any of them again.
-
-    A task that fails or runs out of patience is not repeated.
-    """
-    measurements = []
+def take_turns(net: str, tasks: Sequence[Task], repeats: int, timeout: float) -> Records:
+    """Run every task, all of them once before any of them again; what fails or takes all patience is not repeated."""
+    records: Records = []
     for _ in range(repeats):
-        turn = [_turn(net, task, timeout) for task in tasks]
-        tasks = [task for task, measured in zip(tasks, turn, strict=True) if measured.get("seconds")]
-        measurements += turn
-    return measurements
+        turn = []
+        for task in tasks:
+            shape = {"batch": task.batch, "num_steps": task.num_steps}
+            record = {"what": task.what, "net": net, **shape, "contestant": task.contestant, **run(task, timeout)}
+            result = record.get("why_not") or f"{min(record['seconds'] or [record['first']]):.3f} s"
+            say(f"{task.what:<8} {net} B={task.batch} T={task.num_steps}  {task.contestant:<30} {result}")
+            turn.append(record)
+        tasks = [task for task, record in zip(tasks, turn, strict=True) if record.get("seconds")]
+        records += turn
+    return records
 
 
-def _turn(net: str, task: Task, timeout: float) -> Measurement:
-    """One measurement, reported as it is done."""
-    where = {"what": task.what, "net": net, "batch": task.batch, "num_steps": task.num_steps}
-    measured = {**where, "contestant": task.contestant, **run(task, timeout)}
-    result = measured.get("why_not") or f"{min(measured['seconds'] or [measured['first']]):.3f} s"
-    say(f"{task.what:<8} {net} B={task.batch} T={task.num_steps}  {task.contestant:<30} {result}")
-    return measured
-
-
-def run(task: Task, timeout: float) -> Measurement:
+def run(task: Task, timeout: float) -> dict[str, Any]:
     """What a worker measures, or why_not; it is ended after so many seconds."""
     command = [sys.executable, "-m", "experiments.benchmark.worker", json.dumps(task._asdict())]
-    options = {"cwd": ROOT, "env": {**os.environ, **ENVIRONMENT}, "capture_output": True, "text": True, "check": False}
+    options = {"cwd": ROOT, "env": {**os.environ, **ENVIRONMENT}, "capture_output": True, "text": True}
     try:
-        process = subprocess.run(command, timeout=timeout, **options)
+        process = subprocess.run(command, timeout=timeout, check=False, **options)
     except subprocess.TimeoutExpired:
         return {"why_not": f"over {timeout:.0f} s"}
     if process.returncode == TOO_MUCH:
@@ -164,43 +146,41 @@ def run(task: Task, timeout: float) -> Measurement:
     return json.loads(process.stdout.splitlines()[-1])
 
 
-def _train(
-    arguments: Arguments, net: str, names: Sequence[str], path: Path, task: Callable[..., Task]
-) -> list[Measurement]:
-    """Training and evaluation of one net."""
-    shapes = (*arguments.shapes, *arguments.long_shapes)
-    batch = max(_shape(text)["batch"] for text in (*shapes, *arguments.evaluation))
-    prepare(path, net, arguments.width, arguments.hidden, batch, arguments.leak)
+def _measured(
+    arguments: Arguments, names: Sequence[str], task: Callable[..., Task], folder: Path
+) -> tuple[Records, dict[str, int]]:
+    """All records, and the number of spiking neurons of each net that is trained."""
+    records, neurons_of, path, spikes = [], {}, folder / "problem", folder / "inputs.npy"
 
-    def tasks(what: str, shapes: Sequence[str], who: Sequence[str]) -> list[Task]:
-        return [task(what, name, problem=str(path), **_shape(text)) for text in shapes for name in who]
+    def turns(net: str, repeats: int, *works: tuple[str, Sequence[str], Sequence[str]]) -> Records:
+        tasks = [
+            task(what, name, batch=batch, num_steps=num_steps, problem=str(path), inputs=str(spikes))
+            for what, shapes, who in works
+            for batch, num_steps in map(_shape, shapes)
+            for name in who
+        ]
+        return take_turns(net, tasks, repeats, arguments.timeout)
 
-    once = tasks("train", arguments.long_shapes, names)
-    often = [*tasks("rate", shapes, [OURS]), *tasks("train", arguments.shapes, names)]
-    often += tasks("evaluate", arguments.evaluation, names)
-    timeout = arguments.timeout
-    return take_turns(net, often, arguments.repeats, timeout) + take_turns(net, once, 1, timeout)
-
-
-def _balance(arguments: Arguments, names: Sequence[str], folder: Path, task: Callable[..., Task]) -> list[Measurement]:
-    """Balancing by those who can, all from the very same input spikes."""
-    path, spikes = folder / "balanced", folder / "inputs.npy"
-    net, measurements = f"{arguments.balanced_net} x{arguments.balanced_width:g}", []
-    for shape in map(_shape, arguments.balancing):
-        prepare(
-            path, arguments.balanced_net, arguments.balanced_width, arguments.hidden, shape["batch"], arguments.leak
-        )
-        np.save(spikes, inputs(load_problem(path, shape["batch"]), shape["num_steps"]))
-        paths = {"problem": str(path), "inputs": str(spikes)}
-        tasks = [task("balance", name, **paths, **shape) for name in (OURS, STEP_LOOP) if name in names]
-        measurements += take_turns(net, tasks, arguments.repeats, arguments.timeout)
-    return measurements
+    for net in arguments.nets:
+        training = (*arguments.shapes, *arguments.long_shapes)
+        most = max(_shape(text)[0] for text in (*training, *arguments.evaluation))
+        neurons_of[net] = neurons(prepare(path, net, arguments.width, arguments.hidden, most, arguments.leak))
+        short = ("train", arguments.shapes, names), ("evaluate", arguments.evaluation, names)
+        records += turns(net, arguments.repeats, ("rate", training, [OURS]), *short)
+        records += turns(net, 1, ("train", arguments.long_shapes, names))
+    net, width = arguments.balanced_net, arguments.balanced_width
+    for text in arguments.balancing:
+        batch, num_steps = _shape(text)
+        np.save(spikes, inputs(prepare(path, net, width, arguments.hidden, batch, arguments.leak), num_steps))
+        work = "balance", [text], [name for name in (OURS, STEP_LOOP) if name in names]
+        records += turns(f"{net} x{width:g}", arguments.repeats, work)
+    return records, neurons_of
 
 
-def _shape(text: str) -> dict[str, int]:
+def _shape(text: str) -> tuple[int, int]:
     """The batch and the number of time steps of "BxT"."""
     batch, num_steps = map(int, text.split("x"))
-    return {"batch": batch, "num_steps": num_steps}
+    return batch, num_steps
 
 
 if __name__ == "__main__":

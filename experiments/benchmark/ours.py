@@ -6,8 +6,7 @@ import jax
 import numpy as np
 import optax
 
-from experiments.benchmark.problem import LEARNING_RATE, Problem, layers
-from experiments.benchmark.roster import Contestant
+from experiments.benchmark.problem import LEARNING_RATE, Contestant, Problem, layers
 from jsnn.balancing import balance_thresholds
 from jsnn.conversion import convert
 from jsnn.datasets import Split
@@ -24,14 +23,7 @@ KEY = 0
 
 
 def make(problem: Problem, num_steps: int, device: str, precision: str = "float32") -> Contestant:
-    """The jsnn network as a contestant.
-
-    Args:
-        problem: the problem.
-        num_steps: T.
-        device: "cpu" or "cuda".
-        precision: of what enters matrix products, "float32" or "bfloat16".
-    """
+    """The jsnn network as a contestant; what enters its matrix products is of one precision, float32 or bfloat16."""
     jax.config.update("jax_platforms", device)
     model, key, chunk = _model(problem, precision), jax.random.key(KEY), fitting_chunk(num_steps)
     pixels = np.rint((problem.images + 1) * 127.5).astype(np.uint8)  # the images are made from 8-bit pixels

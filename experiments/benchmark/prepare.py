@@ -19,17 +19,8 @@ PERCENTILE = 99.0  # of the currents becomes the threshold: a tenth of the neuro
 SAMPLE, SAMPLE_STEPS = 2, 24  # images and steps on which thresholds are found
 
 
-def prepare(path: Path, net: str, width: float, hidden: tuple[int, ...], batch: int, leak: float) -> None:
-    """Write the problem of a net.
-
-    Args:
-        path: the file.
-        net: one of VGG_STAGES.
-        width: factor on the channels of all convolutions.
-        hidden: units of the hidden dense layers.
-        batch: number of images.
-        leak: of the membranes.
-    """
+def prepare(path: Path, net: str, width: float, hidden: tuple[int, ...], batch: int, leak: float) -> Problem:
+    """Make the problem of one of VGG_STAGES, see `build`, with so many images, and write it."""
     rng = np.random.default_rng(0)
     ann = build(net, NUM_CLASSES, width=width, hidden=hidden)
     shapes = jax.eval_shape(ann.init, jax.random.key(0), np.zeros((1, *IMAGE_SHAPE), np.float32))["params"]
@@ -37,8 +28,10 @@ def prepare(path: Path, net: str, width: float, hidden: tuple[int, ...], batch: 
     images = rng.integers(0, 256, (batch, *IMAGE_SHAPE)).astype(np.float32) / np.float32(127.5) - 1
     labels = rng.integers(0, NUM_CLASSES, batch).astype(np.int32)
     problem = Problem(tuple(ann.stages), kernels, {}, leak, images, labels)
-    thresholds = balance(problem._replace(images=images[:SAMPLE]), SAMPLE_STEPS, "cpu", PERCENTILE)
-    save_problem(path, problem._replace(thresholds=thresholds))
+    sample = problem._replace(images=images[:SAMPLE])
+    problem = problem._replace(thresholds=balance(sample, SAMPLE_STEPS, "cpu", PERCENTILE))
+    save_problem(path, problem)
+    return problem
 
 
 def _weights(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""What all contestants are given: a VGG's weights and thresholds, images and labels, as NumPy arrays."""
+"""What all contestants are given, a spiking VGG and a batch as NumPy arrays, and what they make of it."""
 
 import math
 import pickle
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,43 +20,45 @@ class Problem(NamedTuple):
 
     stages: tuple[int | str, ...]  # output channels of each 3x3 convolution of padding 1, "A" for a 2x2 average pool
     kernels: dict[str, np.ndarray]  # conv0, ..., dense0, ..., readout -> float32 [3, 3, in, out] or [in, out]
-    thresholds: dict[str, float]  # of the layers that spike
+    thresholds: dict[str, float]  # of the layers that spike, in forward order
     leak: float  # of the membranes per time step, in (0, 1]
     images: np.ndarray  # [B, H, W, C] float32 in [-1, 1]
     labels: np.ndarray  # [B] int32
 
 
+class Contestant(NamedTuple):
+    """A network in one library, with the weights, thresholds and images of a Problem, for T time steps."""
+
+    train: Callable[[], None]  # one optimiser step on the batch, its input spikes drawn afresh; returns when it is done
+    evaluate: Callable[[], object]  # scores the batch without a gradient; returns when that is done
+    rates: Callable[[], dict[str, float]]  # layer -> spikes per neuron and time step
+    details: Callable[[], dict[str, float]] = dict  # figures of this contestant alone; called after a step
+
+
 class Layer(NamedTuple):
-    """A layer with weights; shapes are those for one image, height, width and channels or units."""
+    """A layer with weights; its shapes, for one image, are height, width and channels or units."""
 
     name: str
     kernel: np.ndarray
     pooled: bool  # whether a pool comes before it
-    inputs: tuple[int, ...]  # behind the pool; the first dense layer flattens them as they are
+    inputs: tuple[int, ...]  # behind the pool; the first dense layer flattens them in this order
     outputs: tuple[int, ...]
 
 
-def layers(problem: Problem) -> list[Layer]:
+def layers(problem: Problem) -> Iterator[Layer]:
     """The layers with weights, in forward order."""
-    in_order: list[Layer] = []
+    convolutions = sum(stage != POOL for stage in problem.stages)
+    dense = [f"dense{i}" for i in range(len(problem.kernels) - convolutions - 1)]
+    names = iter([*(f"conv{i}" for i in range(convolutions)), *dense, READOUT])
     shape, pooled = problem.images.shape[1:], False
-    dense = sorted(name for name in problem.kernels if name.startswith("dense"))
     for stage in (*problem.stages, *dense, READOUT):
         if stage == POOL:
             shape, pooled = (shape[0] // 2, shape[1] // 2, shape[2]), True
             continue
-        convolution = isinstance(stage, int)
-        name = f"conv{len(in_order)}" if convolution else stage
-        kernel = problem.kernels[name]
-        outputs = (*shape[: 2 * convolution], kernel.shape[-1])
-        in_order.append(Layer(name, kernel, pooled, shape, outputs))
+        kernel = problem.kernels[name := next(names)]
+        outputs = (*shape[: kernel.ndim - 2], kernel.shape[-1])
+        yield Layer(name, kernel, pooled, shape, outputs)
         shape, pooled = outputs, False
-    return in_order
-
-
-def spiking_layers(problem: Problem) -> tuple[str, ...]:
-    """Names of all layers but the readout, in forward order; the thresholds are not used."""
-    return tuple(layer.name for layer in layers(problem)[:-1])
 
 
 def save_problem(path: Path, problem: Problem) -> None:
@@ -65,8 +68,7 @@ def save_problem(path: Path, problem: Problem) -> None:
 
 def load_problem(path: Path, batch: int) -> Problem:
     """Read a problem and take the first images of it."""
-    with path.open("rb") as file:
-        problem: Problem = pickle.load(file)
+    problem: Problem = pickle.loads(path.read_bytes())
     return problem._replace(images=problem.images[:batch], labels=problem.labels[:batch])
 
 
@@ -81,4 +83,4 @@ def operations(problem: Problem, num_steps: int) -> float:
 
 def neurons(problem: Problem) -> int:
     """Number of spiking neurons of the network for one image."""
-    return sum(math.prod(layer.outputs) for layer in layers(problem)[:-1])
+    return sum(math.prod(layer.outputs) for layer in layers(problem) if layer.name != READOUT)

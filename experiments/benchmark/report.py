@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ matplotlib.use("Agg")  # before pyplot: a benchmark has no screen
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.axes import Axes
 
 from experiments.benchmark.roster import OURS, ROSTER, STEP_LOOP
 from experiments.reports.table import aligned
@@ -33,18 +32,11 @@ RATIO = {"ratio": "layer by layer's time over it", "difference": "largest differ
 BALANCING = {**WHERE, "contestant": "way", "spread": "s (least to most)", **RATIO}
 WAYS = {OURS: "jsnn, in one pass", STEP_LOOP: "PyTorch, layer by layer"}
 FORMS = {"per_second": ".1f", "ratio": ".2f", "share": ".0%", "megabytes": ".0f", "first": ".1f", "compile": ".1f"}
-FORMS |= {"difference": ".1e"}
 
 
-def figures(measurements: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row for each contestant at each kind of work, net and shape: its medians over all turns.
-
-    Args:
-        measurements: KEY of each, and what its worker measured or why_not.
-    """
-    frame = pd.DataFrame(measurements, columns=[*KEY, "seconds", *NUMBERS, *FACTS]).astype(
-        dict.fromkeys(NUMBERS, float)
-    )
+def figures(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Medians over all turns of a contestant, a row for each kind of work, net and shape; a record is a measurement."""
+    frame = pd.DataFrame(records, columns=[*KEY, "seconds", *NUMBERS, *FACTS]).astype(dict.fromkeys(NUMBERS, float))
     turns = frame.groupby(KEY, sort=False)
     calls = frame.explode("seconds").astype({"seconds": float}).groupby(KEY, sort=False)["seconds"]
     rows = turns[NUMBERS].median().join(turns[FACTS].first())
@@ -61,15 +53,14 @@ def growth_in_bits(short: Any, long: Any, neurons: int) -> float:
     return 8 * grown / (neurons * short.batch * (long.num_steps - short.num_steps))
 
 
-def largest_ratio(rates: Sequence[Mapping[str, float]]) -> float:
+def largest_ratio(rates: Iterable[Mapping[str, float]]) -> float:
     """By what factor the firing rates of contestants differ at most, over all layers."""
     by_layer = pd.DataFrame(list(rates))
     return (by_layer.max() / by_layer.min()).fillna(math.inf).max()
 
 
-def markdown(measurements: Sequence[Mapping[str, Any]], neurons: Mapping[str, int], absent: Sequence[str]) -> str:
-    """All tables and notes, given each net's spiking neurons for one image and who is not installed."""
-    rows = figures(measurements)
+def markdown(rows: pd.DataFrame, neurons: Mapping[str, int], absent: Sequence[str]) -> str:
+    """All tables and notes, given the figures, each net's spiking neurons for one image and who is not installed."""
     compared = _compared(rows)
     parts = [f"Training\n\n{_table(_with_floor(compared), TRAINING)}", *_notes(rows, neurons)]
     parts += [f"Not installed, so absent: {', '.join(absent)}."] if absent else []
@@ -82,17 +73,28 @@ def markdown(measurements: Sequence[Mapping[str, Any]], neurons: Mapping[str, in
     return "\n\n".join(parts) + "\n"
 
 
-def draw(measurements: Sequence[Mapping[str, Any]], path: Path) -> None:
+def draw(rows: pd.DataFrame, path: Path) -> None:
     """Seconds and memory of a training step, of the net and batch that were measured at the most numbers of steps."""
-    rows = figures(measurements)
-    training = rows[(rows.what == "train") & rows.rates.notna()]
-    net, batch = training.groupby(["net", "batch"], sort=False).size().idxmax()
-    shown = training[(training.net == net) & (training.batch == batch)]
+    training = rows[(rows.what == "train") & rows.rates.notna()].set_index(["net", "batch"])
+    net, batch = training.groupby(level=[0, 1], sort=False).size().idxmax()
+    shown = training.loc[[(net, batch)]]
+    repeated = shown[shown.repeated]  # a first call alone is no fair time
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.6), sharex=True)
-    _lines(left, shown[shown.repeated], "seconds")  # a first call alone is no fair time
     left.set_ylabel("seconds per training step")
-    _lines(right, shown.assign(peak=shown.peak / GB), "peak")
     right.set_ylabel("peak memory of a training step [GB]")
+    for axes, points, value in ((left, repeated, repeated.seconds), (right, shown, shown.peak / GB)):
+        lines = points.assign(value=value).pivot(index="num_steps", columns="contestant", values="value")
+        for i, name in enumerate(ROSTER):
+            if name in lines:
+                style = {"color": "black", "linewidth": 3, "zorder": 3} if name == OURS else {"color": f"C{i}"}
+                axes.plot(lines[name].dropna(), marker="o", label=name, **style)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log", base=2)
+        axes.set_xticks(lines.index, map(str, lines.index))
+        axes.minorticks_off()
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set_xlabel("time steps of the presentation")
+        axes.grid(alpha=0.3)
     figure.suptitle(f"{net.upper()}, batch of {batch}")
     figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
     figure.tight_layout(rect=(0, 0.13, 1, 1))
@@ -107,21 +109,16 @@ def _compared(rows: pd.DataFrame) -> pd.DataFrame:
     floor = finished[finished.what == "rate"].set_index(SHAPE).seconds.rename("floor")
     rows = rows.join(loop, on=KEY[:-1]).join(floor, on=SHAPE)
     rows.loc[rows.why_not.notna(), ["seconds", "first", "compile", "peak", "thresholds"]] = math.nan
-    spread = [f"{row.seconds:.3f} ({row.least:.3f} to {row.most:.3f})" for row in rows.itertuples()]
-    return rows.assign(
-        spread=rows.why_not.astype(object).where(rows.why_not.notna(), spread),
-        per_second=rows.batch / rows.seconds,
-        ratio=rows.loop_seconds / rows.seconds,
-        share=(rows.floor / rows.seconds).where(rows.what == "train"),
-        megabytes=rows.peak / MB,
-        difference=list(map(_difference, rows.thresholds, rows.loop_thresholds)),
-    )
-
-
-def _difference(one: Mapping[str, float], other: Mapping[str, float]) -> float:
-    """The largest relative difference of thresholds, where there are both."""
-    both = isinstance(one, Mapping) and isinstance(other, Mapping)
-    return max(abs(one[layer] / other[layer] - 1) for layer in other) if both else math.nan
+    rows["spread"] = [f"{row.seconds:.3f} ({row.least:.3f} to {row.most:.3f})" for row in rows.itertuples()]
+    rows["spread"] = rows.why_not.astype(object).where(rows.why_not.notna(), rows.spread)
+    rows["per_second"] = rows.batch / rows.seconds
+    rows["ratio"] = rows.loop_seconds / rows.seconds
+    rows["share"] = (rows.floor / rows.seconds).where(rows.what == "train")
+    rows["megabytes"] = rows.peak / MB
+    both = rows[rows.thresholds.notna() & rows.loop_thresholds.notna()]
+    pairs = (map(pd.Series, pair) for pair in zip(both.thresholds, both.loop_thresholds, strict=True))
+    rows["difference"] = pd.Series([f"{(one / other - 1).abs().max():.1e}" for one, other in pairs], both.index, object)
+    return rows
 
 
 def _with_floor(rows: pd.DataFrame) -> pd.DataFrame:
@@ -143,11 +140,10 @@ def _table(rows: pd.DataFrame, headings: Mapping[str, str]) -> str:
 
 def _notes(rows: pd.DataFrame, neurons: Mapping[str, int]) -> Iterator[str]:
     """Firing rates, temporaries and the growth of memory."""
-    training = rows[(rows.what == "train") & rows.rates.notna()]
-    for net, of_net in training.groupby("net", sort=False):
+    for net, of_net in rows[(rows.what == "train") & rows.rates.notna()].groupby("net", sort=False):
         by_shape = [same for _, same in of_net.groupby(SHAPE, sort=False)]
-        pairs = zip(by_shape[0].contestant, by_shape[0].rates, strict=True)
-        rates = ", ".join(f"{name} {statistics.mean(rates.values()):.3f}" for name, rates in pairs)
+        first = zip(by_shape[0].contestant, by_shape[0].rates, strict=True)
+        rates = ", ".join(f"{name} {statistics.mean(rates.values()):.3f}" for name, rates in first)
         worst = max(largest_ratio(same.rates) for same in by_shape)
         yield f"{net}: spikes per neuron and step, mean of all layers: {rates}; within a factor of {worst:.2f} in each."
         ours = of_net[of_net.contestant == OURS]
@@ -159,19 +155,3 @@ def _notes(rows: pd.DataFrame, neurons: Mapping[str, int]) -> Iterator[str]:
             if short:
                 bits, span = growth_in_bits(short, long, neurons[net]), f"T={short.num_steps} to {long.num_steps}"
                 yield f"{net}: they grow by {bits:.2f} bits per neuron and step at B={batch} from {span}."
-
-
-def _lines(axes: Axes, rows: pd.DataFrame, value: str) -> None:
-    """A line for each contestant, ours the thickest."""
-    lines = rows.pivot(index="num_steps", columns="contestant", values=value)
-    for i, name in enumerate(ROSTER):
-        if name in lines:
-            style = {"color": "black", "linewidth": 3, "zorder": 3} if name == OURS else {"color": f"C{i}"}
-            axes.plot(lines[name].dropna(), marker="o", label=name, **style)
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log", base=2)
-    axes.set_xticks(lines.index, map(str, lines.index))
-    axes.minorticks_off()
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_xlabel("time steps of the presentation")
-    axes.grid(alpha=0.3)

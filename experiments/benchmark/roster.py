@@ -1,21 +1,10 @@
-"""Who takes part in the benchmark, and what makes a contestant."""
+"""Who takes part in the benchmark."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import NamedTuple
-
-OURS, STEP_LOOP = "jsnn", "PyTorch step loop"
-
-
-class Contestant(NamedTuple):
-    """A network in one library, with the weights, thresholds and images of a Problem, for T time steps."""
-
-    train: Callable[[], None]  # one optimiser step on the batch, its input spikes drawn afresh; returns when it is done
-    evaluate: Callable[[], object]  # scores the batch without a gradient; returns when that is done
-    rates: Callable[[], dict[str, float]]  # layer -> spikes per neuron and time step
-    details: Callable[[], dict[str, float]] = dict  # figures of this contestant alone; called after a step
 
 
 class Entry(NamedTuple):
@@ -26,6 +15,7 @@ class Entry(NamedTuple):
     options: Mapping[str, object] = {}  # of `make`
 
 
+OURS, STEP_LOOP = "jsnn", "PyTorch step loop"
 ROSTER = {
     OURS: Entry("ours", "jax"),
     STEP_LOOP: Entry("step_loop", "torch"),

@@ -5,14 +5,13 @@ reset. The library chooses the neurons' implementation by itself: its own step l
 extension where there is one, else its Triton kernels.
 """
 
-from collections.abc import Callable
+from functools import partial
 
 import torch
 from spikingjelly.activation_based import functional, layer, memopt, neuron, surrogate
 from torch import Tensor, nn
 
-from experiments.benchmark.problem import Problem, spiking_layers
-from experiments.benchmark.roster import Contestant
+from experiments.benchmark.problem import Contestant, Problem
 from experiments.benchmark.torch_network import Observe, contestant, poisson_inputs, synapses
 
 
@@ -23,36 +22,32 @@ class Block(nn.Sequential):
 def make(problem: Problem, num_steps: int, device: str, memory_optimised: bool = False) -> Contestant:
     """SpikingJelly as a contestant.
 
-    Args:
-        problem, num_steps, device: see `ours.make`.
-        memory_optimised: keep of each layer only its input spikes, packed to a bit each, and compute it again in the
-            backward pass.
+    Optimised, it keeps of each layer only the input spikes, packed to a bit each, and computes it again in backward.
     """
-    network, draw = _network(problem, device), poisson_inputs(problem, device)
-    spiking = spiking_layers(problem)
-    if memory_optimised:
-        _optimise(network, lambda: draw(num_steps))
+    network, draw = nn.Sequential(), partial(poisson_inputs(problem, device), num_steps)
+    for name, synapse in synapses(problem, device).items():
+        over_time = layer.SeqToANNContainer(*synapse)
+        spikes = name in problem.thresholds
+        network.add_module(name, Block(over_time, _neurons(problem, name)) if spikes else over_time)
+
+    def run(part: nn.Module) -> Tensor:
+        functional.reset_net(part)
+        with torch.no_grad():
+            return part(draw())
 
     def simulate(observe: Observe) -> Tensor:
         functional.reset_net(network)
-        x = draw(num_steps)
+        x = draw()
         for name, block in network.named_children():
             x = block(x)
-            if name in spiking:
+            if name in problem.thresholds:
                 observe(name, x)
         return x.sum(0)
 
+    if memory_optimised:  # a Block's input is packed where it proves to be binary: its pool is inside for that
+        network.to(memory_format=torch.contiguous_format)  # with channels last, packing would copy the spikes first
+        memopt.optimize_memory(network, Block, run, level=1, checkpoint_budget="memory", compress=True)
     return contestant(problem, device, network, simulate)
-
-
-def _network(problem: Problem, device: str) -> nn.Sequential:
-    """A Block for each spiking layer, and the readout's synapses."""
-    network = nn.Sequential()
-    for name, synapse in synapses(problem, device).items():
-        over_time = layer.SeqToANNContainer(*synapse)
-        spikes = name in spiking_layers(problem)
-        network.add_module(name, Block(over_time, _neurons(problem, name)) if spikes else over_time)
-    return network
 
 
 def _neurons(problem: Problem, name: str) -> neuron.BaseNode:
@@ -62,18 +57,3 @@ def _neurons(problem: Problem, name: str) -> neuron.BaseNode:
     if problem.leak == 1:
         return neuron.IFNode(**options)
     return neuron.LIFNode(tau=1 / (1 - problem.leak), decay_input=False, **options)
-
-
-def _optimise(network: nn.Sequential, draw: Callable[[], Tensor]) -> None:
-    """Checkpoint every Block, in place, and pack its input where that proves to be binary.
-
-    A pool is part of the block after it, so that every block but the first is fed spikes and not their averages.
-    """
-
-    def example(current: nn.Module) -> Tensor:
-        functional.reset_net(current)
-        with torch.no_grad():
-            return current(draw())
-
-    network.to(memory_format=torch.contiguous_format)  # with channels last, packing would copy the spikes first
-    memopt.optimize_memory(network, Block, example, level=1, checkpoint_budget="memory", compress=True)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from experiments.benchmark.problem import LEARNING_RATE, READOUT, Layer, Problem, layers
-from experiments.benchmark.roster import Contestant
+from experiments.benchmark.problem import LEARNING_RATE, READOUT, Contestant, Layer, Problem, layers
 
-FAST = torch.channels_last  # memory format of weights and inputs, which decides that of all activations
+Format = torch.memory_format
+FAST = torch.channels_last  # of weights and inputs, which decide that of all activations
 
 Observe = Callable[[str, Tensor], None]  # is handed every layer's spikes, one step or all of them at a time
 Fire = Callable[[Tensor, Any, int], tuple[Tensor, Any]]  # (current, state or None, t) -> (spikes, next state)
@@ -23,14 +23,14 @@ def ignore(layer: str, spikes: Tensor) -> None:
     """Observe nothing."""
 
 
-def synapses(problem: Problem, device: str, memory_format: torch.memory_format = FAST) -> nn.ModuleDict:
-    """Each layer from the spikes of the one before to its input currents: pool, flatten, weights; in forward order."""
+def synapses(problem: Problem, device: str, layout: Format = FAST) -> nn.ModuleDict:
+    """Each layer from the spikes of the one before to its input currents, in forward order: pool, flatten, weights."""
     network = nn.ModuleDict()
     for layer in layers(problem):
         before: list[nn.Module] = [nn.AvgPool2d(2)] if layer.pooled else []
         before += [nn.Flatten()] if len(layer.inputs) > len(layer.outputs) else []
         network[layer.name] = nn.Sequential(*before, _weights(layer))
-    return network.to(device, memory_format=memory_format)
+    return network.to(device, memory_format=layout)
 
 
 def _weights(layer: Layer) -> nn.Conv2d | nn.Linear:
@@ -50,9 +50,9 @@ def channels_first(images: np.ndarray, device: str) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device)
 
 
-def poisson_inputs(problem: Problem, device: str, memory_format: torch.memory_format = FAST) -> Callable[..., Tensor]:
+def poisson_inputs(problem: Problem, device: str, layout: Format = FAST) -> Callable[..., Tensor]:
     """Draws of input spikes: () -> one time step, [B, C, H, W], or T -> as many at once, [T, B, C, H, W]."""
-    images = channels_first(problem.images, device).to(memory_format=memory_format)
+    images = channels_first(problem.images, device).to(memory_format=layout)
     rates, signs = images.abs(), images.sign()
 
     def draw(num_steps: int | None = None) -> Tensor:
@@ -75,19 +75,14 @@ def step_by_step(
 
 
 def looping(
-    problem: Problem,
-    num_steps: int,
-    device: str,
-    network: nn.ModuleDict,
-    neurons: Neurons,
-    memory_format: torch.memory_format = FAST,
+    problem: Problem, num_steps: int, device: str, network: nn.ModuleDict, neurons: Neurons, layout: Format = FAST
 ) -> Contestant:
     """A contestant that goes step by step."""
-    draw = poisson_inputs(problem, device, memory_format)
+    draw = poisson_inputs(problem, device, layout)
 
     def simulate(observe: Observe) -> Tensor:
+        inputs = (draw() for _ in range(num_steps))
         with parametrize.cached():  # what norse makes of the weights is made once, not at every step
-            inputs = (draw() for _ in range(num_steps))
             return sum(network[READOUT](x) for x in step_by_step(network, neurons, inputs, observe))
 
     return contestant(problem, device, network, simulate)

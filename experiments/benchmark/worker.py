@@ -8,12 +8,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.benchmark.problem import load_problem, operations
-from experiments.benchmark.roster import ROSTER, STEP_LOOP, Contestant, module_of
+from experiments.benchmark.problem import Contestant, load_problem, operations
+from experiments.benchmark.roster import ROSTER, STEP_LOOP, module_of
 
 MOST_WARM_UPS = 3  # calls after the first, which a library may use to compile once more
 SIDES = {"cpu": 2048, "cuda": 8192}  # rows and columns of the matrices whose product gives the machine's rate
@@ -36,7 +36,7 @@ class Task(NamedTuple):
     inputs: str = ""  # path of the input spikes for balancing
 
 
-def train(task: Task) -> dict[str, object]:
+def train(task: Task) -> dict[str, Any]:
     """Seconds per training step and the memory that it takes."""
     contestant, before = _contestant(task)
     timed = _timed(contestant.train, task)
@@ -44,14 +44,14 @@ def train(task: Task) -> dict[str, object]:
     return {**timed, **peaks, "rates": contestant.rates(), **contestant.details()}
 
 
-def evaluate(task: Task) -> dict[str, object]:
+def evaluate(task: Task) -> dict[str, Any]:
     """Seconds per evaluated batch."""
     return _timed(_contestant(task)[0].evaluate, task)
 
 
-def balance(task: Task) -> dict[str, object]:
+def balance(task: Task) -> dict[str, Any]:
     """Seconds of balancing, compilation included, and the thresholds."""
-    arguments: list[object] = [load_problem(Path(task.problem), task.batch), task.num_steps, task.device]
+    arguments: list[Any] = [load_problem(Path(task.problem), task.batch), task.num_steps, task.device]
     if task.contestant == STEP_LOOP:
         arguments.append(np.load(task.inputs, mmap_mode="r").astype(np.float32).__getitem__)
     find, thresholds = module_of(task.contestant).balance, {}
@@ -60,30 +60,24 @@ def balance(task: Task) -> dict[str, object]:
     return {"seconds": seconds, "thresholds": thresholds, "peak_bytes": _memory("VmHWM") - before}
 
 
-def rate(task: Task) -> dict[str, object]:
+def rate(task: Task) -> dict[str, Any]:
     """The rate of float32 products (TF32 on a GPU, jax's default), and what a step's plain products take at it."""
     import jax
 
     jax.config.update("jax_platforms", task.device)
     side = SIDES[task.device]
-    one = jax.numpy.ones((side, side))
-    multiply = jax.jit(jax.numpy.matmul)
+    one, multiply = jax.numpy.ones((side, side)), jax.jit(jax.numpy.matmul)
     durations = _seconds(lambda: multiply(one, one).block_until_ready(), task.seconds)
     per_second = 2 * side**3 / float(np.median(durations))
     problem = load_problem(Path(task.problem), task.batch)
     return {"operations_per_second": per_second, "seconds": [operations(problem, task.num_steps) / per_second]}
 
 
-def machine(_: Task) -> dict[str, object]:
+def machine(_: Task) -> dict[str, Any]:
     """What the benchmark runs on; asked here, for the process that asks must leave the accelerator alone."""
     from experiments.runs.environment import environment
 
     return environment()
-
-
-def machine_bytes() -> int:
-    """The memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _contestant(task: Task) -> tuple[Contestant, int]:
@@ -94,7 +88,7 @@ def _contestant(task: Task) -> tuple[Contestant, int]:
     return make(problem, task.num_steps, task.device, **ROSTER[task.contestant].options), before
 
 
-def _timed(call: Callable[[], object], task: Task) -> dict[str, object]:
+def _timed(call: Callable[[], object], task: Task) -> dict[str, Any]:
     """Seconds of the first call and of those that compile nothing any more; none where the first took all patience."""
     (first,), compiled = _seconds(call), _compile_seconds()
     patient = first < task.patience
@@ -128,17 +122,16 @@ def _compile_seconds() -> float | None:
 
 
 def _memory_before(task: Task) -> int:
-    """Bytes in memory as the work begins: from here on the limit and the peak count."""
-    threading.Thread(target=_limit_memory, args=(task.most_bytes,), daemon=True).start()
+    """Bytes in memory as the work begins: from here on the peak counts, and the process ends where it has too many."""
+
+    def watch() -> None:  # else the system would end whatever it likes
+        while _memory("VmRSS") < task.most_bytes:
+            time.sleep(WATCH_EVERY)
+        os._exit(TOO_MUCH)
+
+    threading.Thread(target=watch, daemon=True).start()
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
     return _memory("VmRSS")
-
-
-def _limit_memory(most: int) -> None:
-    """End this process as soon as it has more in memory; else the system would end whatever it likes."""
-    while _memory("VmRSS") < most:
-        time.sleep(WATCH_EVERY)
-    os._exit(TOO_MUCH)
 
 
 def _memory(field: str) -> int:
@@ -158,5 +151,5 @@ def _device_peak_bytes(device: str) -> int | None:
 
 if __name__ == "__main__":
     asked = Task(**json.loads(sys.argv[1]))
-    work = {"train": train, "evaluate": evaluate, "balance": balance, "rate": rate, "machine": machine}
+    work = {one.__name__: one for one in (train, evaluate, balance, rate, machine)}
     print(json.dumps(work[asked.what](asked)))
