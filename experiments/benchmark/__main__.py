@@ -151,36 +151,27 @@ def _measured(
 ) -> tuple[Records, dict[str, int]]:
     """All records, and the number of spiking neurons of each net that is trained."""
     records, neurons_of, path, spikes = [], {}, folder / "problem", folder / "inputs.npy"
+    short, long, evaluation, balancing = (
+        [tuple(map(int, shape.split("x"))) for shape in shapes]
+        for shapes in (arguments.shapes, arguments.long_shapes, arguments.evaluation, arguments.balancing)
+    )
 
-    def turns(net: str, repeats: int, *works: tuple[str, Sequence[str], Sequence[str]]) -> Records:
-        tasks = [
-            task(what, name, batch=batch, num_steps=num_steps, problem=str(path), inputs=str(spikes))
-            for what, shapes, who in works
-            for batch, num_steps in map(_shape, shapes)
-            for name in who
-        ]
-        return take_turns(net, tasks, repeats, arguments.timeout)
+    def tasks(what: str, shapes: Sequence[tuple[int, int]], who: Sequence[str] = names) -> list[Task]:
+        files = {"problem": str(path), "inputs": str(spikes)}
+        return [task(what, name, batch=b, num_steps=t, **files) for b, t in shapes for name in who]
 
     for net in arguments.nets:
-        training = (*arguments.shapes, *arguments.long_shapes)
-        most = max(_shape(text)[0] for text in (*training, *arguments.evaluation))
+        most = max(batch for batch, _ in (*short, *long, *evaluation))
         neurons_of[net] = neurons(prepare(path, net, arguments.width, arguments.hidden, most, arguments.leak))
-        short = ("train", arguments.shapes, names), ("evaluate", arguments.evaluation, names)
-        records += turns(net, arguments.repeats, ("rate", training, [OURS]), *short)
-        records += turns(net, 1, ("train", arguments.long_shapes, names))
+        often = [*tasks("rate", short + long, [OURS]), *tasks("train", short), *tasks("evaluate", evaluation)]
+        records += take_turns(net, often, arguments.repeats, arguments.timeout)
+        records += take_turns(net, tasks("train", long), 1, arguments.timeout)
     net, width = arguments.balanced_net, arguments.balanced_width
-    for text in arguments.balancing:
-        batch, num_steps = _shape(text)
+    for batch, num_steps in balancing:
         np.save(spikes, inputs(prepare(path, net, width, arguments.hidden, batch, arguments.leak), num_steps))
-        work = "balance", [text], [name for name in (OURS, STEP_LOOP) if name in names]
-        records += turns(f"{net} x{width:g}", arguments.repeats, work)
+        work = tasks("balance", [(batch, num_steps)], [name for name in (OURS, STEP_LOOP) if name in names])
+        records += take_turns(f"{net} x{width:g}", work, arguments.repeats, arguments.timeout)
     return records, neurons_of
-
-
-def _shape(text: str) -> tuple[int, int]:
-    """The batch and the number of time steps of "BxT"."""
-    batch, num_steps = map(int, text.split("x"))
-    return batch, num_steps
 
 
 if __name__ == "__main__":

@@ -48,14 +48,15 @@ class Layer(NamedTuple):
 def layers(problem: Problem) -> Iterator[Layer]:
     """The layers with weights, in forward order."""
     convolutions = sum(stage != POOL for stage in problem.stages)
-    dense = [f"dense{i}" for i in range(len(problem.kernels) - convolutions - 1)]
-    names = iter([*(f"conv{i}" for i in range(convolutions)), *dense, READOUT])
+    dense = (f"dense{i}" for i in range(len(problem.kernels) - convolutions - 1))
+    names = [f"conv{i}" for i in range(convolutions)]
     shape, pooled = problem.images.shape[1:], False
     for stage in (*problem.stages, *dense, READOUT):
         if stage == POOL:
             shape, pooled = (shape[0] // 2, shape[1] // 2, shape[2]), True
             continue
-        kernel = problem.kernels[name := next(names)]
+        name = names.pop(0) if isinstance(stage, int) else stage
+        kernel = problem.kernels[name]
         outputs = (*shape[: kernel.ndim - 2], kernel.shape[-1])
         yield Layer(name, kernel, pooled, shape, outputs)
         shape, pooled = outputs, False

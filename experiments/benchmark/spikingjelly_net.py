@@ -24,11 +24,17 @@ def make(problem: Problem, num_steps: int, device: str, memory_optimised: bool =
 
     Optimised, it keeps of each layer only the input spikes, packed to a bit each, and computes it again in backward.
     """
+    lossy = {"tau": 1 / (1 - problem.leak), "decay_input": False} if problem.leak < 1 else {}
+    neurons = partial(
+        neuron.LIFNode if lossy else neuron.IFNode, v_reset=None, detach_reset=True, step_mode="m", **lossy
+    )
     network, draw = nn.Sequential(), partial(poisson_inputs(problem, device), num_steps)
     for name, synapse in synapses(problem, device).items():
-        over_time = layer.SeqToANNContainer(*synapse)
-        spikes = name in problem.thresholds
-        network.add_module(name, Block(over_time, _neurons(problem, name)) if spikes else over_time)
+        part = layer.SeqToANNContainer(*synapse)
+        if name in problem.thresholds:  # soft reset without gradient
+            options = {"v_threshold": float(problem.thresholds[name]), "surrogate_function": surrogate.ATan()}
+            part = Block(part, neurons(**options))
+        network.add_module(name, part)
 
     def run(part: nn.Module) -> Tensor:
         functional.reset_net(part)
@@ -48,12 +54,3 @@ def make(problem: Problem, num_steps: int, device: str, memory_optimised: bool =
         network.to(memory_format=torch.contiguous_format)  # with channels last, packing would copy the spikes first
         memopt.optimize_memory(network, Block, run, level=1, checkpoint_budget="memory", compress=True)
     return contestant(problem, device, network, simulate)
-
-
-def _neurons(problem: Problem, name: str) -> neuron.BaseNode:
-    """A layer's neurons: soft reset without gradient."""
-    options = {"v_threshold": float(problem.thresholds[name]), "v_reset": None, "detach_reset": True, "step_mode": "m"}
-    options["surrogate_function"] = surrogate.ATan()
-    if problem.leak == 1:
-        return neuron.IFNode(**options)
-    return neuron.LIFNode(tau=1 / (1 - problem.leak), decay_input=False, **options)
