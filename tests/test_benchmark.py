@@ -1,18 +1,21 @@
 """The benchmark's problem, figures and tables, and a whole tiny run of the contestants that are at hand."""
 
 import json
+import math
+from functools import partial
 
 import numpy as np
 import pytest
 
-from experiments.benchmark import figures, tables
-from experiments.benchmark.__main__ import Arguments, benchmark, check
+from experiments.benchmark.__main__ import Arguments, benchmark, check, run, take_turns
 from experiments.benchmark.problem import Problem, load_problem, neurons, operations, save_problem
+from experiments.benchmark.report import figures, growth_in_bits, largest_ratio, markdown
 from experiments.benchmark.roster import OURS, ROSTER, STEP_LOOP, installed_version
-from experiments.benchmark.series import Record, run, take_turns
 from experiments.benchmark.worker import Task
 from tests.conftest import ROOT
 from tests.test_commands import command
+
+TUNED = "PyTorch step loop, tuned"
 
 
 def problem(seed=0):
@@ -32,102 +35,126 @@ def test_operations_and_neurons_are_counted_by_hand():
 
 def test_a_problem_is_read_as_it_was_written(tmp_path):
     one = problem()
-    save_problem(tmp_path / "problem.npz", one)
-    other = load_problem(tmp_path / "problem.npz", 2)
+    save_problem(tmp_path / "problem", one)
+    other = load_problem(tmp_path / "problem", 2)
     assert (other.stages, other.thresholds, other.leak) == (one.stages, one.thresholds, one.leak)
     for layer, kernel in one.kernels.items():
         np.testing.assert_array_equal(other.kernels[layer], kernel)
-    np.testing.assert_array_equal(load_problem(tmp_path / "problem.npz", 1).images, one.images[:1])
+    np.testing.assert_array_equal(load_problem(tmp_path / "problem", 1).images, one.images[:1])
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("name", [STEP_LOOP, "PyTorch step loop, tuned"])
+@pytest.mark.parametrize("name", [STEP_LOOP, TUNED])
 def test_the_step_loops_are_the_equations(name):
     pytest.importorskip("torch")
     import torch
 
-    from experiments.benchmark import step_loop, tuned_loop
-    from experiments.benchmark.torch_loop import neurons_of, step_by_step
-    from experiments.benchmark.torch_network import channels_first, ignore, synapses
+    from experiments.benchmark import step_loop
+    from experiments.benchmark.torch_network import channels_first, step_by_step, synapses
     from tests.torch_reference import run_vgg
 
     one, steps = problem(), 12
     inputs = np.random.default_rng(1).choice([-1, 0, 1], (steps, *one.images.shape)).astype(np.float32)
     surrogate = ("stdb", step_loop.ALPHA, step_loop.BETA)
     expected = run_vgg(one.stages, one.kernels, one.thresholds, one.leak, surrogate, inputs, one.labels, {})
-    layers = synapses(one, "cpu")
-    neurons = neurons_of(one, (step_loop if name == STEP_LOOP else tuned_loop).fire)
-    logits = step_by_step(layers, neurons, (channels_first(x, "cpu") for x in inputs), ignore)
+    network = synapses(one, "cpu")
+    fire = partial(step_loop.tuned_fire if name == TUNED else step_loop.fire, leak=one.leak)
+    fires = {layer: partial(fire, threshold=threshold) for layer, threshold in one.thresholds.items()}
+    logits = sum(
+        network["readout"](x) for x in step_by_step(network, fires, (channels_first(x, "cpu") for x in inputs))
+    )
     torch.nn.functional.cross_entropy(logits, torch.from_numpy(one.labels.astype(np.int64))).backward()
     np.testing.assert_allclose(logits.detach(), expected.logits[-1], rtol=1e-4, atol=1e-4)
-    readout = layers["readout"][-1].weight.grad.T
+    readout = network["readout"][-1].weight.grad.T
     np.testing.assert_allclose(readout, expected.gradients["readout"], rtol=1e-3, atol=1e-5)
-    kernel = layers["conv0"][-1].weight.grad.permute(2, 3, 1, 0)
+    kernel = network["conv0"][-1].weight.grad.permute(2, 3, 1, 0)
     np.testing.assert_allclose(kernel, expected.gradients["conv0"], rtol=1e-3, atol=1e-5)
     assert np.abs(expected.gradients["conv0"]).max() > 0
 
 
-def record(contestant, seconds, num_steps=10, peak=8e6, what="train", **found):
-    turns = [{"first": 9.0, "seconds": [s], "peak_bytes": peak, "rates": {"conv0": 0.1}, **found} for s in seconds]
-    return Record(what, "vgg5", 2, num_steps, contestant, turns, None if turns else "over 240 s")
+def records(contestant, seconds, num_steps=10, what="train", why_not=None, **measured):
+    """One for each turn, and one for what ended them."""
+    key = {"what": what, "net": "vgg5", "batch": 2, "num_steps": num_steps, "contestant": contestant}
+    same = {"first": 9.0, "peak_bytes": 8e6, "rates": {"conv0": 0.1}, **measured}
+    turns = [{**key, **same, "seconds": [second] if second else []} for second in seconds]
+    return [*turns, {**key, "why_not": why_not}] if why_not else turns
 
 
 def test_figures_by_hand():
-    assert figures.seconds_of(record(OURS, [3.0, 1.0, 2.0])) == figures.Seconds(2.0, 1.0, 3.0, 9.0)
-    patient = record(OURS, [1.0])._replace(found=[{"first": 70.0, "seconds": []}])
-    assert figures.seconds_of(patient).median == 70.0
-    short, long = (record(OURS, [1.0], steps, temporaries_bytes=b) for steps, b in ((10, 8e6), (30, 8e6 + 500)))
-    assert figures.growth_in_bits(short, long, neurons=50) == 8 * 500 / (50 * 2 * 20)
-    twice = record(STEP_LOOP, [1.0], rates={"conv0": 0.2})
-    assert figures.largest_ratio_of_rates([short, twice]) == 2.0
+    (row,) = figures(records(OURS, [3.0, 1.0, 2.0])).itertuples()
+    assert (row.seconds, row.least, row.most, row.first, row.peak) == (2.0, 1.0, 3.0, 9.0, 8e6)
+    (impatient,) = figures(records(OURS, [None], first=70.0)).itertuples()
+    assert (impatient.seconds, impatient.least, impatient.most) == (70.0, 70.0, 70.0)
+    (on_card,) = figures(records(OURS, [1.0], device_peak_bytes=3e6)).itertuples()
+    assert on_card.peak == 3e6
+    lengths = [*records(OURS, [1.0], 10, temporaries_bytes=8e6), *records(OURS, [1.0], 30, temporaries_bytes=8e6 + 500)]
+    assert growth_in_bits(*figures(lengths).itertuples(), neurons=50) == 8 * 500 / (50 * 2 * 20)
+    assert largest_ratio([{"conv0": 0.1}, {"conv0": 0.2}]) == 2.0
+    assert largest_ratio([{"conv0": 0.1}, {"conv0": 0.0}]) == math.inf
 
 
 def test_the_tables_show_every_contestant_and_who_could_not():
-    ours = record(OURS, [0.5], temporaries_bytes=3e6)
-    floor = record(OURS, [0.25], what="rate", operations_per_second=2e11)
-    text = tables.markdown([floor, ours, record(STEP_LOOP, [1.0]), record("norse", [])], {"vgg5": 50}, ["spyx"])
+    ours = records(OURS, [0.5], temporaries_bytes=3e6)
+    floor = records(OURS, [0.25], what="rate", operations_per_second=2e11)
+    peers = [*records(STEP_LOOP, [1.0]), *records("norse", [], why_not="over 240 s")]
+    text = markdown(figures([*floor, *ours, *peers]), {"vgg5": 50}, ["spyx"])
     rows = {row.split("|")[4].strip(): row for row in text.splitlines() if row.startswith("| vgg5")}
+    assert list(rows) == ["floor: plain products at 200 GFLOP/s", OURS, STEP_LOOP, "norse"]
     assert "| 2.00 " in rows[OURS]
     assert "| 50% " in rows[OURS]
     assert "over 240 s" in rows["norse"]
-    assert "floor: plain products at 200 GFLOP/s" in rows
+    assert "temporaries of jsnn's compiled step: 3 MB at B=2, T=10" in text
     assert "absent: spyx" in text
 
 
+def test_the_table_of_balancing_compares_thresholds():
+    ours = records(OURS, [1.0], what="balance", thresholds={"conv0": 1.0, "conv1": 3.0})
+    loop = records(STEP_LOOP, [4.0], what="balance", thresholds={"conv0": 1.0, "conv1": 2.0})
+    text = markdown(figures([*ours, *loop]), {}, [])
+    (row,) = (row for row in text.splitlines() if "jsnn, in one pass" in row)
+    assert [cell.strip() for cell in row.split("|")[-3:-1]] == ["4.00", "5.0e-01"]
+
+
 def task(**changes):
-    values = Task("train", OURS, "nowhere.npz", "", 2, 4, "cpu", 0.1, 60.0, 2**40)
+    values = Task("train", OURS, "cpu", 0.1, 60.0, 2**40, 2, 4, "nowhere")
     return values._replace(**changes)
 
 
 def test_a_worker_that_fails_says_why_and_is_not_repeated():
-    (found,) = take_turns("vgg5", [task()], repeats=2, timeout=100, say=lambda line: None)
-    assert found.found == []
-    assert "nowhere.npz" in found.why_not
+    (record,) = take_turns("vgg5", [task()], repeats=2, timeout=100)
+    assert "seconds" not in record
+    assert "nowhere" in record["why_not"]
 
 
 def test_a_worker_that_takes_too_much_memory_is_ended(tmp_path):
-    save_problem(tmp_path / "problem.npz", problem())
-    assert run(task(problem=str(tmp_path / "problem.npz"), most_bytes=10**6), timeout=100) == "over 0 GB"
+    save_problem(tmp_path / "problem", problem())
+    greedy = task(problem=str(tmp_path / "problem"), most_bytes=10**6)
+    assert run(greedy, timeout=100) == {"why_not": "over 0 GB"}
+
+
+def test_a_worker_that_takes_too_long_is_ended():
+    assert run(task(), timeout=0.01) == {"why_not": "over 0 s"}
 
 
 @pytest.mark.slow
-def test_a_whole_tiny_benchmark(tmp_path):
+def test_a_whole_tiny_benchmark(tmp_path, monkeypatch):
+    """Eight processes, each of which imports its library and compiles: every kind of work by jsnn and the step loop."""
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")  # nobody looks at the seconds
     names = [OURS, STEP_LOOP, "norse"]
-    small = {"width": 0.125, "hidden": (32,), "balanced_net": "vgg5", "balanced_width": 0.0625}
-    shapes = {"shapes": ("2x8",), "long_shapes": ("2x16",), "evaluation": ("2x8",), "balancing": ("2x12",)}
-    arguments = Arguments(**small, **shapes, contestants=tuple(names), repeats=1, seconds=0.1, output=tmp_path)
+    small = {"width": 0.0625, "hidden": (), "balanced_net": "vgg5", "balanced_width": 0.0625}
+    shapes = {"shapes": ("2x4",), "long_shapes": (), "evaluation": ("2x4",), "balancing": ("2x12",)}
+    arguments = Arguments(**small, **shapes, contestants=tuple(names), repeats=1, seconds=0.0, output=tmp_path)
     text = benchmark(arguments)
-    found = json.loads((tmp_path / "benchmark.json").read_text())
+    written = json.loads((tmp_path / "benchmark.json").read_text())
     absent = [name for name in names if installed_version(name) is None]
-    assert found["absent"] == absent
-    assert not [record["why_not"] for record in found["records"] if record["why_not"]]
-    shown = {(record["what"], record["contestant"]) for record in found["records"]}
-    assert {("train", OURS), ("evaluate", OURS), ("balance", OURS), ("rate", OURS)} <= shown
-    assert all(("train", name) in shown for name in names if name not in absent)
-    for record in found["records"]:
-        if record["what"] == "balance" and STEP_LOOP not in absent:
-            (peer,) = (r for r in found["records"] if r["what"] == "balance" and r["contestant"] == STEP_LOOP)
-            assert record["found"][0]["thresholds"] == pytest.approx(peer["found"][0]["thresholds"], rel=1e-6)
+    assert written["absent"] == absent
+    assert not [record["why_not"] for record in written["records"] if "why_not" in record]
+    shown = {(record["what"], record["contestant"]): record for record in written["records"]}
+    assert {("train", OURS), ("evaluate", OURS), ("balance", OURS), ("rate", OURS)} <= shown.keys()
+    assert all({("train", name), ("evaluate", name)} <= shown.keys() for name in names if name not in absent)
+    if STEP_LOOP not in absent:
+        ours, peer = shown["balance", OURS], shown["balance", STEP_LOOP]
+        assert ours["thresholds"] == pytest.approx(peer["thresholds"], rel=1e-6)
     assert (f"Not installed, so absent: {', '.join(absent)}" in text) == bool(absent)
     assert (tmp_path / "benchmark.md").read_text() == text
     assert (tmp_path / "benchmark.png").read_bytes().startswith(b"\x89PNG")

@@ -4,103 +4,90 @@ python -m experiments.benchmark [--nets NET...] [--shapes BxT...] [--field value
 """
 
 import json
+import os
+import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import tyro
 
-from experiments.benchmark import chart, measure, tables
+from experiments.benchmark import report
 from experiments.benchmark.ours import inputs
 from experiments.benchmark.prepare import prepare
-from experiments.benchmark.problem import load_problem, neurons
+from experiments.benchmark.problem import neurons
 from experiments.benchmark.roster import OURS, ROSTER, STEP_LOOP, installed_version
-from experiments.benchmark.series import Found, Record, run, take_turns
-from experiments.benchmark.worker import Task
+from experiments.benchmark.worker import TOO_MUCH, Task
 from experiments.runs.command_line import refuse
 from experiments.runs.progress import say
 from experiments.runs.workdir import write_json
 from jsnn.models import VGG_STAGES
 
+ROOT = Path(__file__).parents[2]
 FOR_ACCELERATORS = ("jsnn, bfloat16",)  # a CPU has little use for them
+# One accelerator, its memory taken as it is needed, so that its peak tells what the work needs.
+CARD = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": CARD, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+
+Records = list[dict[str, Any]]  # one for each measurement
 
 
 @dataclass(frozen=True)
 class Arguments:
     """What to measure and how long."""
 
-    nets: tuple[str, ...] = ("vgg5",)
-    """Nets to train: vgg5 to vgg19, for 32x32 images."""
-    width: float = 1.0
-    """Factor on the channels of their convolutions."""
-    hidden: tuple[int, ...] = (1024, 1024)
-    """Units of their hidden dense layers."""
-    shapes: tuple[str, ...] = ("16x24", "16x100", "4x100")
-    """Batch and number of time steps of training, as BxT."""
-    long_shapes: tuple[str, ...] = ("16x400",)
-    """The same, measured once: for the growth of memory."""
-    evaluation: tuple[str, ...] = ("16x100",)
-    """Batch and number of time steps of evaluation."""
-    balancing: tuple[str, ...] = ("64x400",)
-    """Images and number of time steps of balancing."""
-    balanced_net: str = "vgg16"
-    """Net whose thresholds are balanced."""
-    balanced_width: float = 0.25
-    """Factor on the channels of its convolutions."""
-    leak: float = 1.0
-    """Of the membranes per time step; below 1 not all libraries have the same dynamics."""
+    nets: tuple[str, ...] = ("vgg5",)  # Nets to train: vgg5 to vgg19, for 32x32 images.
+    width: float = 1.0  # Factor on the channels of their convolutions.
+    hidden: tuple[int, ...] = (1024, 1024)  # Units of their hidden dense layers.
+    shapes: tuple[str, ...] = ("16x24", "16x100", "4x100")  # Batch and number of time steps of training, as BxT.
+    long_shapes: tuple[str, ...] = ("16x400",)  # The same, measured once: for the growth of memory.
+    evaluation: tuple[str, ...] = ("16x100",)  # Batch and number of time steps of evaluation.
+    balancing: tuple[str, ...] = ("64x400",)  # Images and number of time steps of balancing.
+    balanced_net: str = "vgg16"  # Net whose thresholds are balanced.
+    balanced_width: float = 0.25  # Factor on the channels of its convolutions.
+    leak: float = 1.0  # Of the membranes per time step; below 1 not all libraries have the same dynamics.
     contestants: tuple[str, ...] = ()
     """Who takes part; all that are installed where none is named (bfloat16 on accelerators only)."""
-    repeats: int = 3
-    """Turns of each contestant, each in a new process."""
-    seconds: float = 5.0
-    """Seconds of repeated calls in each turn, after the first call."""
-    patience: float = 60.0
-    """Seconds of a first call after which a contestant is not called again."""
-    timeout: float = 240.0
-    """Seconds after which a process is ended."""
-    memory_share: float = 0.8
-    """Share of the machine's memory that a process may take."""
-    device: str = "auto"
-    """cpu or cuda; auto is cuda where jax finds one."""
-    output: Path = Path("runs/benchmark")
-    """Folder for benchmark.json, benchmark.md and benchmark.png."""
+    repeats: int = 3  # Turns of each contestant, each in a new process.
+    seconds: float = 5.0  # Seconds of repeated calls in each turn, after the first call.
+    patience: float = 60.0  # Seconds of a first call after which a contestant is not called again.
+    timeout: float = 240.0  # Seconds after which a process is ended.
+    memory_share: float = 0.8  # Share of the machine's memory that a process may take.
+    device: str = "auto"  # cpu or cuda; auto is cuda where jax finds one.
+    output: Path = Path("runs/benchmark")  # Folder for benchmark.json, benchmark.md and benchmark.png.
 
 
 def benchmark(arguments: Arguments) -> str:
-    """Measure, and write what was found.
-
-    Args:
-        arguments: what to measure.
-
-    Returns:
-        The tables.
-
-    Raises:
-        ValueError: where an argument is out of its range.
-    """
+    """Measure, write benchmark.json, benchmark.md and benchmark.png, and return the tables."""
     check(arguments)
     jax.config.update("jax_platforms", "cpu")  # the accelerator is the workers'
-    machine = _machine(arguments)
+    most = int(arguments.memory_share * (os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+    task = partial(Task, seconds=arguments.seconds, patience=arguments.patience, most_bytes=most)
+    machine = run(task("machine", OURS, arguments.device), arguments.timeout)
+    if "why_not" in machine:
+        raise ValueError(f"no worker can run: {machine['why_not']}.")
     device = ("cpu" if machine["platform"] == "cpu" else "cuda") if arguments.device == "auto" else arguments.device
     names = arguments.contestants or tuple(n for n in ROSTER if device != "cpu" or n not in FOR_ACCELERATORS)
-    present = [name for name in names if installed_version(name)]
-    absent = [name for name in names if name not in present]
+    versions = {name: f"{ROSTER[name].package} {installed_version(name)}" for name in names if installed_version(name)}
+    absent = [name for name in names if name not in versions]
     say(f"absent: {', '.join(absent) or 'none'}")
     arguments.output.mkdir(parents=True, exist_ok=True)
-    records: list[Record] = []
-    neurons_of = {}
     with tempfile.TemporaryDirectory() as folder:
-        for net in arguments.nets:
-            records += _train(arguments, net, present, device, Path(folder))
-            neurons_of[net] = neurons(load_problem(Path(folder) / f"{net}.npz", 1))
-        records += _balance(arguments, present, device, Path(folder))
-    versions = {name: f"{ROSTER[name].package} {installed_version(name)}" for name in present}
-    found = {"machine": machine, "contestants": versions, "absent": absent, "neurons": neurons_of}
-    return _written(arguments, records, found)
+        records, neurons_of = _measured(arguments, list(versions), partial(task, device=device), Path(folder))
+    rows = report.figures(records)
+    text = report.markdown(rows, neurons_of, absent)
+    about = {"machine": machine, "contestants": versions, "absent": absent, "neurons": neurons_of}
+    about["arguments"] = json.loads(json.dumps(vars(arguments), default=str))
+    write_json(arguments.output / "benchmark.json", {**about, "records": records})
+    (arguments.output / "benchmark.md").write_text(text)
+    report.draw(rows, arguments.output / "benchmark.png")
+    return text
 
 
 def check(arguments: Arguments) -> None:
@@ -127,75 +114,64 @@ def check(arguments: Arguments) -> None:
         raise ValueError(f"leak must be in (0, 1], got {arguments.leak}.")
 
 
-def _train(arguments: Arguments, net: str, names: list[str], device: str, folder: Path) -> list[Record]:
-    """Training and evaluation of one net."""
-    path = folder / f"{net}.npz"
-    every = [_shape(text) for text in (*arguments.shapes, *arguments.long_shapes, *arguments.evaluation)]
-    prepare(path, net, arguments.width, arguments.hidden, max(batch for batch, _ in every), arguments.leak)
-
-    def tasks(what: str, shapes: tuple[str, ...], who: list[str]) -> list[Task]:
-        return [_task(arguments, what, name, path, _shape(text), device) for text in shapes for name in who]
-
-    def turns(tasks: list[Task], repeats: int) -> list[Record]:
-        return take_turns(net, tasks, repeats, arguments.timeout, say)
-
-    rates = tasks("rate", (*arguments.shapes, *arguments.long_shapes), [OURS])
-    training = tasks("train", arguments.shapes, names)
-    scoring = tasks("evaluate", arguments.evaluation, names)
-    return [
-        *turns([*rates, *training, *scoring], arguments.repeats),
-        *turns(tasks("train", arguments.long_shapes, names), 1),
-    ]
-
-
-def _balance(arguments: Arguments, names: list[str], device: str, folder: Path) -> list[Record]:
-    """Balancing by those who can."""
-    path, drawn = folder / "balanced.npz", folder / "inputs.npy"
-    net, records = f"{arguments.balanced_net} x{arguments.balanced_width:g}", []
-    who = [name for name in (OURS, STEP_LOOP) if name in names]
-    for text in arguments.balancing:
-        batch, num_steps = _shape(text)
-        prepare(path, arguments.balanced_net, arguments.balanced_width, arguments.hidden, batch, arguments.leak)
-        np.save(drawn, inputs(load_problem(path, batch), num_steps))
-        tasks = [_task(arguments, "balance", name, path, (batch, num_steps), device, drawn) for name in who]
-        records += take_turns(net, tasks, arguments.repeats, arguments.timeout, say)
+def take_turns(net: str, tasks: Sequence[Task], repeats: int, timeout: float) -> Records:
+    """Run every task, all of them once before any of them again; what fails or takes all patience is not repeated."""
+    records: Records = []
+    for _ in range(repeats):
+        turn = []
+        for task in tasks:
+            shape = {"batch": task.batch, "num_steps": task.num_steps}
+            record = {"what": task.what, "net": net, **shape, "contestant": task.contestant, **run(task, timeout)}
+            result = record.get("why_not") or f"{min(record['seconds'] or [record['first']]):.3f} s"
+            say(f"{task.what:<8} {net} B={task.batch} T={task.num_steps}  {task.contestant:<30} {result}")
+            turn.append(record)
+        tasks = [task for task, record in zip(tasks, turn, strict=True) if record.get("seconds")]
+        records += turn
     return records
 
 
-def _task(
-    arguments: Arguments, what: str, name: str, problem: Path, shape: tuple[int, int], device: str, drawn: Path = Path()
-) -> Task:
-    most = int(arguments.memory_share * measure.machine_bytes())
-    durations = arguments.seconds, arguments.patience
-    return Task(what, name, str(problem), str(drawn), *shape, device, *durations, most)
+def run(task: Task, timeout: float) -> dict[str, Any]:
+    """What a worker measures, or why_not; it is ended after so many seconds."""
+    command = [sys.executable, "-m", "experiments.benchmark.worker", json.dumps(task._asdict())]
+    options = {"cwd": ROOT, "env": {**os.environ, **ENVIRONMENT}, "capture_output": True, "text": True}
+    try:
+        process = subprocess.run(command, timeout=timeout, check=False, **options)
+    except subprocess.TimeoutExpired:
+        return {"why_not": f"over {timeout:.0f} s"}
+    if process.returncode == TOO_MUCH:
+        return {"why_not": f"over {task.most_bytes / 1e9:.0f} GB"}
+    if process.returncode:
+        last = process.stderr.strip().splitlines()[-1:] or ["no word"]
+        return {"why_not": f"failed: {last[0][:100]}"}
+    return json.loads(process.stdout.splitlines()[-1])
 
 
-def _shape(text: str) -> tuple[int, int]:
-    """The batch and the number of time steps of "BxT"."""
-    batch, num_steps = map(int, text.split("x"))
-    return batch, num_steps
+def _measured(
+    arguments: Arguments, names: Sequence[str], task: Callable[..., Task], folder: Path
+) -> tuple[Records, dict[str, int]]:
+    """All records, and the number of spiking neurons of each net that is trained."""
+    records, neurons_of, path, spikes = [], {}, folder / "problem", folder / "inputs.npy"
+    short, long, evaluation, balancing = (
+        [tuple(map(int, shape.split("x"))) for shape in shapes]
+        for shapes in (arguments.shapes, arguments.long_shapes, arguments.evaluation, arguments.balancing)
+    )
 
+    def tasks(what: str, shapes: Sequence[tuple[int, int]], who: Sequence[str] = names) -> list[Task]:
+        files = {"problem": str(path), "inputs": str(spikes)}
+        return [task(what, name, batch=b, num_steps=t, **files) for b, t in shapes for name in who]
 
-def _machine(arguments: Arguments) -> Found:
-    """What the workers run on.
-
-    Raises:
-        ValueError: where not even that can be found.
-    """
-    found = run(_task(arguments, "machine", OURS, Path(), (1, 1), arguments.device), arguments.timeout)
-    if isinstance(found, str):
-        raise ValueError(f"no worker can run: {found}.")
-    return found
-
-
-def _written(arguments: Arguments, records: list[Record], found: Found) -> str:
-    """The tables, written beside the raw findings and the plot."""
-    text = tables.markdown(records, found["neurons"], found["absent"])
-    found |= {"arguments": json.loads(json.dumps(vars(arguments), default=str))}
-    write_json(arguments.output / "benchmark.json", found | {"records": [record._asdict() for record in records]})
-    (arguments.output / "benchmark.md").write_text(text)
-    chart.draw(records, arguments.output / "benchmark.png")
-    return text
+    for net in arguments.nets:
+        most = max(batch for batch, _ in (*short, *long, *evaluation))
+        neurons_of[net] = neurons(prepare(path, net, arguments.width, arguments.hidden, most, arguments.leak))
+        often = [*tasks("rate", short + long, [OURS]), *tasks("train", short), *tasks("evaluate", evaluation)]
+        records += take_turns(net, often, arguments.repeats, arguments.timeout)
+        records += take_turns(net, tasks("train", long), 1, arguments.timeout)
+    net, width = arguments.balanced_net, arguments.balanced_width
+    for batch, num_steps in balancing:
+        np.save(spikes, inputs(prepare(path, net, width, arguments.hidden, batch, arguments.leak), num_steps))
+        work = tasks("balance", [(batch, num_steps)], [name for name in (OURS, STEP_LOOP) if name in names])
+        records += take_turns(f"{net} x{width:g}", work, arguments.repeats, arguments.timeout)
+    return records, neurons_of
 
 
 if __name__ == "__main__":

@@ -15,17 +15,8 @@ from norse.torch import LIFBoxCell, LIFBoxFeedForwardState, LIFBoxParameters
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from experiments.benchmark.contestant import Contestant
-from experiments.benchmark.problem import Problem
-from experiments.benchmark.torch_loop import step_by_step
-from experiments.benchmark.torch_network import (
-    Observe,
-    PoissonInputs,
-    contestant,
-    parameters_of,
-    spiking_layers,
-    synapses,
-)
+from experiments.benchmark.problem import Contestant, Problem
+from experiments.benchmark.torch_network import looping, synapses
 
 LEAST_LOSS = 2.0**-20  # a power of two, so that the weights' scaling and its undoing are exact
 
@@ -38,52 +29,25 @@ class Gain(nn.Module):
         self.gain = gain
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Scale.
-
-        Args:
-            weight: the parameter.
-
-        Returns:
-            What the layer multiplies with.
-        """
+        """What the layer multiplies with."""
         return self.gain * weight
 
 
 def make(problem: Problem, num_steps: int, device: str) -> Contestant:
-    """The norse network as a contestant.
-
-    Args:
-        problem, num_steps, device: see `ours.make`.
-
-    Returns:
-        The contestant.
-    """
-    loss = max(1 - problem.leak, LEAST_LOSS)
-    layers, poisson = synapses(problem, device), PoissonInputs(problem, device)
-    neurons = {layer: partial(_fire, _cell(loss, problem.thresholds[layer])) for layer in spiking_layers(problem)}
-    for layer in neurons:
-        parametrize.register_parametrization(layers[layer][-1], "weight", Gain(1 / loss))
-
-    def simulate(observe: Observe) -> Tensor:
-        with parametrize.cached():  # the weights are scaled once, not at every step
-            return step_by_step(layers, neurons, poisson.one_by_one(num_steps), observe)
-
-    return contestant(problem, device, parameters_of(layers.values()), simulate)
+    """The norse network as a contestant."""
+    loss, network = max(1 - problem.leak, LEAST_LOSS), synapses(problem, device)
+    for layer in problem.thresholds:
+        parametrize.register_parametrization(network[layer][-1], "weight", Gain(1 / loss))
+    lossy = partial(LIFBoxParameters, tau_mem_inv=torch.tensor(loss), reset_method=_subtract)
+    cells = {layer: LIFBoxCell(lossy(v_th=torch.tensor(v)), dt=1.0) for layer, v in problem.thresholds.items()}
+    neurons = {layer: partial(_fire, cell) for layer, cell in cells.items()}
+    return looping(problem, num_steps, device, network, neurons)
 
 
-def _fire(
-    cell: LIFBoxCell, current: Tensor, state: LIFBoxFeedForwardState | None, time: int
-) -> tuple[Tensor, LIFBoxFeedForwardState]:
+def _fire(cell: LIFBoxCell, current: Tensor, state: LIFBoxFeedForwardState | None, _time: int) -> tuple:
     """One time step of a layer's cells."""
-    del time
     # The first state of norse's own is a scalar on the CPU that asks for a gradient.
     return cell(current, LIFBoxFeedForwardState(torch.zeros_like(current)) if state is None else state)
-
-
-def _cell(loss: float, threshold: float) -> LIFBoxCell:
-    """The cell that loses a share of its membrane per step."""
-    parameters = LIFBoxParameters(tau_mem_inv=torch.tensor(loss), v_th=torch.tensor(threshold), reset_method=_subtract)
-    return LIFBoxCell(parameters, dt=1.0)
 
 
 def _subtract(z: Tensor, v: Tensor, reset: Tensor, th: Tensor) -> Tensor:

@@ -6,8 +6,7 @@ import jax
 import numpy as np
 import optax
 
-from experiments.benchmark.contestant import Contestant
-from experiments.benchmark.problem import Problem
+from experiments.benchmark.problem import LEARNING_RATE, Contestant, Problem, layers
 from jsnn.balancing import balance_thresholds
 from jsnn.conversion import convert
 from jsnn.datasets import Split
@@ -20,41 +19,29 @@ from jsnn.training.evaluation import evaluate_snn, mean
 from jsnn.training.parallel import parallel_evaluation, parallel_train_step, replicate, split_over_devices
 from jsnn.training.step import init_state, snn_forward
 
-LEARNING_RATE = 1e-4
 KEY = 0
 
 
 def make(problem: Problem, num_steps: int, device: str, precision: str = "float32") -> Contestant:
-    """The jsnn network as a contestant.
-
-    Args:
-        problem: the problem.
-        num_steps: T.
-        device: "cpu" or "cuda".
-        precision: of what enters matrix products, "float32" or "bfloat16".
-
-    Returns:
-        The contestant.
-    """
+    """The jsnn network as a contestant; what enters its matrix products is of one precision, float32 or bfloat16."""
     jax.config.update("jax_platforms", device)
     model, key, chunk = _model(problem, precision), jax.random.key(KEY), fitting_chunk(num_steps)
-    source = resident_source(_split(problem))
-    resident, item = replicate(source.resident), split_over_devices(np.arange(len(problem.labels), dtype=np.int32))
-    variables = convert(_weights(problem), problem.thresholds, problem.leak)
-    rule = optax.adam(LEARNING_RATE)
+    pixels = np.rint((problem.images + 1) * 127.5).astype(np.uint8)  # the images are made from 8-bit pixels
+    source, rule = resident_source(Split(pixels, problem.labels)), optax.adam(LEARNING_RATE)
+    data = replicate(source.resident), split_over_devices(np.arange(len(problem.labels), dtype=np.int32)), key
     step = parallel_train_step(source, snn_forward(model, poisson, num_steps, chunk), rule)
     present = parallel_evaluation(partial(evaluate_snn, model, poisson, num_steps, chunk, source))
-    state = replicate(init_state(variables, rule))
+    state = replicate(init_state(convert(_weights(problem), problem.thresholds, problem.leak), rule))
     programs = {}
 
     def train() -> None:
         nonlocal state
         if not programs:
-            programs["step"] = step.lower(state, resident, item, key).compile()
-        state, _ = jax.block_until_ready(programs["step"](state, resident, item, key))
+            programs["step"] = step.lower(state, *data).compile()
+        state, _ = jax.block_until_ready(programs["step"](state, *data))
 
     def evaluate() -> object:
-        return jax.block_until_ready(present({"params": state.params, "neuron": state.neuron}, resident, item, key))
+        return jax.block_until_ready(present({"params": state.params, "neuron": state.neuron}, *data))
 
     def rates() -> dict[str, float]:
         return {layer: float(spikes.mean()) for layer, spikes in mean(evaluate()).spikes.items()}
@@ -66,41 +53,19 @@ def make(problem: Problem, num_steps: int, device: str, precision: str = "float3
 
 
 def balance(problem: Problem, num_steps: int, device: str, percentile: float = 100.0) -> dict[str, float]:
-    """Thresholds in one pass over the layers.
+    """Thresholds in one pass over the layers: a percentile of the input current, 100 being the maximum.
 
-    Args:
-        problem: the problem; its own thresholds and leak are not used.
-        num_steps: T.
-        device: "cpu" or "cuda".
-        percentile: of the input current; 100 is the maximum.
-
-    Returns:
-        Layer -> maximum or percentile of the input current, of every layer but the readout.
+    The problem's own thresholds and leak are not used.
     """
     jax.config.update("jax_platforms", device)
-    found = balance_thresholds(
-        _model(problem, "float32"),
-        _weights(problem),
-        jax.device_put(problem.images),
-        poisson,
-        jax.random.key(KEY),
-        num_steps=num_steps,
-        percentile=percentile,
-        chunk=fitting_chunk(num_steps),
-    )
-    return {layer: float(threshold) for layer, threshold in found.items()}
+    network = _model(problem, "float32"), _weights(problem), jax.device_put(problem.images)
+    options = {"num_steps": num_steps, "percentile": percentile, "chunk": fitting_chunk(num_steps)}
+    thresholds = balance_thresholds(*network, poisson, jax.random.key(KEY), **options)
+    return {layer: float(threshold) for layer, threshold in thresholds.items()}
 
 
 def inputs(problem: Problem, num_steps: int) -> np.ndarray:
-    """The very input spikes that `balance` draws.
-
-    Args:
-        problem: the problem.
-        num_steps: T.
-
-    Returns:
-        [T, B, H, W, C] int8 of -1, 0 and 1.
-    """
+    """The very input spikes that `balance` draws, [T, B, H, W, C] int8 of -1, 0 and 1."""
     index, times = np.arange(len(problem.images), dtype=np.int32), np.arange(num_steps, dtype=np.int32)
     draw = jax.jit(lambda time: poisson(problem.images, jax.random.key(KEY), index, time[None])[0].astype(np.int8))
     return np.stack([np.asarray(draw(time)) for time in times])
@@ -108,17 +73,11 @@ def inputs(problem: Problem, num_steps: int) -> np.ndarray:
 
 def _model(problem: Problem, precision: str) -> VGG:
     """The SNN without dropout, which the other libraries don't have."""
-    widths = tuple(problem.kernels[layer].shape[-1] for layer in problem.hidden)
-    classes = problem.kernels["readout"].shape[-1]
+    *hidden, classes = (layer.outputs[-1] for layer in layers(problem) if layer.kernel.ndim == 2)
     operands = None if precision == "float32" else np.dtype(precision)
-    ann = VGG(problem.stages, widths, classes, conv_dropout=0.0, dense_dropout=0.0, operands=operands)
+    ann = VGG(problem.stages, tuple(hidden), classes, conv_dropout=0.0, dense_dropout=0.0, operands=operands)
     return spiking(ann, stdb())
 
 
 def _weights(problem: Problem) -> Variables:
     return {"params": {layer: {"kernel": jax.device_put(kernel)} for layer, kernel in problem.kernels.items()}}
-
-
-def _split(problem: Problem) -> Split:
-    """The batch as a data set of 8-bit pixels, which a problem's images are made from."""
-    return Split(np.rint((problem.images + 1) * 127.5).astype(np.uint8), problem.labels)

@@ -1,4 +1,4 @@
-"""The problem of a net: random weights and images, thresholds at which every layer spikes; as files for the workers.
+"""The problem of a net: random weights and images, thresholds at which every layer spikes; as a file for the workers.
 
 Weights are rounded to multiples of 2^-10. Then sums of weights over spikes are exact in float32 whatever their order,
 all contestants spike alike, and thresholds that are found in different ways can be compared to the last bit.
@@ -19,26 +19,19 @@ PERCENTILE = 99.0  # of the currents becomes the threshold: a tenth of the neuro
 SAMPLE, SAMPLE_STEPS = 2, 24  # images and steps on which thresholds are found
 
 
-def prepare(path: Path, net: str, width: float, hidden: tuple[int, ...], batch: int, leak: float) -> None:
-    """Write the problem of a net.
-
-    Args:
-        path: the npz file.
-        net: one of VGG_STAGES.
-        width: factor on the channels of all convolutions.
-        hidden: units of the hidden dense layers.
-        batch: number of images.
-        leak: of the membranes.
-    """
+def prepare(path: Path, net: str, width: float, hidden: tuple[int, ...], batch: int, leak: float) -> Problem:
+    """Make the problem of one of VGG_STAGES, see `build`, with so many images, and write it."""
     rng = np.random.default_rng(0)
     ann = build(net, NUM_CLASSES, width=width, hidden=hidden)
     shapes = jax.eval_shape(ann.init, jax.random.key(0), np.zeros((1, *IMAGE_SHAPE), np.float32))["params"]
     kernels = {layer: _weights(rng, leaf["kernel"].shape) for layer, leaf in shapes.items()}
     images = rng.integers(0, 256, (batch, *IMAGE_SHAPE)).astype(np.float32) / np.float32(127.5) - 1
     labels = rng.integers(0, NUM_CLASSES, batch).astype(np.int32)
-    problem = Problem(ann.stages, kernels, {}, leak, images, labels)
+    problem = Problem(tuple(ann.stages), kernels, {}, leak, images, labels)
     sample = problem._replace(images=images[:SAMPLE])
-    save_problem(path, problem._replace(thresholds=balance(sample, SAMPLE_STEPS, "cpu", PERCENTILE)))
+    problem = problem._replace(thresholds=balance(sample, SAMPLE_STEPS, "cpu", PERCENTILE))
+    save_problem(path, problem)
+    return problem
 
 
 def _weights(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,36 +1,30 @@
 """Who takes part in the benchmark."""
 
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import NamedTuple
 
-OURS, STEP_LOOP = "jsnn", "PyTorch step loop"
-
 
 class Entry(NamedTuple):
-    """A contestant's place in the roster.
+    """Where a contestant comes from."""
 
-    Attributes:
-        module: beside this file, with a function `make`.
-        package: distribution that it needs.
-        options: of `make`.
-    """
-
-    module: str
-    package: str
-    options: dict[str, object]
+    module: str  # beside this file, with a function `make`
+    package: str  # distribution that it needs
+    options: Mapping[str, object] = {}  # of `make`
 
 
+OURS, STEP_LOOP = "jsnn", "PyTorch step loop"
 ROSTER = {
-    OURS: Entry("ours", "jax", {}),
-    STEP_LOOP: Entry("step_loop", "torch", {}),
-    "PyTorch step loop, tuned": Entry("tuned_loop", "torch", {}),
-    "SpikingJelly": Entry("spikingjelly_net", "spikingjelly", {}),
+    OURS: Entry("ours", "jax"),
+    STEP_LOOP: Entry("step_loop", "torch"),
+    "PyTorch step loop, tuned": Entry("step_loop", "torch", {"tuned": True}),
+    "SpikingJelly": Entry("spikingjelly_net", "spikingjelly"),
     "SpikingJelly, memory optimised": Entry("spikingjelly_net", "spikingjelly", {"memory_optimised": True}),
-    "snnTorch": Entry("snntorch_net", "snntorch", {}),
-    "norse": Entry("norse_net", "norse", {}),
-    "spyx": Entry("spyx_net", "spyx", {}),
+    "snnTorch": Entry("snntorch_net", "snntorch"),
+    "norse": Entry("norse_net", "norse"),
+    "spyx": Entry("spyx_net", "spyx"),
     "spyx, jsnn's convolution": Entry("spyx_net", "spyx", {"own_gradient": False}),
     "jsnn, bfloat16": Entry("ours", "jax", {"precision": "bfloat16"}),
 }

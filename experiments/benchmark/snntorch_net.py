@@ -6,36 +6,17 @@ import snntorch as snn
 from snntorch import surrogate
 from torch import Tensor
 
-from experiments.benchmark.contestant import Contestant
-from experiments.benchmark.problem import Problem
-from experiments.benchmark.torch_loop import looping
-from experiments.benchmark.torch_network import spiking_layers, synapses
+from experiments.benchmark.problem import Contestant, Problem
+from experiments.benchmark.torch_network import looping, synapses
 
 
 def make(problem: Problem, num_steps: int, device: str) -> Contestant:
-    """The snnTorch network as a contestant.
-
-    Args:
-        problem, num_steps, device: see `ours.make`.
-
-    Returns:
-        The contestant.
-    """
-    neurons = {layer: partial(_fire, _neurons(problem, layer).to(device)) for layer in spiking_layers(problem)}
+    """The snnTorch network as a contestant: soft reset at the next step, without gradient, which is the paper's."""
+    leaky = partial(snn.Leaky, beta=problem.leak, spike_grad=surrogate.fast_sigmoid(), reset_mechanism="subtract")
+    neurons = {layer: partial(_fire, leaky(threshold=v).to(device)) for layer, v in problem.thresholds.items()}
     return looping(problem, num_steps, device, synapses(problem, device), neurons)
 
 
-def _fire(neurons: snn.Leaky, current: Tensor, membrane: Tensor | None, time: int) -> tuple[Tensor, Tensor]:
+def _fire(neurons: snn.Leaky, current: Tensor, membrane: Tensor | None, _time: int) -> tuple[Tensor, Tensor]:
     """One time step of a layer's neurons, from rest at the first."""
-    del time
     return neurons(current, neurons.reset_mem() if membrane is None else membrane)
-
-
-def _neurons(problem: Problem, layer: str) -> snn.Leaky:
-    """A layer's neurons: soft reset at the step after the spike, without gradient, which is the paper's."""
-    return snn.Leaky(
-        beta=problem.leak,
-        threshold=problem.thresholds[layer],
-        spike_grad=surrogate.fast_sigmoid(),
-        reset_mechanism="subtract",
-    )

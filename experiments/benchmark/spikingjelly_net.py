@@ -5,13 +5,14 @@ reset. The library chooses the neurons' implementation by itself: its own step l
 extension where there is one, else its Triton kernels.
 """
 
+from functools import partial
+
 import torch
 from spikingjelly.activation_based import functional, layer, memopt, neuron, surrogate
 from torch import Tensor, nn
 
-from experiments.benchmark.contestant import Contestant
-from experiments.benchmark.problem import Problem
-from experiments.benchmark.torch_network import Observe, PoissonInputs, contestant, spiking_layers, synapses
+from experiments.benchmark.problem import Contestant, Problem
+from experiments.benchmark.torch_network import Observe, contestant, poisson_inputs, synapses
 
 
 class Block(nn.Sequential):
@@ -21,65 +22,35 @@ class Block(nn.Sequential):
 def make(problem: Problem, num_steps: int, device: str, memory_optimised: bool = False) -> Contestant:
     """SpikingJelly as a contestant.
 
-    Args:
-        problem, num_steps, device: see `ours.make`.
-        memory_optimised: keep of each layer only its input spikes, packed to a bit each, and compute it again in the
-            backward pass.
-
-    Returns:
-        The contestant.
+    Optimised, it keeps of each layer only the input spikes, packed to a bit each, and computes it again in backward.
     """
-    network, poisson = _network(problem, device), PoissonInputs(problem, device)
-    spiking = spiking_layers(problem)
-    if memory_optimised:
-        _optimise(network, poisson, num_steps)
+    lossy = {"tau": 1 / (1 - problem.leak), "decay_input": False} if problem.leak < 1 else {}
+    neurons = partial(
+        neuron.LIFNode if lossy else neuron.IFNode, v_reset=None, detach_reset=True, step_mode="m", **lossy
+    )
+    network, draw = nn.Sequential(), partial(poisson_inputs(problem, device), num_steps)
+    for name, synapse in synapses(problem, device).items():
+        part = layer.SeqToANNContainer(*synapse)
+        if name in problem.thresholds:  # soft reset without gradient
+            options = {"v_threshold": float(problem.thresholds[name]), "surrogate_function": surrogate.ATan()}
+            part = Block(part, neurons(**options))
+        network.add_module(name, part)
+
+    def run(part: nn.Module) -> Tensor:
+        functional.reset_net(part)
+        with torch.no_grad():
+            return part(draw())
 
     def simulate(observe: Observe) -> Tensor:
         functional.reset_net(network)
-        x = poisson.steps(num_steps)
+        x = draw()
         for name, block in network.named_children():
             x = block(x)
-            if name in spiking:
+            if name in problem.thresholds:
                 observe(name, x)
         return x.sum(0)
 
-    return contestant(problem, device, list(network.parameters()), simulate)
-
-
-def _network(problem: Problem, device: str) -> nn.Sequential:
-    """A Block for each spiking layer, and the readout's synapses."""
-    network = nn.Sequential()
-    for name, synapse in synapses(problem, device).items():
-        over_time = layer.SeqToANNContainer(*synapse)
-        spikes = name in spiking_layers(problem)
-        network.add_module(name, Block(over_time, _neurons(problem, name)) if spikes else over_time)
-    return network
-
-
-def _neurons(problem: Problem, name: str) -> neuron.BaseNode:
-    """A layer's neurons: soft reset without gradient."""
-    options = {
-        "v_threshold": float(problem.thresholds[name]),
-        "v_reset": None,
-        "surrogate_function": surrogate.ATan(),
-        "detach_reset": True,
-        "step_mode": "m",
-    }
-    if problem.leak == 1:
-        return neuron.IFNode(**options)
-    return neuron.LIFNode(tau=1 / (1 - problem.leak), decay_input=False, **options)
-
-
-def _optimise(network: nn.Sequential, poisson: PoissonInputs, num_steps: int) -> None:
-    """Checkpoint every Block, in place, and pack its input where that is found to be binary.
-
-    A pool is part of the block after it, so that every block but the first is fed spikes and not their averages.
-    """
-
-    def example(current: nn.Module) -> Tensor:
-        functional.reset_net(current)
-        with torch.no_grad():
-            return current(poisson.steps(num_steps))
-
-    network.to(memory_format=torch.contiguous_format)  # with channels last, packing would copy the spikes first
-    memopt.optimize_memory(network, Block, example, level=1, checkpoint_budget="memory", compress=True)
+    if memory_optimised:  # a Block's input is packed where it proves to be binary: its pool is inside for that
+        network.to(memory_format=torch.contiguous_format)  # with channels last, packing would copy the spikes first
+        memopt.optimize_memory(network, Block, run, level=1, checkpoint_budget="memory", compress=True)
+    return contestant(problem, device, network, simulate)

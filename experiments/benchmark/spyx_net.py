@@ -5,6 +5,7 @@ delay, as in the paper's authors' code; apart from that the dynamics are the pap
 spyx gives no means to leave out. T steps are run, delay included.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -14,23 +15,16 @@ import optax
 import spyx
 from flax import nnx
 
-from experiments.benchmark.contestant import Contestant
-from experiments.benchmark.problem import Problem
+from experiments.benchmark.problem import LEARNING_RATE, Contestant, Layer, Problem, layers
 from jsnn.convolution import conv_general_dilated
 
-LEARNING_RATE = 1e-4
+Network = spyx.nn.Sequential
 
 
 def make(problem: Problem, num_steps: int, device: str, own_gradient: bool = True) -> Contestant:
     """The spyx network as a contestant.
 
-    Args:
-        problem, num_steps, device: see `ours.make`.
-        own_gradient: whether the convolutions are XLA's, gradients included; else jsnn's, which XLA:CPU compiles to
-            faster code inside a scan.
-
-    Returns:
-        The contestant.
+    Its convolutions are XLA's, gradients included, or jsnn's, which XLA:CPU compiles to faster code inside a scan.
     """
     jax.config.update("jax_platforms", device)
     place = jax.devices(device)[0]
@@ -40,7 +34,7 @@ def make(problem: Problem, num_steps: int, device: str, own_gradient: bool = Tru
         keys = nnx.Rngs(0)
         images, labels = jax.device_put((problem.images, problem.labels), place)
     step = spyx.optimize.make_train_step(partial(_loss, num_steps=num_steps))
-    logits = nnx.jit(partial(_logits, num_steps=num_steps))
+    logits = nnx.jit(lambda network, images, key: _run(network, images, key, num_steps)[0].sum(0))
     counts = nnx.jit(partial(_counts, num_steps=num_steps))
 
     def train() -> None:
@@ -48,79 +42,59 @@ def make(problem: Problem, num_steps: int, device: str, own_gradient: bool = Tru
         jax.block_until_ready(nnx.state(network))
 
     def rates() -> dict[str, float]:
-        layers = (*(f"conv{i}" for i in range(len(problem.pools))), *problem.hidden)
         means = (float(count.mean()) / num_steps for count in counts(network, images, keys()))
-        return dict(zip(layers, means, strict=True))
+        return dict(zip(problem.thresholds, means, strict=True))
 
     return Contestant(train, lambda: np.asarray(logits(network, images, keys())), rates)
 
 
-def _logits(network: spyx.nn.Sequential, images: jax.Array, key: jax.Array, num_steps: int) -> jax.Array:
-    """The sum of the readout's currents over the steps."""
-    return spyx.nn.run(network, _poisson(images, key, num_steps))[0].sum(0)
+def _run(network: Network, images: jax.Array, key: jax.Array, num_steps: int) -> tuple[jax.Array, list]:
+    """The readout's currents and the states after all steps; the input spikes, [T, B, H, W, C], are drawn first."""
+    fired = jax.random.uniform(key, (num_steps, *images.shape)) < jnp.abs(images)
+    return spyx.nn.run(network, jnp.sign(images) * fired)
 
 
-def _loss(
-    network: spyx.nn.Sequential, images: jax.Array, labels: jax.Array, key: jax.Array, num_steps: int
-) -> jax.Array:
-    """Mean cross-entropy."""
-    logits = _logits(network, images, key, num_steps)
+def _loss(network: Network, images: jax.Array, labels: jax.Array, key: jax.Array, num_steps: int) -> jax.Array:
+    """Mean cross-entropy of the sums of the readout's currents."""
+    logits = _run(network, images, key, num_steps)[0].sum(0)
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
-def _counts(network: spyx.nn.Sequential, images: jax.Array, key: jax.Array, num_steps: int) -> list[jax.Array]:
+def _counts(network: Network, images: jax.Array, key: jax.Array, num_steps: int) -> list[jax.Array]:
     """Each layer's spikes per neuron, from spyx's counters put behind the neurons."""
-    layers = []
-    for layer in network.layers:
-        layers.append(layer)
-        if hasattr(layer, "hidden_shape"):
-            layers.append(spyx.nn.ActivityRegularization(layer.hidden_shape))
-    _, states = spyx.nn.run(spyx.nn.Sequential(*layers), _poisson(images, key, num_steps))
-    return [s for layer, s in zip(layers, states, strict=True) if isinstance(layer, spyx.nn.ActivityRegularization)]
+    parts = []
+    for part in network.layers:
+        counters = [spyx.nn.ActivityRegularization(part.hidden_shape)] if hasattr(part, "hidden_shape") else []
+        parts += [part, *counters]
+    _, states = _run(Network(*parts), images, key, num_steps)
+    return [s for part, s in zip(parts, states, strict=True) if isinstance(part, spyx.nn.ActivityRegularization)]
 
 
-def _poisson(images: jax.Array, key: jax.Array, num_steps: int) -> jax.Array:
-    """All input spikes, [T, B, H, W, C], which is what `spyx.nn.run` takes."""
-    fired = jax.random.uniform(key, (num_steps, *images.shape)) < jnp.abs(images)
-    return jnp.sign(images) * fired
-
-
-def _network(problem: Problem, convolve: nnx.nn.linear.ConvGeneralDilatedT) -> spyx.nn.Sequential:
+def _network(problem: Problem, convolve: Callable[..., jax.Array]) -> Network:
     """The layers in forward order."""
-    height, width = problem.images.shape[1:3]
-    layers = []
-    for i, pooled in enumerate(problem.pools):
-        kernel = problem.kernels[f"conv{i}"]
-        layers += [_convolution(kernel, convolve), _neurons(problem, f"conv{i}", (height, width, kernel.shape[-1]))]
-        if pooled:
-            layers.append(partial(nnx.avg_pool, window_shape=(2, 2), strides=(2, 2)))
-            height, width = height // 2, width // 2
-    layers.append(spyx.nn.Flatten())
-    for name in problem.hidden:
-        kernel = problem.kernels[name]
-        layers += [_dense(kernel), _neurons(problem, name, kernel.shape[-1:])]
-    return spyx.nn.Sequential(*layers, _dense(problem.kernels["readout"]))
+    parts = []
+    for layer in layers(problem):
+        parts += [partial(nnx.avg_pool, window_shape=(2, 2), strides=(2, 2))] if layer.pooled else []
+        parts += [spyx.nn.Flatten()] if len(layer.inputs) > len(layer.outputs) else []
+        parts += [_weights(layer.kernel, convolve)]
+        parts += [_neurons(problem, layer)] if layer.name in problem.thresholds else []
+    return Network(*parts)
 
 
-def _convolution(kernel: np.ndarray, convolve: nnx.nn.linear.ConvGeneralDilatedT) -> nnx.Conv:
-    """A 3x3 convolution around a kernel."""
-    options = {"padding": ((1, 1), (1, 1)), "use_bias": False, "conv_general_dilated": convolve}
-    module = nnx.Conv(*kernel.shape[2:], kernel.shape[:2], rngs=nnx.Rngs(0), **options)
-    module.kernel[...] = jnp.asarray(kernel)
-    return module
+def _weights(kernel: np.ndarray, convolve: Callable[..., jax.Array]) -> nnx.Conv | nnx.Linear:
+    """A 3x3 convolution or a dense layer around a kernel."""
+    options = {"use_bias": False, "kernel_init": lambda *_: jnp.asarray(kernel), "rngs": nnx.Rngs(0)}
+    if kernel.ndim == 2:
+        return nnx.Linear(*kernel.shape, **options)
+    options |= {"padding": ((1, 1), (1, 1)), "conv_general_dilated": convolve}
+    return nnx.Conv(*kernel.shape[2:], kernel.shape[:2], **options)
 
 
-def _dense(kernel: np.ndarray) -> nnx.Linear:
-    """A dense layer around a kernel."""
-    module = nnx.Linear(*kernel.shape, use_bias=False, rngs=nnx.Rngs(0))
-    module.kernel[...] = jnp.asarray(kernel)
-    return module
-
-
-def _neurons(problem: Problem, layer: str, shape: tuple[int, ...]) -> spyx.nn.IF | spyx.nn.LIF:
+def _neurons(problem: Problem, layer: Layer) -> spyx.nn.IF | spyx.nn.LIF:
     """A layer's neurons, with the problem's threshold and leak."""
+    threshold = problem.thresholds[layer.name]
     if problem.leak == 1:
-        return spyx.nn.IF(shape, threshold=problem.thresholds[layer])
-    neurons = spyx.nn.LIF(shape, beta=problem.leak, threshold=problem.thresholds[layer], rngs=nnx.Rngs(0))
+        return spyx.nn.IF(layer.outputs, threshold=threshold)
+    neurons = spyx.nn.LIF(layer.outputs, beta=problem.leak, threshold=threshold, rngs=nnx.Rngs(0))
     neurons.beta = nnx.Variable(neurons.beta[...])  # spyx would train it, which no other contestant does
     return neurons

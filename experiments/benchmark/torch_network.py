@@ -1,138 +1,99 @@
-"""What the PyTorch contestants share: weights, input spikes, and the training step around a simulation."""
+"""What the PyTorch contestants share: weights, input spikes, the loop over time, and the training step around it."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from experiments.benchmark.contestant import Contestant
-from experiments.benchmark.problem import Problem
+from experiments.benchmark.problem import LEARNING_RATE, READOUT, Contestant, Layer, Problem, layers
 
-LEARNING_RATE = 1e-4
+Format = torch.memory_format
+FAST = torch.channels_last  # of weights and inputs, which decide that of all activations
 
 Observe = Callable[[str, Tensor], None]  # is handed every layer's spikes, one step or all of them at a time
-Simulate = Callable[[Observe], Tensor]  # draws inputs, runs T steps and returns the logits [B, classes]
-
-
-def synapses(
-    problem: Problem, device: str, memory_format: torch.memory_format = torch.channels_last
-) -> dict[str, nn.Sequential]:
-    """The layers' modules from the spikes of the layer before to input currents: pool, flatten, weights.
-
-    Args:
-        problem: the problem.
-        device: "cpu" or "cuda".
-        memory_format: of the weights, which decides that of all activations; channels last is the faster one.
-
-    Returns:
-        layer -> module on the device, channels first, in forward order; its last part has the layer's weight.
-    """
-    convolutions = len(problem.pools)
-    pooled = dict(enumerate(problem.pools, start=1))  # by the layer that follows the pool
-    modules = {}
-    for i, layer in enumerate((*spiking_layers(problem), "readout")):
-        before: list[nn.Module] = [nn.AvgPool2d(2)] if pooled.get(i, False) else []
-        before += [nn.Flatten()] if i == convolutions else []
-        kernel = _channels_first(problem, layer, flattened=i == convolutions)
-        modules[layer] = nn.Sequential(*before, _weights(kernel)).to(device, memory_format=memory_format)
-    return modules
-
-
-def spiking_layers(problem: Problem) -> tuple[str, ...]:
-    """All layers but the readout.
-
-    Args:
-        problem: the problem; its thresholds are not used.
-
-    Returns:
-        Their names, in forward order.
-    """
-    return (*(f"conv{i}" for i in range(len(problem.pools))), *problem.hidden)
-
-
-def parameters_of(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
-    """The trainable parameters of several modules.
-
-    Args:
-        modules: the modules.
-
-    Returns:
-        Their parameters, in order.
-    """
-    return [parameter for module in modules for parameter in module.parameters()]
-
-
-class PoissonInputs:
-    """The input spikes of a problem's images: sign(x) * Bernoulli(|x|), fresh at every draw."""
-
-    def __init__(self, problem: Problem, device: str, memory_format: torch.memory_format = torch.channels_last) -> None:
-        images = channels_first(problem.images, device).to(memory_format=memory_format)
-        self.rates, self.signs = images.abs(), images.sign()
-
-    def one_by_one(self, num_steps: int) -> Iterator[Tensor]:
-        """Draw one time step after the other.
-
-        Args:
-            num_steps: T.
-
-        Returns:
-            T times [B, C, H, W] of -1, 0 and 1.
-        """
-        for _ in range(num_steps):
-            yield self.signs * (torch.rand_like(self.rates) < self.rates)
-
-    def steps(self, num_steps: int) -> Tensor:
-        """Draw all time steps at once, for libraries that go layer by layer.
-
-        Args:
-            num_steps: T.
-
-        Returns:
-            [T, B, C, H, W] of -1, 0 and 1.
-        """
-        return self.signs * (torch.rand(num_steps, *self.rates.shape, device=self.rates.device) < self.rates)
-
-
-def channels_first(images: np.ndarray, device: str) -> Tensor:
-    """Images as PyTorch wants them.
-
-    Args:
-        images: [B, H, W, C].
-        device: "cpu" or "cuda".
-
-    Returns:
-        [B, C, H, W] on the device.
-    """
-    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device)
+Fire = Callable[[Tensor, Any, int], tuple[Tensor, Any]]  # (current, state or None, t) -> (spikes, next state)
+Neurons = Mapping[str, Fire]  # of the spiking layers, in forward order
 
 
 def ignore(layer: str, spikes: Tensor) -> None:
-    """Observe nothing.
-
-    Args:
-        layer: not used.
-        spikes: not used.
-    """
+    """Observe nothing."""
 
 
-def contestant(problem: Problem, device: str, parameters: list[nn.Parameter], simulate: Simulate) -> Contestant:
-    """A Contestant from a simulation in PyTorch.
+def synapses(problem: Problem, device: str, layout: Format = FAST) -> nn.ModuleDict:
+    """Each layer from the spikes of the one before to its input currents, in forward order: pool, flatten, weights."""
+    network = nn.ModuleDict()
+    for layer in layers(problem):
+        before: list[nn.Module] = [nn.AvgPool2d(2)] if layer.pooled else []
+        before += [nn.Flatten()] if len(layer.inputs) > len(layer.outputs) else []
+        network[layer.name] = nn.Sequential(*before, _weights(layer))
+    return network.to(device, memory_format=layout)
 
-    Args:
-        problem: the problem, for its labels.
-        device: "cpu" or "cuda".
-        parameters: what is trained.
-        simulate: runs the network for T steps on fresh inputs; differentiable.
 
-    Returns:
-        The contestant.
-    """
-    if device == "cuda":
-        _use_fast_products()
+def _weights(layer: Layer) -> nn.Conv2d | nn.Linear:
+    """A convolution or a dense layer without bias, channels first."""
+    inputs, outputs = layer.kernel.shape[-2:]
+    if layer.kernel.ndim == 4:
+        module, kernel = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), layer.kernel.transpose(3, 2, 0, 1)
+    else:
+        by_channel = np.moveaxis(layer.kernel.reshape(*layer.inputs, outputs), -2, 0)
+        module, kernel = nn.Linear(inputs, outputs, bias=False), by_channel.reshape(inputs, outputs).T
+    module.weight = nn.Parameter(torch.from_numpy(kernel.copy()))
+    return module
+
+
+def channels_first(images: np.ndarray, device: str) -> Tensor:
+    """[B, H, W, C] as [B, C, H, W] on the device."""
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device)
+
+
+def poisson_inputs(problem: Problem, device: str, layout: Format = FAST) -> Callable[..., Tensor]:
+    """Draws of input spikes: () -> one time step, [B, C, H, W], or T -> as many at once, [T, B, C, H, W]."""
+    images = channels_first(problem.images, device).to(memory_format=layout)
+    rates, signs = images.abs(), images.sign()
+
+    def draw(num_steps: int | None = None) -> Tensor:
+        uniform = torch.rand_like(rates) if num_steps is None else torch.rand(num_steps, *rates.shape, device=device)
+        return signs * (uniform < rates)
+
+    return draw
+
+
+def step_by_step(
+    network: nn.ModuleDict, neurons: Neurons, inputs: Iterable[Tensor], observe: Observe = ignore
+) -> Iterator[Tensor]:
+    """Run the layers that have neurons at one time step before the next; yields the last one's spikes at each."""
+    states: dict[str, Any] = {}
+    for time, x in enumerate(inputs):
+        for layer, fire in neurons.items():
+            x, states[layer] = fire(network[layer](x), states.get(layer), time)
+            observe(layer, x)
+        yield x
+
+
+def looping(
+    problem: Problem, num_steps: int, device: str, network: nn.ModuleDict, neurons: Neurons, layout: Format = FAST
+) -> Contestant:
+    """A contestant that goes step by step."""
+    draw = poisson_inputs(problem, device, layout)
+
+    def simulate(observe: Observe) -> Tensor:
+        inputs = (draw() for _ in range(num_steps))
+        with parametrize.cached():  # what norse makes of the weights is made once, not at every step
+            return sum(network[READOUT](x) for x in step_by_step(network, neurons, inputs, observe))
+
+    return contestant(problem, device, network, simulate)
+
+
+def contestant(problem: Problem, device: str, network: nn.Module, simulate: Callable[[Observe], Tensor]) -> Contestant:
+    """A contestant from what draws inputs, runs T steps and returns the logits [B, classes], differentiable."""
+    if device == "cuda":  # TF32, which JAX uses unasked, and cuDNN's choice among its algorithms
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
     labels = torch.from_numpy(problem.labels.astype(np.int64)).to(device)
-    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, fused=True)
+    optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=True)
 
     def train() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -141,46 +102,14 @@ def contestant(problem: Problem, device: str, parameters: list[nn.Parameter], si
         if device == "cuda":
             torch.cuda.synchronize()
 
+    @torch.no_grad()
     def evaluate() -> np.ndarray:
-        with torch.no_grad():
-            return simulate(ignore).cpu().numpy()
+        return simulate(ignore).cpu().numpy()
 
-    return Contestant(train, evaluate, lambda: _rates(simulate))
-
-
-def _rates(simulate: Simulate) -> dict[str, float]:
-    """Mean of each layer's spikes over one simulation."""
-    means: dict[str, list[Tensor]] = defaultdict(list)
-    with torch.no_grad():
+    @torch.no_grad()
+    def rates() -> dict[str, float]:
+        means: dict[str, list[Tensor]] = defaultdict(list)
         simulate(lambda layer, spikes: means[layer].append(spikes.mean()))
-    return {layer: torch.stack(found).mean().item() for layer, found in means.items()}
+        return {layer: torch.stack(steps).mean().item() for layer, steps in means.items()}
 
-
-def _channels_first(problem: Problem, layer: str, flattened: bool) -> Tensor:
-    """A kernel as PyTorch wants it: [out, in, 3, 3] or [out, in], rows of the first dense one by channel first."""
-    kernel = problem.kernels[layer]
-    if kernel.ndim == 4:
-        return torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy())
-    if flattened:
-        halvings = sum(problem.pools)
-        height, width = (side // 2**halvings for side in problem.images.shape[1:3])
-        kernel = kernel.reshape(height, width, -1, kernel.shape[-1]).transpose(2, 0, 1, 3).reshape(kernel.shape)
-    return torch.from_numpy(kernel.T.copy())
-
-
-def _weights(kernel: Tensor) -> nn.Conv2d | nn.Linear:
-    """A convolution or a dense layer without bias around a kernel."""
-    outputs, inputs = kernel.shape[:2]
-    if kernel.ndim == 4:
-        module = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-    else:
-        module = nn.Linear(inputs, outputs, bias=False)
-    module.weight = nn.Parameter(kernel)
-    return module
-
-
-def _use_fast_products() -> None:
-    """Let products of float32 run as TF32, which JAX does unasked, and let cuDNN try its algorithms."""
-    torch.backends.cuda.matmul.allow_tf32 = True
-    torch.backends.cudnn.allow_tf32 = True
-    torch.backends.cudnn.benchmark = True
+    return Contestant(train, evaluate, rates)

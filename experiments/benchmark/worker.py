@@ -1,140 +1,155 @@
-"""One measurement in a process of its own: a Task as JSON in, what was found as JSON out (the last line printed)."""
+"""One measurement in a process of its own: a Task as JSON in, a dictionary as JSON out (the last line printed)."""
 
 import json
+import os
+import re
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.benchmark import measure
-from experiments.benchmark.problem import load_problem, operations
+from experiments.benchmark.problem import Contestant, load_problem, operations
 from experiments.benchmark.roster import ROSTER, STEP_LOOP, module_of
 
 MOST_WARM_UPS = 3  # calls after the first, which a library may use to compile once more
 SIDES = {"cpu": 2048, "cuda": 8192}  # rows and columns of the matrices whose product gives the machine's rate
+TOO_MUCH = 77  # exit status of a process that was stopped because it took more memory than it may
+WATCH_EVERY = 0.05  # seconds
 
 
 class Task(NamedTuple):
-    """What a worker is asked for.
+    """What a worker is asked for."""
 
-    Attributes:
-        what: "train", "evaluate", "balance", "rate" or "machine".
-        contestant: its name in the roster.
-        problem: path of the problem.
-        inputs: path of the input spikes for balancing.
-        batch: B.
-        num_steps: T.
-        device: "cpu" or "cuda".
-        seconds: to spend on repeated calls.
-        patience: seconds of a first call after which it is not called again.
-        most_bytes: of memory that it may take.
-    """
-
-    what: str
-    contestant: str
-    problem: str
-    inputs: str
-    batch: int
-    num_steps: int
-    device: str
-    seconds: float
-    patience: float
-    most_bytes: int
+    what: str  # "train", "evaluate", "balance", "rate" or "machine"
+    contestant: str  # its name in the roster
+    device: str  # "cpu" or "cuda"
+    seconds: float  # to spend on repeated calls
+    patience: float  # seconds of a first call after which it is not called again
+    most_bytes: int  # of memory that it may take
+    batch: int = 1
+    num_steps: int = 1
+    problem: str = ""  # path
+    inputs: str = ""  # path of the input spikes for balancing
 
 
-def train(task: Task) -> dict[str, object]:
+def train(task: Task) -> dict[str, Any]:
     """Seconds per training step and the memory that it takes."""
-    make = _maker(task)
-    before = _begin(task)
-    contestant = make()
-    found = _timed(contestant.train, task)
-    found |= {"peak_bytes": measure.peak_bytes() - before, "device_peak_bytes": measure.device_peak_bytes(task.device)}
-    return {**found, "rates": contestant.rates(), **contestant.details()}
+    contestant, before = _contestant(task)
+    timed = _timed(contestant.train, task)
+    peaks = {"peak_bytes": _memory("VmHWM") - before, "device_peak_bytes": _device_peak_bytes(task.device)}
+    return {**timed, **peaks, "rates": contestant.rates(), **contestant.details()}
 
 
-def evaluate(task: Task) -> dict[str, object]:
+def evaluate(task: Task) -> dict[str, Any]:
     """Seconds per evaluated batch."""
-    make = _maker(task)
-    _begin(task)
-    return _timed(make().evaluate, task)
+    return _timed(_contestant(task)[0].evaluate, task)
 
 
-def balance(task: Task) -> dict[str, object]:
+def balance(task: Task) -> dict[str, Any]:
     """Seconds of balancing, compilation included, and the thresholds."""
-    problem = load_problem(Path(task.problem), task.batch)
-    arguments: list[object] = [problem, task.num_steps, task.device]
+    arguments: list[Any] = [load_problem(Path(task.problem), task.batch), task.num_steps, task.device]
     if task.contestant == STEP_LOOP:
         arguments.append(np.load(task.inputs, mmap_mode="r").astype(np.float32).__getitem__)
     find, thresholds = module_of(task.contestant).balance, {}
-    before = _begin(task)
-    seconds = measure.seconds_of(lambda: thresholds.update(find(*arguments)))
-    return {"seconds": [seconds], "thresholds": thresholds, "peak_bytes": measure.peak_bytes() - before}
+    before = _memory_before(task)
+    seconds = _seconds(lambda: thresholds.update(find(*arguments)))
+    return {"seconds": seconds, "thresholds": thresholds, "peak_bytes": _memory("VmHWM") - before}
 
 
-def rate(task: Task) -> dict[str, object]:
+def rate(task: Task) -> dict[str, Any]:
     """The rate of float32 products (TF32 on a GPU, jax's default), and what a step's plain products take at it."""
     import jax
 
     jax.config.update("jax_platforms", task.device)
     side = SIDES[task.device]
-    one = jax.numpy.ones((side, side))
-    multiply = jax.jit(jax.numpy.matmul)
-    durations = measure.repeated(lambda: multiply(one, one).block_until_ready(), task.seconds)
+    one, multiply = jax.numpy.ones((side, side)), jax.jit(jax.numpy.matmul)
+    durations = _seconds(lambda: multiply(one, one).block_until_ready(), task.seconds)
     per_second = 2 * side**3 / float(np.median(durations))
     problem = load_problem(Path(task.problem), task.batch)
     return {"operations_per_second": per_second, "seconds": [operations(problem, task.num_steps) / per_second]}
 
 
-def machine(task: Task) -> dict[str, object]:
-    """What the benchmark runs on; found here, for the process that asks must leave the accelerator alone."""
+def machine(_: Task) -> dict[str, Any]:
+    """What the benchmark runs on; asked here, for the process that asks must leave the accelerator alone."""
     from experiments.runs.environment import environment
 
-    del task
     return environment()
 
 
-def _maker(task: Task) -> Callable[[], object]:
-    """What makes the contestant, its library imported and its problem read."""
+def _contestant(task: Task) -> tuple[Contestant, int]:
+    """The contestant, and the bytes in memory before it is made, when its library and problem are there."""
     problem, make = load_problem(Path(task.problem), task.batch), module_of(task.contestant).make
     _compile_seconds()  # counts from here on
-    return lambda: make(problem, task.num_steps, task.device, **ROSTER[task.contestant].options)
+    before = _memory_before(task)
+    return make(problem, task.num_steps, task.device, **ROSTER[task.contestant].options), before
+
+
+def _timed(call: Callable[[], object], task: Task) -> dict[str, Any]:
+    """Seconds of the first call and of those that compile nothing any more; none where the first took all patience."""
+    (first,), compiled = _seconds(call), _compile_seconds()
+    patient = first < task.patience
+    for _ in range(MOST_WARM_UPS if patient and compiled else 0):
+        call()
+        again = _compile_seconds()
+        compiled += again
+        if not again:
+            break
+    return {"first": first, "compile": compiled, "seconds": _seconds(call, task.seconds) if patient else []}
+
+
+def _seconds(call: Callable[[], object], budget: float = 0.0) -> list[float]:
+    """Seconds of each of several calls, one at least, until the budget of seconds is spent."""
+    durations: list[float] = []
+    while not durations or sum(durations) < budget:
+        begin = time.perf_counter()
+        call()
+        durations.append(time.perf_counter() - begin)
+    return durations
 
 
 def _compile_seconds() -> float | None:
     """Seconds that jax spent on compiling since this was last called; None where the library is not jax."""
     if "jax" not in sys.modules:
         return None
-    from experiments import compilation  # it would import jax
+    from experiments.runs import compilation  # it would import jax
 
     compilation.watch()
     return compilation.take_seconds()
 
 
-def _begin(task: Task) -> int:
-    """Bytes in memory before the work begins."""
-    measure.limit_memory(task.most_bytes)
-    measure.forget_peak()
-    return measure.resident_bytes()
+def _memory_before(task: Task) -> int:
+    """Bytes in memory as the work begins: from here on the peak counts, and the process ends where it has too many."""
+
+    def watch() -> None:  # else the system would end whatever it likes
+        while _memory("VmRSS") < task.most_bytes:
+            time.sleep(WATCH_EVERY)
+        os._exit(TOO_MUCH)
+
+    threading.Thread(target=watch, daemon=True).start()
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
+    return _memory("VmRSS")
 
 
-def _timed(call: Callable[[], object], task: Task) -> dict[str, object]:
-    """Seconds of the first call and of those that compile nothing any more; none where the first took all patience."""
-    first, compiled = measure.seconds_of(call), _compile_seconds()
-    found: dict[str, object] = {"first": first, "compile": compiled, "seconds": []}
-    if first >= task.patience:
-        return found
-    for _ in range(MOST_WARM_UPS if compiled else 0):
-        call()
-        again = _compile_seconds()
-        found["compile"] += again
-        if not again:
-            break
-    return {**found, "seconds": measure.repeated(call, task.seconds)}
+def _memory(field: str) -> int:
+    """Bytes that this process has in memory now, "VmRSS", or had at most, "VmHWM" (Linux)."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE).group(1)) * 1024
+
+
+def _device_peak_bytes(device: str) -> int | None:
+    """The most that this process had in the accelerator's memory; None on a CPU."""
+    if device == "cpu":
+        return None
+    if "torch" in sys.modules and "jax" not in sys.modules:
+        return sys.modules["torch"].cuda.max_memory_allocated()
+    return sys.modules["jax"].local_devices()[0].memory_stats()["peak_bytes_in_use"]
 
 
 if __name__ == "__main__":
     asked = Task(**json.loads(sys.argv[1]))
-    work = {"train": train, "evaluate": evaluate, "balance": balance, "rate": rate, "machine": machine}
+    work = {one.__name__: one for one in (train, evaluate, balance, rate, machine)}
     print(json.dumps(work[asked.what](asked)))
