@@ -35,12 +35,12 @@ def test_operations_and_neurons_are_counted_by_hand():
 
 def test_a_problem_is_read_as_it_was_written(tmp_path):
     one = problem()
-    save_problem(tmp_path / "problem", one)
-    other = load_problem(tmp_path / "problem", 2)
+    save_problem(tmp_path / "problem.npz", one)
+    other = load_problem(tmp_path / "problem.npz", 2)
     assert (other.stages, other.thresholds, other.leak) == (one.stages, one.thresholds, one.leak)
     for layer, kernel in one.kernels.items():
         np.testing.assert_array_equal(other.kernels[layer], kernel)
-    np.testing.assert_array_equal(load_problem(tmp_path / "problem", 1).images, one.images[:1])
+    np.testing.assert_array_equal(load_problem(tmp_path / "problem.npz", 1).images, one.images[:1])
 
 
 @pytest.mark.torch
@@ -127,8 +127,8 @@ def test_a_worker_that_fails_says_why_and_is_not_repeated():
 
 
 def test_a_worker_that_takes_too_much_memory_is_ended(tmp_path):
-    save_problem(tmp_path / "problem", problem())
-    greedy = task(problem=str(tmp_path / "problem"), most_bytes=10**6)
+    save_problem(tmp_path / "problem.npz", problem())
+    greedy = task(problem=str(tmp_path / "problem.npz"), most_bytes=10**6)
     assert run(greedy, timeout=100) == {"why_not": "over 0 GB"}
 
 

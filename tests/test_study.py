@@ -7,14 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from experiments.runs.presentation import present
 
 from experiments.convert import converted_snn
-from experiments.evaluate import score_ann
 from experiments.finetune import last_snn
 from experiments.presets import PRESETS, Preset
 from experiments.runs.command_line import parse
 from experiments.runs.networks import build_ann, build_snn, encoding_of, open_source, random_key
+from experiments.runs.scoring import score_ann, score_snn
 from experiments.runs.workdir import Run, read_results, saved_config
 from experiments.study import __main__ as study
 from experiments.study import conversion, gradients, operations, plan
@@ -126,7 +125,7 @@ def test_accuracies_over_streams_are_those_of_the_logits(tiny_run):
 def test_a_conversion_is_measured_on_the_first_stream(tiny_run):
     snn, key = converted_snn(tiny_run), random_key(tiny_run.config, TEST)
     measured = conversion.on_test(tiny_run, snn, {"3": {"1": 0.5}}, None)["3"]
-    expected = float(present(tiny_run.config, snn, 3, TEST, jax.random.fold_in(key, 0), "").accuracy[-1])
+    expected = float(score_snn(tiny_run.config, snn, 3, TEST, jax.random.fold_in(key, 0)).accuracy[-1])
     assert measured == {"factor_1": expected, "factor": 1, "chosen": expected}
 
 
@@ -147,12 +146,12 @@ def test_the_anns_accuracy_on_the_first_images_is_that_of_its_logits(tiny_run):
     ann, source = trained_ann(tiny_run), open_source(tiny_run.config, TEST)
     batch = source.take(source.resident, jnp.arange(64))
     logits = jax.jit(build_ann(tiny_run.config).apply)(ann, scale(batch.images))
-    assert score_ann(tiny_run, 64) == pytest.approx(float((logits.argmax(-1) == batch.labels).mean()))
+    assert score_ann(tiny_run.config, ann, TEST, 64) == pytest.approx(float((logits.argmax(-1) == batch.labels).mean()))
 
 
-def test_the_beginning_of_a_split_fills_batches(tiny_run):
+def test_the_first_images_of_a_split_fills_batches(tiny_run):
     config = tiny_run.config
-    score = partial(present, config, last_snn(tiny_run), 3, TEST, random_key(config, TEST), "")
+    score = partial(score_snn, config, last_snn(tiny_run), 3, TEST, random_key(config, TEST))
     part, everything, more = (score(images) for images in (64, None, 10**6))
     assert part.count == 64 < everything.count == more.count
     with pytest.raises(ValueError, match="65 images do not fill batches of 32"):
@@ -249,7 +248,7 @@ def test_a_trial_runs_from_the_seeds_ann_and_only_where_nothing_is_kept(tiny_stu
 
     def work(name):
         def note(run):
-            stages = {"train_ann": {"found": {}}} | ({} if name == "ann" else {"convert": {"found": {}}})
+            stages = {"train_ann": {"results": {}}} | ({} if name == "ann" else {"convert": {"found": {}}})
             (run.directory / "stages.json").write_text(json.dumps(stages))
             runs.append((name, run.config))
             return read_results(run.directory)

@@ -150,7 +150,7 @@ def _measured(
     arguments: Arguments, names: Sequence[str], task: Callable[..., Task], folder: Path
 ) -> tuple[Records, dict[str, int]]:
     """All records, and the number of spiking neurons of each net that is trained."""
-    records, neurons_of, path, spikes = [], {}, folder / "problem", folder / "inputs.npy"
+    records, neurons_of, path, spikes = [], {}, folder / "problem.npz", folder / "inputs.npy"
     short, long, evaluation, balancing = (
         [tuple(map(int, shape.split("x"))) for shape in shapes]
         for shapes in (arguments.shapes, arguments.long_shapes, arguments.evaluation, arguments.balancing)

@@ -1,7 +1,5 @@
 """The network in jsnn: the training step and the evaluation that `experiments.hybrid` runs, on one device."""
 
-from functools import partial
-
 import jax
 import numpy as np
 import optax
@@ -12,10 +10,10 @@ from jsnn.conversion import convert
 from jsnn.datasets import Split
 from jsnn.encoding import poisson
 from jsnn.models import VGG, spiking
-from jsnn.simulation import Variables, fitting_chunk
+from jsnn.simulation import Presentation, Variables, fitting_chunk
 from jsnn.sources import resident_source
 from jsnn.surrogate import stdb
-from jsnn.training.evaluation import evaluate_snn, mean
+from jsnn.training.evaluation import mean, snn_evaluation
 from jsnn.training.parallel import parallel_evaluation, parallel_train_step, replicate, split_over_devices
 from jsnn.training.step import init_state, snn_forward
 
@@ -25,12 +23,16 @@ KEY = 0
 def make(problem: Problem, num_steps: int, device: str, precision: str = "float32") -> Contestant:
     """The jsnn network as a contestant; what enters its matrix products is of one precision, float32 or bfloat16."""
     jax.config.update("jax_platforms", device)
-    model, key, chunk = _model(problem, precision), jax.random.key(KEY), fitting_chunk(num_steps)
+    presentation = Presentation(_model(problem, precision), poisson, num_steps, fitting_chunk(num_steps))
     pixels = np.rint((problem.images + 1) * 127.5).astype(np.uint8)  # the images are made from 8-bit pixels
     source, rule = resident_source(Split(pixels, problem.labels)), optax.adam(LEARNING_RATE)
-    data = replicate(source.resident), split_over_devices(np.arange(len(problem.labels), dtype=np.int32)), key
-    step = parallel_train_step(source, snn_forward(model, poisson, num_steps, chunk), rule)
-    present = parallel_evaluation(partial(evaluate_snn, model, poisson, num_steps, chunk, source))
+    data = (
+        replicate(source.resident),
+        split_over_devices(np.arange(len(problem.labels), dtype=np.int32)),
+        jax.random.key(KEY),
+    )
+    step = parallel_train_step(source, snn_forward(*presentation), rule)
+    present = parallel_evaluation(snn_evaluation(presentation, source))
     state = replicate(init_state(convert(_weights(problem), problem.thresholds, problem.leak), rule))
     programs = {}
 

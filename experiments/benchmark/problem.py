@@ -1,7 +1,6 @@
 """What all contestants are given, a spiking VGG and a batch as NumPy arrays, and what they make of it."""
 
 import math
-import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -63,14 +62,24 @@ def layers(problem: Problem) -> Iterator[Layer]:
 
 
 def save_problem(path: Path, problem: Problem) -> None:
-    """Write a problem for the workers."""
-    path.write_bytes(pickle.dumps(problem))
+    """Write a problem as one npz file for the workers."""
+    arrays = {f"kernels/{name}": kernel for name, kernel in problem.kernels.items()}
+    arrays |= {f"thresholds/{name}": np.float64(threshold) for name, threshold in problem.thresholds.items()}
+    stages = np.array([str(stage) for stage in problem.stages])
+    np.savez(path, stages=stages, leak=problem.leak, images=problem.images, labels=problem.labels, **arrays)
 
 
 def load_problem(path: Path, batch: int) -> Problem:
     """Read a problem and take the first images of it."""
-    problem: Problem = pickle.loads(path.read_bytes())
-    return problem._replace(images=problem.images[:batch], labels=problem.labels[:batch])
+    with np.load(path) as file:
+        kernels, thresholds = (
+            {name.removeprefix(f"{kind}/"): file[name] for name in file if name.startswith(f"{kind}/")}
+            for kind in ("kernels", "thresholds")
+        )
+        stages = tuple(stage if stage == POOL else int(stage) for stage in map(str, file["stages"]))
+        thresholds = {name: float(threshold) for name, threshold in thresholds.items()}
+        images, labels = file["images"][:batch], file["labels"][:batch]
+        return Problem(stages, kernels, thresholds, float(file["leak"]), images, labels)
 
 
 def operations(problem: Problem, num_steps: int) -> float:

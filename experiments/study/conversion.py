@@ -4,14 +4,14 @@ factor 1 and with the factor that serves a number of steps best on the validatio
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 
 import jax
 
 from experiments.convert import FACTORS, balance
-from experiments.evaluate import score_ann
 from experiments.runs.networks import random_key, stream_keys
-from experiments.runs.presentation import present
 from experiments.runs.progress import say
+from experiments.runs.scoring import score_ann, score_snn
 from experiments.runs.workdir import Results, Run
 from experiments.train_ann import trained_ann
 from jsnn.conversion import convert, scale_thresholds
@@ -31,7 +31,8 @@ def conversion(run: Run, images: int) -> Results:
         run: the run.
         images: of the test split that LONG presentations are measured on, a multiple of eval_batch_size.
     """
-    ann = {"accuracy": score_ann(run), "accuracy_for_long": score_ann(run, images)}
+    of_ann = partial(score_ann, run.config, trained_ann(run), TEST)
+    ann = {"accuracy": of_ann(), "accuracy_for_long": of_ann(images)}
     by_percentile = {f"{percentile:g}": _of_percentile(run, percentile, images) for percentile in PERCENTILES}
     return {"config": asdict(run.config), "ann": ann, "images_for_long": images, "percentiles": by_percentile}
 
@@ -70,4 +71,4 @@ def _sweep(run: Run, snn: Variables, steps: Sequence[int], factors: Sequence[flo
 
 def _curve(run: Run, snn: Variables, steps: int, split: str, key: jax.Array, images: int | None) -> list[float]:
     """Accuracy after each time step."""
-    return [float(accuracy) for accuracy in present(run.config, snn, steps, split, key, split, images).accuracy]
+    return [float(accuracy) for accuracy in score_snn(run.config, snn, steps, split, key, images).accuracy]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from pandas import DataFrame
 
-from experiments.runs.files import replace_text
 from experiments.study import figures, tables
 from experiments.study.results import measurements
+from jsnn.training.files import replace_text
 
 PAGE = Path(__file__).parent.parent / "README.md"
 BLOCK = re.compile(r"(<!-- (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)

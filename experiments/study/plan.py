@@ -13,17 +13,16 @@ import jax
 import jax.numpy as jnp
 
 from experiments.config import AUTO, Config
-from experiments.convert import chosen_factor, converted_snn
+from experiments.convert import scaled_snn
 from experiments.finetune import last_snn, starting_snn
 from experiments.hybrid import hybrid, up_to
 from experiments.presets import PRESETS
 from experiments.runs.networks import open_source, stream_keys
-from experiments.runs.presentation import present
+from experiments.runs.scoring import score_snn
 from experiments.runs.workdir import Results, Run, read_results
 from experiments.study.conversion import conversion
 from experiments.study.gradients import agreement, descent, silent_neurons
 from jsnn.augment import scale
-from jsnn.conversion import scale_thresholds
 from jsnn.datasets import TEST, VALIDATION
 
 SEEDS = (0, 1, 2)
@@ -52,11 +51,11 @@ def over_streams(run: Run) -> dict[str, list[float]]:
 
     No choice was made on these streams, so that the best of many factors has no advantage on them.
     """
-    nets = {"converted": scale_thresholds(converted_snn(run), chosen_factor(run)), "hybrid": last_snn(run)}
+    nets = {"converted": scaled_snn(run), "hybrid": last_snn(run)}
     keys, steps = stream_keys(run.config, VALIDATION, run.config.evaluate.streams), run.config.convert.num_steps
 
     def accuracy(net: str, key: jax.Array) -> float:
-        return float(present(run.config, nets[net], steps, VALIDATION, key, net).accuracy[-1])
+        return float(score_snn(run.config, nets[net], steps, VALIDATION, key).accuracy[-1])
 
     return {net: [accuracy(net, key) for key in keys] for net in nets}
 
