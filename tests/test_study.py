@@ -248,7 +248,7 @@ def test_a_trial_runs_from_the_seeds_ann_and_only_where_nothing_is_kept(tiny_stu
 
     def work(name):
         def note(run):
-            stages = {"train_ann": {"results": {}}} | ({} if name == "ann" else {"convert": {"found": {}}})
+            stages = {"train_ann": {"results": {}}} | ({} if name == "ann" else {"convert": {"results": {}}})
             (run.directory / "stages.json").write_text(json.dumps(stages))
             runs.append((name, run.config))
             return read_results(run.directory)
