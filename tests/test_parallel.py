@@ -98,8 +98,8 @@ def test_a_step_to_numbers_that_are_not_finite_is_told_and_not_taken(rule):
 
 @pytest.mark.usefixtures("optimized")
 def test_the_step_reduces_and_never_gathers():
-    variables, forward = snn()
-    step = parallel_train_step(SOURCE, forward, RULE)
+    model, variables = random_snn(TINY_VGG.clone(stages=(4,)), seed=6, leak=0.95)
+    step = parallel_train_step(SOURCE, snn_forward(model, poisson, STEPS, chunk=3), RULE)
     item = split_over_devices(np.arange(BATCH, dtype=np.int32))
     text = step.lower(replicate(init_state(variables, RULE)), replicate(SPLIT), item, KEY).compile().as_text()
     assert "all-reduce" in text
