@@ -46,10 +46,12 @@ def currents(model, variables, x):
     return {layer: exposed["current"] for layer, exposed in seen["current"].items()}
 
 
+PERCENTILE_OF_A_RESNET = pytest.param(SMALL_RESNET, 99.0, 15, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("ann", "percentile", "chunk"),
-    [(SMALL_VGG, 100.0, 10), (SMALL_VGG, 99.0, 15), (SMALL_RESNET, 100.0, 10)]
-    + [pytest.param(SMALL_RESNET, 99.0, 15, marks=pytest.mark.slow)],
+    [(SMALL_VGG, 100.0, 10), (SMALL_VGG, 99.0, 15), (SMALL_RESNET, 100.0, 10), PERCENTILE_OF_A_RESNET],
 )
 def test_thresholds_equal_brute_force(ann, percentile, chunk):
     model, variables = random_snn(ann, seed=4, leak=0.9)

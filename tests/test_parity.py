@@ -99,4 +99,3 @@ def test_float64_by_winograds_convolutions(float64, net, monkeypatch):
     finally:
         jax.clear_caches()
     assert calls
-
