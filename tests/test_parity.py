@@ -1,6 +1,7 @@
 """Whole networks against an independent PyTorch step loop: spikes, logits and gradients."""
 
 from functools import partial
+from importlib.util import find_spec
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,10 @@ from jsnn import cpu_convolution, winograd
 from jsnn.surrogate import linear, stdb
 from tests.networks import SMALL_RESNET, SMALL_VGG, random_inputs, random_snn, run_network
 
-pytest.importorskip("torch", reason="parity needs PyTorch: pip install torch")
-from tests.torch_reference import run_resnet, run_vgg
-
-pytestmark = pytest.mark.torch
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.skipif(find_spec("torch") is None, reason="parity needs PyTorch: pip install torch"),
+]
 
 STEPS, BATCH = 10, 3
 SURROGATES = {"stdb": (stdb(0.3, 0.05), ("stdb", 0.3, 0.05)), "linear": (linear(0.3), ("linear", 0.3))}
@@ -30,6 +31,11 @@ def masks_of(model, variables, inputs, key):
 
 
 def theirs(ann, variables, surrogate, inputs, labels, masks):
+    from tests.torch_reference import (
+        run_resnet,
+        run_vgg,
+    )  # PyTorch takes seconds to load, in every process that collects
+
     kernels = {layer: np.asarray(leaf["kernel"]) for layer, leaf in variables["params"].items()}
     thresholds = {layer: float(leaf["threshold"]) for layer, leaf in variables["neuron"].items()}
     leak = float(next(iter(variables["neuron"].values()))["leak"])
