@@ -135,7 +135,7 @@ def test_numbers_of_steps_below_one_are_refused(num_steps, chunk, word):
 
 def temporaries(num_steps, batch):
     """Bytes of the compiled gradient's temporaries, and the number of spiking neurons in the batch."""
-    model, variables = random_snn(TINY_VGG.clone(stages=(4, "A")), seed=5, leak=0.9, surrogate=STDB)
+    model, variables = random_snn(TINY_VGG.clone(stages=(4,), hidden=()), seed=5, leak=0.9, surrogate=STDB)
     what, x = Presentation(model, poisson, num_steps, 8), jnp.zeros((batch, *IMAGE_SHAPE))
 
     def loss(params):

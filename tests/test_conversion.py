@@ -25,7 +25,7 @@ def images(batch: int) -> jax.Array:
 
 
 @cache
-def balanced(ann, percentile: float, **options: int) -> dict[str, jax.Array]:
+def balanced(ann, percentile: float, **options: int | tuple[str, ...]) -> dict[str, jax.Array]:
     """Thresholds for eight images."""
     model, variables = random_snn(ann, seed=4, leak=0.9)
     weights = {"params": variables["params"]}
@@ -91,12 +91,10 @@ def test_memory_of_balancing_is_bounded_by_the_chunk():
 
 
 def test_stem_only_leaves_the_blocks_at_one():
-    model, variables = random_snn(SMALL_RESNET, seed=4, leak=1.0)
-    weights = {"params": variables["params"]}
-    thresholds = balance_thresholds(model, weights, images(4), poisson, KEY, num_steps=8, layers=model.stem_layers)
-    assert tuple(thresholds) == model.spiking_layers
+    thresholds = balanced(SMALL_RESNET, 100.0, chunk=10, batch_size=4, layers=SMALL_RESNET.stem_layers)
+    assert tuple(thresholds) == SMALL_RESNET.spiking_layers
     for layer, threshold in thresholds.items():
-        assert (threshold == 1) == (layer not in model.stem_layers)
+        assert (threshold == 1) == (layer not in SMALL_RESNET.stem_layers)
 
 
 def test_the_weights_are_the_very_same_arrays():
