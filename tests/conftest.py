@@ -17,6 +17,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share the folder of the p
     PROGRAMS = tempfile.TemporaryDirectory(prefix="jsnn-programs-")
     atexit.register(PROGRAMS.cleanup)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS.name
+    if jax.__version_info__ < (0, 11):  # XLA's older way to make code, in half the time; a flag unknown is its end
+        PLAIN_CODE = " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + PLAIN_CODE
 KEPT = {
     "jax_compilation_cache_dir": os.environ["JAX_COMPILATION_CACHE_DIR"],
     "jax_persistent_cache_min_compile_time_secs": 0.1,

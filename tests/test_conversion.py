@@ -1,4 +1,4 @@
-from functools import partial
+from functools import cache, partial
 
 import chex
 import jax
@@ -16,13 +16,22 @@ from jsnn.simulation import Presentation
 from jsnn.surrogate import stdb
 from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG, random_snn
 
-NETS = pytest.mark.parametrize("ann", [SMALL_VGG, SMALL_RESNET], ids=["vgg", "resnet"])
 KEY = jax.random.key(8)
 STEPS = 30
 
 
 def images(batch: int) -> jax.Array:
-    return jax.random.uniform(jax.random.key(1), (batch, *IMAGE_SHAPE), minval=-1)
+    return jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (batch, *IMAGE_SHAPE)), jnp.float32)
+
+
+@cache
+def balanced(ann, percentile: float, **options: int | tuple[str, ...]) -> dict[str, jax.Array]:
+    """Thresholds for eight images."""
+    model, variables = random_snn(ann, seed=4, leak=0.9)
+    weights = {"params": variables["params"]}
+    return balance_thresholds(
+        model, weights, images(8), poisson, KEY, num_steps=STEPS, percentile=percentile, **options
+    )
 
 
 def largest(current: jax.Array, counted: jax.Array) -> jax.Array:
@@ -37,15 +46,17 @@ def currents(model, variables, x):
     return {layer: exposed["current"] for layer, exposed in seen["current"].items()}
 
 
-@NETS
-@pytest.mark.parametrize(("percentile", "chunk"), [(100.0, 10), (99.0, 15)])
+PERCENTILE_OF_A_RESNET = pytest.param(SMALL_RESNET, 99.0, 15, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(
+    ("ann", "percentile", "chunk"),
+    [(SMALL_VGG, 100.0, 10), (SMALL_VGG, 99.0, 15), (SMALL_RESNET, 100.0, 10), PERCENTILE_OF_A_RESNET],
+)
 def test_thresholds_equal_brute_force(ann, percentile, chunk):
     model, variables = random_snn(ann, seed=4, leak=0.9)
-    x = images(8)
-    weights = {"params": variables["params"]}
-    thresholds = balance_thresholds(
-        model, weights, x, poisson, KEY, num_steps=STEPS, percentile=percentile, chunk=chunk, batch_size=4
-    )
+    x, weights = images(8), {"params": variables["params"]}
+    thresholds = balanced(ann, percentile, chunk=chunk, batch_size=4)
     assert tuple(thresholds) == model.spiking_layers
     expected = dict.fromkeys(model.spiking_layers, 1.0)
     for layer in model.spiking_layers:
@@ -54,26 +65,25 @@ def test_thresholds_equal_brute_force(ann, percentile, chunk):
         np.testing.assert_allclose(thresholds[layer], expected[layer], rtol=1e-5, err_msg=layer)
 
 
-@pytest.mark.parametrize(("ann", "percentile"), [(SMALL_VGG, 99.0), (SMALL_RESNET, 100.0)], ids=["vgg", "resnet"])
-def test_thresholds_do_not_depend_on_what_is_kept_or_how_it_is_cut(ann, percentile):
+@pytest.mark.parametrize(
+    ("ann", "percentile", "chunk"), [(SMALL_VGG, 99.0, 15), (SMALL_RESNET, 100.0, 10)], ids=["vgg", "resnet"]
+)
+def test_thresholds_do_not_depend_on_what_is_kept_or_how_it_is_cut(ann, percentile, chunk):
     """Kept as bits, or run again from the input for every layer: the same, but for the order of sums."""
-    model, variables = random_snn(ann, seed=4, leak=0.9)
-    balance = partial(
-        balance_thresholds, model, {"params": variables["params"]}, images(8), poisson, KEY, percentile=percentile
-    )
-    one_pass = balance(num_steps=STEPS, chunk=8, batch_size=8)
-    from_the_input = balance(num_steps=STEPS, chunk=15, batch_size=4, keep_bytes=0)
+    one_pass = balanced(ann, percentile, chunk=chunk, batch_size=4)
+    from_the_input = balanced(ann, percentile, chunk=8, batch_size=8, keep_bytes=0)
     chex.assert_trees_all_close(one_pass, from_the_input, rtol=1e-6)
 
 
+@pytest.mark.usefixtures("optimized")
 def test_memory_of_balancing_is_bounded_by_the_chunk():
     model, variables = random_snn(SMALL_VGG, seed=4, leak=1.0)
 
     def temporaries(num_steps):
         what = Presentation(model, poisson, num_steps, 8)
-        words = {"conv1": jax.ShapeDtypeStruct((num_steps // 8, 4, 6, 4, 6), jnp.uint8)}
+        words = {"conv0": jax.ShapeDtypeStruct((num_steps // 8, 4, *IMAGE_SHAPE[:2], 4), jnp.uint8)}
         program = layerwise.observe.lower(
-            what, "dense0", "conv2", largest, variables, KEY, images(4), jnp.arange(4), words
+            what, "dense0", "conv1", largest, variables, KEY, images(4), jnp.arange(4), words
         )
         return program.compile().memory_analysis().temp_size_in_bytes
 
@@ -81,12 +91,10 @@ def test_memory_of_balancing_is_bounded_by_the_chunk():
 
 
 def test_stem_only_leaves_the_blocks_at_one():
-    model, variables = random_snn(SMALL_RESNET, seed=4, leak=1.0)
-    weights = {"params": variables["params"]}
-    thresholds = balance_thresholds(model, weights, images(4), poisson, KEY, num_steps=8, layers=model.stem_layers)
-    assert tuple(thresholds) == model.spiking_layers
+    thresholds = balanced(SMALL_RESNET, 100.0, chunk=10, batch_size=4, layers=SMALL_RESNET.stem_layers)
+    assert tuple(thresholds) == SMALL_RESNET.spiking_layers
     for layer, threshold in thresholds.items():
-        assert (threshold == 1) == (layer not in model.stem_layers)
+        assert (threshold == 1) == (layer not in SMALL_RESNET.stem_layers)
 
 
 def test_the_weights_are_the_very_same_arrays():
@@ -110,23 +118,29 @@ def test_the_weights_are_the_very_same_arrays():
 def test_firing_rates_tend_to_the_relu_activations(ann):
     """The rate of a layer is its ReLU over the product of the thresholds up to it; the error is of order 1 / T."""
     x = images(4)
-    variables = ann.init(jax.random.key(2), x)
+    variables = jax.jit(ann.init)(jax.random.key(2), x)
     model = spiking(ann, stdb())
     thresholds = balance_thresholds(model, variables, x, constant, KEY, num_steps=64)
     snn = convert(variables, thresholds)
-    _, captured = ann.apply(
-        variables, x, capture_intermediates=lambda module, _: isinstance(module, Layer), mutable=["intermediates"]
-    )
+
+    @jax.jit
+    def of_layers(variables):
+        of_layer = {"capture_intermediates": lambda module, _: isinstance(module, Layer), "mutable": ["intermediates"]}
+        return ann.apply(variables, x, **of_layer)[1]["intermediates"]
+
+    @jax.jit
+    def trains(snn):
+        return model.apply(snn, jnp.broadcast_to(x, (1024, *x.shape)), mutable=["spikes"])[1]["spikes"]
+
+    captured, spikes = of_layers(variables), jax.device_get(trains(snn))
 
     def errors(num_steps):
-        inputs = jnp.broadcast_to(x, (num_steps, *x.shape))
-        spikes = model.apply(snn, inputs, mutable=["spikes"])[1]["spikes"]
         scale, found = 1.0, {}
         for layer in model.spiking_layers:
             scale *= thresholds[layer]
-            activation = captured["intermediates"][layer]["__call__"][0] / scale
+            activation = captured[layer]["__call__"][0] / scale
             assert activation.max() > 0.02, layer
-            found[layer] = float(jnp.abs(spikes[layer]["spikes"].mean(0) - activation).mean())
+            found[layer] = float(np.abs(spikes[layer]["spikes"][:num_steps].mean(0) - activation).mean())
         return found
 
     short, middle, long = errors(64), errors(256), errors(1024)

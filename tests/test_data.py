@@ -1,5 +1,7 @@
 """Splits, augmentation and sources, on digits and on arrays made here."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,11 @@ from jsnn.datasets import DATASETS, SPLITS, Info, Split, check_split, load_split
 from jsnn.randomness import sample_keys
 from jsnn.sources import PADDING, padded_batches, resident_source, shuffled_order
 
-KEYS = sample_keys(jax.random.key(0), jnp.arange(64))
+
+@cache
+def keys():
+    """Of 64 samples."""
+    return sample_keys(jax.random.key(0), jnp.arange(64))
 
 
 def test_digits_are_split_once_and_for_all():
@@ -55,7 +61,7 @@ def test_splits_that_are_not_what_they_should_be_are_refused(split, word):
 
 def test_crops_are_windows_of_the_padded_image():
     images = jnp.arange(1, 64 * 30 + 1).reshape(64, 6, 5, 1)
-    cropped = np.asarray(random_crop(images, KEYS, padding=2))
+    cropped = np.asarray(random_crop(images, keys(), padding=2))
     padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
     places = set()
     for crop, image in zip(cropped, padded, strict=True):
@@ -72,7 +78,7 @@ def test_crops_are_windows_of_the_padded_image():
 
 def test_flips_mirror_about_half_of_the_images():
     images = jnp.arange(64 * 12).reshape(64, 3, 4, 1)
-    flipped = np.asarray(random_flip(images, KEYS))
+    flipped = np.asarray(random_flip(images, keys()))
     mirrored = (flipped == images[:, :, ::-1]).all((1, 2, 3))
     untouched = (flipped == images).all((1, 2, 3))
     assert (mirrored ^ untouched).all()
@@ -85,7 +91,7 @@ def test_an_item_is_taken_by_index():
     batch = jax.jit(source.take)(split, jnp.array([3, 9]))
     np.testing.assert_array_equal(batch.images, split.images[[3, 9]])
     np.testing.assert_array_equal(batch.labels, [3, 9])
-    np.testing.assert_array_equal(source.augment(batch.images, KEYS[:2]), batch.images)
+    np.testing.assert_array_equal(source.augment(batch.images, keys()[:2]), batch.images)
 
 
 @settings(max_examples=50, deadline=None)

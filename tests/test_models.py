@@ -1,3 +1,5 @@
+from itertools import product
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -15,12 +17,18 @@ def shapes_of(model, batch_shape, image_shape):
     return jax.eval_shape(model.init, jax.random.key(0), images)
 
 
-@pytest.mark.parametrize("image_shape", SHAPES.values(), ids=SHAPES)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_ann_and_snn_have_the_same_weights(architecture, image_shape):
+# A shallow and a deep network of both kinds, the deep ones with more pools for large images; the rest repeats.
+ESSENTIAL = [("vgg5", "28"), ("vgg16", "32"), ("vgg16", "224"), ("resnet8", "28"), ("resnet20", "32")]
+OTHERS = [case for case in product(ARCHITECTURES, SHAPES) if case not in ESSENTIAL]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "side"), [*ESSENTIAL, *(pytest.param(*case, marks=pytest.mark.slow) for case in OTHERS)]
+)
+def test_ann_and_snn_have_the_same_weights(architecture, side):
     ann = build(architecture, 10)
     snn = spiking(ann, stdb())
-    weights, variables = shapes_of(ann, (2,), image_shape), shapes_of(snn, (3, 2), image_shape)
+    weights, variables = shapes_of(ann, (2,), SHAPES[side]), shapes_of(snn, (3, 2), SHAPES[side])
     chex.assert_trees_all_equal_shapes_and_dtypes(weights["params"], variables["params"])
     assert set(weights) == {"params"}
     assert set(variables) == {"params", "neuron"}
@@ -68,8 +76,8 @@ def test_parameter_counts_of_the_paper():
 
 
 def test_initial_weights_follow_the_recipe():
-    ann = build("vgg5", 10, hidden=(512, 512))
-    params = jax.jit(ann.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    ann = build("vgg5", 10, hidden=(512,))
+    params = jax.jit(ann.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))["params"]
     np.testing.assert_allclose(params["conv1"]["kernel"].std(), np.sqrt(2 / (9 * 128)), rtol=0.02)
     np.testing.assert_allclose(params["dense0"]["kernel"].std(), 0.01, rtol=0.02)
 
@@ -77,7 +85,7 @@ def test_initial_weights_follow_the_recipe():
 def test_dropout_holds_one_mask_over_time():
     snn = spiking(build("vgg5", 3, width=1 / 16, hidden=(8,), conv_dropout=0.5), stdb())
     inputs = jnp.ones((1, 2, 8, 8, 1)).repeat(6, 0)
-    variables = snn.init(jax.random.key(0), inputs)
+    variables = jax.jit(snn.init)(jax.random.key(0), inputs)
     run = jax.jit(lambda x, key: snn.apply(variables, x, jnp.arange(2), rngs={"dropout": key}, mutable=["masks"])[1])
     short, long = run(inputs[:1], jax.random.key(1)), run(inputs, jax.random.key(1))
     chex.assert_trees_all_equal(short, long)  # no time axis, the same whatever the number of steps
@@ -91,14 +99,15 @@ def test_the_shortcut_enters_the_second_neuron_of_a_block():
     """With all weights of a block zero, an identity block repeats its input's activation."""
     model = ResNet(blocks=(1, 0, 0, 0), channels=(4, 4, 4, 4), num_classes=3)
     images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
-    params = model.init(jax.random.key(1), images)["params"]
+    params = jax.jit(model.init)(jax.random.key(1), images)["params"]
     for name in ("block0_conv0", "block0_conv1"):
         params[name] = jax.tree.map(jnp.zeros_like, params[name])
     without = ResNet(blocks=(0, 0, 0, 0), channels=(4, 4, 4, 4), num_classes=3)
     stem_only = {name: params[name] for name in ("conv0", "conv1", "conv2", "readout")}
-    np.testing.assert_allclose(
-        model.apply({"params": params}, images), without.apply({"params": stem_only}, images), rtol=1e-6
+    found, expected = (
+        jax.jit(net.apply)({"params": weights}, images) for net, weights in ((model, params), (without, stem_only))
     )
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_too_small_images_are_refused():
@@ -108,10 +117,9 @@ def test_too_small_images_are_refused():
 
 def test_dropout_without_sample_indices_is_refused():
     model = build("vgg5", 10, width=1 / 16, hidden=(4,))
-    images = jnp.zeros((1, 8, 8, 1))
-    variables = model.init(jax.random.key(0), images)
+    images, variables = jnp.zeros((1, 8, 8, 1)), shapes_of(model, (1,), (8, 8, 1))
     with pytest.raises(ValueError, match="index"):
-        model.apply(variables, images, rngs={"dropout": jax.random.key(0)})
+        jax.eval_shape(lambda variables: model.apply(variables, images, rngs={"dropout": jax.random.key(0)}), variables)
 
 
 @pytest.mark.parametrize(

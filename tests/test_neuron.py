@@ -1,9 +1,11 @@
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jsnn.neuron import LIFState, integrate, lif, lif_rest
@@ -15,8 +17,13 @@ def currents(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(0.4, 0.8, shape)
 
 
+@partial(jax.jit, static_argnames="surrogate")
+def run_from(current: jax.Array, state: LIFState, threshold: float, leak: float, surrogate=None):
+    return lif(current, state, threshold, leak, surrogate or stdb())
+
+
 def run(current: jax.Array, threshold=1.0, leak=1.0, surrogate=None) -> tuple[jax.Array, LIFState]:
-    return lif(current, lif_rest(current[0]), threshold, leak, surrogate or stdb())
+    return run_from(current, lif_rest(current[0]), threshold, leak, surrogate)
 
 
 @pytest.mark.parametrize("leak", [1.0, 0.9])
@@ -57,21 +64,22 @@ def test_age_counts_from_the_last_spike():
     np.testing.assert_array_equal(state.age, [3, 0, 2])
 
 
-@settings(max_examples=50, deadline=None)
+@pytest.mark.usefixtures("optimized")
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    num_steps=st.integers(1, 40),
-    cut=st.integers(0, 40),
+    num_steps=st.sampled_from([1, 2, 13]),  # few: each number of steps up to the largest is compiled
+    cut=st.integers(0, 13),
     leak=st.sampled_from([1.0, 0.95, 0.5]),
     threshold=st.floats(0.1, 3.0),
     seed=st.integers(0, 1000),
 )
 def test_time_can_be_cut_anywhere(num_steps, cut, leak, threshold, seed):
-    current = jnp.asarray(currents((num_steps, 3), seed), jnp.float32)
+    current = currents((num_steps, 3), seed).astype(np.float32)
     cut = min(cut, num_steps)
     spikes, state = run(current, threshold, leak)
     first, middle = run(current[:cut], threshold, leak) if cut else (current[:0], lif_rest(current[0]))
-    second, end = lif(current[cut:], middle, threshold, leak, stdb())
-    chex.assert_trees_all_equal((jnp.concatenate([first, second]), end), (spikes, state))
+    second, end = run_from(current[cut:], middle, threshold, leak)
+    chex.assert_trees_all_equal((np.concatenate([first, second]), end), (spikes, state))
 
 
 @settings(max_examples=50, deadline=None)
@@ -85,9 +93,13 @@ def test_soft_reset_keeps_the_residue(threshold, seed):
 
 def test_jit_and_vmap_agree_with_plain_calls():
     current = jnp.asarray(currents((20, 6)), jnp.float32)
-    plain, _ = run(current, 0.8, 0.95)
-    jitted, _ = jax.jit(lambda i: run(i, 0.8, 0.95))(current)
-    mapped, _ = jax.vmap(lambda i: run(i, 0.8, 0.95), in_axes=1, out_axes=(1, 0))(current)
+
+    def run(current):
+        return lif(current, lif_rest(current[0]), 0.8, 0.95, stdb())
+
+    plain, _ = run(current)
+    jitted, _ = jax.jit(run)(current)
+    mapped, _ = jax.vmap(run, in_axes=1, out_axes=(1, 0))(current)
     chex.assert_trees_all_equal(plain, jitted, mapped)
 
 

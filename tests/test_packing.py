@@ -58,22 +58,25 @@ def driven(num_steps, shape=(5,), seed=0):
     return jnp.asarray(rng.normal(0.4, 0.8, (num_steps, *shape)), jnp.float32), state
 
 
-@pytest.mark.parametrize("leak", [1.0, 0.9])
+@jax.jit
+def recorded_and_plain(current, state, leak):
+    return *record(current, state, 0.7, leak), *lif(current, state, 0.7, leak, SURROGATE)
+
+
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.parametrize("num_steps", [1, 8, 13, 32])
+@pytest.mark.parametrize("leak", [1.0, 0.9])
 def test_recorded_spikes_and_state_are_those_of_the_plain_neuron(num_steps, leak):
-    current, state = driven(num_steps)
-    words, end = record(current, state, 0.7, leak)
-    spikes, expected = lif(current, state, 0.7, leak, SURROGATE)
+    words, end, spikes, expected = recorded_and_plain(*driven(num_steps), leak)
     np.testing.assert_array_equal(unpack(words, num_steps, jnp.float32), spikes)
     chex.assert_trees_all_equal(end, expected)
     assert words.dtype == word_dtype(num_steps)
 
 
-@pytest.mark.parametrize("leak", [1.0, 0.9])
-@pytest.mark.parametrize("num_steps", [1, 8, 13, 32])
-def test_a_replay_has_the_gradients_of_the_plain_neuron(num_steps, leak):
-    current, state = driven(num_steps)
-    weights, of_end = driven(num_steps, seed=1)[0], jnp.linspace(-1, 1, 5)
+@jax.jit
+def gradients(current, state, weights, leak):
+    """In currents and membranes, by replay and by the plain neuron."""
+    of_end = jnp.linspace(-1, 1, 5)
     train = Train(record(current, state, 0.7, leak)[0], state.age)
 
     def plain(current, membrane):
@@ -84,8 +87,13 @@ def test_a_replay_has_the_gradients_of_the_plain_neuron(num_steps, leak):
         spikes, end = replay(SURROGATE, current, membrane, train, 0.7, leak)
         return (spikes * weights).sum() + (end * of_end).sum()
 
-    expected = jax.grad(plain, (0, 1))(current, state.membrane)
-    found = jax.grad(replayed, (0, 1))(current, state.membrane)
+    return [jax.grad(function, (0, 1))(current, state.membrane) for function in (replayed, plain)]
+
+
+@pytest.mark.parametrize("leak", [1.0, 0.9])
+@pytest.mark.parametrize("num_steps", [1, 8, 13, 32])
+def test_a_replay_has_the_gradients_of_the_plain_neuron(num_steps, leak):
+    found, expected = gradients(*driven(num_steps), driven(num_steps, seed=1)[0], leak)
     chex.assert_trees_all_close(found, expected, rtol=1e-6, atol=1e-7)
     assert np.abs(expected[0]).max() > 0
 

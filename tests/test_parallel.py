@@ -1,6 +1,6 @@
 """One device and four give the same; nothing is gathered, nothing is compiled twice."""
 
-from functools import partial
+from functools import cache, partial
 
 import chex
 import jax
@@ -24,7 +24,7 @@ from jsnn.training.parallel import (
     split_over_devices,
 )
 from jsnn.training.step import ann_forward, init_state, snn_forward, train_step
-from tests.networks import IMAGE_SHAPE, SMALL_VGG, random_snn
+from tests.networks import IMAGE_SHAPE, TINY_VGG, random_snn
 
 STEPS, BATCH = 6, 8
 KEY = jax.random.key(0)
@@ -34,20 +34,35 @@ SPLIT = Split(RNG.integers(0, 256, (21, *IMAGE_SHAPE), np.uint8), RNG.integers(0
 SOURCE = resident_source(SPLIT, crop_padding=2, flip=True)
 
 
+@cache
 def snn():
-    model, variables = random_snn(SMALL_VGG, seed=6, leak=0.95)
+    """Variables and forward pass, the same at each call, so that its programs are."""
+    model, variables = random_snn(TINY_VGG, seed=6, leak=0.95)
     return variables, snn_forward(model, poisson, STEPS, chunk=3)
 
 
+@cache
 def ann():
-    _, variables = random_snn(SMALL_VGG, seed=6, leak=0.95)
-    return {"params": variables["params"]}, ann_forward(SMALL_VGG)
+    return {"params": snn()[0]["params"]}, ann_forward(TINY_VGG)
+
+
+@cache
+def single_step(network, rule=RULE):
+    """The training step on one device."""
+    return jax.jit(partial(train_step, SOURCE, network()[1], rule))
+
+
+@cache
+def evaluations():
+    """An evaluation of all samples of a batch, on one device and on all."""
+    present = partial(evaluate_snn, random_snn(TINY_VGG, seed=6, leak=0.95)[0], poisson, STEPS, 4, SOURCE)
+    return jax.jit(present), parallel_evaluation(present)
 
 
 @pytest.mark.parametrize("network", [ann, snn])
 def test_one_device_equals_four_with_noise_dropout_and_augmentation_on(network):
     variables, forward = network()
-    single = jax.jit(partial(train_step, SOURCE, forward, RULE))
+    single = single_step(network)
     parallel = parallel_train_step(SOURCE, forward, RULE)
     one, four = init_state(variables, RULE), replicate(init_state(variables, RULE))
     resident = replicate(SPLIT)
@@ -65,8 +80,7 @@ def test_one_device_equals_four_with_noise_dropout_and_augmentation_on(network):
 
 
 def test_the_noise_is_really_on():
-    variables, forward = snn()
-    step = jax.jit(partial(train_step, SOURCE, forward, RULE))
+    variables, step = snn()[0], single_step(snn)
     item = np.arange(BATCH, dtype=np.int32)
     losses = [float(step(init_state(variables, RULE), SPLIT, item, jax.random.key(seed))[1].loss) for seed in (0, 0, 1)]
     assert losses[0] == losses[1] != losses[2]
@@ -74,18 +88,18 @@ def test_the_noise_is_really_on():
 
 @pytest.mark.parametrize("rule", [optax.scale(jnp.inf), optax.chain(optax.scale_by_adam(b2=jnp.inf), RULE)])
 def test_a_step_to_numbers_that_are_not_finite_is_told_and_not_taken(rule):
-    variables, forward = ann()
-    state = init_state(variables, rule)
-    after, metrics = jax.jit(partial(train_step, SOURCE, forward, rule))(state, SPLIT, np.arange(BATCH), KEY)
+    state = init_state(ann()[0], rule)
+    after, metrics = single_step(ann, rule)(state, SPLIT, np.arange(BATCH), KEY)
     assert jnp.isfinite(metrics.loss)
     assert not jax.tree.all(metrics.finite)
     assert after.step == 1
     chex.assert_trees_all_equal((after.params, after.opt_state), (state.params, state.opt_state))
 
 
+@pytest.mark.usefixtures("optimized")
 def test_the_step_reduces_and_never_gathers():
-    variables, forward = snn()
-    step = parallel_train_step(SOURCE, forward, RULE)
+    model, variables = random_snn(TINY_VGG.clone(stages=(4,)), seed=6, leak=0.95)
+    step = parallel_train_step(SOURCE, snn_forward(model, poisson, STEPS, chunk=3), RULE)
     item = split_over_devices(np.arange(BATCH, dtype=np.int32))
     text = step.lower(replicate(init_state(variables, RULE)), replicate(SPLIT), item, KEY).compile().as_text()
     assert "all-reduce" in text
@@ -94,8 +108,8 @@ def test_the_step_reduces_and_never_gathers():
 
 
 def test_other_thresholds_leaks_and_factors_do_not_recompile():
-    model, variables = random_snn(SMALL_VGG, seed=6, leak=1.0)
-    _, others = random_snn(SMALL_VGG, seed=7, leak=0.9)
+    model, variables = random_snn(TINY_VGG, seed=6, leak=1.0)
+    _, others = random_snn(TINY_VGG, seed=7, leak=0.9)
 
     @chex.assert_max_traces(n=1)
     def scored(*arguments):
@@ -119,32 +133,31 @@ def test_other_thresholds_leaks_and_factors_do_not_recompile():
 @pytest.mark.parametrize("batch_size", [4, 8, 24])
 def test_evaluation_does_not_depend_on_the_batch(batch_size):
     """21 samples over 4 devices: padding counts nowhere."""
-    model, variables = random_snn(SMALL_VGG, seed=6, leak=1.0)
-    present = partial(evaluate_snn, model, poisson, STEPS, 4, SOURCE)
-    whole = jax.device_get(mean(jax.jit(present)(variables, SPLIT, jnp.arange(21, dtype=jnp.int32), KEY)))
-    parts = evaluate_split(parallel_evaluation(present), variables, SOURCE, batch_size, KEY)
+    (present, parallel), (variables, _) = evaluations(), snn()
+    whole = jax.device_get(mean(present(variables, SPLIT, np.arange(21, dtype=np.int32), KEY)))
+    parts = evaluate_split(parallel, variables, SOURCE, batch_size, KEY)
     chex.assert_trees_all_close(parts, whole, rtol=1e-5)
     assert parts.count == 21
     assert parts.accuracy.shape == parts.loss.shape == (STEPS,)
-    assert set(parts.spikes) == set(model.spiking_layers)
+    assert set(parts.spikes) == set(TINY_VGG.spiking_layers)
 
 
 def test_ann_evaluation_counts_by_hand():
     variables, _ = ann()
     scores = evaluate_split(
-        parallel_evaluation(partial(evaluate_ann, SMALL_VGG, SOURCE)), variables, SOURCE, batch_size=8, key=KEY
+        parallel_evaluation(partial(evaluate_ann, TINY_VGG, SOURCE)), variables, SOURCE, batch_size=8, key=KEY
     )
-    logits = SMALL_VGG.apply(variables, jnp.asarray(SPLIT.images / 127.5 - 1, jnp.float32))
+    logits = jax.jit(TINY_VGG.apply)(variables, jnp.asarray(SPLIT.images / 127.5 - 1, jnp.float32))
     assert scores.accuracy[-1] == pytest.approx((np.argmax(logits, -1) == SPLIT.labels).mean())
     probabilities = jax.nn.softmax(logits)[np.arange(21), SPLIT.labels]
     assert scores.loss[-1] == pytest.approx(-np.log(probabilities).mean(), rel=1e-4)
 
 
 def test_a_sweep_equals_one_evaluation_per_factor():
-    model, variables = random_snn(SMALL_VGG, seed=6, leak=1.0)
+    model, variables = random_snn(TINY_VGG, seed=6, leak=0.95)
     sweep = partial(sweep_factors, model, poisson, STEPS, 4, SOURCE, (0.5, 1.0), (0.25, 1.0))
     swept = evaluate_split(parallel_evaluation(sweep), variables, SOURCE, 8, KEY)
-    single = parallel_evaluation(partial(evaluate_snn, model, poisson, STEPS, 4, SOURCE))
+    _, single = evaluations()
     for i, factor in enumerate((0.5, 1.0)):
         alone = evaluate_split(single, scale_thresholds(variables, factor), SOURCE, 8, KEY)
         chex.assert_trees_all_close(swept.accuracy[i], alone.accuracy)

@@ -1,5 +1,8 @@
 """Whole networks against an independent PyTorch step loop: spikes, logits and gradients."""
 
+from functools import partial
+from importlib.util import find_spec
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,24 +12,30 @@ from jsnn import cpu_convolution, winograd
 from jsnn.surrogate import linear, stdb
 from tests.networks import SMALL_RESNET, SMALL_VGG, random_inputs, random_snn, run_network
 
-pytest.importorskip("torch", reason="parity needs PyTorch: pip install torch")
-from tests.torch_reference import run_resnet, run_vgg
-
-pytestmark = pytest.mark.torch
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.skipif(find_spec("torch") is None, reason="parity needs PyTorch: pip install torch"),
+]
 
 STEPS, BATCH = 10, 3
 SURROGATES = {"stdb": (stdb(0.3, 0.05), ("stdb", 0.3, 0.05)), "linear": (linear(0.3), ("linear", 0.3))}
 
 
+@partial(jax.jit, static_argnums=0)
 def masks_of(model, variables, inputs, key):
     """The dropout masks that the model draws for a key, by layer."""
     if key is None:
         return {}
     _, seen = model.apply(variables, inputs[:1], jnp.arange(BATCH), rngs={"dropout": key}, mutable=["masks"])
-    return {name.removesuffix("_dropout"): np.asarray(mask["mask"]) for name, mask in seen["masks"].items()}
+    return {name.removesuffix("_dropout"): mask["mask"] for name, mask in seen["masks"].items()}
 
 
 def theirs(ann, variables, surrogate, inputs, labels, masks):
+    from tests.torch_reference import (
+        run_resnet,
+        run_vgg,
+    )  # PyTorch takes seconds to load, in every process that collects
+
     kernels = {layer: np.asarray(leaf["kernel"]) for layer, leaf in variables["params"].items()}
     thresholds = {layer: float(leaf["threshold"]) for layer, leaf in variables["neuron"].items()}
     leak = float(next(iter(variables["neuron"].values()))["leak"])
@@ -40,7 +49,7 @@ def assert_parity(ann, surrogate, leak, dropout, dtype, tolerance):
     inputs, labels = random_inputs(STEPS, BATCH, dtype=dtype), np.arange(BATCH)
     key = jax.random.key(0) if dropout else None
     seen = run_network(model, 5, variables, inputs, labels, key)
-    masks = masks_of(model, variables, inputs, key)
+    masks = jax.device_get(masks_of(model, variables, inputs, key))
     expected = theirs(ann, variables, torch_surrogate, inputs, labels, masks)
     assert bool(masks) == dropout
     for layer in model.spiking_layers:
@@ -60,38 +69,39 @@ def _assert_close(value, expected, tolerance, name):
     assert error <= tolerance * norm, f"{name}: {error / norm:.1e}"
 
 
-CASES = [
-    pytest.mark.parametrize("ann", [SMALL_VGG, SMALL_RESNET], ids=["vgg", "resnet"]),
-    pytest.mark.parametrize("surrogate", SURROGATES),
-    pytest.mark.parametrize("leak", [1.0, 0.9]),
-    pytest.mark.parametrize("dropout", [False, True], ids=["", "dropout"]),
-]
+NETS = {"vgg": SMALL_VGG, "resnet": SMALL_RESNET}
+LEAKS = pytest.mark.parametrize("leak", [1.0, 0.9])
+# Programs: any two of network, surrogate and dropout meet in one of the first, all three in the others.
+PAIRS = [("vgg", "stdb", True), ("vgg", "linear", False), ("resnet", "stdb", False), ("resnet", "linear", True)]
+OTHERS = [("vgg", "stdb", False), ("vgg", "linear", True), ("resnet", "stdb", True), ("resnet", "linear", False)]
 
 
-def all_cases(test):
-    for case in CASES:
-        test = case(test)
-    return test
+def programs(first, others):
+    """Cases of a test, the others in the second tier."""
+    cases = [*first, *(pytest.param(*case, marks=pytest.mark.slow) for case in others)]
+    return pytest.mark.parametrize(("net", "surrogate", "dropout"), cases)
 
 
-@all_cases
-def test_float64(float64, ann, surrogate, leak, dropout):
-    assert_parity(ann, surrogate, leak, dropout, jnp.float64, 1e-10)
+@LEAKS
+@programs(PAIRS, OTHERS)
+def test_float64(float64, net, surrogate, dropout, leak):
+    assert_parity(NETS[net], surrogate, leak, dropout, jnp.float64, 1e-10)
 
 
-@pytest.mark.parametrize("ann", [SMALL_VGG, SMALL_RESNET], ids=["vgg", "resnet"])
-def test_float64_by_winograds_convolutions(float64, ann, monkeypatch):
+@LEAKS
+@programs([("resnet", "stdb", True)], [case for case in PAIRS + OTHERS if case != ("resnet", "stdb", True)])
+def test_float32(net, surrogate, dropout, leak):
+    assert_parity(NETS[net], surrogate, leak, dropout, jnp.float32, 1e-4)
+
+
+@pytest.mark.parametrize("net", ["vgg", pytest.param("resnet", marks=pytest.mark.slow)])
+def test_float64_by_winograds_convolutions(float64, net, monkeypatch):
     calls, convolve = [], winograd.convolve
     monkeypatch.setattr(cpu_convolution, "CHANNELS_FOR_WINOGRAD", 1)  # networks for tests are narrow
     monkeypatch.setattr(winograd, "convolve", lambda *arguments: calls.append(arguments) or convolve(*arguments))
     jax.clear_caches()
     try:
-        assert_parity(ann, "stdb", 0.9, True, jnp.float64, 1e-10)
+        assert_parity(NETS[net], "stdb", 0.9, True, jnp.float64, 1e-10)
     finally:
         jax.clear_caches()
     assert calls
-
-
-@all_cases
-def test_float32(ann, surrogate, leak, dropout):
-    assert_parity(ann, surrogate, leak, dropout, jnp.float32, 1e-4)

@@ -15,8 +15,7 @@ from jsnn.simulation import Presentation
 from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG, random_snn
 
 STEPS, BATCH = 12, 4
-KEYS = Keys(*jax.random.split(jax.random.key(2)))
-IMAGES = jax.random.uniform(jax.random.key(1), (BATCH, *IMAGE_SHAPE), minval=-1)
+IMAGES = np.random.default_rng(1).uniform(-1, 1, (BATCH, *IMAGE_SHAPE)).astype(np.float32)
 WITHOUT_DROPOUT = {
     "vgg": SMALL_VGG.clone(conv_dropout=0.0, dense_dropout=0.0),
     "resnet": SMALL_RESNET.clone(conv_dropout=0.0),
@@ -27,7 +26,8 @@ WITHOUT_DROPOUT = {
 def gradients(model, variables):
     def loss(params):
         what = Presentation(model, poisson, STEPS, 8)
-        logits = present(what, {**variables, "params": params}, IMAGES, jnp.arange(BATCH), KEYS)
+        keys = Keys(jax.random.key(1), jax.random.key(2))
+        logits = present(what, {**variables, "params": params}, jnp.asarray(IMAGES), jnp.arange(BATCH), keys)
         return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.arange(BATCH) % 3).mean()
 
     return jax.grad(loss)(variables["params"])
@@ -47,8 +47,12 @@ def test_only_the_operands_are_rounded(name):
 
 def test_states_and_logits_are_float32():
     model, variables = random_snn(SMALL_VGG.clone(operands=jnp.bfloat16), seed=5, leak=0.9)
-    inputs = poisson(IMAGES, jax.random.key(0), jnp.arange(BATCH), jnp.arange(3))
-    logits, seen = jax.eval_shape(lambda: model.apply(variables, inputs, mutable=["state", "current"]))
+
+    def run():
+        inputs = poisson(jnp.asarray(IMAGES), jax.random.key(0), jnp.arange(BATCH), jnp.arange(3))
+        return model.apply(variables, inputs, mutable=["state", "current"])
+
+    logits, seen = jax.eval_shape(run)
     floats = [leaf for leaf in jax.tree.leaves((logits, seen)) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     assert len(floats) > len(model.spiking_layers)
     assert {leaf.dtype for leaf in floats} == {jnp.dtype(jnp.float32)}

@@ -5,8 +5,8 @@ import pytest
 
 from jsnn.surrogate import linear, stdb
 
-Z = jnp.array([-1.5, -0.5, 0.0, 0.25, 0.5, 2.0])
-AGE = jnp.array([0, 1, 2, 10, 0, 200], jnp.int32)
+Z = np.array([-1.5, -0.5, 0.0, 0.25, 0.5, 2.0], np.float32)
+AGE = np.array([0, 1, 2, 10, 0, 200], np.int32)
 
 
 @pytest.mark.parametrize("surrogate", [stdb(), linear()])

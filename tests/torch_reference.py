@@ -17,6 +17,7 @@ from torch.nn import functional
 # On CPUs with AVX2 alone, oneDNN writes past the end of a buffer and returns wrong filter gradients where a 1x1
 # convolution of stride 2 has few channels (oneDNN's issue 6035).
 torch.backends.mkldnn.enabled = False
+torch.set_num_threads(1)  # small networks: threads would take fifteen times as long, waiting for each other
 
 Arrays = Mapping[str, np.ndarray]
 Surrogate = tuple[str, float, float] | tuple[str, float]  # ("stdb", alpha, beta) or ("linear", gamma)

@@ -20,7 +20,7 @@ from jsnn.training.parallel import (
     split_over_devices,
 )
 from jsnn.training.step import init_state, snn_forward
-from tests.networks import IMAGE_SHAPE, SMALL_VGG, random_snn
+from tests.networks import IMAGE_SHAPE, TINY_VGG, random_snn
 
 NUM_STEPS, CHUNK, BATCH, SAMPLES = 6, 3, 8, 29  # the last batch of an evaluation has 5 samples
 KEY = jax.random.key(0)
@@ -31,7 +31,7 @@ def trajectory() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     split = Split(rng.integers(0, 256, (SAMPLES, *IMAGE_SHAPE), np.uint8), rng.integers(0, 3, SAMPLES).astype(np.int32))
     source = resident_source(split, crop_padding=2, flip=True)
-    model, variables = random_snn(SMALL_VGG, seed=6, leak=0.95, dtype=np.float64)
+    model, variables = random_snn(TINY_VGG, seed=6, leak=0.95, dtype=np.float64)
     rule = optimizer("adam", optax.constant_schedule(1e-3), 5e-4)
     step = parallel_train_step(source, snn_forward(model, poisson, NUM_STEPS, CHUNK), rule)
     state, resident = replicate((init_state(variables, rule), split))
