@@ -1,6 +1,6 @@
 """Scores at every step from one pass, in memory that does not depend on the number of steps."""
 
-from functools import cache, partial
+from functools import cache
 
 import chex
 import jax
@@ -10,8 +10,9 @@ import pytest
 
 from jsnn.datasets import Split
 from jsnn.encoding import poisson
+from jsnn.simulation import Presentation
 from jsnn.sources import PADDING, resident_source
-from jsnn.training.evaluation import evaluate_snn, mean, sweep_factors
+from jsnn.training.evaluation import factor_sweep, mean, snn_evaluation
 from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG, TINY_VGG, random_snn
 
 KEY = jax.random.key(0)
@@ -26,7 +27,7 @@ NET = TINY_VGG.clone(stages=(4, "A"))  # where only the number of steps matters
 @cache
 def evaluation(ann, num_steps, chunk):
     model, variables = random_snn(ann, seed=3, leak=0.95)
-    return jax.jit(partial(evaluate_snn, model, poisson, num_steps, chunk, SOURCE)), variables
+    return jax.jit(snn_evaluation(Presentation(model, poisson, num_steps, chunk), SOURCE)), variables
 
 
 @cache
@@ -67,7 +68,7 @@ def test_logit_scales_change_the_loss_and_no_decision():
     evaluate, variables = evaluation(SMALL_VGG, STEPS, chunk=4)
     expected = mean(evaluate(variables, SPLIT, ITEM, KEY))
     model, _ = random_snn(SMALL_VGG, seed=3, leak=0.95)
-    sweep = partial(sweep_factors, model, poisson, STEPS, 4, SOURCE, (1.0,), (1.0, 0.25))
+    sweep = factor_sweep(Presentation(model, poisson, STEPS, 4), SOURCE, (1.0,), (1.0, 0.25))
     scores = mean(jax.jit(sweep)(variables, SPLIT, ITEM, KEY))
     np.testing.assert_allclose(scores.accuracy[0], expected.accuracy)
     logits, _ = plain_run(SMALL_VGG)

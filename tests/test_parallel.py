@@ -1,6 +1,6 @@
 """One device and four give the same; nothing is gathered, nothing is compiled twice."""
 
-from functools import cache, partial
+from functools import cache
 
 import chex
 import jax
@@ -12,8 +12,9 @@ import pytest
 from jsnn.conversion import scale_thresholds
 from jsnn.datasets import Split
 from jsnn.encoding import poisson
+from jsnn.simulation import Presentation
 from jsnn.sources import resident_source
-from jsnn.training.evaluation import evaluate_ann, evaluate_snn, mean, sweep_factors
+from jsnn.training.evaluation import ann_evaluation, factor_sweep, mean, snn_evaluation
 from jsnn.training.optimizers import optimizer
 from jsnn.training.parallel import (
     check_batch_size,
@@ -49,13 +50,13 @@ def ann():
 @cache
 def single_step(network, rule=RULE):
     """The training step on one device."""
-    return jax.jit(partial(train_step, SOURCE, network()[1], rule))
+    return jax.jit(train_step(SOURCE, network()[1], rule))
 
 
 @cache
 def evaluations():
     """An evaluation of all samples of a batch, on one device and on all."""
-    present = partial(evaluate_snn, random_snn(TINY_VGG, seed=6, leak=0.95)[0], poisson, STEPS, 4, SOURCE)
+    present = snn_evaluation(Presentation(random_snn(TINY_VGG, seed=6, leak=0.95)[0], poisson, STEPS, 4), SOURCE)
     return jax.jit(present), parallel_evaluation(present)
 
 
@@ -113,7 +114,7 @@ def test_other_thresholds_leaks_and_factors_do_not_recompile():
 
     @chex.assert_max_traces(n=1)
     def scored(*arguments):
-        return evaluate_snn(model, poisson, STEPS, 3, SOURCE, *arguments)
+        return snn_evaluation(Presentation(model, poisson, STEPS, 3), SOURCE)(*arguments)
 
     @chex.assert_max_traces(n=1)
     def forward(*arguments):
@@ -145,7 +146,7 @@ def test_evaluation_does_not_depend_on_the_batch(batch_size):
 def test_ann_evaluation_counts_by_hand():
     variables, _ = ann()
     scores = evaluate_split(
-        parallel_evaluation(partial(evaluate_ann, TINY_VGG, SOURCE)), variables, SOURCE, batch_size=8, key=KEY
+        parallel_evaluation(ann_evaluation(TINY_VGG, SOURCE)), variables, SOURCE, batch_size=8, key=KEY
     )
     logits = jax.jit(TINY_VGG.apply)(variables, jnp.asarray(SPLIT.images / 127.5 - 1, jnp.float32))
     assert scores.accuracy[-1] == pytest.approx((np.argmax(logits, -1) == SPLIT.labels).mean())
@@ -155,7 +156,7 @@ def test_ann_evaluation_counts_by_hand():
 
 def test_a_sweep_equals_one_evaluation_per_factor():
     model, variables = random_snn(TINY_VGG, seed=6, leak=0.95)
-    sweep = partial(sweep_factors, model, poisson, STEPS, 4, SOURCE, (0.5, 1.0), (0.25, 1.0))
+    sweep = factor_sweep(Presentation(model, poisson, STEPS, 4), SOURCE, (0.5, 1.0), (0.25, 1.0))
     swept = evaluate_split(parallel_evaluation(sweep), variables, SOURCE, 8, KEY)
     _, single = evaluations()
     for i, factor in enumerate((0.5, 1.0)):

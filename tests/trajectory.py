@@ -1,7 +1,6 @@
 """python -m tests.trajectory FILE: a few steps of STDB and an evaluation on all devices, in double precision."""
 
 import sys
-from functools import partial
 
 import jax
 import numpy as np
@@ -9,8 +8,9 @@ import optax
 
 from jsnn.datasets import Split
 from jsnn.encoding import poisson
+from jsnn.simulation import Presentation
 from jsnn.sources import resident_source
-from jsnn.training.evaluation import evaluate_snn
+from jsnn.training.evaluation import snn_evaluation
 from jsnn.training.optimizers import optimizer
 from jsnn.training.parallel import (
     evaluate_split,
@@ -40,7 +40,7 @@ def trajectory() -> dict[str, np.ndarray]:
         for item in source.shuffled(BATCH, 0, epoch, 0):
             state, metrics = step(state, resident, split_over_devices(item), KEY)
             losses.append(metrics.loss)
-    present = parallel_evaluation(partial(evaluate_snn, model, poisson, NUM_STEPS, CHUNK, source))
+    present = parallel_evaluation(snn_evaluation(Presentation(model, poisson, NUM_STEPS, CHUNK), source))
     trained = {"params": state.params, "neuron": state.neuron}
     scores = evaluate_split(present, trained, source, BATCH, KEY)
     found = {"losses": np.array(jax.device_get(losses)), "scores": scores, "params": jax.device_get(state.params)}
