@@ -9,24 +9,15 @@ from typing import NamedTuple
 
 from experiments.config import ANN, Config, Convert, Data, Evaluate, Finetune, Network, Runtime
 
-# Narrow networks need little dropout and bear larger learning rates.
+# Narrow networks need little dropout, and bear larger learning rates.
 NARROW = Network(conv_dropout=0.0, dense_dropout=0.2)
-NARROW_ANN = ANN(lr=0.03)
-NARROW_CONVERT = Convert(balance_steps=100)
-NARROW_FINETUNE = Finetune(lr=1e-3)
-
 # The paper's, where the defaults are what serves few time steps better.
 PAPER_CONVERT = Convert(scaling_factor=0.7)
 PAPER_FINETUNE = Finetune(surrogate="stdb", lr=1e-4, weight_decay=5e-4, logit_scale=1.0)
 
 
 class Preset(NamedTuple):
-    """A named config.
-
-    Attributes:
-        description: for --help.
-        config: its fields.
-    """
+    """A config, and its description for --help."""
 
     description: str
     config: Config
@@ -58,25 +49,25 @@ def _imagenet(architecture: str, balance: str = "all") -> Config:
 
 DIGITS = Config(
     network=replace(NARROW, width=0.25, hidden=(64,), dense_std=0.1),
-    ann=replace(NARROW_ANN, epochs=200),
-    convert=replace(NARROW_CONVERT, num_steps=4),
-    finetune=replace(NARROW_FINETUNE, epochs=10),
+    ann=ANN(epochs=200, lr=0.03),
+    convert=Convert(balance_steps=100, num_steps=4),
+    finetune=Finetune(epochs=10, lr=1e-3),
     evaluate=Evaluate(eval_steps=64),
 )
 FASHION_MNIST_CPU = Config(
     data=Data("fashion_mnist", flip=True),
     network=replace(NARROW, width=0.125, hidden=(64,), dense_std=0.05),
-    ann=replace(NARROW_ANN, epochs=30),
-    convert=replace(NARROW_CONVERT, num_steps=8),
-    finetune=replace(NARROW_FINETUNE, epochs=6),
+    ann=ANN(epochs=30, lr=0.03),
+    convert=Convert(balance_steps=100, num_steps=8),
+    finetune=Finetune(epochs=6, lr=1e-3),
     evaluate=Evaluate(eval_steps=64),
 )
 CIFAR10_CPU = Config(
     data=Data("cifar10", crop_padding=4, flip=True),
     network=replace(NARROW, width=0.25, hidden=(256,), dense_std=0.05),
-    ann=replace(NARROW_ANN, epochs=60),
-    convert=replace(NARROW_CONVERT, percentile=99.7, num_steps=32),
-    finetune=replace(NARROW_FINETUNE, epochs=3),
+    ann=ANN(epochs=60, lr=0.03),
+    convert=Convert(balance_steps=100, percentile=99.7, num_steps=32),
+    finetune=Finetune(epochs=3, lr=1e-3),
     evaluate=Evaluate(eval_steps=32),
     run=Runtime(chunk=32),  # a training step takes three quarters of the time that it does with 8
 )
@@ -90,26 +81,25 @@ FASHION_MNIST = Config(
 VGG5 = _cifar("cifar10", "vgg5", 75)
 VGG5 = replace(VGG5, finetune=replace(VGG5.finetune, alpha=0.5, beta=0.035))
 
-PRESETS = {
-    "digits": Preset("The embedded default: scikit-learn's digits, a small VGG5, T = 4, in a minute on a CPU.", DIGITS),
-    "fashion_mnist_cpu": Preset(
-        "A VGG5 of an eighth of the width, T = 8, in 18 minutes on a CPU core.", FASHION_MNIST_CPU
+_PRESETS = {
+    "digits": ("The embedded default: scikit-learn's digits, a small VGG5, T = 4, in a minute on a CPU.", DIGITS),
+    "fashion_mnist_cpu": ("A VGG5 of an eighth of the width, T = 8, 18 minutes on a CPU core.", FASHION_MNIST_CPU),
+    "cifar10_cpu": ("A VGG5 of a quarter of the width, T = 32, in 66 minutes on two CPU cores.", CIFAR10_CPU),
+    "fashion_mnist": ("The paper's VGG5 at full width, T = 16; not in the paper.", FASHION_MNIST),
+    "vgg5_cifar10": ("T = 75: ANN 87.88, converted 87.64, hybrid 86.91.", VGG5),
+    "vgg9_cifar10": ("T = 100: ANN 91.45, converted 90.98, hybrid 90.54.", _cifar("cifar10", "vgg9", 100)),
+    "vgg16_cifar10": ("T = 100: ANN 92.81, converted 92.48, hybrid 91.13.", _cifar("cifar10", "vgg16", 100)),
+    "vgg16_cifar10_t200": ("T = 200: ANN 92.81, hybrid 92.02.", _cifar("cifar10", "vgg16", 200)),
+    "resnet8_cifar10": (
+        "T = 200: ANN 91.35, converted 91.12, hybrid 91.35.",
+        _cifar("cifar10", "resnet8", 200, "stem"),
     ),
-    "cifar10_cpu": Preset("A VGG5 of a quarter of the width, T = 32, in 66 minutes on two CPU cores.", CIFAR10_CPU),
-    "fashion_mnist": Preset("The paper's VGG5 at full width, T = 16; not in the paper.", FASHION_MNIST),
-    "vgg5_cifar10": Preset("T = 75: ANN 87.88, converted 87.64, hybrid 86.91.", VGG5),
-    "vgg9_cifar10": Preset("T = 100: ANN 91.45, converted 90.98, hybrid 90.54.", _cifar("cifar10", "vgg9", 100)),
-    "vgg16_cifar10": Preset("T = 100: ANN 92.81, converted 92.48, hybrid 91.13.", _cifar("cifar10", "vgg16", 100)),
-    "vgg16_cifar10_t200": Preset("T = 200: ANN 92.81, hybrid 92.02.", _cifar("cifar10", "vgg16", 200)),
-    "resnet8_cifar10": Preset(
-        "T = 200: ANN 91.35, converted 91.12, hybrid 91.35.", _cifar("cifar10", "resnet8", 200, balance="stem")
+    "resnet20_cifar10": (
+        "T = 250: ANN 93.15, converted 92.94, hybrid 92.22.",
+        _cifar("cifar10", "resnet20", 250, "stem"),
     ),
-    "resnet20_cifar10": Preset(
-        "T = 250: ANN 93.15, converted 92.94, hybrid 92.22.", _cifar("cifar10", "resnet20", 250, balance="stem")
-    ),
-    "vgg11_cifar100": Preset("T = 125: ANN 71.21, converted 70.94, hybrid 67.87.", _cifar("cifar100", "vgg11", 125)),
-    "vgg16_imagenet": Preset("T = 250: ANN 69.35, converted 68.12, hybrid 65.19.", _imagenet("vgg16")),
-    "resnet34_imagenet": Preset(
-        "T = 250: ANN 70.2, converted 65.1, hybrid 61.48.", _imagenet("resnet34", balance="stem")
-    ),
+    "vgg11_cifar100": ("T = 125: ANN 71.21, converted 70.94, hybrid 67.87.", _cifar("cifar100", "vgg11", 125)),
+    "vgg16_imagenet": ("T = 250: ANN 69.35, converted 68.12, hybrid 65.19.", _imagenet("vgg16")),
+    "resnet34_imagenet": ("T = 250: ANN 70.2, converted 65.1, hybrid 61.48.", _imagenet("resnet34", "stem")),
 }
+PRESETS = {name: Preset(*preset) for name, preset in _PRESETS.items()}

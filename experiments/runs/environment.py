@@ -29,7 +29,6 @@ def _commit() -> str | None:
     """The commit of the checkout that this file is part of, with "-dirty" where files are changed, if it is one."""
     command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     try:
-        found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        return subprocess.check_output(command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL, text=True).strip()
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.strip()

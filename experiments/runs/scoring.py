@@ -38,6 +38,7 @@ def score_snn(
     split: str,
     key: jax.Array,
     images: int | None = None,
+    *,
     label: str | None = None,
 ) -> Evaluation:
     """Scores of one stream of noise after each of `num_steps` time steps, on a split or its `first_images`."""

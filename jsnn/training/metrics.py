@@ -88,9 +88,8 @@ def rewrite(path: Path, stage: str, records: Sequence[Record]) -> None:
         stage: the stage; records of others stay.
         records: its records, which come last.
     """
-    found = read(path)
-    wanted = [*(record for record in found if record.get("stage") != stage), *records]
-    text = "".join(json.dumps(record) + "\n" for record in wanted)
+    others = [record for record in read(path) if record.get("stage") != stage]
+    text = "".join(json.dumps(record) + "\n" for record in [*others, *records])
     if (path.read_text(errors="replace") if path.exists() else "") != text:
         replace_text(path, text)
 
