@@ -133,7 +133,7 @@ def test_real_signals_at_random_moments_are_survived(uninterrupted, tmp_path):
         assert status == (-KILL if number == KILL else STOPPED), rest
         assert_goes_on(output, before)
         if number == TERM:  # it was amid an epoch, and has saved after the signal
-            assert last_saved(tmp_path)[1] > asked_at[1]
+            assert last_saved(tmp_path) != asked_at
             assert "stopped on request" in rest
     status, output = finish(start(*COMMAND, "--workdir", tmp_path))
     assert status == 0, output

@@ -43,6 +43,14 @@ class Arguments:
     process_id: int | None = None  # Which of them this is, from 0; goes with coordinator.
 
 
+@dataclass(frozen=True)
+class Named:
+    """What a command line without a preset says of the config that its fields are laid over."""
+
+    workdir: Path | None = None
+    dataset: str = DIGITS.data.dataset
+
+
 def run_stage(name: str, description: str, stage: Callable[[Run], None]) -> None:
     """The main of one of `workdir.STAGES`: it runs again even where it is done, and all that follow become undone."""
 
@@ -101,13 +109,10 @@ def parse(program: str, description: str, arguments: Sequence[str]) -> Arguments
     if arguments and not arguments[0].startswith("-"):
         choices = {name: (text, Arguments(config, RUNS / name)) for name, (text, config) in PRESETS.items()}
         return tyro.extras.overridable_config_cli(choices, prog=program, description=description, args=arguments)
-    # Which config the fields are laid over depends on what the command line says itself: it is read twice.
-    named, _ = tyro.cli(
-        Arguments, args=arguments, default=Arguments(Config()), return_unknown_args=True, add_help=False, prog=program
-    )
-    dataset = named.config.data.dataset
-    workdir = named.workdir or RUNS / dataset
-    config = saved_config(workdir) or (DIGITS if dataset == DIGITS.data.dataset else Config())
+    # Which config the fields are laid over depends on what the command line says itself.
+    named, _ = tyro.cli(Named, args=arguments, return_unknown_args=True, add_help=False, prog=program)
+    workdir = named.workdir or RUNS / named.dataset
+    config = saved_config(workdir) or (DIGITS if named.dataset == DIGITS.data.dataset else Config())
     default = Arguments(config, workdir)
     rows = (textwrap.fill(f"{name}: {preset.description}", 100) for name, preset in PRESETS.items())
     presets = "\n\n".join(["Presets (the default is digits):", *rows])
