@@ -3,13 +3,24 @@
 from collections.abc import Iterable
 from statistics import mean, stdev
 
+import pandas as pd
 from pandas import DataFrame, Series
 
 from experiments.finetune import CONVERTED
 from experiments.reports.table import aligned
-from experiments.study import conversion, operations, pivots
-from experiments.study.pivots import HYBRIDS, hybrid_trials, nets_of, of_trials
+from experiments.study import conversion
 from experiments.study.plan import HARMS, RATES, VARIATIONS
+from experiments.study.results import (
+    CONVERTED_NETS,
+    HYBRIDS,
+    against_steps,
+    by_operations,
+    hybrid_trials,
+    nets_of,
+    network,
+    scratch_trials,
+)
+from jsnn import operations
 
 PAPER = (  # preset, trial, net and data; T of the hybrid net and accuracies [%], where they are of the paper's table 1
     ("vgg5_cifar10", "preset", "VGG5 CIFAR-10", "75", "87.88", "84.56", "86.91"),
@@ -25,6 +36,11 @@ PAPER = (  # preset, trial, net and data; T of the hybrid net and accuracies [%]
     ("cifar10_cpu", "linear-t32", "VGG5 x0.25 CIFAR-10"),
 )
 UNITS = {"descent loss": 1e3, "agreement loss": 1e3, "agreement share": 1}  # factors to them; all others are in %
+
+
+def of_trials(data: DataFrame, trials: Iterable[str]) -> DataFrame:
+    """The measurements of some trials, in their order."""
+    return pd.concat([data[data.trial == trial] for trial in trials])
 
 
 def spread(values: Iterable[float], digits: int = 2) -> str:
@@ -79,13 +95,13 @@ def paper_table(data: DataFrame) -> str:
 
 def conversion_table(data: DataFrame) -> str:
     """Test accuracy of all nets against the number of time steps; the best factor in brackets."""
-    nets = pivots.against_steps(data)
+    nets = against_steps(data)
     groups = nets.groupby(["net", "T"])
     table, means = (
         groups[["accuracy", "accuracy_std", "scaling_factor", "kept"]].apply(on_test),
         groups.accuracy.agg(mean),
     )
-    best, rows = means["converted, maximum, best factor"], {name: table[name] for name in pivots.CONVERTED_NETS}
+    best, rows = means["converted, maximum, best factor"], {name: table[name] for name in CONVERTED_NETS}
     for name in (name for name in HYBRIDS.values() if name in table):
         steps = means[name].map(lambda accuracy: best.index[best >= accuracy].min())
         reached = steps.map("{:g}".format).where(steps.notna(), f"over {best.index.max()}")
@@ -126,12 +142,12 @@ def evaluation_table(data: DataFrame) -> str:
 def scratch_table(data: DataFrame, num_steps: int) -> str:
     """Compute and accuracy of hybrid runs and from scratch; the time is the fastest seed's, as machines may differ."""
     rows = [["run", "ANN epochs", "SNN epochs", "operations [10^12 MAC]", "training [min]", "test accuracy [%]"]]
-    for name, runs in pivots.scratch_trials(data, num_steps).items():
+    for name, runs in scratch_trials(data, num_steps).items():
         ann, hybrid, others = (nets_of(runs, net) for net in ("ann", "hybrid", ""))
         stages = ["train_ann", "convert", "finetune"] if name in HYBRIDS.values() else ["finetune"]
         minutes = others[[f"seconds {stage}" for stage in stages]].sum(axis=1).min() / 60
         epochs = [f"{ann.epochs[0]}" if len(stages) > 1 else "0", f"{hybrid.epochs[0]}"]
-        cost = pivots.learning_curve(runs[runs.seed == runs.seed.min()]).index[-1]
+        cost = by_operations(runs[runs.seed == runs.seed.min()]).index[-1]
         rows.append([f"{name} ({seeds(hybrid)})", *epochs, f"{cost:.1f}", f"{minutes:.0f}", on_test(hybrid)])
     return aligned(rows)
 
@@ -190,7 +206,7 @@ def activity_table(data: DataFrame, trials: Iterable[str]) -> str:
     data = data[data.quantity == "spikes_per_neuron"]
     data = data.assign(run="T = " + data["T"].map(str) + ", " + data.surrogate)
     spikes = data.set_index(["run", "seed", "net", "layer"]).value.unstack(sort=False)
-    count = operations.neurons(data.config.iloc[0])
+    count = operations.neurons(*network(data.config.iloc[0]))
     spikes["all neurons"] = sum(spikes[layer] * count[layer] for layer in count) / sum(count.values())
     converted, hybrid = (spikes.xs(net, level="net") for net in ("converted", "hybrid"))
     kinds = {"converted": (converted, 3), "hybrid": (hybrid, 3), "converted / hybrid": (converted / hybrid, 2)}
@@ -204,17 +220,18 @@ def activity_table(data: DataFrame, trials: Iterable[str]) -> str:
 def operations_table(data: DataFrame, trials: Iterable[str]) -> str:
     """Question d: accumulates of the SNN beside the ANN's multiply-accumulates, and where their energies are even."""
     data = of_trials(data, trials)
-    of_ann = Series(operations.macs(data.config.iloc[0]))
+    net = network(data.config.iloc[0])
+    of_ann = Series(operations.multiply_accumulates(*net))
     rows = [["operations for an image [10^3]", *of_ann.index, "all", "of the ANN's", "energy of the ANN's"]]
     rows = [[*rows[0], "energy even at T ="], ["ANN, MAC", *_thousands(of_ann), "1", "1", ""]]
-    for (trial, t, net), runs in data[data.quantity == "spikes_per_neuron"].groupby(["trial", "T", "net"], sort=False):
+    for (trial, t, kind), runs in data[data.quantity == "spikes_per_neuron"].groupby(["trial", "T", "net"], sort=False):
         rates = data[(data.quantity == "input_rate") & (data.trial == trial)].set_index("seed").value
-        of_seeds = ((run.config.iloc[0], run.set_index("layer").value, t * rates[i]) for i, run in runs.groupby("seed"))
-        cost = DataFrame([operations.accumulates(*of_seed) for of_seed in of_seeds]).agg(mean)
+        seeds = [(run.set_index("layer").value, t * rates[seed]) for seed, run in runs.groupby("seed")]
+        cost = DataFrame([operations.accumulates(*net, *of_seed) for of_seed in seeds]).agg(mean)
         portion = cost.sum() / of_ann.sum()
         energy = portion * operations.PICOJOULES_AC / operations.PICOJOULES_MAC
         cells = [*_thousands(cost), f"{portion:.2f}", f"{energy:.2f}", f"{t / energy:.0f}"]
-        rows.append([f"{net}, T = {t}, AC", *cells])
+        rows.append([f"{kind}, T = {t}, AC", *cells])
     return aligned(rows)
 
 
