@@ -13,17 +13,9 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from pandas import DataFrame
 
+from experiments.study import results
 from experiments.study.conversion import LONG
 from experiments.study.plan import HARMS
-from experiments.study.results import (
-    HYBRIDS,
-    against_steps,
-    by_operations,
-    hybrid_trials,
-    learning_curve,
-    nets_of,
-    scratch_trials,
-)
 
 STYLES = {  # net -> line, colour
     "converted, maximum, factor 1": ("-", "tab:cyan"),
@@ -68,25 +60,28 @@ def _steps_sheet(path: Path, title: str, anns: DataFrame) -> Iterator[Axes]:
 
 def draw_conversion(path: Path, data: DataFrame) -> None:
     """Question a: accuracy of converted and hybrid nets against time steps."""
-    anns = nets_of(data[data.trial == "conversion"], "ann")
+    anns = results.nets_of(data[data.trial == "conversion"], "ann")
     means, for_long = (
-        100 * against_steps(data).groupby(["net", "T"]).accuracy.agg(mean),
+        100 * results.against_steps(data).groupby(["net", "T"]).accuracy.agg(mean),
         100 * mean(anns.accuracy_for_long),
     )
     with _steps_sheet(path, f"{data.preset.iloc[0]}: test accuracy against time steps", anns) as axes:
+        for_long = 100 * mean(anns.accuracy_for_long)
         label = f"ANN on the images from T = {min(LONG)} on, {for_long:.1f} %"
         axes.plot((min(LONG), max(LONG)), (for_long, for_long), color="0.35", linestyle="-.", label=label)
         for name, (style, color) in STYLES.items():
             if name in means:
-                axes.plot(means[name], style, marker="o" if name in HYBRIDS.values() else ".", color=color, label=name)
+                axes.plot(
+                    means[name], style, marker="o" if name in results.HYBRIDS.values() else ".", color=color, label=name
+                )
 
 
 def draw_evaluation(path: Path, data: DataFrame) -> None:
     """Question e: accuracy against the steps of evaluation, for nets trained at one T each."""
-    data = hybrid_trials(data)
-    anns = nets_of(data, "ann").drop_duplicates(["seed", "accuracy"])  # a seed may stand for two
+    data = results.hybrid_trials(data)
+    anns = results.nets_of(data, "ann").drop_duplicates(["seed", "accuracy"])  # a seed may stand for two
     means = 100 * data[data.quantity == "accuracy_by_step"].groupby(["net", "surrogate", "T", "step"]).value.agg(mean)
-    trained = 100 * nets_of(data, "hybrid").groupby(["surrogate", "T"]).accuracy.agg(mean)
+    trained = 100 * results.nets_of(data, "hybrid").groupby(["surrogate", "T"]).accuracy.agg(mean)
     colors = {t: f"C{i}" for i, t in enumerate(sorted(set(data["T"])))}
     with _steps_sheet(path, f"{data.preset.iloc[0]}: trained at one T (dot), evaluated at others", anns) as axes:
         for (surrogate, t), accuracy_at_t in trained.items():
@@ -101,10 +96,10 @@ def draw_evaluation(path: Path, data: DataFrame) -> None:
 def draw_scratch(path: Path, data: DataFrame, num_steps: int) -> None:
     """Question b: validation error against the operations of training, a line for each seed."""
     with _sheet(path, f"{data.preset.iloc[0]}: learning curves, a line for each seed", "large") as axes:
-        for name, runs in scratch_trials(data, num_steps).items():
+        for name, runs in results.scratch_trials(data, num_steps).items():
             style, color = STYLES[name]
             for i, (_, run) in enumerate(runs.groupby("seed")):
-                errors, label = 100 * (1 - by_operations(run)), None if i else name
+                errors, label = 100 * (1 - results.by_operations(run)), None if i else name
                 axes.plot(errors, style, marker=".", color=color, label=label, linewidth=1)
         axes.set_xlabel("operations of training, with those of the ANN and the conversion [10^12 MAC]")
         axes.set(yscale="log", ylabel=f"validation error at T = {num_steps} [%]")
@@ -119,8 +114,8 @@ def draw_harms(path: Path, data: DataFrame) -> None:
         for name in HARMS:
             style = "--" if name.endswith("-fast") else "-"
             for i, (_, run) in enumerate(data[data.trial == name].groupby("seed")):
-                label, (_, color) = None if i else run.finetune.iloc[0], STYLES[HYBRIDS[run.surrogate.iloc[0]]]
-                curve = learning_curve(run)
+                label, (_, color) = None if i else run.finetune.iloc[0], STYLES[results.HYBRIDS[run.surrogate.iloc[0]]]
+                curve = results.learning_curve(run)
                 axes.plot(100 * (curve - curve[0]), style, marker="o", markersize=4, color=color, label=label)
         axes.axhline(0, color="0.35", linestyle=":", label="converted")
         axes.set_xlabel("epochs of fine-tuning at a constant rate")
