@@ -86,7 +86,7 @@ def neurons(model: nn.Module, image_shape: Sequence[int]) -> dict[str, int]:
 def accumulates(
     model: nn.Module, image_shape: Sequence[int], spikes_per_neuron: Mapping[str, float], input_spikes: float
 ) -> dict[str, float]:
-    """The accumulates of an SNN for one image, (arriving spikes) * outputs * fan_in / inputs in the synapses of a layer.
+    """The accumulates of an SNN for one image, (arriving spikes) * outputs * fan_in / inputs in each layer's synapses.
 
     A spike costs one accumulate for each synapse that it reaches, its fan-out (Rueckauer et al., 2017,
     doi:10.3389/fnins.2017.00682), which is outputs * fan_in / inputs on average over the inputs of a layer. A

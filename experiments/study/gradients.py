@@ -48,9 +48,7 @@ def descent(run: Run) -> Results:
 def agreement(run: Run, snn: Variables) -> Results:
     """How far batches of the run's size agree on the gradients of its loss by its surrogate, at the net `snn`.
 
-    Returns:
-        {"share": layer -> `share` of the batches of one half, "loss": layer -> change of the loss on the other half by
-        a step downhill, in nats}.
+    By layer the `share` of batches of one half, and the change of the "loss" on the other by a step downhill, in nats.
     """
     first = validation_images(run.config, 0, IMAGES, run.config.data.batch_size)
     second = validation_images(run.config, IMAGES, IMAGES, BATCH)
@@ -127,9 +125,7 @@ def validation_images(config: Config, start: int, count: int, batch_size: int) -
 def silent_neurons(config: Config, snn: Variables) -> Results:
     """Shares of neurons that have not fired, to which STDB gives no gradient, on validation images; T is at most 32.
 
-    Returns:
-        {"never": layer -> share of (neuron, image) without a spike, "no gradient": layer -> share of (neuron, image,
-        step) before the neuron's first spike, where STDB's derivative is 0}.
+    By layer, "never": of (neuron, image) without a spike, "no gradient": of (neuron, image, step) before the first one.
     """
 
     def observe(_: jax.Array, collected: Variables) -> Any:

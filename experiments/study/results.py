@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +32,8 @@ COLUMNS = {  # by part of a results.json: what the names of a value are, outermo
     "descent": {1: "gradient", 3: "layer"},
     "percentiles": {1: "percentile", 3: "step"},
 }
-FINETUNE = {  # fields that are named where they are not as in the paper
-    "convert.percentile": "percentile",
-    "finetune.logit_scale": "logit scale",
-    "finetune.alpha": "alpha",
-    "finetune.beta": "beta",
-    "finetune.leak": "leak",
-    "finetune.weight_decay": "weight decay",
-    "finetune.warmup": "warm-up",
-    "finetune.clip": "clip",
-}
+# Fields that are named where they are not as in the paper.
+NAMED = ("percentile", "logit scale", "alpha", "beta", "leak", "weight decay", "warm-up", "clip")
 PAPER = Config(finetune=Finetune(logit_scale=1.0))
 TRAINING_IMAGES, VALIDATION_IMAGES = {"fashion_mnist": 55_000, "cifar10": 45_000}, 5_000  # of the splits
 
@@ -108,8 +99,10 @@ def _leaves(value: Any, names: tuple[str | int, ...] = ()) -> Iterator[tuple[tup
 
 def _finetune(config: Config) -> str:
     """The surrogate and its learning rate, and what else is not as in the paper."""
-    values = {name: (attrgetter(field)(config), attrgetter(field)(PAPER)) for field, name in FINETUNE.items()}
-    others = [f"{name} {'calibrated' if own == AUTO else own}" for name, (own, usual) in values.items() if own != usual]
+    own, usual = (vars(one.convert) | vars(one.finetune) for one in (config, PAPER))
+    fields = {name: name.replace(" ", "_").replace("-", "") for name in NAMED}
+    others = {name: own[field] for name, field in fields.items() if own[field] != usual[field]}
+    others = [f"{name} {'calibrated' if value == AUTO else value}" for name, value in others.items()]
     return ", ".join([f"{config.finetune.surrogate}, lr {config.finetune.lr:g}", *others])
 
 
