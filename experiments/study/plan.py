@@ -133,18 +133,24 @@ def _hybrids(preset: str, *nets: tuple[str, int], seeds: tuple[int, ...] = SEEDS
         yield Trial(f"{surrogate}-t{num_steps}", fields, tested, seeds)
 
 
-def _scratch(name: str, num_steps: int, epochs: int) -> Trial:
-    """Question b: random weights, with the surrogate's best learning rate."""
-    surrogate = name.split("-")[1]
-    fields = {"finetune.start": "scratch", "finetune.surrogate": surrogate, "finetune.lr": SCRATCH_BEST[surrogate]}
-    return Trial(name, PLAIN | fields | {"convert.num_steps": num_steps, "finetune.epochs": epochs}, tested, (0,))
+def _scratch(num_steps: int, epochs: dict[str, int]) -> Iterator[Trial]:
+    """Question b: random weights, by SURROGATE[-LENGTH] for so many epochs, with the surrogate's best learning rate.
+
+    The least number takes the operations of the hybrid run, long and longest ones twice and three times as many.
+    """
+    for name, number in epochs.items():
+        surrogate, *_ = name.split("-")
+        fields = {"finetune.start": "scratch", "finetune.surrogate": surrogate, "finetune.lr": SCRATCH_BEST[surrogate]}
+        fields |= PLAIN | {"convert.num_steps": num_steps, "finetune.epochs": number}
+        yield Trial(f"scratch-{name}", fields, tested, (0,))
 
 
 def _scratch_rates() -> Iterator[Trial]:
     """Question b: random weights, several learning rates, for two epochs."""
-    for surrogate, rate in ((surrogate, rate) for surrogate, rates in SCRATCH_RATES.items() for rate in rates):
-        trial = _scratch(f"scratch-{surrogate}-lr{rate:g}", num_steps=4, epochs=2)
-        yield trial._replace(fields=trial.fields | CONSTANT | {"finetune.lr": rate}, work=validated)
+    for trial in _scratch(4, dict.fromkeys(SCRATCH_RATES, 2)):
+        for rate in SCRATCH_RATES[trial.fields["finetune.surrogate"]]:
+            fields = trial.fields | CONSTANT | {"finetune.lr": rate}
+            yield Trial(f"{trial.name}-lr{rate:g}", fields, seeds=trial.seeds)
 
 
 STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
@@ -156,12 +162,7 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
             for name, fields in (RATES | VARIATIONS).items()
         ),
         "harms": tuple(Trial(name, fields, _compared) for name, fields in HARMS.items()),
-        "scratch": (
-            *_scratch_rates(),
-            _scratch("scratch-stdb", 4, epochs=14),  # the hybrid run's operations
-            _scratch("scratch-linear", 4, epochs=14),
-            _scratch("scratch-linear-long", 4, epochs=28),
-        ),
+        "scratch": (*_scratch_rates(), *_scratch(4, {"stdb": 14, "linear": 14, "linear-long": 28})),
         "conversion": (Trial("conversion", {}, partial(conversion, images=2048)),),
     },
     CIFAR: {
@@ -171,10 +172,6 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
             for rate, work in ((3e-4, tested), (1e-3, partial(_as_far_as, "finetune")))
         ),
         "conversion": (Trial("conversion", {}, partial(conversion, images=1024)),),
-        "scratch": (
-            _scratch("scratch-linear", 8, epochs=11),  # the hybrid run's operations
-            _scratch("scratch-linear-long", 8, epochs=22),
-            _scratch("scratch-linear-longest", 8, epochs=33),
-        ),
+        "scratch": (*_scratch(8, {"linear": 11, "linear-long": 22, "linear-longest": 33}),),
     },
 }

@@ -73,28 +73,21 @@ def measurements(root: Path = RESULTS) -> DataFrame:
         config = from_json(results.pop("config"))
         own = preset, trial, int(seed.removeprefix("seed")), config, config.convert.num_steps, config.finetune.surrogate
         run = dict(zip(RUN, (*own, _finetune(config)), strict=True))
-        rows += [run | _measurement(names, value) for names, value in _leaves(results)]
+        rows += _rows(results, run | {"quantity": ""})
     data = DataFrame(rows, columns=[*RUN, *MEASUREMENT])
     return data.assign(step=pd.to_numeric(data.step, "coerce"))
 
 
-def _measurement(names: tuple[str | int, ...], value: Any) -> dict[str, Any]:
-    """The columns of a value, by its names."""
-    special, columns, quantity = COLUMNS.get(names[0], {}), {}, []
-    for i, name in enumerate(names):
-        column = special.get(i, "step" if isinstance(name, int) else "quantity")
-        columns[column] = name
-        quantity += [name] if column == "quantity" else []
-    return columns | {"quantity": " ".join(quantity), "value": value}
-
-
-def _leaves(value: Any, names: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """All that is no group, each with its names, or numbers from 1 in a list, outermost first."""
-    if isinstance(value, dict | list):
-        for name, part in value.items() if isinstance(value, dict) else enumerate(value, 1):
-            yield from _leaves(part, (*names, name))
-    else:
-        yield names, value
+def _rows(value: Any, columns: dict[str, Any], *names: str | int) -> Iterator[dict[str, Any]]:
+    """A row for each value that is no group, with columns by its names, numbers from 1 in a list, outermost first."""
+    if not isinstance(value, dict | list):
+        yield columns | {"value": value}
+        return
+    for name, part in value.items() if isinstance(value, dict) else enumerate(value, 1):
+        special = COLUMNS.get(names[0] if names else name, {})
+        column = special.get(len(names), "step" if isinstance(name, int) else "quantity")
+        content = f"{columns['quantity']} {name}".strip() if column == "quantity" else name
+        yield from _rows(part, columns | {column: content}, *names, name)
 
 
 def _finetune(config: Config) -> str:
