@@ -16,13 +16,15 @@ from experiments.runs.networks import build_ann, build_snn, encoding_of, open_so
 from experiments.runs.scoring import score_ann, score_snn
 from experiments.runs.workdir import Run, read_results, saved_config
 from experiments.study import __main__ as study
-from experiments.study import conversion, gradients, operations, plan
+from experiments.study import conversion, gradients, plan
 from experiments.study.plan import with_fields
-from experiments.study.results import results_path
+from experiments.study.results import network, operations_of_training, results_path
 from experiments.train_ann import trained_ann
+from jsnn import operations
 from jsnn.augment import scale
 from jsnn.conversion import scale_thresholds
 from jsnn.datasets import TEST, VALIDATION
+from jsnn.models import build
 from jsnn.simulation import simulate
 from tests.commands import TINY, without_time
 
@@ -42,31 +44,41 @@ def test_fields_are_changed_in_their_groups_alone():
 
 def test_operations_are_those_counted_by_hand(tiny_run):
     """VGG5 at 1/16 of the width on 8x8 images: 4, 8, 8 channels, pools after the first and the last, 16 units."""
-    assert operations.macs(tiny_run.config) == {
+    assert operations.multiply_accumulates(*network(tiny_run.config)) == {
         "conv0": 64 * 9 * 1 * 4,
         "conv1": 16 * 9 * 4 * 8,
         "conv2": 16 * 9 * 8 * 8,
         "dense0": 2 * 2 * 8 * 16,
         "readout": 16 * 10,
     }
-    assert operations.neurons(tiny_run.config) == {"conv0": 256, "conv1": 128, "conv2": 128, "dense0": 16}
+    assert operations.neurons(*network(tiny_run.config)) == {"conv0": 256, "conv1": 128, "conv2": 128, "dense0": 16}
 
 
 def test_a_spike_costs_its_synapses(tiny_run):
     none = dict.fromkeys(("conv0", "conv1", "conv2", "dense0"), 0.0)
-    silent = operations.accumulates(tiny_run.config, none, input_spikes=0.5)
+    silent = operations.accumulates(*network(tiny_run.config), none, input_spikes=0.5)
     assert silent == {"conv0": 64 * 0.5 * 9 * 4, "conv1": 0, "conv2": 0, "dense0": 0, "readout": 0}
-    costs = operations.accumulates(tiny_run.config, none | {"conv0": 2.0, "conv2": 3.0}, input_spikes=0.0)
+    costs = operations.accumulates(*network(tiny_run.config), none | {"conv0": 2.0, "conv2": 3.0}, input_spikes=0.0)
     assert costs["conv1"] == 256 * 2 * 9 * 8  # a pool hands a spike on to the synapses of one pixel
     assert costs["dense0"] == 128 * 3 * 16
     assert costs["conv2"] == costs["readout"] == 0
 
 
+def test_a_resnets_shortcuts_are_counted_but_not_what_its_spikes_cost():
+    """ResNet8 at 1/16 of the width on 32x32 images: 4 channels at 32x32 in the stem and 16x16, then 8 at 8x8."""
+    model, shape = build("resnet8", 10, width=1 / 16), (32, 32, 3)
+    macs = operations.multiply_accumulates(model, shape)
+    assert (macs["conv0"], macs["block1_shortcut"], macs["readout"]) == (1024 * 9 * 3 * 4, 64 * 4 * 8, 64 * 8 * 10)
+    assert list(operations.neurons(model, shape)) == list(model.spiking_layers)
+    with pytest.raises(ValueError, match="as in a VGG"):
+        operations.accumulates(model, shape, {}, 0.5)
+
+
 def test_training_counts_a_backward_pass_as_two_forward_passes(tiny_run):
     fields = {"data.dataset": "fashion_mnist", "network.hidden": (), "convert.num_steps": 4}
     config = with_fields(tiny_run.config, fields)
-    costs = operations.operations_of_training(config)
-    assert costs["ann epoch"] == 3 * 55_000 * sum(operations.macs(config).values())
+    costs = operations_of_training(config)
+    assert costs["ann epoch"] == 3 * 55_000 * sum(operations.multiply_accumulates(*network(config)).values())
     assert costs["snn epoch"] == 4 * costs["ann epoch"]
 
 
@@ -80,7 +92,7 @@ def test_training_counts_a_backward_pass_as_two_forward_passes(tiny_run):
 def test_from_scratch_the_operations_are_the_hybrid_runs_to_half_an_epoch(preset, num_steps, lengths):
     epochs = {t.name: t.fields["finetune.epochs"] for t in plan.STUDIES[preset]["scratch"] if "lr" not in t.name}
     config = with_fields(PRESETS[preset].config, {"convert.num_steps": num_steps})
-    costs = operations.operations_of_training(config)
+    costs = operations_of_training(config)
     hybrid = config.ann.epochs * costs["ann epoch"] + costs["conversion"] + config.finetune.epochs * costs["snn epoch"]
     assert epochs.keys() == lengths.keys()
     for name, times in lengths.items():
@@ -170,13 +182,13 @@ def few_images(tiny_run, monkeypatch):
 def test_a_step_along_an_exact_gradient_goes_downhill_as_far_as_it_says(few_images):
     """The loss is a smooth function of the readout's weights, whatever the surrogate; seen on the same images."""
     config, snn = few_images.config, last_snn(few_images)
-    images = gradients.half_of_validation(config, 0, 16)
-    gradient = gradients.mean_gradient(gradients.batch_gradients(config, snn, images, 0.5))
-    changes = gradients.changes(config, snn, gradient, images, 0.5)
-    norms = [np.linalg.norm(tree["readout"]["kernel"]) for tree in (snn["params"], gradient)]
+    images = gradients.validation_images(config, 0, 32, 16)
+    of_batches = gradients.batch_gradients(config, snn, images, 0.5)
+    changes = gradients.changes(config, snn, of_batches, images, 0.5)
+    norms = [np.linalg.norm(w) for w in (snn["params"]["readout"]["kernel"], of_batches["readout"]["kernel"].mean(0))]
     assert changes["loss"]["readout"] == pytest.approx(-gradients.MOVE * np.prod(norms), rel=0.02)
     assert set(changes["accuracy"]) == set(snn["params"])
-    none = jax.tree.map(jnp.zeros_like, gradient)
+    none = jax.tree.map(jnp.zeros_like, of_batches)
     assert not any(gradients.changes(config, snn, none, images, 0.5)["loss"].values())
 
 
@@ -184,12 +196,11 @@ def test_steps_are_compared_for_both_surrogates_and_losses(tiny_run, monkeypatch
     """Gradients of one half of the images, changes of the calibrated loss on the other."""
     scale_of_run = read_results(tiny_run.directory)["converted"]["logit_scale"]
     monkeypatch.setattr(gradients, "starting_snn", lambda run: "net")
-    monkeypatch.setattr(gradients, "half_of_validation", lambda config, half, size: half)
+    monkeypatch.setattr(gradients, "validation_images", lambda config, start, count, size: (start, count))
     monkeypatch.setattr(gradients, "batch_gradients", lambda config, *rest: (config.finetune.surrogate, *rest))
-    monkeypatch.setattr(gradients, "mean_gradient", lambda of_batches: of_batches)
     monkeypatch.setattr(gradients, "changes", lambda config, *rest: rest)
     assert gradients.descent(tiny_run) == {
-        f"{surrogate}, {kind}": ("net", (surrogate, "net", 0, factor), 1, scale_of_run)
+        f"{surrogate}, {kind}": ("net", (surrogate, "net", (0, 2048), factor), (2048, 2048), scale_of_run)
         for surrogate in ("stdb", "linear")
         for kind, factor in (("plain", 1.0), ("calibrated", scale_of_run))
     }
@@ -209,14 +220,13 @@ def test_agreement_is_of_the_runs_own_surrogate_and_loss_and_steps_are_on_other_
     config, snn = few_images.config, last_snn(few_images)
     more_batches = few_images._replace(config=with_fields(config, {"data.batch_size": 4}))
     few, many = (gradients.agreement(run, snn) for run in (few_images, more_batches))
-    first, second = (gradients.half_of_validation(config, half, 16) for half in range(2))
+    first, second = (gradients.validation_images(config, start, 32, 16) for start in (0, 32))
     own, other = (gradients.batch_gradients(one, snn, first, 0.5) for one in (config, tiny_run.config))
-    mean = gradients.mean_gradient(own)
-    expected = gradients.changes(config, snn, mean, second, 0.5)["loss"]
+    expected = gradients.changes(config, snn, own, second, 0.5)["loss"]
     assert few["loss"] == pytest.approx(expected, rel=1e-3, abs=1e-6)
     assert many["loss"] == pytest.approx(expected, rel=1e-3, abs=1e-6)
     assert all(0 < many["share"][layer] < share <= 1 for layer, share in few["share"].items())
-    assert not np.allclose(mean["conv0"]["kernel"], other["conv0"]["kernel"].mean(0), rtol=1e-2)
+    assert not np.allclose(own["conv0"]["kernel"].mean(0), other["conv0"]["kernel"].mean(0), rtol=1e-2)
 
 
 def test_nets_before_and_after_the_fine_tune_are_told_apart(tiny_run, monkeypatch):

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from experiments.runs.workdir import read_results
-from experiments.study import figures, pivots, plan, tables
+from experiments.study import figures, plan, results, tables
 from experiments.study.results import measurements, results_path, write_results
 
 LAYERS = ("conv0", "conv1", "conv2", "dense0")
@@ -113,7 +113,7 @@ def test_accuracies_against_time_steps(keep, tmp_path):
     assert cells(table, f"{reaches} hybrid, STDB by T =") == ["64", "", ""]
     assert cells(table, "hybrid, STDB") == ["75.00 ± 1.00 (handed back)", "", ""]
     assert cells(tables.evaluation_table(data), "T = 4, linear") == ["20.00 ± 0.00", "85.00 ± 7.07"]
-    means = pivots.against_steps(data).groupby(["net", "T"]).accuracy.mean()
+    means = results.against_steps(data).groupby(["net", "T"]).accuracy.mean()
     assert means["converted, maximum, best factor"].to_dict() == pytest.approx({4: 0.3, 8: 0.55, 64: 0.8})
     assert means["converted, 99.7 percentile, factor 1"].to_dict() == pytest.approx({8: 0.1, 64: 0.7})
     assert is_drawn(figures.draw_conversion, data, tmp_path / "a.png")
@@ -138,7 +138,7 @@ def test_one_seed_and_one_stream_have_no_spread(keep, tmp_path):
     def text(*accuracies, std):
         for seed, accuracy in enumerate(accuracies):
             keep("linear-t4", seed, hybrid={"accuracy": accuracy, "accuracy_std": std})
-        return tables.on_test(pivots.nets_of(measurements(tmp_path), "hybrid"))
+        return tables.on_test(results.nets_of(measurements(tmp_path), "hybrid"))
 
     assert text(0.5, std=0.0) == "50.00"
     assert text(0.5, std=None) == "50.00"
@@ -177,9 +177,9 @@ def test_compute_of_the_hybrid_run_and_from_scratch(keep, tmp_path):
     assert cells(table, "hybrid, linear (2 seeds)")[3:5] == ["4", "70.00 ± 0.00"]
     assert cells(table, "from scratch, linear (1 seed)")[:2] == ["0", "2"]
     assert cells(table, "from scratch, linear (1 seed)")[3] == "2"
-    runs = pivots.scratch_trials(data, 4)
+    runs = results.scratch_trials(data, 4)
     hybrid, scratch = (
-        pivots.learning_curve(runs[name][runs[name].seed == 0]) for name in ("hybrid, linear", "from scratch, linear")
+        results.by_operations(runs[name][runs[name].seed == 0]) for name in ("hybrid, linear", "from scratch, linear")
     )
     epoch = scratch.index[0]
     assert scratch.to_dict() == {epoch: 0.6, 2 * epoch: 0.7}
@@ -226,10 +226,10 @@ def test_gains_steps_downhill_and_silence(keep, tmp_path):
     assert is_drawn(figures.draw_harms, data, tmp_path / "c.png")
 
 
-def test_gains_are_above_the_converted_net(keep, tmp_path):
+def test_a_learning_curve_begins_with_the_converted_net(keep, tmp_path):
     history = [{"validation_accuracy": accuracy} for accuracy in (0.53, 0.48)]
     keep("harm-stdb", 0, converted={"validation_accuracy": 0.5}, hybrid={"history": history})
-    assert pivots.gains(measurements(tmp_path)) == pytest.approx([0, 3, -2])
+    assert results.learning_curve(measurements(tmp_path)).to_dict() == pytest.approx({0: 0.5, 1: 0.53, 2: 0.48})
 
 
 def test_spikes_and_what_they_cost(keep, tmp_path):

@@ -26,32 +26,21 @@ from experiments.study.results import RESULTS, results_path, write_results
 class Arguments:
     """Which part of the study to run, and where."""
 
-    preset: tyro.conf.Positional[str]
-    """A preset that has a study."""
-    questions: tuple[str, ...] = ()
-    """Which questions; all where none is named."""
-    seeds: tuple[int, ...] = ()
-    """Which seeds; all where none is named."""
-    data_dir: str | None = None
-    """Folder of prepared TFDS data sets."""
-    workdir: Path = Path("runs/study")
-    """Folder of the runs' workdirs."""
-    results: Path = RESULTS
-    """Folder of what is kept of them."""
+    preset: tyro.conf.Positional[str]  # A preset that has a study.
+    questions: tuple[str, ...] = ()  # Which questions; all where none is named.
+    seeds: tuple[int, ...] = ()  # Which seeds; all where none is named.
+    data_dir: str | None = None  # Folder of prepared TFDS data sets.
+    workdir: Path = Path("runs/study")  # Folder of the runs' workdirs.
+    results: Path = RESULTS  # Folder of what is kept of them.
 
 
 def study(arguments: Arguments) -> None:
-    """Run all trials that have no results yet.
-
-    Raises:
-        ValueError: where the preset has no study or a question is unknown.
-    """
+    """Run all trials that have no results yet; ValueError where the preset has no study or a question is unknown."""
     questions = STUDIES.get(arguments.preset)
     if questions is None:
         raise ValueError(f"there is no study of {arguments.preset!r}, only of {', '.join(STUDIES)}.")
-    unknown = [name for name in arguments.questions if name not in questions]
-    if unknown:
-        raise ValueError(f"there is no question {unknown[0]!r}, only {', '.join(questions)}.")
+    for unknown in (name for name in arguments.questions if name not in questions):
+        raise ValueError(f"there is no question {unknown!r}, only {', '.join(questions)}.")
     for trial in (trial for name in arguments.questions or questions for trial in questions[name]):
         for seed in trial.seeds:
             if not arguments.seeds or seed in arguments.seeds:

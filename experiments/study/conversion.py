@@ -25,12 +25,7 @@ IMAGES_FOR_SHORT, IMAGES_FOR_LONG = 2048, 512  # of the validation split, on whi
 
 
 def conversion(run: Run, images: int) -> Results:
-    """Accuracies of the converted net of a run whose ANN is trained, by percentile and number of steps.
-
-    Args:
-        run: the run.
-        images: of the test split that LONG presentations are measured on, a multiple of eval_batch_size.
-    """
+    """Accuracies of the converted net by percentile and number of steps, on so many test images for LONG ones."""
     of_ann = partial(score_ann, run.config, trained_ann(run), TEST)
     ann = {"accuracy": of_ann(), "accuracy_for_long": of_ann(images)}
     by_percentile = {f"{percentile:g}": _of_percentile(run, percentile, images) for percentile in PERCENTILES}

@@ -22,7 +22,7 @@ from experiments.runs.workdir import Results, Run
 from jsnn.augment import scale
 from jsnn.datasets import VALIDATION
 from jsnn.packing import unpack
-from jsnn.simulation import Variables, simulate
+from jsnn.simulation import Observer, Variables, simulate
 
 IMAGES, IMAGES_FOR_SILENCE = 2048, 1024  # in each half of the validation split; the first ones of it
 BATCH = 256
@@ -35,48 +35,46 @@ Scores = tuple[jax.Array, jax.Array]  # loss [nats], accuracy
 def descent(run: Run) -> Results:
     """Gradient -> `changes` of the net that fine-tuning starts with by steps along it; their loss is the calibrated."""
     config, snn, calibrated = run.config, starting_snn(run), calibrated_scale(run)
-    first, second = (half_of_validation(config, half, BATCH) for half in range(2))
+    first, second = (validation_images(config, start, IMAGES, BATCH) for start in (0, IMAGES))
     results = {}
     for name in ("stdb", "linear"):
         of_surrogate = replace(config, finetune=replace(config.finetune, surrogate=name))
         for kind, factor in (("plain", 1.0), ("calibrated", calibrated)):
-            gradient = mean_gradient(batch_gradients(of_surrogate, snn, first, factor))
-            results[f"{name}, {kind}"] = changes(config, snn, gradient, second, calibrated)
+            gradients = batch_gradients(of_surrogate, snn, first, factor)
+            results[f"{name}, {kind}"] = changes(config, snn, gradients, second, calibrated)
     return results
 
 
 def agreement(run: Run, snn: Variables) -> Results:
     """How far batches of the run's size agree on the gradients of its loss by its surrogate, at the net `snn`.
 
-    Returns:
-        {"share": layer -> `share` of the batches of one half, "loss": layer -> change of the loss on the other half by
-        a step downhill, in nats}.
+    By layer the `share` of batches of one half, and the change of the "loss" on the other by a step downhill, in nats.
     """
-    first = half_of_validation(run.config, 0, run.config.data.batch_size)
-    second = half_of_validation(run.config, 1, BATCH)
+    first = validation_images(run.config, 0, IMAGES, run.config.data.batch_size)
+    second = validation_images(run.config, IMAGES, IMAGES, BATCH)
     gradients = batch_gradients(run.config, snn, first, logit_scale(run))
-    return {
-        "share": {layer: share(of_batches["kernel"]) for layer, of_batches in gradients.items()},
-        "loss": changes(run.config, snn, mean_gradient(gradients), second, logit_scale(run))["loss"],
-    }
+    shares = {layer: share(of_batches["kernel"]) for layer, of_batches in gradients.items()}
+    return {"share": shares, "loss": changes(run.config, snn, gradients, second, logit_scale(run))["loss"]}
 
 
 def share(gradients: jax.Array) -> float:
     """The mean gradient over the root mean square of N batches [N, ...], averaged over weights that have a gradient.
 
-    Returns:
-        1 where all batches agree; about 0.8 / sqrt(N) where each is only noise; 0 where no weight has a gradient.
+    1 where all batches agree; about 0.8 / sqrt(N) where each is only noise; 0 where no weight has a gradient.
     """
     size = jnp.sqrt((gradients**2).mean(0))
     ratios = jnp.abs(gradients.mean(0)) / jnp.where(size > 0, size, 1)
     return float(ratios.sum() / jnp.maximum((size > 0).sum(), 1))
 
 
-def changes(config: Config, snn: Variables, gradient: Any, images: Images, factor: float) -> Results:
-    """Half the difference of "loss" (nats) and "accuracy" between a step of MOVE downhill and one uphill, by layer."""
+def changes(config: Config, snn: Variables, gradients: Any, images: Images, factor: float) -> Results:
+    """Half the difference of "loss" (nats) and "accuracy" between a step of MOVE downhill and one uphill, by layer.
+
+    The way up is the mean of the gradients of batches, which is the gradient of the loss of all of them.
+    """
     by_score: Results = {"loss": {}, "accuracy": {}}
     for layer, weights in snn["params"].items():
-        kernel, along = weights["kernel"], gradient[layer]["kernel"]
+        kernel, along = weights["kernel"], gradients[layer]["kernel"].mean(0)
         length = jnp.linalg.norm(along)
         move = MOVE * jnp.linalg.norm(kernel) / jnp.where(length > 0, length, 1) * along  # none without a gradient
         nets = (snn | {"params": snn["params"] | {layer: {"kernel": kernel + side * move}}} for side in (-1, 1))
@@ -89,16 +87,8 @@ def changes(config: Config, snn: Variables, gradient: Any, images: Images, facto
 @partial(jax.jit, static_argnums=0)
 def batch_gradients(config: Config, snn: Variables, images: Images, factor: float) -> Any:
     """The surrogate's gradient of each batch's loss, dropout off, like the params with leaves [N, ...]."""
-
-    def loss(params: Any, batch: Images) -> jax.Array:
-        return _score(config, {**snn, "params": params}, factor, batch)[0]
-
-    return jax.lax.map(partial(jax.grad(loss), snn["params"]), images)
-
-
-def mean_gradient(gradients: Any) -> Any:
-    """The mean over batches, which is the gradient of the loss of all of them."""
-    return jax.tree.map(lambda leaf: leaf.mean(0), gradients)
+    gradient = jax.grad(lambda params, batch: _score(config, {**snn, "params": params}, factor, batch)[0])
+    return jax.lax.map(partial(gradient, snn["params"]), images)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -108,18 +98,25 @@ def _scores(config: Config, snn: Variables, images: Images, factor: float) -> Sc
 
 def _score(config: Config, snn: Variables, factor: float, batch: Images) -> Scores:
     """Mean cross-entropy, of logits times a factor, and accuracy of one batch, dropout off."""
-    images, labels, index = batch
-    inputs = partial(encoding_of(config), images, random_key(config, VALIDATION), index)
-    steps = {"num_steps": config.convert.num_steps, "chunk": config.convert.num_steps}
-    logits = factor * simulate(build_snn(config), snn, inputs, lambda logits, _: logits, **steps)[-1]
+    logits, labels = factor * _presented(config, snn, batch, lambda logits, _: logits)[-1], batch[1]
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return losses.mean(), (logits.argmax(-1) == labels).mean()
 
 
-def half_of_validation(config: Config, half: int, batch_size: int) -> Images:
-    """The first or second IMAGES images of the validation split, in batches."""
+def _presented(config: Config, snn: Variables, batch: Images, observe: Observer, *collect: str) -> Any:
+    """What is observed while the net is presented one batch, all time steps at once."""
+    images, _, index = batch
+    inputs, num_steps = (
+        partial(encoding_of(config), images, random_key(config, VALIDATION), index),
+        config.convert.num_steps,
+    )
+    return simulate(build_snn(config), snn, inputs, observe, num_steps=num_steps, chunk=num_steps, collect=collect)
+
+
+def validation_images(config: Config, start: int, count: int, batch_size: int) -> Images:
+    """Images of the validation split from one on, in batches."""
     source = open_source(config, VALIDATION)
-    index = jnp.arange(half * IMAGES, (half + 1) * IMAGES, dtype=jnp.int32).reshape(-1, batch_size)
+    index = jnp.arange(start, start + count, dtype=jnp.int32).reshape(-1, batch_size)
     batch = source.take(source.resident, index.reshape(-1))
     images = scale(batch.images).reshape(*index.shape, *batch.images.shape[1:])
     return jax.device_put((images, batch.labels.reshape(index.shape), index), jax.devices()[0])
@@ -128,24 +125,20 @@ def half_of_validation(config: Config, half: int, batch_size: int) -> Images:
 def silent_neurons(config: Config, snn: Variables) -> Results:
     """Shares of neurons that have not fired, to which STDB gives no gradient, on validation images; T is at most 32.
 
-    Returns:
-        {"never": layer -> share of (neuron, image) without a spike, "no gradient": layer -> share of (neuron, image,
-        step) before the neuron's first spike, where STDB's derivative is 0}.
+    By layer, "never": of (neuron, image) without a spike, "no gradient": of (neuron, image, step) before the first one.
     """
-    source, key, num_steps = open_source(config, VALIDATION), random_key(config, VALIDATION), config.convert.num_steps
-    steps = {"num_steps": num_steps, "chunk": num_steps}
 
     def observe(_: jax.Array, collected: Variables) -> Any:
-        return {layer: unpack(train["lif"], num_steps, jnp.float32) for layer, train in collected["trains"].items()}
+        trains, num_steps = collected["trains"], config.convert.num_steps
+        return {layer: unpack(train["lif"], num_steps, jnp.float32) for layer, train in trains.items()}
 
     @jax.jit
-    def of_batch(index: jax.Array, resident: Any) -> Results:
-        inputs = partial(encoding_of(config), scale(source.take(resident, index).images), key, index)
-        trains = simulate(build_snn(config), snn, inputs, observe, **steps, collect=("trains",))
+    def of_batch(batch: Images) -> Results:
+        trains = _presented(config, snn, batch, observe, "trains")
         never = {layer: (spikes.sum(0) == 0).mean() for layer, spikes in trains.items()}
         before_first = {layer: (spikes.cumsum(0) == spikes).mean() for layer, spikes in trains.items()}
         return {"never": never, "no gradient": before_first}
 
-    batches = jnp.arange(IMAGES_FOR_SILENCE, dtype=jnp.int32).reshape(-1, config.run.eval_batch_size)
-    shares = [of_batch(index, source.resident) for index in batches]
+    batches = validation_images(config, 0, IMAGES_FOR_SILENCE, config.run.eval_batch_size)
+    shares = [of_batch(batch) for batch in zip(*batches, strict=True)]
     return jax.tree.map(lambda *share: float(sum(share) / len(share)), *shares)

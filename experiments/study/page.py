@@ -6,12 +6,12 @@ from pathlib import Path
 from pandas import DataFrame
 
 from experiments.study import figures, tables
+from experiments.study.plan import CIFAR, FASHION
 from experiments.study.results import measurements
 from jsnn.training.files import replace_text
 
 PAGE = Path(__file__).parent.parent / "README.md"
 BLOCK = re.compile(r"(<!-- (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-FASHION, CIFAR = "fashion_mnist_cpu", "cifar10_cpu"
 PLOTS = {
     "conversion-fashion": (figures.draw_conversion, FASHION),
     "conversion-cifar": (figures.draw_conversion, CIFAR),
@@ -50,11 +50,7 @@ def tables_of(data: DataFrame) -> dict[str, str]:
 
 
 def with_tables(text: str, by_name: dict[str, str]) -> str:
-    """The page's text with each table between `<!-- NAME -->` and `<!-- end -->`.
-
-    Raises:
-        ValueError: where a block's name is unknown or a table has no block.
-    """
+    """The page's text with each table from `<!-- NAME -->` to `<!-- end -->`; ValueError where either is alone."""
     names = {name for _, name, _ in BLOCK.findall(text)}
     if names != set(by_name):
         raise ValueError(f"the page must have one block for each of {', '.join(by_name)}, it has {', '.join(names)}.")

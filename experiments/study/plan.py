@@ -4,12 +4,11 @@ All runs of a seed begin with the same ANN. Trials that serve a choice end with 
 split; where a run is long, one seed has to do.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from experiments.config import AUTO, Config
@@ -25,8 +24,9 @@ from experiments.study.gradients import agreement, descent, silent_neurons
 from jsnn.augment import scale
 from jsnn.datasets import TEST, VALIDATION
 
+FASHION, CIFAR = "fashion_mnist_cpu", "cifar10_cpu"
 SEEDS = (0, 1, 2)
-Fields = Mapping[str, object]  # GROUP.FIELD of a config -> value
+Fields = dict[str, object]  # GROUP.FIELD of a config -> value
 
 
 def tested(run: Run) -> Results:
@@ -51,13 +51,10 @@ def over_streams(run: Run) -> dict[str, list[float]]:
 
     No choice was made on these streams, so that the best of many factors has no advantage on them.
     """
-    nets = {"converted": scaled_snn(run), "hybrid": last_snn(run)}
-    keys, steps = stream_keys(run.config, VALIDATION, run.config.evaluate.streams), run.config.convert.num_steps
-
-    def accuracy(net: str, key: jax.Array) -> float:
-        return float(score_snn(run.config, nets[net], steps, VALIDATION, key).accuracy[-1])
-
-    return {net: [accuracy(net, key) for key in keys] for net in nets}
+    nets, config = {"converted": scaled_snn(run), "hybrid": last_snn(run)}, run.config
+    keys = stream_keys(config, VALIDATION, config.evaluate.streams)
+    score = partial(score_snn, config, num_steps=config.convert.num_steps, split=VALIDATION)
+    return {name: [float(score(snn, key=key).accuracy[-1]) for key in keys] for name, snn in nets.items()}
 
 
 def _explained(run: Run) -> Results:
@@ -66,8 +63,7 @@ def _explained(run: Run) -> Results:
 
 def _compared(run: Run) -> Results:
     """Also which neurons never fire and how far batches agree, before the fine-tune and after it."""
-    results = validated(run)
-    nets = {"before": starting_snn(run), "after": last_snn(run)}
+    results, nets = validated(run), {"before": starting_snn(run), "after": last_snn(run)}
     silent = {name: silent_neurons(run.config, snn) for name, snn in nets.items()}
     return {**results, "silence": silent, "agreement": {name: agreement(run, snn) for name, snn in nets.items()}}
 
@@ -111,82 +107,71 @@ VARIATIONS: dict[str, Fields] = {  # question c: one thing changed in each surro
     **{f"{name}-percentile": fields | {"convert.percentile": 99.7} for name, fields in BOTH.items()},
     **{f"stdb-beta{beta:g}": STDB | {"finetune.beta": beta} for beta in (0.3, 1.0, 3.0)},
     "stdb-alpha1": STDB | {"finetune.alpha": 1.0},
-    **{
-        f"{name}-leak{leak:g}": fields | {"finetune.leak": leak}
-        for name, fields in BOTH.items()
-        for leak in (1.0, 0.95)
-    },
+    **{f"{name}-leak{leak:g}": BOTH[name] | {"finetune.leak": leak} for name in BOTH for leak in (1.0, 0.95)},
     **{f"{name}-decay": fields | {"finetune.weight_decay": 5e-4} for name, fields in BOTH.items()},
     "linear-warmup": {"finetune.warmup": 0.25},
     "linear-clip": {"finetune.clip": 1.0},
 }
 # With all seeds: each surrogate's best, and what the recipe is made of.
 REPEATED = "stdb-lr3e-05 plain-linear-lr0.001 linear-lr0.001 stdb-calibrated stdb-percentile linear-percentile".split()
-HARMS: dict[str, Fields] = {  # question c: four epochs at a constant rate
-    "harm-stdb": STDB,
-    "harm-stdb-fast": STDB | {"finetune.lr": 3e-4},
-    "harm-linear": {},
-    "harm-linear-fast": {"finetune.lr": 1e-2},
+CONSTANT = {"finetune.schedule": "constant"}
+HARMS: dict[str, Fields] = {  # question c: four epochs at a constant rate, each surrogate's best and a faster one
+    f"harm-{name}{speed}": FEW | CONSTANT | {"finetune.epochs": 4} | BOTH[name] | rate
+    for name, fast in (("stdb", 3e-4), ("linear", 1e-2))
+    for speed, rate in (("", {}), ("-fast", {"finetune.lr": fast}))
 }
 MAXIMUM = {"convert.percentile": 100.0, "finetune.epochs": 2}  # of the thresholds, for CIFAR-10
-CONSTANT = {"finetune.schedule": "constant"}
-SCRATCH = {"finetune.start": "scratch", **PLAIN}
 SCRATCH_RATES = {"stdb": (1e-4, 3e-4, 1e-3), "linear": (3e-4, 1e-3, 3e-3)}
 SCRATCH_BEST = {"stdb": 3e-4, "linear": 1e-3}  # of these, after two epochs
 
 
-def _hybrid(preset: str, surrogate: str, num_steps: int, seeds: tuple[int, ...] = SEEDS) -> Trial:
-    """Questions a, d and e: the whole pipeline at a T."""
-    longest = min(8 * num_steps, PRESETS[preset].config.evaluate.eval_steps)
-    fields = {"convert.num_steps": num_steps, "evaluate.eval_steps": longest, **BOTH[surrogate]}
-    return Trial(f"{surrogate}-t{num_steps}", fields, tested, seeds)
+def _hybrids(preset: str, *nets: tuple[str, int], seeds: tuple[int, ...] = SEEDS) -> Iterator[Trial]:
+    """Questions a, d and e: the whole pipeline with a surrogate at a T."""
+    for surrogate, num_steps in nets:
+        longest = min(8 * num_steps, PRESETS[preset].config.evaluate.eval_steps)
+        fields = {"convert.num_steps": num_steps, "evaluate.eval_steps": longest, **BOTH[surrogate]}
+        yield Trial(f"{surrogate}-t{num_steps}", fields, tested, seeds)
 
 
-def _scratch(name: str, surrogate: str, num_steps: int, epochs: int) -> Trial:
-    """Question b: random weights, with the surrogate's best learning rate."""
-    fields = {"convert.num_steps": num_steps, "finetune.surrogate": surrogate, "finetune.epochs": epochs}
-    return Trial(name, SCRATCH | fields | {"finetune.lr": SCRATCH_BEST[surrogate]}, tested, (0,))
+def _scratch(num_steps: int, epochs: dict[str, int]) -> Iterator[Trial]:
+    """Question b: random weights, by SURROGATE[-LENGTH] for so many epochs, with the surrogate's best learning rate.
+
+    The least number takes the operations of the hybrid run, long and longest ones twice and three times as many.
+    """
+    for name, number in epochs.items():
+        surrogate, *_ = name.split("-")
+        fields = {"finetune.start": "scratch", "finetune.surrogate": surrogate, "finetune.lr": SCRATCH_BEST[surrogate]}
+        fields |= PLAIN | {"convert.num_steps": num_steps, "finetune.epochs": number}
+        yield Trial(f"scratch-{name}", fields, tested, (0,))
 
 
-def _scratch_rate(surrogate: str, rate: float) -> Trial:
-    """Question b: random weights, one of several learning rates, for two epochs."""
-    trial = _scratch(f"scratch-{surrogate}-lr{rate:g}", surrogate, num_steps=4, epochs=2)
-    return trial._replace(fields=trial.fields | CONSTANT | {"finetune.lr": rate}, work=validated)
+def _scratch_rates() -> Iterator[Trial]:
+    """Question b: random weights, several learning rates, for two epochs."""
+    for trial in _scratch(4, dict.fromkeys(SCRATCH_RATES, 2)):
+        for rate in SCRATCH_RATES[trial.fields["finetune.surrogate"]]:
+            fields = trial.fields | CONSTANT | {"finetune.lr": rate}
+            yield Trial(f"{trial.name}-lr{rate:g}", fields, seeds=trial.seeds)
 
 
 STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
-    "fashion_mnist_cpu": {
-        "steps": (
-            *(_hybrid("fashion_mnist_cpu", "linear", num_steps) for num_steps in (8, 4, 2)),
-            _hybrid("fashion_mnist_cpu", "stdb", 4),
-        ),
+    FASHION: {
+        "steps": (*_hybrids(FASHION, ("linear", 8), ("linear", 4), ("linear", 2), ("stdb", 4)),),
         "explain": (Trial("explain", FEW, _explained),),
         "rates": tuple(
             Trial(name, FEW | fields, seeds=SEEDS if name in REPEATED else (0,))
             for name, fields in (RATES | VARIATIONS).items()
         ),
-        "harms": tuple(
-            Trial(name, FEW | CONSTANT | {"finetune.epochs": 4} | fields, _compared) for name, fields in HARMS.items()
-        ),
-        "scratch": (
-            *(_scratch_rate(surrogate, rate) for surrogate, rates in SCRATCH_RATES.items() for rate in rates),
-            _scratch("scratch-stdb", "stdb", 4, epochs=14),  # the hybrid run's operations
-            _scratch("scratch-linear", "linear", 4, epochs=14),
-            _scratch("scratch-linear-long", "linear", 4, epochs=28),
-        ),
+        "harms": tuple(Trial(name, fields, _compared) for name, fields in HARMS.items()),
+        "scratch": (*_scratch_rates(), *_scratch(4, {"stdb": 14, "linear": 14, "linear-long": 28})),
         "conversion": (Trial("conversion", {}, partial(conversion, images=2048)),),
     },
-    "cifar10_cpu": {
-        "steps": tuple(_hybrid("cifar10_cpu", "linear", num_steps, (0,)) for num_steps in (32, 16, 8)),
-        "rates": (
-            Trial("maximum-lr0.0003", MAXIMUM | {"finetune.lr": 3e-4}, tested, (0,)),
-            Trial("maximum-lr0.001", MAXIMUM | {"finetune.lr": 1e-3}, partial(_as_far_as, "finetune"), (0,)),
+    CIFAR: {
+        "steps": (*_hybrids(CIFAR, ("linear", 32), ("linear", 16), ("linear", 8), seeds=(0,)),),
+        "rates": tuple(
+            Trial(f"maximum-lr{rate:g}", MAXIMUM | {"finetune.lr": rate}, work, (0,))
+            for rate, work in ((3e-4, tested), (1e-3, partial(_as_far_as, "finetune")))
         ),
         "conversion": (Trial("conversion", {}, partial(conversion, images=1024)),),
-        "scratch": (
-            _scratch("scratch-linear", "linear", 8, epochs=11),  # the hybrid run's operations
-            _scratch("scratch-linear-long", "linear", 8, epochs=22),
-            _scratch("scratch-linear-longest", "linear", 8, epochs=33),
-        ),
+        "scratch": (*_scratch(8, {"linear": 11, "linear-long": 22, "linear-longest": 33}),),
     },
 }

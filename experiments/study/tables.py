@@ -3,13 +3,15 @@
 from collections.abc import Iterable
 from statistics import mean, stdev
 
+import pandas as pd
 from pandas import DataFrame, Series
 
 from experiments.finetune import CONVERTED
 from experiments.reports.table import aligned
-from experiments.study import conversion, operations, pivots
-from experiments.study.pivots import HYBRIDS, hybrid_trials, nets_of, of_trials
+from experiments.study import conversion, results
 from experiments.study.plan import HARMS, RATES, VARIATIONS
+from experiments.study.results import HYBRIDS, nets_of
+from jsnn import operations
 
 PAPER = (  # preset, trial, net and data; T of the hybrid net and accuracies [%], where they are of the paper's table 1
     ("vgg5_cifar10", "preset", "VGG5 CIFAR-10", "75", "87.88", "84.56", "86.91"),
@@ -25,6 +27,12 @@ PAPER = (  # preset, trial, net and data; T of the hybrid net and accuracies [%]
     ("cifar10_cpu", "linear-t32", "VGG5 x0.25 CIFAR-10"),
 )
 UNITS = {"descent loss": 1e3, "agreement loss": 1e3, "agreement share": 1}  # factors to them; all others are in %
+
+
+def of_trials(data: DataFrame, trials: Iterable[str], quantity: str = "") -> DataFrame:
+    """The measurements of some trials, in their order; of the quantities that begin so."""
+    data = data[data.quantity.str.startswith(quantity)]
+    return pd.concat([data[data.trial == trial] for trial in trials])
 
 
 def spread(values: Iterable[float], digits: int = 2) -> str:
@@ -43,6 +51,11 @@ def on_test(nets: DataFrame) -> str:
     factors = ", ".join(f"{factor:g}" for factor in sorted(set(nets.scaling_factor.dropna())))
     text += f" ({factors})" if factors else ""
     return f"{text} (handed back)" if (nets.kept == CONVERTED).any() else text
+
+
+def seeds(nets: DataFrame) -> str:
+    """How many seeds there are, of a row each."""
+    return f"{len(nets)} seed{'s' * (len(nets) > 1)}"
 
 
 def _spreads(data: DataFrame, columns: Iterable[str], digits: int = 2, **rows: Iterable[str]) -> DataFrame:
@@ -79,13 +92,11 @@ def paper_table(data: DataFrame) -> str:
 
 def conversion_table(data: DataFrame) -> str:
     """Test accuracy of all nets against the number of time steps; the best factor in brackets."""
-    nets = pivots.against_steps(data)
+    nets = results.against_steps(data)
     groups = nets.groupby(["net", "T"])
-    table, means = (
-        groups[["accuracy", "accuracy_std", "scaling_factor", "kept"]].apply(on_test),
-        groups.accuracy.agg(mean),
-    )
-    best, rows = means["converted, maximum, best factor"], {name: table[name] for name in pivots.CONVERTED_NETS}
+    table = groups[["accuracy", "accuracy_std", "scaling_factor", "kept"]].apply(on_test)
+    means, rows = groups.accuracy.agg(mean), {name: table[name] for name in results.CONVERTED_NETS}
+    best = means["converted, maximum, best factor"]
     for name in (name for name in HYBRIDS.values() if name in table):
         steps = means[name].map(lambda accuracy: best.index[best >= accuracy].min())
         reached = steps.map("{:g}".format).where(steps.notna(), f"over {best.index.max()}")
@@ -110,15 +121,10 @@ def _note(data: DataFrame, nets: DataFrame) -> str:
     )
 
 
-def seeds(nets: DataFrame) -> str:
-    """How many seeds there are, of a row each."""
-    return f"{len(nets)} seed{'s' * (len(nets) > 1)}"
-
-
 def evaluation_table(data: DataFrame) -> str:
     """Question e: test accuracy of nets trained at one T and evaluated at others."""
-    data = hybrid_trials(data)
-    data = data[(data.net == "hybrid") & (data.quantity == "accuracy_by_step") & data.step.isin([2, 4, 8, 16, 32, 64])]
+    data = results.hybrid_trials(data[(data.net == "hybrid") & (data.quantity == "accuracy_by_step")])
+    data = data[data.step.isin([2, 4, 8, 16, 32, 64])]
     trained = "T = " + data["T"].map(str) + ", " + data.surrogate
     return _markdown(_spreads(data, "evaluated at T = " + data.step.map("{:g}".format), trained_at=trained))
 
@@ -126,35 +132,34 @@ def evaluation_table(data: DataFrame) -> str:
 def scratch_table(data: DataFrame, num_steps: int) -> str:
     """Compute and accuracy of hybrid runs and from scratch; the time is the fastest seed's, as machines may differ."""
     rows = [["run", "ANN epochs", "SNN epochs", "operations [10^12 MAC]", "training [min]", "test accuracy [%]"]]
-    for name, runs in pivots.scratch_trials(data, num_steps).items():
+    for name, runs in results.scratch_trials(data, num_steps).items():
         ann, hybrid, others = (nets_of(runs, net) for net in ("ann", "hybrid", ""))
         stages = ["train_ann", "convert", "finetune"] if name in HYBRIDS.values() else ["finetune"]
         minutes = others[[f"seconds {stage}" for stage in stages]].sum(axis=1).min() / 60
         epochs = [f"{ann.epochs[0]}" if len(stages) > 1 else "0", f"{hybrid.epochs[0]}"]
-        cost = pivots.learning_curve(runs[runs.seed == runs.seed.min()]).index[-1]
+        cost = results.by_operations(runs[runs.seed == runs.seed.min()]).index[-1]
         rows.append([f"{name} ({seeds(hybrid)})", *epochs, f"{cost:.1f}", f"{minutes:.0f}", on_test(hybrid)])
     return aligned(rows)
 
 
-def _on_validation(data: DataFrame) -> DataFrame:
+def _on_validation(data: DataFrame, trials: Iterable[str]) -> DataFrame:
     """Validation accuracies in % before and after the fine-tune: of each seed the mean over streams, or all streams."""
-    streams = data[data.quantity == "streams"]
+    streams = of_trials(data, trials, "streams")
     only = streams.groupby("trial").seed.transform("nunique") == 1
-    samples = streams.assign(step=streams.step.where(only, 0)).groupby(
-        ["trial", "finetune", "seed", "step", "net"], sort=False
-    )
+    rows = ["trial", "finetune", "seed", "step", "net"]
+    samples = streams.assign(step=streams.step.where(only, 0)).groupby(rows, sort=False)
     return 100 * samples.value.agg(mean).unstack(sort=False)
 
 
 def surrogates_table(data: DataFrame) -> str:
     """Question c: validation accuracy after one epoch of fine-tuning, beside the converted net's."""
-    accuracies = _on_validation(of_trials(data, RATES | VARIATIONS)).reset_index("seed")
+    accuracies = _on_validation(data, RATES | VARIATIONS).reset_index("seed")
     trials = accuracies.assign(gain=accuracies.hybrid - accuracies.converted).groupby(["trial", "finetune"], sort=False)
-    table = trials[["converted", "hybrid", "gain"]].agg(spread).assign(seeds=trials.seed.nunique())
+    table = trials[["converted", "hybrid", "gain"]].agg(spread)
     table["gain"] = table.gain.where(trials.gain.agg(mean) < 0, "+" + table.gain)
+    table.insert(0, "seeds", trials.seed.nunique())
     table = table.rename(columns={"converted": "converted [%]", "hybrid": "fine-tuned [%]"})
-    columns = ["seeds", "converted [%]", "fine-tuned [%]", "gain"]
-    return _markdown(table.droplevel("trial").rename_axis("fine-tuned with")[columns])
+    return _markdown(table.droplevel("trial").rename_axis("fine-tuned with"))
 
 
 def descent_table(data: DataFrame) -> str:
@@ -166,8 +171,8 @@ def descent_table(data: DataFrame) -> str:
 
 def agreement_table(data: DataFrame) -> str:
     """Question c: how far batches agree on their gradients, and what a step along the mean of these does, by layer."""
-    data = of_trials(data, HARMS)
-    data = data[data.quantity.str.startswith("agreement") & ((data.net == "after") | ~data.trial.str.endswith("-fast"))]
+    data = of_trials(data, HARMS, "agreement")
+    data = data[(data.net == "after") | ~data.trial.str.endswith("-fast")]
     names = data.finetune.where(data.net == "after", data.surrogate) + ", " + data.net
     loss = "a step changes the loss [10^-3 nats]"
     measured = data.quantity.map({"agreement share": "batches agree", "agreement loss": loss})
@@ -176,22 +181,21 @@ def agreement_table(data: DataFrame) -> str:
 
 def silence_table(data: DataFrame) -> str:
     """Question c: share of neurons that never fire, before and after fine-tunes that help and that harm."""
-    data = of_trials(data, HARMS)
-    silent = data[(data.quantity == "silence never") & ((data.net == "after") | (data.trial == "harm-stdb"))]
+    silent = of_trials(data, HARMS, "silence never")
+    silent = silent[(silent.net == "after") | (silent.trial == "harm-stdb")]
     table = _spreads(silent, silent.layer, digits=1, net=silent.finetune.where(silent.net == "after", "before"))
-    table.index.name = "never fire in a presentation [%]"
-    accuracies = _on_validation(data).groupby("trial", sort=False).agg(spread)
-    return _markdown(table.assign(**{"validation accuracy [%]": [accuracies.converted.iloc[0], *accuracies.hybrid]}))
+    accuracies = _on_validation(data, HARMS).groupby("trial", sort=False).agg(spread)
+    table["validation accuracy [%]"] = [accuracies.converted.iloc[0], *accuracies.hybrid]
+    return _markdown(table.rename_axis("never fire in a presentation [%]"))
 
 
 def activity_table(data: DataFrame, trials: Iterable[str]) -> str:
     """Question d: spikes per neuron by layer, converted against hybrid at the same T and factor."""
-    data = of_trials(data, trials)
-    data = data[data.quantity == "spikes_per_neuron"]
+    data = of_trials(data, trials, "spikes_per_neuron")
     data = data.assign(run="T = " + data["T"].map(str) + ", " + data.surrogate)
     spikes = data.set_index(["run", "seed", "net", "layer"]).value.unstack(sort=False)
-    count = operations.neurons(data.config.iloc[0])
-    spikes["all neurons"] = sum(spikes[layer] * count[layer] for layer in count) / sum(count.values())
+    count = Series(operations.neurons(*results.network(data.config.iloc[0])))
+    spikes["all neurons"] = (spikes * count).sum(axis=1) / count.sum()
     converted, hybrid = (spikes.xs(net, level="net") for net in ("converted", "hybrid"))
     kinds = {"converted": (converted, 3), "hybrid": (hybrid, 3), "converted / hybrid": (converted / hybrid, 2)}
     rows = [["spikes per neuron and image", *spikes.columns]]
@@ -203,19 +207,18 @@ def activity_table(data: DataFrame, trials: Iterable[str]) -> str:
 
 def operations_table(data: DataFrame, trials: Iterable[str]) -> str:
     """Question d: accumulates of the SNN beside the ANN's multiply-accumulates, and where their energies are even."""
-    data = of_trials(data, trials)
-    of_ann = Series(operations.macs(data.config.iloc[0]))
-    rows = [["operations for an image [10^3]", *of_ann.index, "all", "of the ANN's", "energy of the ANN's"]]
-    rows = [[*rows[0], "energy even at T ="], ["ANN, MAC", *_thousands(of_ann), "1", "1", ""]]
-    for (trial, t, net), runs in data[data.quantity == "spikes_per_neuron"].groupby(["trial", "T", "net"], sort=False):
-        rates = data[(data.quantity == "input_rate") & (data.trial == trial)].set_index("seed").value
-        of_seeds = ((run.config.iloc[0], run.set_index("layer").value, t * rates[i]) for i, run in runs.groupby("seed"))
-        cost = DataFrame([operations.accumulates(*of_seed) for of_seed in of_seeds]).agg(mean)
-        portion = cost.sum() / of_ann.sum()
+    spikes, network = of_trials(data, trials, "spikes_per_neuron"), results.network(data.config.iloc[0])
+    ann, input_rates = Series(operations.multiply_accumulates(*network)), of_trials(data, trials, "input_rate")
+    rows = [["ANN, MAC", *_thousands(ann), "1", "1", ""]]
+    for (trial, t, net), runs in spikes.groupby(["trial", "T", "net"], sort=False):
+        arriving = t * input_rates[input_rates.trial == trial].set_index("seed").value
+        of_seeds = ((run.set_index("layer").value, arriving[seed]) for seed, run in runs.groupby("seed"))
+        cost = DataFrame([operations.accumulates(*network, *of_seed) for of_seed in of_seeds]).agg(mean)
+        portion = cost.sum() / ann.sum()
         energy = portion * operations.PICOJOULES_AC / operations.PICOJOULES_MAC
-        cells = [*_thousands(cost), f"{portion:.2f}", f"{energy:.2f}", f"{t / energy:.0f}"]
-        rows.append([f"{net}, T = {t}, AC", *cells])
-    return aligned(rows)
+        rows.append([f"{net}, T = {t}, AC", *_thousands(cost), f"{portion:.2f}", f"{energy:.2f}", f"{t / energy:.0f}"])
+    compared = ["of the ANN's", "energy of the ANN's", "energy even at T ="]
+    return aligned([["operations for an image [10^3]", *ann.index, "all", *compared], *rows])
 
 
 def _thousands(costs: Series) -> list[str]:
