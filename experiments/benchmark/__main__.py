@@ -30,11 +30,8 @@ from jsnn.models import VGG_STAGES
 
 ROOT = Path(__file__).parents[2]
 FOR_ACCELERATORS = ("jsnn, bfloat16",)  # a CPU has little use for them
-# One accelerator, its memory taken as it is needed, so that its peak tells what the work needs.
-CARD = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+CARD = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]  # one, its memory taken as it is needed: for its peak
 ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": CARD, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-
-Records = list[dict[str, Any]]  # one for each measurement
 
 
 @dataclass(frozen=True)
@@ -109,9 +106,9 @@ def check(arguments: Arguments) -> None:
         raise ValueError(f"leak must be in (0, 1], got {arguments.leak}.")
 
 
-def take_turns(net: str, tasks: Sequence[Task], repeats: int, timeout: float) -> Records:
+def take_turns(net: str, tasks: Sequence[Task], repeats: int, timeout: float) -> list[dict[str, Any]]:
     """Run every task, all of them once before any of them again; what fails or takes all patience is not repeated."""
-    records: Records = []
+    records: list[dict[str, Any]] = []
     for _ in range(repeats):
         turn, tasks = tasks, []
         for task in turn:
@@ -140,7 +137,7 @@ def run(task: Task, timeout: float) -> dict[str, Any]:
     return json.loads(process.stdout.splitlines()[-1])
 
 
-def _measured(arguments: Arguments, names: Sequence[str], task: partial[Task]) -> tuple[Records, dict[str, int]]:
+def _measured(arguments: Arguments, names: Sequence[str], task: partial[Task]) -> tuple[list, dict]:
     """All records, and the number of spiking neurons of each net that is trained."""
     records, neurons_of, (hidden, leak) = [], {}, (arguments.hidden, arguments.leak)
     fields = arguments.shapes, arguments.long_shapes, arguments.evaluation, arguments.balancing

@@ -43,8 +43,8 @@ def prepare(path: Path, net: str, width: float, hidden: tuple[int, ...], batch: 
     images = rng.integers(0, 256, (batch, *IMAGE_SHAPE)).astype(np.float32) / np.float32(127.5) - 1
     labels = rng.integers(0, NUM_CLASSES, batch).astype(np.int32)
     problem = Problem(tuple(ann.stages), kernels, {}, leak, images, labels)
-    sample = problem._replace(images=images[:SAMPLE])
-    problem = problem._replace(thresholds=balance(sample, SAMPLE_STEPS, "cpu", PERCENTILE))
+    thresholds = balance(problem._replace(images=images[:SAMPLE]), SAMPLE_STEPS, "cpu", PERCENTILE)
+    problem = problem._replace(thresholds=thresholds)
     save_problem(path, problem)
     return problem
 
@@ -82,10 +82,7 @@ def make(problem: Problem, num_steps: int, device: str, precision: str = "float3
 
 
 def balance(problem: Problem, num_steps: int, device: str, percentile: float = 100.0) -> dict[str, float]:
-    """Thresholds in one pass over the layers: a percentile of the input current, 100 being the maximum.
-
-    The problem's own thresholds and leak are not used.
-    """
+    """Thresholds in one pass over the layers, percentiles of the input current; the problem's own are not used."""
     jax.config.update("jax_platforms", device)
     network = *_network(problem), jax.device_put(problem.images)
     options = {"num_steps": num_steps, "percentile": percentile, "chunk": fitting_chunk(num_steps)}

@@ -17,43 +17,43 @@ class Entry(NamedTuple):
     """Where a contestant comes from."""
 
     make: str  # module beside this file, and its function that makes the contestant
-    library: str  # module that it needs, of a distribution that has the name of its first part
+    libraries: tuple[str, ...]  # modules that it needs, of a distribution that has the name of their first part
     options: Mapping[str, object] = {}  # of the function
 
 
 OURS, STEP_LOOP = "jsnn", "PyTorch step loop"
-SPIKINGJELLY = "torch_peers.spikingjelly", "spikingjelly.activation_based.memopt"
+SPIKINGJELLY = (
+    "torch_peers.spikingjelly",
+    ("spikingjelly.activation_based.layer", "spikingjelly.activation_based.memopt"),
+)
 ROSTER = {
-    OURS: Entry("ours.make", "jax"),
-    STEP_LOOP: Entry("step_loop.make", "torch"),
-    "PyTorch step loop, tuned": Entry("step_loop.make", "torch", {"tuned": True}),
+    OURS: Entry("ours.make", ("jax",)),
+    STEP_LOOP: Entry("step_loop.make", ("torch",)),
+    "PyTorch step loop, tuned": Entry("step_loop.make", ("torch",), {"tuned": True}),
     "SpikingJelly": Entry(*SPIKINGJELLY),
     "SpikingJelly, memory optimised": Entry(*SPIKINGJELLY, {"memory_optimised": True}),
-    "snnTorch": Entry("torch_peers.snntorch", "snntorch"),
-    "norse": Entry("torch_peers.norse", "norse.torch"),
-    "spyx": Entry("spyx_net.make", "spyx"),
-    "spyx, jsnn's convolution": Entry("spyx_net.make", "spyx", {"own_gradient": False}),
-    "jsnn, bfloat16": Entry("ours.make", "jax", {"precision": "bfloat16"}),
+    "snnTorch": Entry("torch_peers.snntorch", ("snntorch",)),
+    "norse": Entry("torch_peers.norse", ("norse.torch",)),
+    "spyx": Entry("spyx_net.make", ("spyx",)),
+    "spyx, jsnn's convolution": Entry("spyx_net.make", ("spyx",), {"own_gradient": False}),
+    "jsnn, bfloat16": Entry("ours.make", ("jax",), {"precision": "bfloat16"}),
 }
 
 
 def package_of(name: str) -> str | None:
     """Name and version of the distribution that a contestant needs, or None where it is not installed."""
-    package = ROSTER[name].library.split(".")[0]
+    package = ROSTER[name].libraries[0].split(".")[0]
     return next((f"{package} {found.version}" for found in distributions(name=package)), None)
 
 
 class Problem(NamedTuple):
-    """A spiking VGG without bias and the batch that it is trained on; the same for every contestant.
-
-    The input at each step is sign(x) * Bernoulli(|x|). Every layer but the readout spikes.
-    """
+    """A spiking VGG without bias and the batch that it is trained on; the same for every contestant."""
 
     stages: tuple[int | str, ...]  # output channels of each 3x3 convolution of padding 1, "A" for a 2x2 average pool
     kernels: dict[str, np.ndarray]  # conv0, ..., dense0, ..., readout -> float32 [3, 3, in, out] or [in, out]
-    thresholds: dict[str, float]  # of the layers that spike, in forward order
+    thresholds: dict[str, float]  # of the layers that spike, all but the readout, in forward order
     leak: float  # of the membranes per time step, in (0, 1]
-    images: np.ndarray  # [B, H, W, C] float32 in [-1, 1]
+    images: np.ndarray  # [B, H, W, C] float32 in [-1, 1]; the input at each step is sign(x) * Bernoulli(|x|)
     labels: np.ndarray  # [B] int32
 
 
@@ -109,10 +109,7 @@ def load_problem(path: str | Path, batch: int) -> Problem:
 
 
 def operations(problem: Problem, num_steps: int) -> float:
-    """Floating-point operations of the matrix products of one training step, multiplications and additions apart.
-
-    2 * (forward + gradient of weights + gradient of inputs, which the first layer does not need) * B * T
-    """
+    """Multiplications and additions of a step: forward, gradients of weights and, behind the first layer, of inputs."""
     first, *others = (layer.kernel.size * math.prod(layer.outputs[:-1]) for layer in layers(problem))
     return 2.0 * (2 * first + 3 * sum(others)) * len(problem.images) * num_steps
 

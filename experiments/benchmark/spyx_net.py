@@ -22,10 +22,7 @@ Network = spyx.nn.Sequential
 
 
 def make(problem: Problem, num_steps: int, device: str, own_gradient: bool = True) -> Contestant:
-    """The spyx network as a contestant.
-
-    Its convolutions are XLA's, gradients included, or jsnn's, which XLA:CPU compiles to faster code inside a scan.
-    """
+    """The spyx network; its convolutions are XLA's, or jsnn's, whose gradients XLA:CPU makes faster inside a scan."""
     jax.config.update("jax_platforms", device)
     place = jax.devices(device)[0]
     with jax.default_device(place):

@@ -24,7 +24,6 @@ from experiments.benchmark.problem import LEARNING_RATE, READOUT, Contestant, Pr
 
 ALPHA, BETA = 0.3, 0.01
 NEVER = -math.inf  # time of the last spike of a neuron that has not fired
-
 Format = torch.memory_format
 FAST = torch.channels_last  # of weights and inputs, which decide that of all activations
 
@@ -127,14 +126,12 @@ class Spike(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, level: float, kept: Tensor, derive: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """The spikes, 0 or 1."""
         ctx.save_for_backward(kept)
         ctx.derive = derive
         return (x > level).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None, None]:
-        """The gradient of x; nothing else has one."""
         return ctx.derive(cotangent, *ctx.saved_tensors), None, None, None
 
 

@@ -44,18 +44,12 @@ def norse(problem: Problem, num_steps: int, device: str) -> Contestant:
 
     loss, network, neurons = max(1 - problem.leak, LEAST_LOSS), synapses(problem, device), {}
     lossy = partial(LIFBoxParameters, tau_mem_inv=torch.tensor(loss), reset_method=subtract)
+    gain = nn.Module()  # a layer multiplies with its weight times this
+    gain.forward = partial(torch.mul, other=1 / loss)
     for layer, threshold in problem.thresholds.items():
-        parametrize.register_parametrization(network[layer][-1], "weight", Gain(1 / loss))
+        parametrize.register_parametrization(network[layer][-1], "weight", gain)
         neurons[layer] = partial(fire, LIFBoxCell(lossy(v_th=torch.tensor(threshold)), dt=1.0))
     return looping(problem, num_steps, device, network, neurons)
-
-
-class Gain(nn.Module):
-    """A weight times a number, which is what the layer multiplies with."""
-
-    def __init__(self, gain: float) -> None:
-        super().__init__()
-        self.forward = partial(torch.mul, other=gain)
 
 
 class Block(nn.Sequential):

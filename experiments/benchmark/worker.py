@@ -17,7 +17,6 @@ from experiments.benchmark.problem import OURS, ROSTER, Contestant, load_problem
 MOST_WARM_UPS = 3  # calls after the first, which a library may use to compile once more
 SIDES = {"cpu": 2048, "cuda": 8192}  # rows and columns of the matrices whose product gives the machine's rate
 TOO_MUCH = 77  # exit status of a process that was stopped because it took more memory than it may
-WATCH_EVERY = 0.05  # seconds
 
 
 class Task(NamedTuple):
@@ -85,7 +84,7 @@ def machine(_: Task) -> dict[str, Any]:
 def _contestant(task: Task) -> tuple[Contestant, int]:
     """The contestant, and the bytes in memory before it is made, when its library and problem are there."""
     entry, problem = ROSTER[task.contestant], load_problem(task.problem, task.batch)
-    make, _ = resolve_name(f"experiments.benchmark.{entry.make}"), resolve_name(entry.library)
+    make, *_ = map(resolve_name, (f"experiments.benchmark.{entry.make}", *entry.libraries))
     _compile_seconds()  # counts from here on
     before = _memory_before(task)
     return make(problem, task.num_steps, task.device, **entry.options), before
@@ -127,7 +126,7 @@ def _memory_before(task: Task) -> int:
 
     def watch() -> None:  # else the system would end whatever it likes
         while _memory("VmRSS") < task.most_bytes:
-            time.sleep(WATCH_EVERY)
+            time.sleep(0.05)
         os._exit(TOO_MUCH)
 
     threading.Thread(target=watch, daemon=True).start()
