@@ -103,9 +103,9 @@ def test_notes_by_hand():
     lengths = [*records(OURS, [1.0], 30, temporaries_bytes=8e6 + 625), *records(OURS, [1.0], 10, temporaries_bytes=8e6)]
     bits = 8 * 625 / (50 * 2 * 20)
     assert f"they grow by {bits:.2f} bits per neuron and step at B=2 from T=10 to 30." in notes(*lengths)
-    other = records(STEP_LOOP, [1.0], rates={"conv0": 0.2})
+    other = records(STEP_LOOP, [1.0], 30, rates={"conv0": 0.2})
     assert "mean of all layers: jsnn 0.100, PyTorch step loop 0.200; within a factor of 2.00" in notes(*lengths, *other)
-    silent = records(STEP_LOOP, [1.0], rates={"conv0": 0.0})
+    silent = records(STEP_LOOP, [1.0], 30, rates={"conv0": 0.0})
     assert "within a factor of inf" in notes(*lengths, *silent)
 
 
@@ -214,7 +214,7 @@ def test_what_cannot_be_measured_is_refused(changes, sentence):
 def test_the_command_refuses_in_a_sentence(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["benchmark", "--nets", "resnet20"])
     with pytest.raises(SystemExit) as refused:
-        runpy.run_module("experiments.benchmark", run_name="__main__")
+        runpy.run_path(main.__file__, run_name="__main__")
     assert refused.value.code == 2
     assert capsys.readouterr().err.startswith("error: net 'resnet20' can't be measured")
 

@@ -80,8 +80,8 @@ def benchmark(arguments: Arguments) -> str:
     rows = report.figures(records)
     text = report.markdown(rows, neurons_of, absent)
     about = {"machine": machine, "contestants": versions, "absent": absent, "neurons": neurons_of}
-    about["arguments"] = json.loads(json.dumps(vars(arguments), default=str))
-    write_json(arguments.output / "benchmark.json", {**about, "records": records})
+    about |= {"arguments": json.loads(json.dumps(vars(arguments), default=str)), "records": records}
+    write_json(arguments.output / "benchmark.json", about)
     (arguments.output / "benchmark.md").write_text(text)
     report.draw(rows, arguments.output / "benchmark.png")
     return text
@@ -129,12 +129,11 @@ def run(task: Task, timeout: float) -> dict[str, Any]:
         process = subprocess.run(command, timeout=timeout, check=False, **options)
     except subprocess.TimeoutExpired:
         return {"why_not": f"over {timeout:.0f} s"}
-    if process.returncode == TOO_MUCH:
-        return {"why_not": f"over {task.most_bytes / 1e9:.0f} GB"}
-    if process.returncode:
-        last = process.stderr.strip().splitlines()[-1:] or ["no word"]
-        return {"why_not": f"failed: {last[0][:100]}"}
-    return json.loads(process.stdout.splitlines()[-1])
+    if process.returncode == 0:
+        return json.loads(process.stdout.splitlines()[-1])
+    *_, last = ["no word", *process.stderr.strip().splitlines()]
+    over = process.returncode == TOO_MUCH
+    return {"why_not": f"over {task.most_bytes / 1e9:.0f} GB" if over else f"failed: {last[:100]}"}
 
 
 def _measured(arguments: Arguments, names: Sequence[str], task: partial[Task]) -> tuple[list, dict]:

@@ -24,8 +24,7 @@ from jsnn.training.evaluation import mean, snn_evaluation
 from jsnn.training.parallel import parallel_evaluation, parallel_train_step, replicate, split_over_devices
 from jsnn.training.step import init_state, snn_forward
 
-KEY = 0
-GRID = 2.0**-10
+KEY, GRID = 0, 2.0**-10
 IMAGE_SHAPE, NUM_CLASSES = (32, 32, 3), 10
 PERCENTILE = 99.0  # of the currents becomes the threshold: a tenth of the neurons or so spike at each step
 SAMPLE, SAMPLE_STEPS = 2, 24  # images and steps on which thresholds are found

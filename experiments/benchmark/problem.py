@@ -22,16 +22,13 @@ class Entry(NamedTuple):
 
 
 OURS, STEP_LOOP = "jsnn", "PyTorch step loop"
-SPIKINGJELLY = (
-    "torch_peers.spikingjelly",
-    ("spikingjelly.activation_based.layer", "spikingjelly.activation_based.memopt"),
-)
+JELLY = "torch_peers.spikingjelly", ("spikingjelly.activation_based.layer", "spikingjelly.activation_based.memopt")
 ROSTER = {
     OURS: Entry("ours.make", ("jax",)),
     STEP_LOOP: Entry("step_loop.make", ("torch",)),
     "PyTorch step loop, tuned": Entry("step_loop.make", ("torch",), {"tuned": True}),
-    "SpikingJelly": Entry(*SPIKINGJELLY),
-    "SpikingJelly, memory optimised": Entry(*SPIKINGJELLY, {"memory_optimised": True}),
+    "SpikingJelly": Entry(*JELLY),
+    "SpikingJelly, memory optimised": Entry(*JELLY, {"memory_optimised": True}),
     "snnTorch": Entry("torch_peers.snntorch", ("snntorch",)),
     "norse": Entry("torch_peers.norse", ("norse.torch",)),
     "spyx": Entry("spyx_net.make", ("spyx",)),

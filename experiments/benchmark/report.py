@@ -16,7 +16,6 @@ KEY = ["what", *SHAPE, "contestant"]
 NUMBERS = ["first", "compile", "peak_bytes", "device_peak_bytes", "temporaries_bytes", "operations_per_second"]
 FACTS = ["rates", "thresholds", "why_not"]
 MB, GB, MISSING = 1e6, 1e9, "-"
-
 WHERE = {"net": "net", "batch": "B", "num_steps": "T", "contestant": "contestant"}  # columns and their headings
 SPEED = {"per_second": "images/s", "ratio": "step loop's time over it"}
 MEMORY = {"share": "share of the floor", "megabytes": "peak memory, MB"}
@@ -49,8 +48,8 @@ def markdown(rows: pd.DataFrame, neurons: Mapping[str, int], absent: Sequence[st
     parts += [f"Not installed, so absent: {', '.join(absent)}."] if absent else []
     balancing, evaluation = (compared[compared.what == what] for what in ("balance", "evaluate"))
     if len(balancing):
-        table = _table(balancing.replace({"contestant": WAYS}), BALANCING)
-        parts.append(f"Balancing of thresholds, compilation included\n\n{table}")
+        named = balancing.replace({"contestant": WAYS})
+        parts.append(f"Balancing of thresholds, compilation included\n\n{_table(named, BALANCING)}")
     if len(evaluation):
         parts.append(f"Evaluation\n\n{_table(evaluation, EVALUATION)}")
     return "\n\n".join(parts) + "\n"
@@ -65,15 +64,14 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
     left, right = figure.subplots(1, 2, sharex=True)
     left.set_ylabel("seconds per training step")
     right.set_ylabel("peak memory of a training step [GB]")
-    # A first call alone is no fair time.
-    for axes, points, values in ((left, shown[shown.repeated], "seconds"), (right, shown, "gigabytes")):
+    repeated = shown[shown.repeated]  # a first call alone is no fair time
+    for axes, points, values in ((left, repeated, "seconds"), (right, shown, "gigabytes")):
         lines = points.pivot(index="num_steps", columns="contestant", values=values)
         for i, name in enumerate(ROSTER):
             if name in lines:
                 style = {"color": "black", "linewidth": 3, "zorder": 3} if name == OURS else {"color": f"C{i}"}
                 axes.plot(lines[name].dropna(), marker="o", label=name, **style)
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log", base=2)
+        axes.loglog(base=2)
         axes.set_xticks(lines.index, map(str, lines.index))
         axes.minorticks_off()
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -95,8 +93,7 @@ def _compared(rows: pd.DataFrame) -> pd.DataFrame:
     spread = [f"{row.seconds:.3f} ({row.least:.3f} to {row.most:.3f})" for row in rows.itertuples()]
     rows["spread"] = rows.why_not.astype(object).where(rows.why_not.notna(), spread)
     rows["per_second"], rows["ratio"] = rows.batch / rows.seconds, rows.loop_seconds / rows.seconds
-    rows["share"] = (rows.floor / rows.seconds).where(rows.what == "train")
-    rows["megabytes"] = rows.peak / MB
+    rows["share"], rows["megabytes"] = (rows.floor / rows.seconds).where(rows.what == "train"), rows.peak / MB
     both = rows[rows.thresholds.notna() & rows.loop_thresholds.notna()]
     pairs = (map(pd.Series, pair) for pair in zip(both.thresholds, both.loop_thresholds, strict=True))
     rows["difference"] = pd.Series([f"{(one / other - 1).abs().max():.1e}" for one, other in pairs], both.index, object)

@@ -14,11 +14,10 @@ import numpy as np
 import optax
 import spyx
 from flax import nnx
+from spyx.nn import Sequential as Network
 
 from experiments.benchmark.problem import LEARNING_RATE, Contestant, Problem, layers
 from jsnn.convolution import conv_general_dilated
-
-Network = spyx.nn.Sequential
 
 
 def make(problem: Problem, num_steps: int, device: str, own_gradient: bool = True) -> Contestant:
@@ -27,8 +26,7 @@ def make(problem: Problem, num_steps: int, device: str, own_gradient: bool = Tru
     place = jax.devices(device)[0]
     with jax.default_device(place):
         network = _network(problem, jax.lax.conv_general_dilated if own_gradient else conv_general_dilated)
-        optimizer = nnx.Optimizer(network, optax.adam(LEARNING_RATE), wrt=nnx.Param)
-        keys = nnx.Rngs(0)
+        optimizer, keys = nnx.Optimizer(network, optax.adam(LEARNING_RATE), wrt=nnx.Param), nnx.Rngs(0)
         images, labels = jax.device_put((problem.images, problem.labels), place)
 
     def scores(network: Network, images: jax.Array, key: jax.Array) -> jax.Array:

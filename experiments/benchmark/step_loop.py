@@ -5,8 +5,7 @@ later; here they do not, otherwise the mathematics is the same. Also their way o
 other PyTorch contestants share: weights, input spikes, the loop over time, and the training step around it.
 
 The tuned loop is the same mathematics as fast as we could make it in PyTorch: channels last in memory, updates in place
-where nothing of them is saved, and exp(-beta * dt) as a trace that is multiplied by exp(-beta) at each step and set
-back by a spike, so that nothing but it is kept for the backward pass.
+where nothing of them is saved, and exp(-beta * dt) as a decaying trace, all that is kept for backward.
 """
 
 import math
@@ -137,10 +136,7 @@ class Spike(torch.autograd.Function):
 
 def fire(current: Tensor, state: State | None, time: int, threshold: float, leak: float) -> tuple[Tensor, State]:
     """One time step: u[t] = leak * u[t-1] + I[t] - v * o[t-1],  z[t] = u[t] / v - 1,  o[t] = z[t] > 0."""
-    if state is None:
-        zeros = torch.zeros_like(current)
-        state = zeros, zeros, torch.full_like(current, NEVER)
-    membrane, spikes, last_spike = state
+    membrane, spikes, last_spike = state or (*[torch.zeros_like(current)] * 2, torch.full_like(current, NEVER))
     membrane = leak * membrane + current - threshold * spikes.detach()
     z, elapsed = membrane / threshold - 1, time - last_spike
     spikes = Spike.apply(z, 0.0, elapsed, lambda g, elapsed: g * ALPHA * torch.exp(-BETA * elapsed))
@@ -168,10 +164,7 @@ def make(problem: Problem, num_steps: int, device: str, tuned: bool = False) -> 
 
 @torch.no_grad()
 def balance(problem: Problem, num_steps: int, device: str, inputs: Callable[[int], np.ndarray]) -> dict[str, float]:
-    """Thresholds as the authors find them: for each layer, all steps again from the input up to it, without leak.
-
-    The problem's own are not used. `inputs` gives a step's float32 input spikes, the same at every call.
-    """
+    """The authors' thresholds: for each layer all steps again up to it, without leak; `inputs` gives those of a step."""
     network, thresholds, neurons = synapses(problem, device, torch.contiguous_format), {}, {}
     for layer in [*network][:-1]:
         steps = (channels_first(inputs(time), device) for time in range(num_steps))

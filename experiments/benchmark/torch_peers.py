@@ -9,8 +9,6 @@ from torch.nn.utils import parametrize
 from experiments.benchmark.problem import Contestant, Problem
 from experiments.benchmark.step_loop import Observe, contestant, looping, poisson_inputs, synapses
 
-LEAST_LOSS = 2.0**-20  # a power of two, so that the weights' scaling and its undoing are exact
-
 
 def snntorch(problem: Problem, num_steps: int, device: str) -> Contestant:
     """A loop over time of `snn.Leaky`, as the tutorials write it; soft reset at the next step, without gradient."""
@@ -42,7 +40,8 @@ def norse(problem: Problem, num_steps: int, device: str) -> Contestant:
         # The first state of norse's own is a scalar on the CPU that asks for a gradient.
         return cell(current, LIFBoxFeedForwardState(torch.zeros_like(current)) if state is None else state)
 
-    loss, network, neurons = max(1 - problem.leak, LEAST_LOSS), synapses(problem, device), {}
+    network, neurons = synapses(problem, device), {}
+    loss = max(1 - problem.leak, 2.0**-20)  # a power of two, so that the weights' scaling and its undoing are exact
     lossy = partial(LIFBoxParameters, tau_mem_inv=torch.tensor(loss), reset_method=subtract)
     gain = nn.Module()  # a layer multiplies with its weight times this
     gain.forward = partial(torch.mul, other=1 / loss)

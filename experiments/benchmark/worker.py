@@ -76,11 +76,6 @@ def rate(task: Task) -> dict[str, Any]:
     return {"operations_per_second": per_second, "seconds": [operations(problem, task.num_steps) / per_second]}
 
 
-def machine(_: Task) -> dict[str, Any]:
-    """What the benchmark runs on; asked here, for the process that asks must leave the accelerator alone."""
-    return resolve_name("experiments.runs.environment.environment")()  # not imported above: it imports jax
-
-
 def _contestant(task: Task) -> tuple[Contestant, int]:
     """The contestant, and the bytes in memory before it is made, when its library and problem are there."""
     entry, problem = ROSTER[task.contestant], load_problem(task.problem, task.batch)
@@ -141,5 +136,7 @@ def _memory(field: str) -> int:
 
 if __name__ == "__main__":
     asked = Task(**json.loads(sys.argv[1]))
-    work = {one.__name__: one for one in (train, evaluate, balance, rate, machine)}
+    work = {one.__name__: one for one in (train, evaluate, balance, rate)}
+    # What the benchmark runs on; asked here, for the process that asks must leave the accelerator alone.
+    work["machine"] = lambda _: resolve_name("experiments.runs.environment.environment")()
     print(json.dumps(work[asked.what](asked)))
