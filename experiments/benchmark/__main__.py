@@ -5,10 +5,11 @@ python -m experiments.benchmark [--nets NET...] [--shapes BxT...] [--field value
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,10 +20,8 @@ import numpy as np
 import tyro
 
 from experiments.benchmark import report
-from experiments.benchmark.ours import inputs
-from experiments.benchmark.prepare import prepare
-from experiments.benchmark.problem import neurons
-from experiments.benchmark.roster import OURS, ROSTER, STEP_LOOP, installed_version
+from experiments.benchmark.ours import inputs, prepare
+from experiments.benchmark.problem import OURS, ROSTER, STEP_LOOP, neurons, package_of
 from experiments.benchmark.worker import TOO_MUCH, Task
 from experiments.runs.command_line import refuse
 from experiments.runs.progress import say
@@ -31,11 +30,8 @@ from jsnn.models import VGG_STAGES
 
 ROOT = Path(__file__).parents[2]
 FOR_ACCELERATORS = ("jsnn, bfloat16",)  # a CPU has little use for them
-# One accelerator, its memory taken as it is needed, so that its peak tells what the work needs.
-CARD = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+CARD = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]  # one, its memory taken as it is needed: for its peak
 ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": CARD, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-
-Records = list[dict[str, Any]]  # one for each measurement
 
 
 @dataclass(frozen=True)
@@ -74,28 +70,25 @@ def benchmark(arguments: Arguments) -> str:
         raise ValueError(f"no worker can run: {machine['why_not']}.")
     device = ("cpu" if machine["platform"] == "cpu" else "cuda") if arguments.device == "auto" else arguments.device
     names = arguments.contestants or tuple(n for n in ROSTER if device != "cpu" or n not in FOR_ACCELERATORS)
-    versions = {name: f"{ROSTER[name].package} {installed_version(name)}" for name in names if installed_version(name)}
+    versions = {name: package for name in names if (package := package_of(name))}
     absent = [name for name in names if name not in versions]
     say(f"absent: {', '.join(absent) or 'none'}")
     arguments.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        records, neurons_of = _measured(arguments, list(versions), partial(task, device=device), Path(folder))
+        files = {"problem": f"{folder}/problem.npz", "inputs": f"{folder}/inputs.npy"}
+        records, neurons_of = _measured(arguments, list(versions), partial(task, device=device, **files))
     rows = report.figures(records)
     text = report.markdown(rows, neurons_of, absent)
     about = {"machine": machine, "contestants": versions, "absent": absent, "neurons": neurons_of}
-    about["arguments"] = json.loads(json.dumps(vars(arguments), default=str))
-    write_json(arguments.output / "benchmark.json", {**about, "records": records})
+    about |= {"arguments": json.loads(json.dumps(vars(arguments), default=str)), "records": records}
+    write_json(arguments.output / "benchmark.json", about)
     (arguments.output / "benchmark.md").write_text(text)
     report.draw(rows, arguments.output / "benchmark.png")
     return text
 
 
 def check(arguments: Arguments) -> None:
-    """Refuse what can't be measured.
-
-    Raises:
-        ValueError: naming the argument, its value and what it may be.
-    """
+    """Refuse what can't be measured, by a ValueError that names the argument, its value and what it may be."""
     for net in (*arguments.nets, arguments.balanced_net):
         if net not in VGG_STAGES:
             raise ValueError(f"net {net!r} can't be measured: the peers know {', '.join(VGG_STAGES)}.")
@@ -103,8 +96,7 @@ def check(arguments: Arguments) -> None:
         if name not in ROSTER:
             raise ValueError(f"no contestant {name!r}: choose from {', '.join(map(repr, ROSTER))}.")
     for shape in (*arguments.shapes, *arguments.long_shapes, *arguments.evaluation, *arguments.balancing):
-        parts = shape.split("x")
-        if len(parts) != 2 or not all(part.isdecimal() and int(part) for part in parts):
+        if not re.fullmatch(r"\d*[1-9]\d*x\d*[1-9]\d*", shape):
             raise ValueError(f"shape {shape!r} must be a batch and a number of time steps, such as 16x100.")
     if arguments.device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device must be auto, cpu or cuda, got {arguments.device}.")
@@ -114,19 +106,18 @@ def check(arguments: Arguments) -> None:
         raise ValueError(f"leak must be in (0, 1], got {arguments.leak}.")
 
 
-def take_turns(net: str, tasks: Sequence[Task], repeats: int, timeout: float) -> Records:
+def take_turns(net: str, tasks: Sequence[Task], repeats: int, timeout: float) -> list[dict[str, Any]]:
     """Run every task, all of them once before any of them again; what fails or takes all patience is not repeated."""
-    records: Records = []
+    records: list[dict[str, Any]] = []
     for _ in range(repeats):
-        turn = []
-        for task in tasks:
+        turn, tasks = tasks, []
+        for task in turn:
             shape = {"batch": task.batch, "num_steps": task.num_steps}
             record = {"what": task.what, "net": net, **shape, "contestant": task.contestant, **run(task, timeout)}
             result = record.get("why_not") or f"{min(record['seconds'] or [record['first']]):.3f} s"
             say(f"{task.what:<8} {net} B={task.batch} T={task.num_steps}  {task.contestant:<30} {result}")
-            turn.append(record)
-        tasks = [task for task, record in zip(tasks, turn, strict=True) if record.get("seconds")]
-        records += turn
+            records.append(record)
+            tasks += [task] if record.get("seconds") else []
     return records
 
 
@@ -138,37 +129,32 @@ def run(task: Task, timeout: float) -> dict[str, Any]:
         process = subprocess.run(command, timeout=timeout, check=False, **options)
     except subprocess.TimeoutExpired:
         return {"why_not": f"over {timeout:.0f} s"}
-    if process.returncode == TOO_MUCH:
-        return {"why_not": f"over {task.most_bytes / 1e9:.0f} GB"}
-    if process.returncode:
-        last = process.stderr.strip().splitlines()[-1:] or ["no word"]
-        return {"why_not": f"failed: {last[0][:100]}"}
-    return json.loads(process.stdout.splitlines()[-1])
+    if process.returncode == 0:
+        return json.loads(process.stdout.splitlines()[-1])
+    *_, last = ["no word", *process.stderr.strip().splitlines()]
+    over = process.returncode == TOO_MUCH
+    return {"why_not": f"over {task.most_bytes / 1e9:.0f} GB" if over else f"failed: {last[:100]}"}
 
 
-def _measured(
-    arguments: Arguments, names: Sequence[str], task: Callable[..., Task], folder: Path
-) -> tuple[Records, dict[str, int]]:
+def _measured(arguments: Arguments, names: Sequence[str], task: partial[Task]) -> tuple[list, dict]:
     """All records, and the number of spiking neurons of each net that is trained."""
-    records, neurons_of, path, spikes = [], {}, folder / "problem.npz", folder / "inputs.npy"
-    short, long, evaluation, balancing = (
-        [tuple(map(int, shape.split("x"))) for shape in shapes]
-        for shapes in (arguments.shapes, arguments.long_shapes, arguments.evaluation, arguments.balancing)
-    )
+    records, neurons_of, (hidden, leak) = [], {}, (arguments.hidden, arguments.leak)
+    fields = arguments.shapes, arguments.long_shapes, arguments.evaluation, arguments.balancing
+    short, long, evaluation, balancing = ([tuple(map(int, shape.split("x"))) for shape in shapes] for shapes in fields)
+    path, spikes = (Path(task.keywords[name]) for name in ("problem", "inputs"))
 
     def tasks(what: str, shapes: Sequence[tuple[int, int]], who: Sequence[str] = names) -> list[Task]:
-        files = {"problem": str(path), "inputs": str(spikes)}
-        return [task(what, name, batch=b, num_steps=t, **files) for b, t in shapes for name in who]
+        return [task(what, name, batch=b, num_steps=t) for b, t in shapes for name in who]
 
     for net in arguments.nets:
         most = max(batch for batch, _ in (*short, *long, *evaluation))
-        neurons_of[net] = neurons(prepare(path, net, arguments.width, arguments.hidden, most, arguments.leak))
+        neurons_of[net] = neurons(prepare(path, net, arguments.width, hidden, most, leak))
         often = [*tasks("rate", short + long, [OURS]), *tasks("train", short), *tasks("evaluate", evaluation)]
         records += take_turns(net, often, arguments.repeats, arguments.timeout)
         records += take_turns(net, tasks("train", long), 1, arguments.timeout)
     net, width = arguments.balanced_net, arguments.balanced_width
     for batch, num_steps in balancing:
-        np.save(spikes, inputs(prepare(path, net, width, arguments.hidden, batch, arguments.leak), num_steps))
+        np.save(spikes, inputs(prepare(path, net, width, hidden, batch, leak), num_steps))
         work = tasks("balance", [(batch, num_steps)], [name for name in (OURS, STEP_LOOP) if name in names])
         records += take_turns(f"{net} x{width:g}", work, arguments.repeats, arguments.timeout)
     return records, neurons_of

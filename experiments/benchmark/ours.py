@@ -1,15 +1,22 @@
-"""The network in jsnn: the training step and the evaluation that `experiments.hybrid` runs, on one device."""
+"""The network in jsnn: the training step and the evaluation that `experiments.hybrid` runs, on one device.
+
+Also the problem of a net: random weights and images, and thresholds at which every layer spikes. Weights are rounded
+to multiples of 2^-10. Then sums of weights over spikes are exact in float32 whatever their order, all contestants spike
+alike, and thresholds that are found in different ways can be compared to the last bit.
+"""
+
+from pathlib import Path
 
 import jax
 import numpy as np
 import optax
 
-from experiments.benchmark.problem import LEARNING_RATE, Contestant, Problem, layers
+from experiments.benchmark.problem import LEARNING_RATE, Contestant, Problem, layers, save_problem
 from jsnn.balancing import balance_thresholds
 from jsnn.conversion import convert
 from jsnn.datasets import Split
 from jsnn.encoding import poisson
-from jsnn.models import VGG, spiking
+from jsnn.models import VGG, build, spiking
 from jsnn.simulation import Presentation, Variables, fitting_chunk
 from jsnn.sources import resident_source
 from jsnn.surrogate import stdb
@@ -17,23 +24,42 @@ from jsnn.training.evaluation import mean, snn_evaluation
 from jsnn.training.parallel import parallel_evaluation, parallel_train_step, replicate, split_over_devices
 from jsnn.training.step import init_state, snn_forward
 
-KEY = 0
+KEY, GRID = 0, 2.0**-10
+IMAGE_SHAPE, NUM_CLASSES = (32, 32, 3), 10
+PERCENTILE = 99.0  # of the currents becomes the threshold: a tenth of the neurons or so spike at each step
+SAMPLE, SAMPLE_STEPS = 2, 24  # images and steps on which thresholds are found
+
+
+def prepare(path: Path, net: str, width: float, hidden: tuple[int, ...], batch: int, leak: float) -> Problem:
+    """Make the problem of one of VGG_STAGES, see `build`, with so many images, and write it."""
+    rng, kernels = np.random.default_rng(0), {}
+    ann = build(net, NUM_CLASSES, width=width, hidden=hidden)
+    shapes = jax.eval_shape(ann.init, jax.random.key(0), np.zeros((1, *IMAGE_SHAPE), np.float32))["params"]
+    for layer, leaf in shapes.items():
+        *inputs, outputs = leaf["kernel"].shape
+        drawn = rng.normal(0, np.sqrt(2 / np.prod(inputs)), (*inputs, outputs))  # He et al., 2015
+        kernels[layer] = (np.rint(drawn / GRID) * GRID).astype(np.float32)
+    images = rng.integers(0, 256, (batch, *IMAGE_SHAPE)).astype(np.float32) / np.float32(127.5) - 1
+    labels = rng.integers(0, NUM_CLASSES, batch).astype(np.int32)
+    problem = Problem(tuple(ann.stages), kernels, {}, leak, images, labels)
+    thresholds = balance(problem._replace(images=images[:SAMPLE]), SAMPLE_STEPS, "cpu", PERCENTILE)
+    problem = problem._replace(thresholds=thresholds)
+    save_problem(path, problem)
+    return problem
 
 
 def make(problem: Problem, num_steps: int, device: str, precision: str = "float32") -> Contestant:
     """The jsnn network as a contestant; what enters its matrix products is of one precision, float32 or bfloat16."""
     jax.config.update("jax_platforms", device)
-    presentation = Presentation(_model(problem, precision), poisson, num_steps, fitting_chunk(num_steps))
+    model, weights = _network(problem, precision)
+    presentation = Presentation(model, poisson, num_steps, fitting_chunk(num_steps))
     pixels = np.rint((problem.images + 1) * 127.5).astype(np.uint8)  # the images are made from 8-bit pixels
     source, rule = resident_source(Split(pixels, problem.labels)), optax.adam(LEARNING_RATE)
-    data = (
-        replicate(source.resident),
-        split_over_devices(np.arange(len(problem.labels), dtype=np.int32)),
-        jax.random.key(KEY),
-    )
+    index = split_over_devices(np.arange(len(problem.labels), dtype=np.int32))
+    data = replicate(source.resident), index, jax.random.key(KEY)
     step = parallel_train_step(source, snn_forward(*presentation), rule)
     present = parallel_evaluation(snn_evaluation(presentation, source))
-    state = replicate(init_state(convert(_weights(problem), problem.thresholds, problem.leak), rule))
+    state = replicate(init_state(convert(weights, problem.thresholds, problem.leak), rule))
     programs = {}
 
     def train() -> None:
@@ -55,12 +81,9 @@ def make(problem: Problem, num_steps: int, device: str, precision: str = "float3
 
 
 def balance(problem: Problem, num_steps: int, device: str, percentile: float = 100.0) -> dict[str, float]:
-    """Thresholds in one pass over the layers: a percentile of the input current, 100 being the maximum.
-
-    The problem's own thresholds and leak are not used.
-    """
+    """Thresholds in one pass over the layers, percentiles of the input current; the problem's own are not used."""
     jax.config.update("jax_platforms", device)
-    network = _model(problem, "float32"), _weights(problem), jax.device_put(problem.images)
+    network = *_network(problem), jax.device_put(problem.images)
     options = {"num_steps": num_steps, "percentile": percentile, "chunk": fitting_chunk(num_steps)}
     thresholds = balance_thresholds(*network, poisson, jax.random.key(KEY), **options)
     return {layer: float(threshold) for layer, threshold in thresholds.items()}
@@ -73,13 +96,10 @@ def inputs(problem: Problem, num_steps: int) -> np.ndarray:
     return np.stack([np.asarray(draw(time)) for time in times])
 
 
-def _model(problem: Problem, precision: str) -> VGG:
-    """The SNN without dropout, which the other libraries don't have."""
+def _network(problem: Problem, precision: str = "float32") -> tuple[VGG, Variables]:
+    """The SNN without dropout, which the other libraries don't have, and its weights."""
     *hidden, classes = (layer.outputs[-1] for layer in layers(problem) if layer.kernel.ndim == 2)
     operands = None if precision == "float32" else np.dtype(precision)
     ann = VGG(problem.stages, tuple(hidden), classes, conv_dropout=0.0, dense_dropout=0.0, operands=operands)
-    return spiking(ann, stdb())
-
-
-def _weights(problem: Problem) -> Variables:
-    return {"params": {layer: {"kernel": jax.device_put(kernel)} for layer, kernel in problem.kernels.items()}}
+    weights = {layer: {"kernel": jax.device_put(kernel)} for layer, kernel in problem.kernels.items()}
+    return spiking(ann, stdb()), {"params": weights}

@@ -1,7 +1,9 @@
-"""What all contestants are given, a spiking VGG and a batch as NumPy arrays, and what they make of it."""
+"""What all contestants are given, a spiking VGG and a batch as NumPy arrays, what they make of it, and who they are."""
 
+import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,17 +13,44 @@ POOL, READOUT = "A", "readout"
 LEARNING_RATE = 1e-4  # of every contestant's Adam
 
 
-class Problem(NamedTuple):
-    """A spiking VGG without bias and the batch that it is trained on; the same for every contestant.
+class Entry(NamedTuple):
+    """Where a contestant comes from."""
 
-    The input at each step is sign(x) * Bernoulli(|x|). Every layer but the readout spikes.
-    """
+    make: str  # module beside this file, and its function that makes the contestant
+    libraries: tuple[str, ...]  # modules that it needs, of a distribution that has the name of their first part
+    options: Mapping[str, object] = {}  # of the function
+
+
+OURS, STEP_LOOP = "jsnn", "PyTorch step loop"
+JELLY = "torch_peers.spikingjelly", ("spikingjelly.activation_based.layer", "spikingjelly.activation_based.memopt")
+ROSTER = {
+    OURS: Entry("ours.make", ("jax",)),
+    STEP_LOOP: Entry("step_loop.make", ("torch",)),
+    "PyTorch step loop, tuned": Entry("step_loop.make", ("torch",), {"tuned": True}),
+    "SpikingJelly": Entry(*JELLY),
+    "SpikingJelly, memory optimised": Entry(*JELLY, {"memory_optimised": True}),
+    "snnTorch": Entry("torch_peers.snntorch", ("snntorch",)),
+    "norse": Entry("torch_peers.norse", ("norse.torch",)),
+    "spyx": Entry("spyx_net.make", ("spyx",)),
+    "spyx, jsnn's convolution": Entry("spyx_net.make", ("spyx",), {"own_gradient": False}),
+    "jsnn, bfloat16": Entry("ours.make", ("jax",), {"precision": "bfloat16"}),
+}
+
+
+def package_of(name: str) -> str | None:
+    """Name and version of the distribution that a contestant needs, or None where it is not installed."""
+    package = ROSTER[name].libraries[0].split(".")[0]
+    return next((f"{package} {found.version}" for found in distributions(name=package)), None)
+
+
+class Problem(NamedTuple):
+    """A spiking VGG without bias and the batch that it is trained on; the same for every contestant."""
 
     stages: tuple[int | str, ...]  # output channels of each 3x3 convolution of padding 1, "A" for a 2x2 average pool
     kernels: dict[str, np.ndarray]  # conv0, ..., dense0, ..., readout -> float32 [3, 3, in, out] or [in, out]
-    thresholds: dict[str, float]  # of the layers that spike, in forward order
+    thresholds: dict[str, float]  # of the layers that spike, all but the readout, in forward order
     leak: float  # of the membranes per time step, in (0, 1]
-    images: np.ndarray  # [B, H, W, C] float32 in [-1, 1]
+    images: np.ndarray  # [B, H, W, C] float32 in [-1, 1]; the input at each step is sign(x) * Bernoulli(|x|)
     labels: np.ndarray  # [B] int32
 
 
@@ -62,31 +91,22 @@ def layers(problem: Problem) -> Iterator[Layer]:
 
 
 def save_problem(path: Path, problem: Problem) -> None:
-    """Write a problem as one npz file for the workers."""
-    arrays = {f"kernels/{name}": kernel for name, kernel in problem.kernels.items()}
-    arrays |= {f"thresholds/{name}": np.float64(threshold) for name, threshold in problem.thresholds.items()}
-    stages = np.array([str(stage) for stage in problem.stages])
-    np.savez(path, stages=stages, leak=problem.leak, images=problem.images, labels=problem.labels, **arrays)
+    """Write a problem as one npz file for the workers; what is no array in it goes as JSON."""
+    facts = json.dumps([problem.stages, problem.thresholds, problem.leak])
+    np.savez(path, facts=facts, images=problem.images, labels=problem.labels, **problem.kernels)
 
 
-def load_problem(path: Path, batch: int) -> Problem:
+def load_problem(path: str | Path, batch: int) -> Problem:
     """Read a problem and take the first images of it."""
     with np.load(path) as file:
-        kernels, thresholds = (
-            {name.removeprefix(f"{kind}/"): file[name] for name in file if name.startswith(f"{kind}/")}
-            for kind in ("kernels", "thresholds")
-        )
-        stages = tuple(stage if stage == POOL else int(stage) for stage in map(str, file["stages"]))
-        thresholds = {name: float(threshold) for name, threshold in thresholds.items()}
-        images, labels = file["images"][:batch], file["labels"][:batch]
-        return Problem(stages, kernels, thresholds, float(file["leak"]), images, labels)
+        kernels = dict(file)
+    stages, thresholds, leak = json.loads(str(kernels.pop("facts")))
+    images, labels = (kernels.pop(name)[:batch] for name in ("images", "labels"))
+    return Problem(tuple(stages), kernels, thresholds, leak, images, labels)
 
 
 def operations(problem: Problem, num_steps: int) -> float:
-    """Floating-point operations of the matrix products of one training step, multiplications and additions apart.
-
-    2 * (forward + gradient of weights + gradient of inputs, which the first layer does not need) * B * T
-    """
+    """Multiplications and additions of a step: forward, gradients of weights and, behind the first layer, of inputs."""
     first, *others = (layer.kernel.size * math.prod(layer.outputs[:-1]) for layer in layers(problem))
     return 2.0 * (2 * first + 3 * sum(others)) * len(problem.images) * num_steps
 

@@ -1,19 +1,14 @@
 """The measurements as tables in Markdown and as a plot."""
 
 import math
-import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")  # before pyplot: a benchmark has no screen
-
-import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.figure import Figure
 
-from experiments.benchmark.roster import OURS, ROSTER, STEP_LOOP
+from experiments.benchmark.problem import OURS, ROSTER, STEP_LOOP
 from experiments.reports.table import aligned
 
 SHAPE = ["net", "batch", "num_steps"]
@@ -21,7 +16,6 @@ KEY = ["what", *SHAPE, "contestant"]
 NUMBERS = ["first", "compile", "peak_bytes", "device_peak_bytes", "temporaries_bytes", "operations_per_second"]
 FACTS = ["rates", "thresholds", "why_not"]
 MB, GB, MISSING = 1e6, 1e9, "-"
-
 WHERE = {"net": "net", "batch": "B", "num_steps": "T", "contestant": "contestant"}  # columns and their headings
 SPEED = {"per_second": "images/s", "ratio": "step loop's time over it"}
 MEMORY = {"share": "share of the floor", "megabytes": "peak memory, MB"}
@@ -47,18 +41,6 @@ def figures(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return rows.reset_index()
 
 
-def growth_in_bits(short: Any, long: Any, neurons: int) -> float:
-    """Growth of the temporaries per neuron and time step between two rows of one batch and two numbers of steps."""
-    grown = long.temporaries_bytes - short.temporaries_bytes
-    return 8 * grown / (neurons * short.batch * (long.num_steps - short.num_steps))
-
-
-def largest_ratio(rates: Iterable[Mapping[str, float]]) -> float:
-    """By what factor the firing rates of contestants differ at most, over all layers."""
-    by_layer = pd.DataFrame(list(rates))
-    return (by_layer.max() / by_layer.min()).fillna(math.inf).max()
-
-
 def markdown(rows: pd.DataFrame, neurons: Mapping[str, int], absent: Sequence[str]) -> str:
     """All tables and notes, given the figures, each net's spiking neurons for one image and who is not installed."""
     compared = _compared(rows)
@@ -66,8 +48,8 @@ def markdown(rows: pd.DataFrame, neurons: Mapping[str, int], absent: Sequence[st
     parts += [f"Not installed, so absent: {', '.join(absent)}."] if absent else []
     balancing, evaluation = (compared[compared.what == what] for what in ("balance", "evaluate"))
     if len(balancing):
-        table = _table(balancing.replace({"contestant": WAYS}), BALANCING)
-        parts.append(f"Balancing of thresholds, compilation included\n\n{table}")
+        named = balancing.replace({"contestant": WAYS})
+        parts.append(f"Balancing of thresholds, compilation included\n\n{_table(named, BALANCING)}")
     if len(evaluation):
         parts.append(f"Evaluation\n\n{_table(evaluation, EVALUATION)}")
     return "\n\n".join(parts) + "\n"
@@ -77,19 +59,19 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
     """Seconds and memory of a training step, of the net and batch that were measured at the most numbers of steps."""
     training = rows[(rows.what == "train") & rows.rates.notna()].set_index(["net", "batch"])
     net, batch = training.groupby(level=[0, 1], sort=False).size().idxmax()
-    shown = training.loc[[(net, batch)]]
-    repeated = shown[shown.repeated]  # a first call alone is no fair time
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.6), sharex=True)
+    shown = training.loc[[(net, batch)]].assign(gigabytes=lambda rows: rows.peak / GB)
+    figure = Figure(figsize=(10, 4.6))
+    left, right = figure.subplots(1, 2, sharex=True)
     left.set_ylabel("seconds per training step")
     right.set_ylabel("peak memory of a training step [GB]")
-    for axes, points, value in ((left, repeated, repeated.seconds), (right, shown, shown.peak / GB)):
-        lines = points.assign(value=value).pivot(index="num_steps", columns="contestant", values="value")
+    repeated = shown[shown.repeated]  # a first call alone is no fair time
+    for axes, points, values in ((left, repeated, "seconds"), (right, shown, "gigabytes")):
+        lines = points.pivot(index="num_steps", columns="contestant", values=values)
         for i, name in enumerate(ROSTER):
             if name in lines:
                 style = {"color": "black", "linewidth": 3, "zorder": 3} if name == OURS else {"color": f"C{i}"}
                 axes.plot(lines[name].dropna(), marker="o", label=name, **style)
-        axes.set_xscale("log", base=2)
-        axes.set_yscale("log", base=2)
+        axes.loglog(base=2)
         axes.set_xticks(lines.index, map(str, lines.index))
         axes.minorticks_off()
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -99,7 +81,6 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
     figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
     figure.tight_layout(rect=(0, 0.13, 1, 1))
     figure.savefig(path, dpi=150)
-    plt.close(figure)
 
 
 def _compared(rows: pd.DataFrame) -> pd.DataFrame:
@@ -109,12 +90,10 @@ def _compared(rows: pd.DataFrame) -> pd.DataFrame:
     floor = finished[finished.what == "rate"].set_index(SHAPE).seconds.rename("floor")
     rows = rows.join(loop, on=KEY[:-1]).join(floor, on=SHAPE)
     rows.loc[rows.why_not.notna(), ["seconds", "first", "compile", "peak", "thresholds"]] = math.nan
-    rows["spread"] = [f"{row.seconds:.3f} ({row.least:.3f} to {row.most:.3f})" for row in rows.itertuples()]
-    rows["spread"] = rows.why_not.astype(object).where(rows.why_not.notna(), rows.spread)
-    rows["per_second"] = rows.batch / rows.seconds
-    rows["ratio"] = rows.loop_seconds / rows.seconds
-    rows["share"] = (rows.floor / rows.seconds).where(rows.what == "train")
-    rows["megabytes"] = rows.peak / MB
+    spread = [f"{row.seconds:.3f} ({row.least:.3f} to {row.most:.3f})" for row in rows.itertuples()]
+    rows["spread"] = rows.why_not.astype(object).where(rows.why_not.notna(), spread)
+    rows["per_second"], rows["ratio"] = rows.batch / rows.seconds, rows.loop_seconds / rows.seconds
+    rows["share"], rows["megabytes"] = (rows.floor / rows.seconds).where(rows.what == "train"), rows.peak / MB
     both = rows[rows.thresholds.notna() & rows.loop_thresholds.notna()]
     pairs = (map(pd.Series, pair) for pair in zip(both.thresholds, both.loop_thresholds, strict=True))
     rows["difference"] = pd.Series([f"{(one / other - 1).abs().max():.1e}" for one, other in pairs], both.index, object)
@@ -127,13 +106,12 @@ def _with_floor(rows: pd.DataFrame) -> pd.DataFrame:
     ours = training[training.contestant == OURS]
     place = pd.Series(ours.index - 0.5, pd.MultiIndex.from_frame(ours[SHAPE]), name="place")
     floor = rows[(rows.what == "rate") & rows.why_not.isna()].join(place, on=SHAPE, how="inner").set_index("place")
-    rates = (f"floor: plain products at {rate / 1e9:.0f} GFLOP/s" for rate in floor.operations_per_second)
-    floor = floor.assign(contestant=list(rates), spread=floor.seconds.map("{:.3f}".format))
+    floor["contestant"] = (floor.operations_per_second / 1e9).map("floor: plain products at {:.0f} GFLOP/s".format)
+    floor["spread"] = floor.seconds.map("{:.3f}".format)
     return pd.concat([training, floor]).sort_index()
 
 
 def _table(rows: pd.DataFrame, headings: Mapping[str, str]) -> str:
-    """Some columns of the rows."""
     columns = [[MISSING if pd.isna(x) else format(x, FORMS.get(name, "")) for x in rows[name]] for name in headings]
     return aligned([tuple(headings.values()), *zip(*columns, strict=True)])
 
@@ -141,11 +119,12 @@ def _table(rows: pd.DataFrame, headings: Mapping[str, str]) -> str:
 def _notes(rows: pd.DataFrame, neurons: Mapping[str, int]) -> Iterator[str]:
     """Firing rates, temporaries and the growth of memory."""
     for net, of_net in rows[(rows.what == "train") & rows.rates.notna()].groupby("net", sort=False):
-        by_shape = [same for _, same in of_net.groupby(SHAPE, sort=False)]
-        first = zip(by_shape[0].contestant, by_shape[0].rates, strict=True)
-        rates = ", ".join(f"{name} {statistics.mean(rates.values()):.3f}" for name, rates in first)
-        worst = max(largest_ratio(same.rates) for same in by_shape)
-        yield f"{net}: spikes per neuron and step, mean of all layers: {rates}; within a factor of {worst:.2f} in each."
+        rates = pd.DataFrame([*of_net.rates], pd.MultiIndex.from_frame(of_net[[*SHAPE, "contestant"]]))  # by layer
+        by_shape = rates.groupby(SHAPE, sort=False)
+        _, first = next(iter(by_shape))
+        each = ", ".join(f"{name} {mean:.3f}" for (*_, name), mean in first.mean(axis=1).items())
+        worst = (by_shape.max() / by_shape.min()).fillna(math.inf).max(axis=None)
+        yield f"{net}: spikes per neuron and step, mean of all layers: {each}; within a factor of {worst:.2f} in each."
         ours = of_net[of_net.contestant == OURS]
         if len(ours):
             each = (f"{r.temporaries_bytes / MB:.0f} MB at B={r.batch}, T={r.num_steps}" for r in ours.itertuples())
@@ -153,5 +132,6 @@ def _notes(rows: pd.DataFrame, neurons: Mapping[str, int]) -> Iterator[str]:
         for batch, of_batch in ours.groupby("batch", sort=False):
             *_, short, long = [None, *of_batch.sort_values("num_steps").itertuples()]
             if short:
-                bits, span = growth_in_bits(short, long, neurons[net]), f"T={short.num_steps} to {long.num_steps}"
+                grown, steps = long.temporaries_bytes - short.temporaries_bytes, long.num_steps - short.num_steps
+                bits, span = 8 * grown / (neurons[net] * batch * steps), f"T={short.num_steps} to {long.num_steps}"
                 yield f"{net}: they grow by {bits:.2f} bits per neuron and step at B={batch} from {span}."

@@ -1,29 +1,123 @@
 """A plain PyTorch step loop with STDB, the way the paper's authors wrote theirs: the graph of all steps, then backward.
 
 Written by us from the equations of Rathi et al., 2020 (arXiv:2005.01807). Their spikes reach the next layer one step
-later; here they do not, otherwise the mathematics is the same. Also their way of balancing thresholds.
+later; here they do not, otherwise the mathematics is the same. Also their way of balancing thresholds, and what the
+other PyTorch contestants share: weights, input spikes, the loop over time, and the training step around it.
 
 The tuned loop is the same mathematics as fast as we could make it in PyTorch: channels last in memory, updates in place
-where nothing of them is saved, and exp(-beta * dt) as a trace that is multiplied by exp(-beta) at each step and set
-back by a spike, so that nothing but it is kept for the backward pass.
+where nothing of them is saved, and exp(-beta * dt) as a decaying trace, all that is kept for backward.
 """
 
 import math
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
-from experiments.benchmark.problem import Contestant, Problem
-from experiments.benchmark.torch_network import FAST, Fire, channels_first, looping, step_by_step, synapses
+from experiments.benchmark.problem import LEARNING_RATE, READOUT, Contestant, Problem, layers
 
 ALPHA, BETA = 0.3, 0.01
 NEVER = -math.inf  # time of the last spike of a neuron that has not fired
+Format = torch.memory_format
+FAST = torch.channels_last  # of weights and inputs, which decide that of all activations
 
 State = tuple[Tensor, Tensor, Tensor]  # membrane u, spikes o, and the time of the last one or the trace exp(-beta * dt)
+Observe = Callable[[str, Tensor], None]  # is handed every layer's spikes, one step or all of them at a time
+Fire = Callable[[Tensor, Any, int], tuple[Tensor, Any]]  # (current, state or None, t) -> (spikes, next state)
+Neurons = Mapping[str, Fire]  # of the spiking layers, in forward order
+
+
+def synapses(problem: Problem, device: str, layout: Format = FAST) -> nn.ModuleDict:
+    """Each layer from the spikes of the one before to its input currents, in forward order: pool, flatten, weights."""
+    network = nn.ModuleDict()
+    for layer in layers(problem):
+        before: list[nn.Module] = [nn.AvgPool2d(2)] if layer.pooled else []
+        before += [nn.Flatten()] if len(layer.inputs) > len(layer.outputs) else []
+        inputs, outputs = layer.kernel.shape[-2:]
+        if layer.kernel.ndim == 4:
+            module, kernel = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), layer.kernel.transpose(3, 2, 0, 1)
+        else:  # flattened channels first
+            by_channel = np.moveaxis(layer.kernel.reshape(*layer.inputs, outputs), -2, 0)
+            module, kernel = nn.Linear(inputs, outputs, bias=False), by_channel.reshape(inputs, outputs).T
+        module.weight = nn.Parameter(torch.from_numpy(kernel.copy()))
+        network[layer.name] = nn.Sequential(*before, module)
+    return network.to(device, memory_format=layout)
+
+
+def channels_first(images: np.ndarray, device: str) -> Tensor:
+    """[B, H, W, C] as [B, C, H, W] on the device."""
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device)
+
+
+def poisson_inputs(problem: Problem, device: str, layout: Format = FAST) -> Callable[..., Tensor]:
+    """Draws of input spikes: () -> one time step, [B, C, H, W], or T -> as many at once, [T, B, C, H, W]."""
+    images = channels_first(problem.images, device).to(memory_format=layout)
+    rates, signs = images.abs(), images.sign()
+
+    def draw(num_steps: int | None = None) -> Tensor:
+        uniform = torch.rand_like(rates) if num_steps is None else torch.rand(num_steps, *rates.shape, device=device)
+        return signs * (uniform < rates)
+
+    return draw
+
+
+def step_by_step(
+    network: nn.ModuleDict, neurons: Neurons, inputs: Iterable[Tensor], observe: Observe | None = None
+) -> Iterator[Tensor]:
+    """Run the layers that have neurons at one time step before the next; yields the last one's spikes at each."""
+    states: dict[str, Any] = {}
+    for time, x in enumerate(inputs):
+        for layer, fire in neurons.items():
+            x, states[layer] = fire(network[layer](x), states.get(layer), time)
+            if observe:
+                observe(layer, x)
+        yield x
+
+
+def looping(
+    problem: Problem, num_steps: int, device: str, network: nn.ModuleDict, neurons: Neurons, layout: Format = FAST
+) -> Contestant:
+    """A contestant that goes step by step."""
+    draw = poisson_inputs(problem, device, layout)
+
+    def simulate(observe: Observe | None = None) -> Tensor:
+        inputs = (draw() for _ in range(num_steps))
+        with parametrize.cached():  # what norse makes of the weights is made once, not at every step
+            return sum(network[READOUT](x) for x in step_by_step(network, neurons, inputs, observe))
+
+    return contestant(problem, device, network, simulate)
+
+
+def contestant(problem: Problem, device: str, network: nn.Module, simulate: Callable[..., Tensor]) -> Contestant:
+    """A contestant from what draws inputs, runs T steps and returns the logits [B, classes], differentiable."""
+    if device == "cuda":  # TF32, which JAX uses unasked, and cuDNN's choice among its algorithms
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
+    labels = torch.from_numpy(problem.labels.astype(np.int64)).to(device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=True)
+
+    def train() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        nn.functional.cross_entropy(simulate(), labels).backward()
+        optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    @torch.no_grad()
+    def evaluate() -> np.ndarray:
+        return simulate().cpu().numpy()
+
+    @torch.no_grad()
+    def rates() -> dict[str, float]:
+        means: dict[str, list[Tensor]] = defaultdict(list)
+        simulate(lambda layer, spikes: means[layer].append(spikes.mean()))
+        return {layer: torch.stack(steps).mean().item() for layer, steps in means.items()}
+
+    return Contestant(train, evaluate, rates)
 
 
 class Spike(torch.autograd.Function):
@@ -31,23 +125,18 @@ class Spike(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, level: float, kept: Tensor, derive: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """The spikes, 0 or 1."""
         ctx.save_for_backward(kept)
         ctx.derive = derive
         return (x > level).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None, None]:
-        """The gradient of x; nothing else has one."""
         return ctx.derive(cotangent, *ctx.saved_tensors), None, None, None
 
 
 def fire(current: Tensor, state: State | None, time: int, threshold: float, leak: float) -> tuple[Tensor, State]:
     """One time step: u[t] = leak * u[t-1] + I[t] - v * o[t-1],  z[t] = u[t] / v - 1,  o[t] = z[t] > 0."""
-    if state is None:
-        zeros = torch.zeros_like(current)
-        state = zeros, zeros, torch.full_like(current, NEVER)
-    membrane, spikes, last_spike = state
+    membrane, spikes, last_spike = state or (*[torch.zeros_like(current)] * 2, torch.full_like(current, NEVER))
     membrane = leak * membrane + current - threshold * spikes.detach()
     z, elapsed = membrane / threshold - 1, time - last_spike
     spikes = Spike.apply(z, 0.0, elapsed, lambda g, elapsed: g * ALPHA * torch.exp(-BETA * elapsed))
@@ -75,16 +164,8 @@ def make(problem: Problem, num_steps: int, device: str, tuned: bool = False) -> 
 
 @torch.no_grad()
 def balance(problem: Problem, num_steps: int, device: str, inputs: Callable[[int], np.ndarray]) -> dict[str, float]:
-    """Thresholds as the authors find them: for each layer, all steps again from the input up to it, without leak.
-
-    Args:
-        problem: its own thresholds and leak are not used.
-        num_steps: T.
-        device: "cpu" or "cuda".
-        inputs: t -> [B, H, W, C] float32 input spikes of step t, the same at every call.
-    """
-    network, thresholds = synapses(problem, device, torch.contiguous_format), {}
-    neurons: dict[str, Fire] = {}
+    """The authors' thresholds: for each layer all steps again up to it, without leak; `inputs` gives those of a step."""
+    network, thresholds, neurons = synapses(problem, device, torch.contiguous_format), {}, {}
     for layer in [*network][:-1]:
         steps = (channels_first(inputs(time), device) for time in range(num_steps))
         thresholds[layer] = max(network[layer](x).max().item() for x in step_by_step(network, neurons, steps))

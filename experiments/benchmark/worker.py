@@ -2,23 +2,21 @@
 
 import json
 import os
-import re
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.benchmark.problem import Contestant, load_problem, operations
-from experiments.benchmark.roster import ROSTER, STEP_LOOP, module_of
+from experiments.benchmark.problem import OURS, ROSTER, Contestant, load_problem, operations
 
 MOST_WARM_UPS = 3  # calls after the first, which a library may use to compile once more
 SIDES = {"cpu": 2048, "cuda": 8192}  # rows and columns of the matrices whose product gives the machine's rate
 TOO_MUCH = 77  # exit status of a process that was stopped because it took more memory than it may
-WATCH_EVERY = 0.05  # seconds
 
 
 class Task(NamedTuple):
@@ -40,7 +38,11 @@ def train(task: Task) -> dict[str, Any]:
     """Seconds per training step and the memory that it takes."""
     contestant, before = _contestant(task)
     timed = _timed(contestant.train, task)
-    peaks = {"peak_bytes": _memory("VmHWM") - before, "device_peak_bytes": _device_peak_bytes(task.device)}
+    peaks = {"peak_bytes": _memory("VmHWM") - before, "device_peak_bytes": None}
+    if task.device != "cpu":
+        jax, torch = sys.modules.get("jax"), sys.modules.get("torch")
+        of_jax = jax and jax.local_devices()[0].memory_stats()["peak_bytes_in_use"]
+        peaks["device_peak_bytes"] = of_jax if jax else torch.cuda.max_memory_allocated()
     return {**timed, **peaks, "rates": contestant.rates(), **contestant.details()}
 
 
@@ -51,10 +53,11 @@ def evaluate(task: Task) -> dict[str, Any]:
 
 def balance(task: Task) -> dict[str, Any]:
     """Seconds of balancing, compilation included, and the thresholds."""
-    arguments: list[Any] = [load_problem(Path(task.problem), task.batch), task.num_steps, task.device]
-    if task.contestant == STEP_LOOP:
+    arguments: list[Any] = [load_problem(task.problem, task.batch), task.num_steps, task.device]
+    if task.contestant != OURS:
         arguments.append(np.load(task.inputs, mmap_mode="r").astype(np.float32).__getitem__)
-    find, thresholds = module_of(task.contestant).balance, {}
+    module = ROSTER[task.contestant].make.split(".")[0]
+    find, thresholds = resolve_name(f"experiments.benchmark.{module}.balance"), {}
     before = _memory_before(task)
     seconds = _seconds(lambda: thresholds.update(find(*arguments)))
     return {"seconds": seconds, "thresholds": thresholds, "peak_bytes": _memory("VmHWM") - before}
@@ -69,35 +72,28 @@ def rate(task: Task) -> dict[str, Any]:
     one, multiply = jax.numpy.ones((side, side)), jax.jit(jax.numpy.matmul)
     durations = _seconds(lambda: multiply(one, one).block_until_ready(), task.seconds)
     per_second = 2 * side**3 / float(np.median(durations))
-    problem = load_problem(Path(task.problem), task.batch)
+    problem = load_problem(task.problem, task.batch)
     return {"operations_per_second": per_second, "seconds": [operations(problem, task.num_steps) / per_second]}
-
-
-def machine(_: Task) -> dict[str, Any]:
-    """What the benchmark runs on; asked here, for the process that asks must leave the accelerator alone."""
-    from experiments.runs.environment import environment
-
-    return environment()
 
 
 def _contestant(task: Task) -> tuple[Contestant, int]:
     """The contestant, and the bytes in memory before it is made, when its library and problem are there."""
-    problem, make = load_problem(Path(task.problem), task.batch), module_of(task.contestant).make
+    entry, problem = ROSTER[task.contestant], load_problem(task.problem, task.batch)
+    make, *_ = map(resolve_name, (f"experiments.benchmark.{entry.make}", *entry.libraries))
     _compile_seconds()  # counts from here on
     before = _memory_before(task)
-    return make(problem, task.num_steps, task.device, **ROSTER[task.contestant].options), before
+    return make(problem, task.num_steps, task.device, **entry.options), before
 
 
 def _timed(call: Callable[[], object], task: Task) -> dict[str, Any]:
     """Seconds of the first call and of those that compile nothing any more; none where the first took all patience."""
     (first,), compiled = _seconds(call), _compile_seconds()
-    patient = first < task.patience
-    for _ in range(MOST_WARM_UPS if patient and compiled else 0):
-        call()
-        again = _compile_seconds()
-        compiled += again
-        if not again:
-            break
+    patient, again = first < task.patience, compiled
+    for _ in range(MOST_WARM_UPS if patient else 0):
+        if again:
+            call()
+            again = _compile_seconds()
+            compiled += again
     return {"first": first, "compile": compiled, "seconds": _seconds(call, task.seconds) if patient else []}
 
 
@@ -115,8 +111,7 @@ def _compile_seconds() -> float | None:
     """Seconds that jax spent on compiling since this was last called; None where the library is not jax."""
     if "jax" not in sys.modules:
         return None
-    from experiments.runs import compilation  # it would import jax
-
+    compilation = resolve_name("experiments.runs.compilation")  # not imported above: it imports jax
     compilation.watch()
     return compilation.take_seconds()
 
@@ -126,7 +121,7 @@ def _memory_before(task: Task) -> int:
 
     def watch() -> None:  # else the system would end whatever it likes
         while _memory("VmRSS") < task.most_bytes:
-            time.sleep(WATCH_EVERY)
+            time.sleep(0.05)
         os._exit(TOO_MUCH)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -136,20 +131,12 @@ def _memory_before(task: Task) -> int:
 
 def _memory(field: str) -> int:
     """Bytes that this process has in memory now, "VmRSS", or had at most, "VmHWM" (Linux)."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(rf"^{field}:\s+(\d+) kB", status, re.MULTILINE).group(1)) * 1024
-
-
-def _device_peak_bytes(device: str) -> int | None:
-    """The most that this process had in the accelerator's memory; None on a CPU."""
-    if device == "cpu":
-        return None
-    if "torch" in sys.modules and "jax" not in sys.modules:
-        return sys.modules["torch"].cuda.max_memory_allocated()
-    return sys.modules["jax"].local_devices()[0].memory_stats()["peak_bytes_in_use"]
+    return int(Path("/proc/self/status").read_text().split(f"{field}:")[1].split()[0]) * 1024
 
 
 if __name__ == "__main__":
     asked = Task(**json.loads(sys.argv[1]))
-    work = {one.__name__: one for one in (train, evaluate, balance, rate, machine)}
+    work = {one.__name__: one for one in (train, evaluate, balance, rate)}
+    # What the benchmark runs on; asked here, for the process that asks must leave the accelerator alone.
+    work["machine"] = lambda _: resolve_name("experiments.runs.environment.environment")()
     print(json.dumps(work[asked.what](asked)))
