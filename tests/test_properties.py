@@ -1,4 +1,4 @@
-"""Properties that hold for any input that hypothesis thinks of, 200 of each at least."""
+"""Properties that hold for any input that hypothesis thinks of, 200 of each at least, command lines in the slow tier."""
 
 import dataclasses
 import json
@@ -211,11 +211,25 @@ FEW_PRESETS = {name: PRESETS[name] for name in ("digits", "vgg5_cifar10")}  # fo
 words = st.sampled_from(FLAGS) | values | st.sampled_from(list(FEW_PRESETS)) | st.text(max_size=8)
 
 
-@many
-@given(st.lists(words, max_size=7))
-def test_no_command_line_ends_in_a_traceback(arguments):
-    """It is taken, or refused with status 2; --help ends with 0. Each of 200 parses takes a tenth of a second."""
+command_lines = given(st.lists(words, max_size=7))
 
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@command_lines
+def test_no_command_line_ends_in_a_traceback(arguments):
+    """It is taken, or refused with status 2; --help ends with 0."""
+    assert_no_traceback(arguments)
+
+
+@pytest.mark.slow
+@many
+@command_lines
+def test_no_command_line_ends_in_a_traceback_of_many(arguments):
+    """The same, for 200, each parse of which takes a tenth of a second or two."""
+    assert_no_traceback(arguments)
+
+
+def assert_no_traceback(arguments):
     def opened(config, workdir):
         check(config)
         assert isinstance(workdir, Path)

@@ -164,7 +164,7 @@ def make(problem: Problem, num_steps: int, device: str, tuned: bool = False) -> 
 
 @torch.no_grad()
 def balance(problem: Problem, num_steps: int, device: str, inputs: Callable[[int], np.ndarray]) -> dict[str, float]:
-    """The authors' thresholds: for each layer all steps again up to it, without leak; `inputs` gives a step's."""
+    """The authors' thresholds: for each layer all steps again up to it, without leak; `inputs` gives each step's."""
     network, thresholds, neurons = synapses(problem, device, torch.contiguous_format), {}, {}
     for layer in [*network][:-1]:
         steps = (channels_first(inputs(time), device) for time in range(num_steps))
