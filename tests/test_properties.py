@@ -1,4 +1,4 @@
-"""Properties that hold for any input that hypothesis thinks of, 200 of each at least, command lines in the slow tier."""
+"""Properties that hold for any input that hypothesis thinks of: 200 of each, command lines in the slow tier."""
 
 import dataclasses
 import json
