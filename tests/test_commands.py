@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
@@ -103,10 +104,11 @@ def test_a_stage_can_be_repeated_and_undoes_what_follows(tiny, tiny_copy):
 
 
 def command(module, *arguments):
-    """A command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
-    )
+    """A command in a process of its own, its programs as users get them: it computes more than it compiles."""
+    flags = ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS")
+    environment = {name: value for name, value in os.environ.items() if name not in flags}
+    options = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True, "timeout": 600, "check": False}
+    return subprocess.run([sys.executable, "-m", module, *arguments], **options)
 
 
 def test_compiled_programs_are_kept_on_demand(tmp_path, monkeypatch):
