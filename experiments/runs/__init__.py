@@ -1,0 +1,1 @@
+"""Plumbing of a run: its folder, checkpoints, epochs, command line."""
