@@ -32,7 +32,7 @@ for name, value in KEPT.items():
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
 
-LONG = "test_commands test_bptt test_hosts test_conversion test_parity test_trouble test_resume test_study".split()
+LONG = "test_commands test_hosts test_bptt test_real_data test_conversion test_parity test_trouble test_resume".split()
 ROOT = Path(__file__).parent.parent
 DATA_DIR = Path(os.environ.get("JSNN_DATA_DIR", ROOT.parent / "shared" / "data" / "tfds"))
 
