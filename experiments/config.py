@@ -162,7 +162,7 @@ class Config:
     run: Annotated[Runtime, Unprefixed] = Runtime()
 
 
-GROUPS = tuple(field.name for field in dataclasses.fields(Config))[:-1]  # that matter to results
+GROUPS = tuple(field.name for field in dataclasses.fields(Config))
 PREFIXED = ("ann", "finetune")
 
 
@@ -188,8 +188,11 @@ def from_json(fields: dict[str, Any]) -> Config:
     return config
 
 
-def difference(one: Config, other: Config, last: str = GROUPS[-1]) -> str | None:
-    """The first field in which two configs differ, with both values, or None; of the groups up to the last named."""
+def difference(one: Config, other: Config, last: str = "evaluate") -> str | None:
+    """The first field in which two configs differ, with both values, or None; of the groups up to the last named.
+
+    That is "evaluate" for all that matter to results, and "run" for all.
+    """
     there, here = dataclasses.asdict(one), dataclasses.asdict(other)
     for group in GROUPS[: GROUPS.index(last) + 1]:
         if not isinstance(there[group], dict):

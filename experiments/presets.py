@@ -82,7 +82,10 @@ VGG5 = _cifar("cifar10", "vgg5", 75)
 VGG5 = replace(VGG5, finetune=replace(VGG5.finetune, alpha=0.5, beta=0.035))
 
 _PRESETS = {
-    "digits": ("The embedded default: scikit-learn's digits, a small VGG5, T = 4, in a minute on a CPU.", DIGITS),
+    "digits": (
+        "The embedded default: scikit-learn's digits, a small VGG5, T = 4, in a minute or two on a CPU.",
+        DIGITS,
+    ),
     "fashion_mnist_cpu": ("A VGG5 of an eighth of the width, T = 8, 18 minutes on a CPU core.", FASHION_MNIST_CPU),
     "cifar10_cpu": ("A VGG5 of a quarter of the width, T = 32, in 66 minutes on two CPU cores.", CIFAR10_CPU),
     "fashion_mnist": ("The paper's VGG5 at full width, T = 16; not in the paper.", FASHION_MNIST),

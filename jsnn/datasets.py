@@ -222,6 +222,8 @@ def check_split(name: str, split: Split, about: Info) -> Split:
 
 def _split_of_arrays(arrays: Arrays, split: str) -> Split:
     """A split of arrays; the validation images are the last ones of the training data."""
+    if {*arrays} != {"train", "test"}:
+        raise ValueError(f'arrays need the splits "train" and "test", got {", ".join(map(repr, arrays)) or "none"}.')
     if split == TEST:
         return arrays["test"]
     images, labels = arrays["train"]

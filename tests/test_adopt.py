@@ -101,9 +101,11 @@ def test_the_first_process_alone_reads_the_donor(tiny, tmp_path, monkeypatch):
 
 def test_a_stage_depends_on_its_own_group_and_those_above_it():
     """A field that matters to a conversion but stands below it would let a wrong one be taken over."""
-    assert GROUPS == ("seed", "data", "network", "ann", "convert", "finetune", "evaluate")
-    assert {*Config.__dataclass_fields__} - {*GROUPS} == {"run"}
+    assert GROUPS == ("seed", "data", "network", "ann", "convert", "finetune", "evaluate", "run")
     base = Config()
     changed = dataclasses.replace(base, convert=dataclasses.replace(base.convert, num_steps=7))
     assert difference(base, changed, "ann") is None
     assert difference(base, changed, "convert") == "num_steps is 100 there and 7 here"
+    elsewhere = dataclasses.replace(base, run=dataclasses.replace(base.run, workers=3))
+    assert difference(base, elsewhere) is None
+    assert difference(base, elsewhere, "run") == "workers is 0 there and 3 here"

@@ -214,6 +214,7 @@ def test_the_bare_command_is_the_default_preset(tmp_path, monkeypatch):
 def test_a_data_set_without_a_preset_gets_the_fields_own_defaults(option, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert parse("test", "", option) == Arguments(Config(data=Data("mnist")), Path("runs/mnist"))
+    assert parse("test", "", ["--dataset", "digits"]) == Arguments(Config(), Path("runs/digits"))
     assert parse("test", "", ["cifar10_cpu", *option]).config.network == PRESETS["cifar10_cpu"].config.network
 
 

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+import jsnn.datasets
 from experiments.hybrid import hybrid
 from jsnn.datasets import DATASETS, SPLITS, Info, Split, info, load_split, open_split, register
 from jsnn.streaming import streamed_source
@@ -48,6 +49,7 @@ def test_own_arrays_go_through_every_stage_as_those_of_jsnn(mine, tiny, tmp_path
     assert run(hybrid, tmp_path / "run", *arguments) == 0
     assert outcome(tmp_path / "run") == outcome(tiny)
     assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["dataset"] == "mine"
+    del jsnn.datasets.DATASETS["mine"], sys.modules["mydata"]
     assert run(hybrid, tmp_path / "run") == 0  # the workdir knows the module, too
 
 
@@ -90,3 +92,6 @@ def test_arrays_that_are_not_what_was_registered_are_refused(registry):
     register("mine", Info((4, 4, 1), 2, origin=lambda: {"train": split, "test": split}))
     with pytest.raises(ValueError, match="mine has labels from 0 to 2, outside 0 to 1"):
         load_split("mine", "test")
+    register("untested", Info((4, 4, 1), 3, origin=lambda: {"train": split}))
+    with pytest.raises(ValueError, match='need the splits "train" and "test", got \'train\''):
+        load_split("untested", "train")

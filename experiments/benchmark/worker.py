@@ -88,12 +88,13 @@ def _contestant(task: Task) -> tuple[Contestant, int]:
 def _timed(call: Callable[[], object], task: Task) -> dict[str, Any]:
     """Seconds of the first call and of those that compile nothing any more; none where the first took all patience."""
     (first,), compiled = _seconds(call), _compile_seconds()
-    patient, again = first < task.patience, compiled
-    for _ in range(MOST_WARM_UPS if patient else 0):
-        if again:
-            call()
-            again = _compile_seconds()
-            compiled += again
+    patient = first < task.patience
+    for _ in range(MOST_WARM_UPS if patient and compiled else 0):
+        call()
+        again = _compile_seconds()
+        compiled += again
+        if not again:
+            break
     return {"first": first, "compile": compiled, "seconds": _seconds(call, task.seconds) if patient else []}
 
 

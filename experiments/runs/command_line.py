@@ -48,7 +48,7 @@ class Named:
     """What a command line without a preset says of the config that its fields are laid over."""
 
     workdir: Path | None = None
-    dataset: str = DIGITS.data.dataset
+    dataset: str | None = None
 
 
 def run_stage(name: str, description: str, stage: Callable[[Run], None]) -> None:
@@ -111,8 +111,8 @@ def parse(program: str, description: str, arguments: Sequence[str]) -> Arguments
         return tyro.extras.overridable_config_cli(choices, prog=program, description=description, args=arguments)
     # Which config the fields are laid over depends on what the command line says itself.
     named, _ = tyro.cli(Named, args=arguments, return_unknown_args=True, add_help=False, prog=program)
-    workdir = named.workdir or RUNS / named.dataset
-    config = saved_config(workdir) or (DIGITS if named.dataset == DIGITS.data.dataset else Config())
+    workdir = named.workdir or RUNS / (named.dataset or DIGITS.data.dataset)
+    config = saved_config(workdir) or (Config() if named.dataset else DIGITS)
     default = Arguments(config, workdir)
     rows = (textwrap.fill(f"{name}: {preset.description}", 100) for name, preset in PRESETS.items())
     presets = "\n\n".join(["Presets (the default is digits):", *rows])

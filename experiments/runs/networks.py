@@ -80,7 +80,7 @@ def snn_like(config: Config) -> Variables:
 
 
 def import_data_module(config: Config) -> None:
-    """Import the module that registers the user's own data sets, if the config names one that can be imported."""
+    """Import the module that registers the user's own data sets, if there is one; ValueError where it can't be."""
     if config.run.data_module:
         try:
             import_module(config.run.data_module)

@@ -68,7 +68,7 @@ def open_run(config: Config, directory: Path) -> Iterator[Run]:
 def _refuse_disagreement(config: Config) -> None:
     """Refuse, in all of them, processes of one run that were started with different fields."""
     first = from_json(on_first_process(lambda: json.loads(json.dumps(dataclasses.asdict(config)))))
-    what = difference(first, config) or ("fields of `run` differ" if first != config else None)
+    what = difference(first, config, "run")
     if all_gather(np.array(what is not None)).any():
         raise ValueError(
             f"the processes of the run were started with different fields ({what or 'see theirs'}): start all alike."

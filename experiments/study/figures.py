@@ -61,19 +61,15 @@ def _steps_sheet(path: Path, title: str, anns: DataFrame) -> Iterator[Axes]:
 def draw_conversion(path: Path, data: DataFrame) -> None:
     """Question a: accuracy of converted and hybrid nets against time steps."""
     anns = results.nets_of(data[data.trial == "conversion"], "ann")
-    means, for_long = (
-        100 * results.against_steps(data).groupby(["net", "T"]).accuracy.agg(mean),
-        100 * mean(anns.accuracy_for_long),
-    )
+    means = 100 * results.against_steps(data).groupby(["net", "T"]).accuracy.agg(mean)
     with _steps_sheet(path, f"{data.preset.iloc[0]}: test accuracy against time steps", anns) as axes:
         for_long = 100 * mean(anns.accuracy_for_long)
         label = f"ANN on the images from T = {min(LONG)} on, {for_long:.1f} %"
         axes.plot((min(LONG), max(LONG)), (for_long, for_long), color="0.35", linestyle="-.", label=label)
         for name, (style, color) in STYLES.items():
             if name in means:
-                axes.plot(
-                    means[name], style, marker="o" if name in results.HYBRIDS.values() else ".", color=color, label=name
-                )
+                marker = "o" if name in results.HYBRIDS.values() else "."
+                axes.plot(means[name], style, marker=marker, color=color, label=name)
 
 
 def draw_evaluation(path: Path, data: DataFrame) -> None:

@@ -106,10 +106,8 @@ def _score(config: Config, snn: Variables, factor: float, batch: Images) -> Scor
 def _presented(config: Config, snn: Variables, batch: Images, observe: Observer, *collect: str) -> Any:
     """What is observed while the net is presented one batch, all time steps at once."""
     images, _, index = batch
-    inputs, num_steps = (
-        partial(encoding_of(config), images, random_key(config, VALIDATION), index),
-        config.convert.num_steps,
-    )
+    inputs = partial(encoding_of(config), images, random_key(config, VALIDATION), index)
+    num_steps = config.convert.num_steps
     return simulate(build_snn(config), snn, inputs, observe, num_steps=num_steps, chunk=num_steps, collect=collect)
 
 
