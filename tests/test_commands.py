@@ -104,11 +104,16 @@ def test_a_stage_can_be_repeated_and_undoes_what_follows(tiny, tiny_copy):
 
 
 def command(module, *arguments):
-    """A command in a process of its own, its programs as users get them: it computes more than it compiles."""
+    """A command in a process of its own, see `python`."""
+    return python("-m", module, *arguments)
+
+
+def python(*arguments):
+    """A process of its own, its programs as users get them: it computes more than it compiles."""
     flags = ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS")
     environment = {name: value for name, value in os.environ.items() if name not in flags}
     options = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True, "timeout": 600, "check": False}
-    return subprocess.run([sys.executable, "-m", module, *arguments], **options)
+    return subprocess.run([sys.executable, *arguments], **options)
 
 
 def test_compiled_programs_are_kept_on_demand(tmp_path, monkeypatch):
@@ -131,6 +136,32 @@ def test_the_command_keeps_programs_where_it_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(compilation, "keep_programs", kept.append)
     assert run(lambda run: None, tmp_path / "run", *TINY, "--compilation-cache", "somewhere") == 0
     assert kept == ["somewhere"]
+
+
+COUNTING_HITS = """
+import sys, jax
+from experiments import train_ann
+from experiments.runs import command_line
+hits = []
+jax.monitoring.register_event_listener(lambda event, **_: hits.append(event) if "cache_hits" in event else None)
+status = command_line.main("test", "", train_ann.train_ann, sys.argv[1:])
+print("taken from the cache:", len(hits))
+sys.exit(status)
+"""
+
+
+@pytest.mark.slow
+def test_a_second_run_takes_its_programs_from_where_they_are_kept(tmp_path):
+    def hits(workdir):
+        options = ["--compilation-cache", str(tmp_path / "programs"), "--workdir", str(tmp_path / workdir)]
+        process = python("-c", COUNTING_HITS, *TINY, *options)
+        assert process.returncode == 0, process.stderr
+        assert "ann first step after" in process.stdout
+        return int(process.stdout.split()[-1])
+
+    assert hits("one") == 0
+    assert hits("two") > 0
+    assert found(tmp_path / "one")["ann"] == found(tmp_path / "two")["ann"]
 
 
 @pytest.mark.slow

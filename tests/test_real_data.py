@@ -5,7 +5,21 @@ import pytest
 
 from experiments.hybrid import hybrid
 from experiments.runs.workdir import read_results
+from jsnn.datasets import TEST, TRAIN, VALIDATION, load_split
 from tests.commands import run
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("name", "shape", "train"), [("fashion_mnist", (28, 28, 1), 55_000), ("cifar10", (32, 32, 3), 45_000)]
+)
+def test_data_sets_are_read_in_full(name, shape, train, data_dir):
+    for split, count in ((TRAIN, train), (VALIDATION, 5_000), (TEST, 10_000)):
+        images, labels = load_split(name, split, data_dir)
+        assert images.shape == (count, *shape)
+        assert np.bincount(labels, minlength=10).min() > 0.08 * count
+
 
 SMALL = """
     --width 0.0625 --hidden 16 --ann.epochs 1 --finetune.epochs 1 --balance-images 32 --balance-steps 20
