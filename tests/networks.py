@@ -13,9 +13,12 @@ from jsnn.models import VGG, ResNet, spiking
 from jsnn.simulation import simulate
 from jsnn.surrogate import stdb
 
-# As few layers as have all kinds of neighbours: compiling takes the time of a test, and each layer its part.
-SMALL_VGG = VGG(stages=(4, 6, "A"), hidden=(12, 9), num_classes=3)
+# Few layers, for compiling takes the time of a test: pools before a convolution and a dense layer, convolutions side by
+# side and both kinds of shortcuts. The deep ones have all of it in one network.
+SMALL_VGG = VGG(stages=(4, "A", 6, "A"), hidden=(12, 9), num_classes=3)
 SMALL_RESNET = ResNet(blocks=(1, 1, 0, 0), channels=(4, 6, 6, 6), num_classes=3)
+DEEP_VGG = VGG(stages=(4, "A", 6, 5, "A"), hidden=(12, 9), num_classes=3)
+DEEP_RESNET = ResNet(blocks=(1, 2, 0, 0), channels=(4, 6, 6, 6), num_classes=3)
 TINY_VGG = VGG(stages=(4, "A", 5), hidden=(9,), num_classes=3)  # where only the steps, devices or samples matter
 IMAGE_SHAPE = (12, 8, 2)  # H != W, and even sizes where a stride of 2 meets them
 

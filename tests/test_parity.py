@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from jsnn import cpu_convolution, winograd
+from jsnn.models import VGG
 from jsnn.surrogate import linear, stdb
-from tests.networks import SMALL_RESNET, SMALL_VGG, random_inputs, random_snn, run_network
+from tests.networks import DEEP_RESNET, DEEP_VGG, SMALL_RESNET, SMALL_VGG, random_inputs, random_snn, run_network
 
 pytestmark = [
     pytest.mark.torch,
@@ -31,15 +32,13 @@ def masks_of(model, variables, inputs, key):
 
 
 def theirs(ann, variables, surrogate, inputs, labels, masks):
-    from tests.torch_reference import (
-        run_resnet,
-        run_vgg,
-    )  # PyTorch takes seconds to load, in every process that collects
+    # Not above: PyTorch takes seconds to load, in every process that collects.
+    from tests.torch_reference import run_resnet, run_vgg
 
     kernels = {layer: np.asarray(leaf["kernel"]) for layer, leaf in variables["params"].items()}
     thresholds = {layer: float(leaf["threshold"]) for layer, leaf in variables["neuron"].items()}
     leak = float(next(iter(variables["neuron"].values()))["leak"])
-    run, shape = (run_vgg, ann.stages) if ann is SMALL_VGG else (run_resnet, ann.blocks)
+    run, shape = (run_vgg, ann.stages) if isinstance(ann, VGG) else (run_resnet, ann.blocks)
     return run(shape, kernels, thresholds, leak, surrogate, np.asarray(inputs), labels, masks)
 
 
@@ -69,11 +68,12 @@ def _assert_close(value, expected, tolerance, name):
     assert error <= tolerance * norm, f"{name}: {error / norm:.1e}"
 
 
-NETS = {"vgg": SMALL_VGG, "resnet": SMALL_RESNET}
+NETS = {"vgg": SMALL_VGG, "resnet": SMALL_RESNET, "deep vgg": DEEP_VGG, "deep resnet": DEEP_RESNET}
 LEAKS = pytest.mark.parametrize("leak", [1.0, 0.9])
 # Programs: any two of network, surrogate and dropout meet in one of the first, all three in the others.
 PAIRS = [("vgg", "stdb", True), ("vgg", "linear", False), ("resnet", "stdb", False), ("resnet", "linear", True)]
 OTHERS = [("vgg", "stdb", False), ("vgg", "linear", True), ("resnet", "stdb", True), ("resnet", "linear", False)]
+DEEP = [("deep vgg", "stdb", True), ("deep resnet", "stdb", True)]
 
 
 def programs(first, others):
@@ -83,7 +83,7 @@ def programs(first, others):
 
 
 @LEAKS
-@programs(PAIRS, OTHERS)
+@programs(PAIRS, OTHERS + DEEP)
 def test_float64(float64, net, surrogate, dropout, leak):
     assert_parity(NETS[net], surrogate, leak, dropout, jnp.float64, 1e-10)
 
