@@ -6,6 +6,6 @@ convolution, products    what layers compute with, fast on every platform
 modules, models          neurons in linen; VGG and ResNet, one definition for ANN and SNN
 simulation, bptt         a network over time in chunks; its gradient from spike trains alone
 conversion, balancing    ANN params to SNN variables; thresholds balanced in one pass
-training, evaluation     one step for ANN and SNN; top-1 at every time step
-parallel                 the same on all devices, by jax.pmap
+operations               what a network costs, in multiply-accumulates, accumulates and energy
+training                 one step for ANN and SNN; top-1 at every time step; all devices by jax.pmap; checkpoints
 """

@@ -125,18 +125,20 @@ def silent_neurons(config: Config, snn: Variables) -> Results:
 
     By layer, "never": of (neuron, image) without a spike, "no gradient": of (neuron, image, step) before the first one.
     """
+    batches = validation_images(config, 0, IMAGES_FOR_SILENCE, config.run.eval_batch_size)
+    shares = [_silent_shares(config, snn, batch) for batch in zip(*batches, strict=True)]
+    return jax.tree.map(lambda *share: float(sum(share) / len(share)), *shares)
+
+
+@partial(jax.jit, static_argnums=0)
+def _silent_shares(config: Config, snn: Variables, batch: Images) -> Results:
+    """`silent_neurons` of one batch."""
 
     def observe(_: jax.Array, collected: Variables) -> Any:
         trains, num_steps = collected["trains"], config.convert.num_steps
         return {layer: unpack(train["lif"], num_steps, jnp.float32) for layer, train in trains.items()}
 
-    @jax.jit
-    def of_batch(batch: Images) -> Results:
-        trains = _presented(config, snn, batch, observe, "trains")
-        never = {layer: (spikes.sum(0) == 0).mean() for layer, spikes in trains.items()}
-        before_first = {layer: (spikes.cumsum(0) == spikes).mean() for layer, spikes in trains.items()}
-        return {"never": never, "no gradient": before_first}
-
-    batches = validation_images(config, 0, IMAGES_FOR_SILENCE, config.run.eval_batch_size)
-    shares = [of_batch(batch) for batch in zip(*batches, strict=True)]
-    return jax.tree.map(lambda *share: float(sum(share) / len(share)), *shares)
+    trains = _presented(config, snn, batch, observe, "trains")
+    never = {layer: (spikes.sum(0) == 0).mean() for layer, spikes in trains.items()}
+    before_first = {layer: (spikes.cumsum(0) == spikes).mean() for layer, spikes in trains.items()}
+    return {"never": never, "no gradient": before_first}
