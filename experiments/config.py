@@ -5,6 +5,7 @@ nothing in `run`. On the command line the stages whose fields share names are pr
 """
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal
@@ -21,8 +22,10 @@ Auto = Literal["auto"]
 Schedule = Literal[SCHEDULES]
 
 # A range, and how an error says it.
-Count = Annotated[int, Field(ge=1, description="at least 1")]
-Size = Annotated[int, Field(ge=0, description="at least 0")]
+Count = Annotated[int, Field(ge=1, lt=2**31, description="at least 1 and below 2^31")]
+Size = Annotated[int, Field(ge=0, le=1024, description="at least 0 and at most 1024")]
+Epochs = Annotated[int, Field(ge=1, le=100_000, description="at least 1 and at most 100000")]
+Units = Annotated[int, Field(ge=1, le=65_536)]
 Steps = Annotated[int, Field(ge=1, le=100_000, description="at least 1 and at most 100000")]  # reported are up to 2,500
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, description="above 0 and finite")]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, description="at least 0 and finite")]
@@ -57,7 +60,7 @@ class Network:
     # Factor on the channels of all convolutions; 1 is the paper's network.
     width: Annotated[float, Field(gt=0, le=64, allow_inf_nan=False, description="above 0 and at most 64")] = 1.0
     # Units of the hidden dense layers of a VGG.
-    hidden: Annotated[tuple[Count, ...], Field(description="at least 1 unit each")] = (4096, 4096)
+    hidden: Annotated[tuple[Units, ...], Field(description="at least 1 and at most 65536 units each")] = (4096, 4096)
     conv_dropout: DropoutRate = 0.2  # Dropout rate after convolutions.
     dense_dropout: DropoutRate = 0.5  # Dropout rate after hidden dense layers.
     # Standard deviation of the initial weights of dense layers; narrow ones need more than the paper's 0.01.
@@ -70,7 +73,7 @@ class Network:
 class ANN:
     """Training of the ANN, by SGD with momentum 0.9."""
 
-    epochs: Count = 300  # Epochs.
+    epochs: Epochs = 300  # Epochs.
     lr: Positive = 1e-2  # Initial learning rate.
     # Learning rate: divided by 10 at 60/80/90 % of the epochs, halved every 5 epochs, or constant.
     schedule: Schedule = "tenths"
@@ -106,7 +109,7 @@ class Finetune:
     gamma: Positive = 0.3  # Linear: derivative at the threshold.
     # Leak of the membrane per time step; 1 is IF. The converted net is always IF.
     leak: Annotated[float, Field(gt=0, le=1, description="in (0, 1]")] = 0.99
-    epochs: Count = 20  # Epochs.
+    epochs: Epochs = 20  # Epochs.
     lr: Positive = 3e-4  # Initial learning rate; STDB needs a tenth of the linear surrogate's.
     schedule: Schedule = "tenths"  # Learning rate: see ann.schedule.
     optimizer: Literal[OPTIMIZERS] = "adam"  # Optimiser.
@@ -137,13 +140,13 @@ class Runtime:
     workers: Size = 0  # Processes that decode streamed images (ImageNet); 0 decodes in threads.
     eval_batch_size: Count = 256  # Images per step in evaluation, over all devices.
     # Time steps that run at once, or auto: 8, or up to 12 where 8 would idle.
-    chunk: Annotated[Count | Auto, Field(description="at least 1, or auto")] = AUTO
+    chunk: Annotated[Count | Auto, Field(description="at least 1 and below 2^31, or auto")] = AUTO
     compilation_cache: str | None = None  # Folder where compiled programs are kept for the next run; None keeps none.
     # What to do where a loss or gradient is not finite: stop the run, or skip the step and count it.
     on_nan: Literal["stop", "skip"] = "stop"
     keep_checkpoints: Count = 2  # Checkpoints kept of each stage.
     # Save also after so many optimiser steps within an epoch; None does not count steps.
-    checkpoint_steps: Annotated[Count | None, Field(description="at least 1, or None")] = None
+    checkpoint_steps: Annotated[Count | None, Field(description="at least 1 and below 2^31, or None")] = None
     checkpoint_minutes: Positive = 10.0  # Save also after so many minutes within an epoch.
     tensorboard: bool = True  # Write TensorBoard files too, where tensorboardX is installed.
 
@@ -204,8 +207,8 @@ def difference(one: Config, other: Config, last: str = "evaluate") -> str | None
 
 
 def _validated(fields: Any) -> Config:
-    try:
-        return _adapter().validate_python(fields)
+    try:  # as JSON, where a strict check takes lists for tuples and whole numbers for floats, but no text for numbers
+        return _adapter().validate_json(json.dumps(fields, default=str), strict=True)
     except ValidationError as error:
         raise ValueError(_sentence(error, fields)) from error
 
@@ -225,7 +228,7 @@ def _sentence(error: ValidationError, fields: Any) -> str:
         return f"there is no field {_name(group, name)}."
     value = fields[group] if name is None else fields[group][name]
     what = _range(group, name) or first["msg"].removeprefix("Input should be ")
-    return f"{_name(group, name)} must be {what}, got {value}."
+    return f"{_name(group, name)} must be {what}, got {value!r}."
 
 
 def _range(group: str, name: str | None) -> str | None:

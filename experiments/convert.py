@@ -1,5 +1,5 @@
-"""Convert the trained ANN: balance its thresholds, choose their scaling factor and calibrate the logits on the
-validation split.
+"""Convert the trained ANN: balance its thresholds, choose their scaling factor and calibrate the logits on the first
+half of the validation split. Interrupted, it goes on from the batch where it was.
 
 python -m experiments.convert [PRESET] [--workdir DIR] [--field value ...]
 """
@@ -13,15 +13,19 @@ import numpy as np
 
 from experiments.config import AUTO
 from experiments.runs import command_line
+from experiments.runs.health import warn_of_silence
 from experiments.runs.networks import open_source, presentation_of, random_key, snn_like
-from experiments.runs.progress import say, watcher
-from experiments.runs.scoring import score
-from experiments.runs.workdir import Results, Run, checkpoints, finish, read_results, require, restored
+from experiments.runs.partial import begin_stage, resumable
+from experiments.runs.progress import say, watched
+from experiments.runs.records import Results, read_results
+from experiments.runs.scoring import halves, score
+from experiments.runs.workdir import Run, checkpoints, finish, require, restored
 from experiments.train_ann import trained_ann
 from jsnn.augment import scale
 from jsnn.balancing import balance_thresholds
 from jsnn.conversion import Thresholds, convert, scale_thresholds
 from jsnn.datasets import TRAIN, VALIDATION
+from jsnn.folding import Fold
 from jsnn.simulation import Variables
 from jsnn.training.checkpoint import save
 from jsnn.training.evaluation import factor_sweep
@@ -34,19 +38,19 @@ SCALES = tuple(2 ** (-i / 2) for i in range(25))  # on logits, 1 to 1/4096
 
 def convert_ann(run: Run) -> None:
     """Convert the trained ANN of a run: a checkpoint in converted/, and `converted` in results.json."""
-    begin = time.perf_counter()
-    ann = trained_ann(run)
-    thresholds = balance(run, ann)
+    begin, ann = begin_stage(run), trained_ann(run)
+    fold = resumable(run, begin)
+    thresholds = balance(run, ann, fold)
     by_layer = {layer: float(threshold) for layer, threshold in thresholds.items()}
     say("converted thresholds  " + "  ".join(f"{layer} {value:.3g}" for layer, value in by_layer.items()))
     snn = convert(ann, thresholds)
-    results = {"thresholds": by_layer, **_best_factor(run, snn)}
+    results = {"thresholds": by_layer, **_best_factor(run, snn, fold)}
     record = {"config": dataclasses.asdict(run.config), "scaling_factor": results["scaling_factor"]}
     save(checkpoints(run, "converted"), 0, snn, record)
     finish(run, "convert", time.perf_counter() - begin, {"converted": results})
 
 
-def balance(run: Run, ann: Variables) -> Thresholds:
+def balance(run: Run, ann: Variables, fold: Fold = watched) -> Thresholds:
     """Thresholds for an ANN's weights, on training images as evaluation sees them."""
     config, options = run.config, run.config.convert
     model, encode, num_steps, chunk = presentation_of(config, options.balance_steps)
@@ -63,7 +67,7 @@ def balance(run: Run, ann: Variables) -> Thresholds:
         chunk=chunk,
         batch_size=config.run.eval_batch_size,
         index=index,
-        watch=watcher("balancing", len(model.spiking_layers)),
+        fold=fold,
         all_gather=all_gather,
     )
 
@@ -93,25 +97,27 @@ def _training_images(run: Run) -> tuple[jax.Array, jax.Array]:
     """The first images of the training split in [-1, 1], not augmented, and their indices; of this process's share."""
     source = open_source(run.config, TRAIN)
     count = min(run.config.convert.balance_images, source.num_examples)
-    batch = source.take(source.resident, next(iter(source.in_order(count))))
+    batch = source.take(source.resident, next(source.in_order(count, 0, None)))
     images, index = jax.device_put((batch.images, batch.index), jax.local_devices()[0])
     return scale(images), jnp.asarray(index)
 
 
-def _best_factor(run: Run, snn: Variables) -> Results:
-    """The factor with the best validation accuracy at num_steps; of equal ones the largest, which spikes least.
+def _best_factor(run: Run, snn: Variables, fold: Fold) -> Results:
+    """The factor with the best accuracy at num_steps on the images for choices, and the logits' scale of least loss.
 
-    With it, the scale of the logits that has the least loss.
+    Of equal factors it is the largest, which spikes least.
     """
     config, options = run.config, run.config.convert
     factors = FACTORS if options.scaling_factor == AUTO else (options.scaling_factor,)
-    source, presentation = open_source(config, VALIDATION), presentation_of(config, options.num_steps)
+    presentation, source = presentation_of(config, options.num_steps), open_source(config, VALIDATION)
     sweep = parallel_evaluation(factor_sweep(presentation, source, factors, SCALES))
-    scores = score(config, sweep, snn, source, random_key(config, "validation"), "factors")
+    key, images = random_key(config, "validation"), halves(config, VALIDATION)[0]
+    scores = score(config, sweep, snn, VALIDATION, key, images=images, label="factors", fold=fold)
     accuracy = np.asarray(scores.accuracy[:, -1])
     best = int(np.flatnonzero(accuracy == accuracy.max())[-1])
     losses = scores.loss[best, -1]
     calibrated = int(np.argmin(losses))
+    warn_of_silence("converted", {layer: float(spikes[best].sum()) for layer, spikes in scores.spikes.items()})
     say(f"converted factor {factors[best]}, of {len(factors)}: validation {accuracy[best]:.2%}, loss {losses[0]:.4f}")
     say(f"converted logits x {SCALES[calibrated]:.3g}: loss {losses[calibrated]:.4f}")
     return {

@@ -1,5 +1,7 @@
 """Evaluate ANN, converted net and fine-tuned net on the test split, and draw the plots.
 
+Interrupted, it goes on from the batch where it was.
+
 python -m experiments.evaluate [PRESET] [--workdir DIR] [--field value ...]
 """
 
@@ -15,12 +17,16 @@ from experiments.finetune import finetuned_snn, handed_back
 from experiments.reports import plots, table
 from experiments.runs import command_line
 from experiments.runs.environment import environment
+from experiments.runs.health import warn_of_silence
 from experiments.runs.networks import build_snn, stream_keys
+from experiments.runs.partial import begin_stage, resumable
 from experiments.runs.progress import say
+from experiments.runs.records import Results, renew_results
 from experiments.runs.scoring import score_ann, score_snn
-from experiments.runs.workdir import Results, Run, finish, read_results, require
+from experiments.runs.workdir import Run, finish, require
 from experiments.train_ann import trained_ann
 from jsnn.datasets import TEST
+from jsnn.folding import Fold
 from jsnn.simulation import Variables
 from jsnn.training.evaluation import Evaluation
 from jsnn.training.hosts import is_first_process
@@ -29,15 +35,18 @@ from jsnn.training.hosts import is_first_process
 def evaluate(run: Run) -> None:
     """Evaluate the networks of a run on the test split: accuracies and spikes in results.json, plots, a row printed."""
     require(run, "finetune")
-    begin = time.perf_counter()
-    ann_accuracy = score_ann(run.config, trained_ann(run), TEST)
+    begin = begin_stage(run)
+    fold = resumable(run, begin)
+    ann_accuracy = score_ann(run.config, trained_ann(run), TEST, fold=fold)
     say(f"ann       test {ann_accuracy:.2%}")
-    unscaled = _score_streams(run, "converted, factor 1", converted_snn(run), streams=1)
+    unscaled = _score_streams(run, fold, "converted, factor 1", converted_snn(run), streams=1)
     noisy = run.config.convert.encoding == "poisson"
     streams = run.config.evaluate.streams if noisy else 1  # without noise all are the same
-    converted = _score_streams(run, "converted", scaled_snn(run), streams)
-    hybrid = converted if handed_back(run) else _score_streams(run, "hybrid", finetuned_snn(run), streams)
+    converted = _score_streams(run, fold, "converted", scaled_snn(run), streams)
+    hybrid = converted if handed_back(run) else _score_streams(run, fold, "hybrid", finetuned_snn(run), streams)
     spikes = {"converted": converted["spikes"], "hybrid": hybrid["spikes"]}
+    for network, of_layers in spikes.items():
+        warn_of_silence(network, of_layers)
     converted, hybrid = ({name: net[name] for name in net if name != "spikes"} for net in (converted, hybrid))
     results = {
         "ann": {"accuracy": ann_accuracy},
@@ -52,7 +61,7 @@ def evaluate(run: Run) -> None:
 
 def show(run: Run) -> None:
     """Draw the plots of a finished run into its folder and print its row of the table."""
-    results = read_results(run.directory)
+    results = renew_results(run.directory)
     if is_first_process():
         plots.draw_run(run.directory, results)
     say(table.markdown([results]))
@@ -63,7 +72,7 @@ def mean_and_std(accuracies: Sequence[float]) -> dict[str, float]:
     return {"accuracy": mean(accuracies), "accuracy_std": stdev(accuracies) if len(accuracies) > 1 else 0.0}
 
 
-def _score_streams(run: Run, label: str, variables: Variables, streams: int) -> Results:
+def _score_streams(run: Run, fold: Fold, label: str, variables: Variables, streams: int) -> Results:
     """Accuracy by step and at num_steps, its spread over streams of noise, and spikes per neuron by layer.
 
     The first stream runs for eval_steps steps, the others for num_steps: up to num_steps the accuracy by step is the
@@ -73,18 +82,19 @@ def _score_streams(run: Run, label: str, variables: Variables, streams: int) -> 
 
     def score(stream: int, key: jax.Array) -> Evaluation:
         steps = num_steps if stream else eval_steps
-        return score_snn(config, variables, steps, TEST, key, label=f"{label}, stream {stream}")
+        return score_snn(config, variables, steps, TEST, key, label=f"{label}, stream {stream}", fold=fold)
 
     first, *others = (score(stream, key) for stream, key in enumerate(stream_keys(config, TEST, streams)))
     reduced = np.stack([scores.accuracy[:num_steps] for scores in (first, *others)])
     by_step = np.concatenate([reduced.mean(0), first.accuracy[num_steps:]])
-    final = reduced[:, -1]
-    say(f"{label:<9} test {final.mean():.2%} at T={num_steps}, {by_step[-1]:.2%} at T={eval_steps}")
+    scores = mean_and_std([float(accuracy) for accuracy in reduced[:, -1]])
+    spikes = {layer: float(first.spikes[layer][:num_steps].sum()) for layer in build_snn(config).spiking_layers}
+    say(f"{label:<9} test {scores['accuracy']:.2%} at T={num_steps}, {by_step[-1]:.2%} at T={eval_steps}")
     return {
-        **mean_and_std([float(accuracy) for accuracy in final]),
+        **scores,
         "accuracy_by_step": [float(value) for value in by_step],
         "loss": float(first.loss[num_steps - 1]),
-        "spikes": {layer: float(first.spikes[layer][:num_steps].sum()) for layer in build_snn(config).spiking_layers},
+        "spikes": spikes,
     }
 
 

@@ -1,7 +1,13 @@
 """Fine-tune the converted net with a surrogate gradient, or train it from scratch for the control.
 
+Afterwards the better of the two is kept, by the second half of the validation split and noise of its own: neither has
+chosen anything before.
+
 python -m experiments.finetune [PRESET] [--workdir DIR] [--field value ...]
 """
+
+from functools import partial
+from statistics import mean
 
 import jax
 import optax
@@ -10,29 +16,36 @@ from experiments.config import AUTO, Config
 from experiments.convert import balance, calibrated_scale, chosen_factor, converted_snn, scaled_snn
 from experiments.runs import command_line
 from experiments.runs.epochs import Training, train
-from experiments.runs.health import divergence_warning, diverging, loss_warning
+from experiments.runs.health import divergence_warning, diverging, loss_warning, warn_of_silence
 from experiments.runs.journal import Journal
-from experiments.runs.networks import init_variables, presentation_of, snn_like, steps_per_epoch
+from experiments.runs.networks import init_variables, presentation_of, snn_like, steps_per_epoch, stream_keys
+from experiments.runs.partial import begin_stage, resumable
 from experiments.runs.progress import say
-from experiments.runs.scoring import snn_program, validator
-from experiments.runs.workdir import Run, finish, read_results, require, restored
+from experiments.runs.records import Results, read_results
+from experiments.runs.scoring import halves, score_snn, snn_program, validator
+from experiments.runs.workdir import Run, finish, require, restored
 from jsnn.conversion import convert, scale_thresholds
 from jsnn.datasets import VALIDATION
+from jsnn.folding import Fold
 from jsnn.simulation import Variables
 from jsnn.training.optimizers import learning_rate, optimizer
 from jsnn.training.step import TrainState, init_state, snn_forward
 
 FINETUNED, CONVERTED = "fine-tuned", "converted"  # the net that a run keeps
+STREAMS = 5  # of noise, over which the two are compared
 
 
 def finetune(run: Run) -> None:
     """Fine-tune the converted net of a run to the last epoch: checkpoints in hybrid/, and `hybrid` in results.json.
 
-    Where the validation accuracy then is below the converted net's, the run keeps that one.
+    Where its accuracy then is below the converted net's, the run keeps that one.
     """
     require(run, "convert")
-    config, rule, num_steps = run.config, _optimizer(run.config), run.config.convert.num_steps
-    before = _accuracy_to_keep(run)
+    begin, config, rule = begin_stage(run), run.config, _optimizer(run.config)
+    num_steps, fold = config.convert.num_steps, resumable(run, begin)
+    validate = validator(config, snn_program(config, num_steps, VALIDATION))
+    is_scratch = config.finetune.start == "scratch"
+    before = 0.0 if is_scratch else validate(scaled_snn(run))  # random weights have no accuracy to keep
 
     def warn(journal: Journal) -> None:
         epoch = len(journal.history)
@@ -40,14 +53,29 @@ def finetune(run: Run) -> None:
             say(f"warning: {divergence_warning(config, epoch, before)}")
 
     forward = snn_forward(*presentation_of(config, num_steps), logit_scale(run))
-    validate = validator(config, snn_program(config, num_steps, VALIDATION))
     training = Training("hybrid", forward, rule, config.finetune.epochs, validate, warn)
     journal = train(run, training, init_state(starting_snn(run), rule))
-    results = journal.summary() | {"kept": FINETUNED}
-    if results["validation_accuracy"] < before:
-        results |= {"kept": CONVERTED, "warning": loss_warning(config, results["validation_accuracy"], before)}
-        say(f"warning: {results['warning']}")
+    results = journal.summary() | {"kept": FINETUNED} | ({} if is_scratch else _kept(run, fold))
     finish(run, "finetune", journal.total("seconds"), {"hybrid": results})
+
+
+def _kept(run: Run, fold: Fold) -> Results:
+    """Which net the run keeps, and the accuracies that decide it: means over streams of noise, at num_steps."""
+    config, num_steps = run.config, run.config.convert.num_steps
+    keys = stream_keys(config, "comparison", STREAMS if config.convert.encoding == "poisson" else 1)
+    images = halves(config, VALIDATION)[1]
+    accuracies = {}
+    for name, snn in ((CONVERTED, scaled_snn(run)), (FINETUNED, last_snn(run))):
+        score = partial(score_snn, config, snn, num_steps, VALIDATION, images=images, fold=fold)
+        streams = [score(key, label=f"{name}, stream {stream}") for stream, key in enumerate(keys)]
+        accuracies[name] = mean(float(scores.accuracy[-1]) for scores in streams)
+        warn_of_silence(name, {layer: float(spikes.sum()) for layer, spikes in streams[0].spikes.items()})
+    say(f"   hybrid compared: {accuracies[FINETUNED]:.2%}, converted {accuracies[CONVERTED]:.2%}")
+    if accuracies[FINETUNED] >= accuracies[CONVERTED]:
+        return {"comparison": accuracies}
+    warning = loss_warning(config, accuracies[FINETUNED], accuracies[CONVERTED])
+    say(f"warning: {warning}")
+    return {"comparison": accuracies, "kept": CONVERTED, "warning": warning}
 
 
 def finetuned_snn(run: Run) -> Variables:
@@ -88,13 +116,6 @@ def logit_scale(run: Run) -> float:
     if run.config.finetune.logit_scale != AUTO:
         return run.config.finetune.logit_scale
     return 1.0 if run.config.finetune.start == "scratch" else calibrated_scale(run)
-
-
-def _accuracy_to_keep(run: Run) -> float:
-    """The validation accuracy of the net that fine-tuning starts from; random weights have none to keep."""
-    if run.config.finetune.start == "scratch":
-        return 0.0
-    return read_results(run.directory)["converted"]["validation_accuracy"]
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:

@@ -10,7 +10,8 @@ from experiments.evaluate import evaluate, show
 from experiments.finetune import finetune
 from experiments.runs.command_line import run_command
 from experiments.runs.progress import say
-from experiments.runs.workdir import STAGES, Run, is_done
+from experiments.runs.records import STAGES
+from experiments.runs.workdir import Run, is_done
 from experiments.train_ann import train_ann
 
 WORK_OF = dict(zip(STAGES, (train_ann, convert_ann, finetune, evaluate), strict=True))

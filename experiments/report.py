@@ -13,7 +13,7 @@ import tyro
 from experiments.reports.plots import draw_comparison
 from experiments.reports.table import markdown
 from experiments.runs.command_line import refuse
-from experiments.runs.workdir import Results
+from experiments.runs.records import Results, renew_results
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,17 @@ def report(workdirs: tuple[Path, ...], output: Path) -> str:
     runs = [_finished(workdir) for workdir in workdirs]
     text = markdown(runs)
     output.mkdir(parents=True, exist_ok=True)
-    (output / "report.md").write_text(f"{text}\n\n![accuracy against time steps](report.png)\n")
+    (output / "report.md").write_text(f"{text}\n\n![accuracy against time steps](report.png)\n", encoding="utf-8")
     draw_comparison(runs, output / "report.png")
     return text
 
 
 def _finished(workdir: Path) -> Results:
     path = workdir / "results.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
+    if (workdir / "stages.json").exists():
+        results = renew_results(workdir)
+    else:  # results that were kept alone
+        results = json.loads(path.read_text()) if path.exists() else {}
     if "evaluate" not in results.get("seconds", {}):
         raise ValueError(f"{workdir} holds no finished run: run `python -m experiments.hybrid --workdir {workdir}`.")
     return results

@@ -5,9 +5,8 @@ threshold, and with that threshold, together with the currents of the next layer
 which the layers behind it start, so that no layer is run again from the input.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +14,52 @@ import numpy as np
 
 from jsnn.conversion import Thresholds, check_convertible, with_neurons
 from jsnn.encoding import Encoding
+from jsnn.folding import Fold, State, fold
 from jsnn.layerwise import bytes_of_spikes, first_to_run, observe
 from jsnn.models import VGG, ResNet
 from jsnn.percentile import lower_histogram, total, upper_half, upper_histogram, whole
 from jsnn.simulation import Presentation, Variables, check_steps
 
 Trains = dict[str, list[np.ndarray]]  # layer -> words [C, B, ...] of each batch
-Statistic = Callable[..., jax.Array]
-Gather = Callable[[Any], Any]
 AllGather = Callable[[np.ndarray], np.ndarray]
+
+
+class Setting(NamedTuple):
+    """What all passes of a balancing share.
+
+    Attributes:
+        presentation: of the SNN.
+        key: random key of the encoding.
+        images: [B, H, W, C] in [-1, 1].
+        index: [B] int32, their indices.
+        batch_size: images at a time.
+        fold: how a pass is run.
+        all_gather: gives the arrays of all processes.
+    """
+
+    presentation: Presentation
+    key: jax.Array
+    images: jax.Array
+    index: jax.Array
+    batch_size: int
+    fold: Fold
+    all_gather: AllGather
+
+
+class Measure(NamedTuple):
+    """A statistic of a layer's input current.
+
+    Attributes:
+        name: of the passes that take it.
+        statistic: (current [K, B, ...], counted [K, 1, ...], *arguments) -> array.
+        gather: [n, ...] of n parts of the current -> [...] of all.
+        arguments: of the statistic.
+    """
+
+    name: str
+    statistic: Callable[..., jax.Array]
+    gather: Callable[[Any], Any]
+    arguments: tuple[jax.Array, ...] = ()
 
 
 def balance_thresholds(
@@ -40,7 +76,7 @@ def balance_thresholds(
     batch_size: int = 64,
     keep_bytes: int = 2**31,
     index: jax.Array | None = None,
-    watch: Callable[[Iterable[str]], Iterable[str]] = iter,
+    fold: Fold = fold,
     all_gather: AllGather = lambda value: value[None],
 ) -> Thresholds:
     """Thresholds for the weights of an ANN, layer by layer, with the earlier layers spiking.
@@ -66,7 +102,7 @@ def balance_thresholds(
         keep_bytes: the most that a layer's spikes may take in the host's memory, one bit per neuron, image and step; a
             layer with more is run again for the layers behind it. Does not change the result.
         index: [B] int32, the images' indices in the data set, which their noise depends on; None counts from 0.
-        watch: wraps the iterable of layers, e.g. into a progress bar.
+        fold: how each pass over the batches is run, see `jsnn.folding.fold`; its state is a statistic of the currents.
         all_gather: an array [...] of each of P processes -> [P, ...] of all, see `jsnn.training.hosts.all_gather`; the
             default is that of a process alone.
 
@@ -80,23 +116,22 @@ def balance_thresholds(
     check_convertible(variables, model.spiking_layers)
     check_steps(num_steps, chunk)
     chosen = _checked_layers(model, layers, len(images), percentile, batch_size)
-    what = Presentation(model, encode, num_steps, chunk)
     index = jnp.arange(len(images), dtype=jnp.int32) if index is None else index
+    what = Presentation(model, encode, num_steps, chunk)
+    setting = Setting(what, key, images, index, batch_size, fold, all_gather)
     thresholds = {layer: jnp.ones((), images.dtype) for layer in model.spiking_layers}
     sizes = bytes_of_spikes(what, images)
     kept = [layer for layer in model.spiking_layers if sizes[layer] <= keep_bytes]
     trains: Trains = {}
-    for layer in watch(chosen):
+    first = Measure("maximum", _maximum, np.max) if percentile == 100 else Measure("upper half", upper_histogram, total)
+    for layer in chosen:
         snn = with_neurons(variables, thresholds, 1.0)
-        look = partial(_look, what, layer, snn, key, (images, index), batch_size)
-        statistic, gather = (_maximum, np.max) if percentile == 100 else (upper_histogram, total)
-        found, words = look(trains, _layer_before(model, layer, kept), statistic, gather)
+        threshold, words = _measured(setting, first, layer, snn, trains, _layer_before(model, layer, kept))
         trains = _within_reach(model, {**trains, **words})
-        threshold = gather(all_gather(gather(found)))
         if percentile < 100:
             upper = upper_half(threshold, percentile)
-            found, _ = look(trains, None, lower_histogram, total, jnp.uint32(upper.bits))
-            threshold = whole(upper, total(all_gather(total(found))))
+            second = Measure("lower half", lower_histogram, total, (jnp.uint32(upper.bits),))
+            threshold = whole(upper, _measured(setting, second, layer, snn, trains)[0])
         thresholds[layer] = jnp.asarray(_positive(layer, threshold), images.dtype)
     return thresholds
 
@@ -133,13 +168,6 @@ def _maximum(current: jax.Array, counted: jax.Array) -> jax.Array:
     return jnp.max(current, where=counted, initial=-jnp.inf)
 
 
-def _batches(images: jax.Array, index: jax.Array, trains: Trains, batch_size: int) -> Iterator[tuple]:
-    """Each batch: images, their indices and the spikes that are kept of them."""
-    for number, start in enumerate(range(0, len(images), batch_size)):
-        batch = slice(start, start + batch_size)
-        yield images[batch], index[batch], {layer: words[number] for layer, words in trains.items()}
-
-
 def _within_reach(model: VGG | ResNet, trains: Trains) -> Trains:
     """The spikes that later layers can start from."""
     first = max(0, first_to_run(model, trains) - model.reach)
@@ -153,23 +181,28 @@ def _layer_before(model: VGG | ResNet, layer: str, kept: Sequence[str]) -> str |
     return before if before in kept else None
 
 
-def _look(
-    what: Presentation,
-    layer: str,
-    variables: Variables,
-    key: jax.Array,
-    samples: tuple[jax.Array, jax.Array],
-    batch_size: int,
-    trains: Trains,
-    before: str | None,
-    statistic: Statistic,
-    gather: Gather,
-    *arguments: jax.Array,
-) -> tuple[list[np.ndarray], Trains]:
-    """A statistic of a layer's current, gathered over the chunks of each batch, and the spikes of the layer before."""
-    found, words = [], []
-    for batch in _batches(*samples, trains, batch_size):
-        value, spikes = observe(what, layer, before, statistic, variables, key, *batch, *arguments)
-        found.append(gather(np.asarray(value)))
+def _measured(
+    setting: Setting, measure: Measure, layer: str, snn: Variables, trains: Trains, before: str | None = None
+) -> tuple[Any, Trains]:
+    """A statistic of a layer's current over all batches of all processes, and the spikes of the layer before.
+
+    There are no spikes where the pass went on from a state that was saved: then the next layer's gives them.
+    """
+    images, index, size = setting.images, setting.index, setting.batch_size
+    batches, words = -(-len(images) // size), []
+
+    def items(start: int) -> Iterator[tuple]:
+        for number in range(start, batches):
+            batch = slice(number * size, (number + 1) * size)
+            yield images[batch], index[batch], {name: kept[number] for name, kept in trains.items()}
+
+    def add(state: State, batch: tuple) -> State:
+        value, spikes = observe(
+            setting.presentation, layer, before, measure.statistic, snn, setting.key, *batch, *measure.arguments
+        )
         words.append(jax.device_get(spikes))
-    return found, {} if before is None else {before: words}
+        value = measure.gather(setting.all_gather(measure.gather(np.asarray(value))))
+        return {"value": value if state is None else measure.gather([state["value"], value])}
+
+    value = setting.fold(f"{layer}, {measure.name}", batches, items, add)["value"]
+    return value, {before: words} if before and len(words) == batches else {}

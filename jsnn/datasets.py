@@ -15,6 +15,7 @@ import numpy as np
 
 TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
 LARGEST_VALIDATION = 5000  # images
+FEWEST_TRAINING = 20  # images: two for validation
 
 
 class Split(NamedTuple):
@@ -137,13 +138,20 @@ def load_split(name: str, split: str, data_dir: str | None = None) -> Split:
     """
     about = info(name)
     if callable(about.origin):
-        return check_split(name, _split_of_arrays(about.origin(), split), about)
+        return check_split(name, _split_of_arrays(name, about.origin(), split), about)
     examples = open_split(name, split, data_dir)
     with readable(name):
         records = examples.__getitems__(range(len(examples)))
-    images = np.stack([record["image"] for record in records])
-    labels = np.array([record["label"] for record in records], np.int32)
-    return check_split(name, Split(images, labels), about)
+        images, labels = ([record[key] for record in records] for key in ("image", "label"))
+    for number, image in enumerate(images):
+        if image.shape != about.image_shape:
+            raise ValueError(
+                f"{name} needs images of shape {about.image_shape}, record {number} of {split} has {image.shape}: "
+                "give all the same size and number of channels, and prepare the data set again."
+            )
+    with readable(name):
+        split_of_arrays = Split(np.stack(images), np.array(labels, np.int32))
+    return check_split(name, split_of_arrays, about)
 
 
 def open_split(name: str, split: str, data_dir: str | None = None) -> Sequence[dict[str, Any]]:
@@ -163,11 +171,11 @@ def open_split(name: str, split: str, data_dir: str | None = None) -> Sequence[d
     about = info(name)
     builder = _builder(name, data_dir)
     total = builder.info.splits["train"].num_examples
-    kept = total - validation_size(total)
-    part = {TRAIN: f"train[:{kept}]", VALIDATION: f"train[{kept}:]", TEST: about.test_split}[split]
+    part = about.test_split if split == TEST else "train[{0.start}:{0.stop}]".format(part_of_train(name, split, total))
     with readable(name):
         examples = builder.as_data_source(part)
         _ = examples[0], examples[len(examples) - 1]  # damage is told now where it shows now
+    _check_counts(name, builder.info.splits[about.test_split if split == TEST else "train"])
     return examples
 
 
@@ -183,13 +191,54 @@ def readable(name: str) -> Iterator[None]:
     """
     try:
         yield
+    except MemoryError as error:
+        raise ValueError(
+            f"the data set {name} does not fit into the memory that this process may take: raise the limit (ulimit -v)."
+        ) from error
     except Exception as error:  # of array_record, TFDS or the decoder
         raise ValueError(f"the data set {name} can't be read ({error}): prepare it again.") from error
+
+
+def _check_counts(name: str, split: Any) -> None:
+    """Refuse a split of TFDS whose files do not hold as many records as its dataset_info.json claims."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    for path, claimed in zip(split.filepaths, split.shard_lengths, strict=True):
+        with readable(name):
+            count = ArrayRecordReader(str(path)).num_records()
+        if count != claimed:
+            raise ValueError(
+                f"the data set {name} can't be read: dataset_info.json claims {claimed} records in {path.name}, "
+                f"which holds {count}: prepare it again."
+            )
 
 
 def validation_size(num_train: int) -> int:
     """How many of `num_train` official training images are held out: a tenth, at most 5,000."""
     return min(LARGEST_VALIDATION, num_train // 10)
+
+
+def part_of_train(name: str, split: str, num_train: int) -> slice:
+    """Which of the official training images a split has.
+
+    Args:
+        name: of the data set, for the message.
+        split: "train" or "validation".
+        num_train: number of the official training images.
+
+    Returns:
+        A slice with start and stop.
+
+    Raises:
+        ValueError: where there are too few images for all splits.
+    """
+    if num_train < FEWEST_TRAINING:
+        raise ValueError(
+            f"{name} has {num_train} training images, of which a tenth is held out for validation: "
+            f"{FEWEST_TRAINING} are needed at least."
+        )
+    kept = num_train - validation_size(num_train)
+    return slice(0, kept) if split == TRAIN else slice(kept, num_train)
 
 
 def check_split(name: str, split: Split, about: Info) -> Split:
@@ -220,15 +269,14 @@ def check_split(name: str, split: Split, about: Info) -> Split:
     return split
 
 
-def _split_of_arrays(arrays: Arrays, split: str) -> Split:
+def _split_of_arrays(name: str, arrays: Arrays, split: str) -> Split:
     """A split of arrays; the validation images are the last ones of the training data."""
     if {*arrays} != {"train", "test"}:
         raise ValueError(f'arrays need the splits "train" and "test", got {", ".join(map(repr, arrays)) or "none"}.')
     if split == TEST:
         return arrays["test"]
     images, labels = arrays["train"]
-    kept = len(images) - validation_size(len(images))
-    part = slice(kept) if split == TRAIN else slice(kept, None)
+    part = part_of_train(name, split, len(images))
     return Split(images[part], labels[part])
 
 
@@ -250,6 +298,9 @@ def _builder(name: str, data_dir: str | None) -> Any:
         prepared = builder.is_prepared()
     except (tfds.core.DatasetNotFoundError, ImportError, FileNotFoundError) as error:
         raise ValueError(message) from error
+    except Exception as error:  # of whatever parses dataset_info.json and features.json
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"the data set {name} can't be read ({reason}): prepare it again.") from error
     if not prepared:
         raise ValueError(message)
     return builder

@@ -3,7 +3,8 @@
 The layers whose spikes are given hand them on as they are, so neither they nor what is before them run again.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
 
@@ -63,7 +64,7 @@ def observe(
         idle = {name: jnp.zeros((*inputs.shape[:2], *state.membrane.shape[1:])) for name, state in one.items()}
         given = {name: unpack(word, len(time), inputs.dtype) for name, word in words.items()}
         known = {name: spikes for name, spikes in {**idle, **given}.items() if name not in (*running, layer)}
-        with nn.intercept_methods(partial(_unless_known, known)):
+        with _given(known):
             collections = {**variables, "state": state}
             _, seen = what.model.apply(collections, inputs, mutable=["state", "current", "trains"])
         current = seen["current"][layer]["current"]
@@ -77,8 +78,18 @@ def observe(
     return jax.lax.scan(run, {name: {"lif": at_rest(name)} for name in running}, (what.times(), words))[1]
 
 
+@contextmanager
+def _given(known: dict[str, Any]) -> Iterator[None]:
+    """Within it, layers whose outputs are known need not run, and programs have nothing of them."""
+    with nn.intercept_methods(partial(_unless_known, known)):
+        try:
+            yield
+        finally:  # flax forgets the interceptor in an assert: without asserts (python -O) it stays, and must do nothing
+            known.clear()
+
+
 def _unless_known(known: Mapping[str, jax.Array], run: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
-    """A layer's output where it is known, so that programs have nothing of the layers that need not run."""
+    """A layer's output: the one that is known, or what the layer gives."""
     if isinstance(context.module, Layer) and context.module.name in known:
         return known[context.module.name]
     return run(*args, **kwargs)

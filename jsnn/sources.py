@@ -5,7 +5,6 @@ step. For a resident set an item is just the indices of its samples; for a strea
 """
 
 from collections.abc import Callable, Iterator
-from itertools import islice
 from typing import Any, NamedTuple
 
 import jax
@@ -43,7 +42,8 @@ class Source(NamedTuple):
         augment: (images, keys [B]) -> images; runs inside the compiled training step.
         shuffled: (batch_size, seed, epoch, start) -> this process's items of an epoch in random order, from its
             start-th batch on; the samples that do not fill a batch are left out.
-        in_order: (batch_size) -> this process's items of the whole split in order, the last one padded.
+        in_order: (batch_size, start, images) -> this process's items of the split in order from the start-th on, the
+            last one padded; of the images of a range, or of all for None.
     """
 
     num_examples: int
@@ -51,7 +51,7 @@ class Source(NamedTuple):
     take: Callable[[Any, Any], Batch]
     augment: Callable[[jax.Array, jax.Array], jax.Array]
     shuffled: Callable[[int, int, int, int], Iterator[Any]]
-    in_order: Callable[[int], Iterator[Any]]
+    in_order: Callable[[int, int, range | None], Iterator[Any]]
 
 
 def resident_source(split: Split, crop_padding: int = 0, flip: bool = False) -> Source:
@@ -91,31 +91,28 @@ def resident_source(split: Split, crop_padding: int = 0, flip: bool = False) -> 
         for first in range(start * batch_size, num_examples - batch_size + 1, batch_size):
             yield process_share(order[first : first + batch_size])
 
-    def in_order(batch_size: int) -> Iterator[np.ndarray]:
-        return map(process_share, padded_batches(num_examples, batch_size))
+    def in_order(batch_size: int, start: int = 0, images: range | None = None) -> Iterator[np.ndarray]:
+        return map(process_share, padded_batches(images or range(num_examples), batch_size, start))
 
     return Source(num_examples, split, take, augment, shuffled, in_order)
 
 
-def first_images(source: Source, images: int | None) -> Source:
-    """The first images of a split, in order.
+def subset(source: Source, images: range) -> Source:
+    """Some of the images of a split, for evaluation.
 
     Args:
         source: of the split.
-        images: how many; all where it has no more, or for None. Fewer than all must fill batches.
+        images: which, at least one; those beyond the split's end are left out.
 
     Returns:
-        A Source of them, whose `in_order` raises ValueError where a batch would not be filled.
+        A Source of them, of the same resident data, so that programs for the one are programs for the other.
     """
-    if images is None or images >= source.num_examples:
-        return source
+    images = range(images.start, min(images.stop, source.num_examples))
 
-    def in_order(batch_size: int) -> Iterator[Any]:
-        if images % batch_size:
-            raise ValueError(f"{images} images do not fill batches of {batch_size}: choose another batch size.")
-        return islice(source.in_order(batch_size), images // batch_size)
+    def in_order(batch_size: int, start: int = 0, _: range | None = None) -> Iterator[Any]:
+        return source.in_order(batch_size, start, images)
 
-    return source._replace(num_examples=images, in_order=in_order)
+    return source._replace(num_examples=len(images), in_order=in_order)
 
 
 def shuffled_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
@@ -124,11 +121,11 @@ def shuffled_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
     return np.asarray(jax.random.permutation(key, num_examples), np.int32)
 
 
-def padded_batches(num_examples: int, batch_size: int) -> Iterator[np.ndarray]:
-    """All indices in order, int32 [batch_size] at a time, the last batch filled up with -1."""
-    for start in range(0, num_examples, batch_size):
-        index = np.arange(start, start + batch_size, dtype=np.int32)
-        yield np.where(index < num_examples, index, PADDING)
+def padded_batches(images: range, batch_size: int, start: int = 0) -> Iterator[np.ndarray]:
+    """All indices of a range, int32 [batch_size] at a time from the start-th batch on, the last filled up with -1."""
+    for first in range(images.start + start * batch_size, images.stop, batch_size):
+        index = np.arange(first, first + batch_size, dtype=np.int32)
+        yield np.where(index < images.stop, index, PADDING)
 
 
 def process_share(batch: np.ndarray) -> np.ndarray:

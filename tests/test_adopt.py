@@ -11,7 +11,8 @@ from experiments.config import GROUPS, Config, difference
 from experiments.finetune import finetune
 from experiments.hybrid import hybrid
 from experiments.runs import adopt
-from experiments.runs.workdir import open_run, read_results, saved_config
+from experiments.runs.records import read_results, saved_config
+from experiments.runs.workdir import open_run
 from experiments.train_ann import train_ann
 from jsnn.training.metrics import read
 from tests.commands import TINY, outcome, run

@@ -21,7 +21,7 @@ from experiments.report import report
 from experiments.runs import compilation, epochs, journal
 from experiments.runs.command_line import Arguments, parse
 from experiments.runs.networks import check_fits, snn_like
-from experiments.runs.workdir import read_results, saved_config
+from experiments.runs.records import read_results, saved_config
 from jsnn.training.checkpoint import restore
 from jsnn.training.step import init_state
 from tests.commands import SHORT, TINY, again, outcome, run, without_time

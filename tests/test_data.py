@@ -97,7 +97,7 @@ def test_an_item_is_taken_by_index():
 @settings(max_examples=50, deadline=None)
 @given(num_examples=st.integers(1, 200), batch_size=st.integers(1, 64))
 def test_every_sample_counts_exactly_once_in_evaluation(num_examples, batch_size):
-    batches = list(padded_batches(num_examples, batch_size))
+    batches = list(padded_batches(range(num_examples), batch_size))
     assert all(len(batch) == batch_size for batch in batches)
     index = np.concatenate(batches)
     np.testing.assert_array_equal(index[index != PADDING], np.arange(num_examples))

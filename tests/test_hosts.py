@@ -12,14 +12,15 @@ import pytest
 
 from experiments.hybrid import hybrid
 from experiments.runs import epochs
+from experiments.runs.records import read_results
 from experiments.runs.stopping import STOPPED
-from experiments.runs.workdir import read_results
 from experiments.train_ann import train_ann
 from tests.commands import SHORT, TINY, finish, lines_of, outcome, run, together
 from tests.conftest import ROOT
 
 # A learning rate at which rounding stays rounding: a larger one enlarges it from epoch to epoch.
-COMMAND = [*TINY, "--ann.epochs", "4", "--finetune.epochs", "2", "--checkpoint-steps", "7", "--ann.lr", "0.003", *SHORT]
+RATES = "--ann.lr 0.003 --finetune.lr 3e-5".split()
+COMMAND = [*TINY, "--ann.epochs", "4", "--finetune.epochs", "2", "--checkpoint-steps", "7", *RATES, *SHORT]
 PATIENCE = 60  # seconds within which the others stop when one is killed
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.hybrid import hybrid
-from experiments.runs.workdir import read_results
+from experiments.runs.records import read_results
 from jsnn.datasets import TEST, TRAIN, VALIDATION, load_split
 from tests.commands import run
 

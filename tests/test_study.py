@@ -13,8 +13,9 @@ from experiments.finetune import last_snn
 from experiments.presets import PRESETS, Preset
 from experiments.runs.command_line import parse
 from experiments.runs.networks import build_ann, build_snn, encoding_of, open_source, random_key
+from experiments.runs.records import read_results, saved_config
 from experiments.runs.scoring import score_ann, score_snn
-from experiments.runs.workdir import Run, read_results, saved_config
+from experiments.runs.workdir import Run
 from experiments.study import __main__ as study
 from experiments.study import conversion, gradients, plan
 from experiments.study.plan import with_fields
@@ -158,16 +159,18 @@ def test_the_anns_accuracy_on_the_first_images_is_that_of_its_logits(tiny_run):
     ann, source = trained_ann(tiny_run), open_source(tiny_run.config, TEST)
     batch = source.take(source.resident, jnp.arange(64))
     logits = jax.jit(build_ann(tiny_run.config).apply)(ann, scale(batch.images))
-    assert score_ann(tiny_run.config, ann, TEST, 64) == pytest.approx(float((logits.argmax(-1) == batch.labels).mean()))
+    assert score_ann(tiny_run.config, ann, TEST, range(64)) == pytest.approx(
+        float((logits.argmax(-1) == batch.labels).mean())
+    )
 
 
-def test_the_first_images_of_a_split_fills_batches(tiny_run):
+def test_some_images_of_a_split_are_scored_alone(tiny_run):
     config = tiny_run.config
     score = partial(score_snn, config, last_snn(tiny_run), 3, TEST, random_key(config, TEST))
-    part, everything, more = (score(images) for images in (64, None, 10**6))
-    assert part.count == 64 < everything.count == more.count
-    with pytest.raises(ValueError, match="65 images do not fill batches of 32"):
-        score(65)
+    part, rest, everything, more = (score(images=images) for images in (range(65), range(65, 999), None, range(10**6)))
+    assert [scores.count for scores in (part, rest, everything, more)] == [65, 295, 360, 360]
+    of_parts = (65 * part.accuracy + 295 * rest.accuracy) / 360
+    np.testing.assert_allclose(of_parts, everything.accuracy, rtol=1e-6)
 
 
 @pytest.fixture
@@ -179,9 +182,9 @@ def few_images(tiny_run, monkeypatch):
     return tiny_run._replace(config=with_fields(tiny_run.config, fields))
 
 
-def test_a_step_along_an_exact_gradient_goes_downhill_as_far_as_it_says(few_images):
+def test_a_step_along_an_exact_gradient_goes_downhill_as_far_as_it_says(few_images, tiny_run):
     """The loss is a smooth function of the readout's weights, whatever the surrogate; seen on the same images."""
-    config, snn = few_images.config, last_snn(few_images)
+    config, snn = few_images.config, last_snn(tiny_run)
     images = gradients.validation_images(config, 0, 32, 16)
     of_batches = gradients.batch_gradients(config, snn, images, 0.5)
     changes = gradients.changes(config, snn, of_batches, images, 0.5)
@@ -217,7 +220,7 @@ def test_batches_agree_where_all_push_alike():
 
 def test_agreement_is_of_the_runs_own_surrogate_and_loss_and_steps_are_on_other_images(few_images, tiny_run):
     """The mean gradient is the same however the images are batched; that of another surrogate is another."""
-    config, snn = few_images.config, last_snn(few_images)
+    config, snn = few_images.config, last_snn(tiny_run)
     more_batches = few_images._replace(config=with_fields(config, {"data.batch_size": 4}))
     few, many = (gradients.agreement(run, snn) for run in (few_images, more_batches))
     first, second = (gradients.validation_images(config, start, 32, 16) for start in (0, 32))

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from experiments.runs.workdir import read_results
+from experiments.runs.records import read_results
 from experiments.study import figures, plan, results, tables
 from experiments.study.results import measurements, results_path, write_results
 

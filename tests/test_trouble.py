@@ -6,6 +6,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,10 +14,15 @@ import pytest
 from experiments import convert, evaluate, finetune, train_ann
 from experiments.config import Config, Runtime
 from experiments.hybrid import hybrid
-from experiments.runs import epochs, journal
-from experiments.runs import workdir as notes
-from experiments.runs.workdir import read_results
+from experiments.runs import epochs, journal, records
+from experiments.runs.networks import random_key, stream_keys
+from experiments.runs.records import read_results, saved_config
+from experiments.runs.scoring import halves
+from experiments.runs.workdir import open_run
+from jsnn.folding import fold
 from jsnn.training.checkpoint import is_intact, restore, save
+from jsnn.training.evaluation import Evaluation
+from jsnn.training.files import remove_folder
 from jsnn.training.metrics import read
 from tests.commands import TINY, Killed, again, outcome, run
 
@@ -155,14 +161,14 @@ def test_a_stage_that_is_refused_has_undone_nothing(damaged, needed, name, stage
 
 def test_a_run_killed_between_its_two_notes_tells_its_results(tiny, tiny_copy, monkeypatch):
     undo(tiny_copy, "evaluate")
-    write_json = notes.write_json
+    write_json = records.write_json
 
     def killed(path, value):
         write_json(path, value)
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(notes, "write_json", killed)
+        patch.setattr(records, "write_json", killed)
         with pytest.raises(Killed):
             run(hybrid, tiny_copy)
     assert run(hybrid, tiny_copy) == 0
@@ -260,37 +266,69 @@ def test_a_bad_step_can_be_skipped_and_is_counted(sick_sample, tmp_path, capsys)
     assert capsys.readouterr().out.count("skipped") == 3
 
 
-def worse(workdir, monkeypatch, accuracies):
-    """A run that is converted, whose fine-tune will have these validation accuracies after its epochs."""
-    for name in ("config.json", "results.json"):
-        content = json.loads((workdir / name).read_text())
-        content.get("config", content)["finetune"]["epochs"] = len(accuracies)
-        (workdir / name).write_text(json.dumps(content))
-    following = iter(accuracies)
+def worse(workdir, monkeypatch, accuracies, compared=(0.5, 0.5)):
+    """A run that is converted, whose fine-tune will have these validation accuracies before and after its epochs.
+
+    Compared on other images, the converted and the fine-tuned net have two more.
+    """
+    undo(workdir, "evaluate")
+    undo(workdir, "finetune")
+    remove_folder(workdir / "hybrid")
+    content = json.loads((workdir / "config.json").read_text())
+    content["finetune"]["epochs"] = len(accuracies) - 1
+    (workdir / "config.json").write_text(json.dumps(content))
+    following, of_streams = iter(accuracies), iter([compared[0]] * 5 + [compared[1]] * 5)
     monkeypatch.setattr(finetune, "validator", lambda config, evaluate: lambda variables: next(following))
+
+    def scored(*_, **options):
+        return Evaluation(36, np.array([next(of_streams)]), np.zeros(1), {"conv0": np.ones(1)})
+
+    monkeypatch.setattr(finetune, "score_snn", scored)
 
 
 def test_a_diverging_fine_tune_is_warned_about_while_it_runs(tiny_copy, monkeypatch, capsys):
-    worse(tiny_copy, monkeypatch, [0.05, 0.05, 0.05, 0.05, 1.0])
-    assert run(partial(again, "finetune", finetune.finetune), tiny_copy) == 0
+    worse(tiny_copy, monkeypatch, [0.5, 0.05, 0.05, 0.05, 0.05, 1.0])
+    assert run(finetune.finetune, tiny_copy) == 0
     warning = "warning: for 3 epochs up to epoch 3 the validation accuracy of the fine-tuned net was below"
     assert capsys.readouterr().out.count(warning) == 1
     assert read_results(tiny_copy)["hybrid"]["kept"] == "fine-tuned"
 
 
 def test_a_fine_tune_that_loses_accuracy_hands_back_the_converted_net(tiny_copy, monkeypatch, capsys):
-    worse(tiny_copy, monkeypatch, [1.0, 0.05])
-    converted = read_results(tiny_copy)["converted"]["validation_accuracy"]
-    assert run(partial(again, "finetune", finetune.finetune), tiny_copy) == 0
+    worse(tiny_copy, monkeypatch, [0.05, 1.0, 1.0], compared=(0.5, 0.25))  # the epochs' own noise decides nothing
+    assert run(finetune.finetune, tiny_copy) == 0
     hybrid = read_results(tiny_copy)["hybrid"]
     assert hybrid["kept"] == "converted"
-    assert hybrid["warning"].startswith(
-        f"fine-tuning ended at 5.00% on the validation split, below the {converted:.2%} of the converted net"
-    )
-    assert "lower finetune.lr (3e-05), or take the linear surrogate" in hybrid["warning"]
+    assert hybrid["comparison"] == {"converted": 0.5, "fine-tuned": 0.25}
+    sentence = "fine-tuning ended at 25.00% on validation images and noise that chose nothing, below the 50.00% of the"
+    assert hybrid["warning"].startswith(sentence)
+    assert "lower finetune.lr (0.001), or take the linear surrogate" in hybrid["warning"]
     assert capsys.readouterr().out.count(hybrid["warning"]) == 1
     assert run(evaluate.evaluate, tiny_copy) == 0
     results = read_results(tiny_copy)
     assert results["hybrid"]["accuracy_by_step"] == results["converted"]["accuracy_by_step"]
     assert results["spikes_per_neuron"]["hybrid"] == results["spikes_per_neuron"]["converted"]
     assert "converted net kept" in capsys.readouterr().out
+
+
+def test_the_comparison_is_on_images_and_noise_that_chose_nothing(tiny, monkeypatch):
+    """Both nets, five streams each, on the second half of the validation images, whose first half chose the factor."""
+    asked, scored = [], finetune.score_snn
+
+    def watched(config, variables, num_steps, split, key, *, images, **options):
+        asked.append((num_steps, split, tuple(np.asarray(jax.random.key_data(key))), images))
+        return scored(config, variables, num_steps, split, key, images=images, **options)
+
+    monkeypatch.setattr(finetune, "score_snn", watched)
+    with open_run(saved_config(tiny), tiny) as opened:
+        kept = finetune._kept(opened, fold)
+    assert {each[:2] for each in asked} == {(4, "validation")}
+    assert [each[3] for each in asked] == [range(71, 143)] * 10
+    assert halves(saved_config(tiny), "validation") == (range(71), range(71, 143))
+    streams = [each[2] for each in asked]
+    assert streams[:5] == streams[5:]
+    others = stream_keys(saved_config(tiny), "test", 5), [random_key(saved_config(tiny), "validation")]
+    chosen_by = {tuple(np.asarray(jax.random.key_data(key))) for keys in others for key in keys}
+    assert len({*streams}) == 5
+    assert not chosen_by & {*streams}
+    assert kept["comparison"] == read_results(tiny)["hybrid"]["comparison"]

@@ -25,7 +25,7 @@ from experiments.benchmark.problem import OURS, ROSTER, STEP_LOOP, neurons, pack
 from experiments.benchmark.worker import TOO_MUCH, Task
 from experiments.runs.command_line import refuse
 from experiments.runs.progress import say
-from experiments.runs.workdir import write_json
+from experiments.runs.records import write_json
 from jsnn.models import VGG_STAGES
 
 ROOT = Path(__file__).parents[2]
@@ -82,7 +82,7 @@ def benchmark(arguments: Arguments) -> str:
     about = {"machine": machine, "contestants": versions, "absent": absent, "neurons": neurons_of}
     about |= {"arguments": json.loads(json.dumps(vars(arguments), default=str)), "records": records}
     write_json(arguments.output / "benchmark.json", about)
-    (arguments.output / "benchmark.md").write_text(text)
+    (arguments.output / "benchmark.md").write_text(text, encoding="utf-8")
     report.draw(rows, arguments.output / "benchmark.png")
     return text
 

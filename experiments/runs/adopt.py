@@ -8,13 +8,14 @@ from pathlib import Path
 
 from experiments.config import difference
 from experiments.runs.progress import say
-from experiments.runs.workdir import NETWORK_OF, Results, Run, checkpoints, finish, is_done, read_stages, saved_config
+from experiments.runs.records import GROUP_OF, NETWORK_OF, Results, read_stages, saved_config
+from experiments.runs.workdir import Run, checkpoints, finish, is_done
 from jsnn.training.checkpoint import latest_is_intact
 from jsnn.training.files import move_folder, remove_folder
 from jsnn.training.hosts import on_first_process
 from jsnn.training.metrics import rewrite
 
-GROUP_OF = {"train_ann": "ann", "convert": "convert"}  # the last that a stage depends on
+OFFERED = ("train_ann", "convert")
 ARRIVING = "arriving"  # a folder of checkpoints while it is copied
 
 
@@ -44,7 +45,7 @@ def _offered(run: Run, donor: Path) -> dict[str, Results]:
     differing = difference(config, run.config, "ann")
     if differing:
         raise ValueError(f"the ANN of {donor} is not the one that is asked for: {differing}.")
-    same = [stage for stage, group in GROUP_OF.items() if not difference(config, run.config, group)]
+    same = [stage for stage in OFFERED if not difference(config, run.config, GROUP_OF[stage])]
     return {stage: stages[stage] for stage in same if stage in stages}
 
 

@@ -3,7 +3,9 @@
 The exit status is 0, 2 for bad input, 1 for a run that went astray, or 75 for one that was asked to stop.
 """
 
+import io
 import logging
+import re
 import sys
 import textwrap
 import traceback
@@ -11,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +24,8 @@ from experiments.presets import DIGITS, PRESETS
 from experiments.runs import compilation, stopping
 from experiments.runs.adopt import adopt
 from experiments.runs.progress import say
-from experiments.runs.workdir import Run, open_run, reopen, saved_config
+from experiments.runs.records import saved_config
+from experiments.runs.workdir import Run, open_run, reopen
 from jsnn.training import hosts
 
 RUNS = Path("runs")
@@ -69,6 +73,8 @@ def run_command(name: str, description: str, work: Callable[[Run], None]) -> Non
 def main(program: str, description: str, work: Callable[[Run], None], arguments: Sequence[str]) -> int:
     """Parse a command line, open the run and do the work; returns the exit status, an error is one sentence."""
     try:
+        _take_any_encoding()
+        _refuse_empty(arguments)
         parsed = parse(program, description, arguments)
         hosts.join(parsed.coordinator, parsed.num_processes, parsed.process_id)
         compilation.watch()
@@ -91,10 +97,33 @@ def refuse(error: Exception, debug: bool) -> int:
         return stopping.STOPPED
     if debug:
         traceback.print_exception(error)
+    if _is_out_of_memory(error):
+        error = ValueError(
+            f"out of memory ({' '.join(str(error).split())[:100] or type(error).__name__}): choose a smaller "
+            "batch_size, eval_batch_size or width, or raise what this process may take (ulimit -v)."
+        )
     foreseen = isinstance(error, ValueError | OSError | FloatingPointError)
     name = "" if foreseen else f"{type(error).__name__}, see --debug: "
     print(f"error: {name}{' '.join(str(error).split())}", file=sys.stderr)
     return 2 if isinstance(error, ValueError | OSError) else 1
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether the host's or a device's memory was too small."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuse an empty value: a workdir without a name, as of an unset variable, would be the current folder."""
+    for before, argument in pairwise(("the preset", *arguments)):
+        if not argument.strip() or re.fullmatch(r"--[^=]+=\s*", argument):
+            raise ValueError(f"{argument.strip('= ') or before} has an empty value: name one, or leave it out.")
+
+
+def _take_any_encoding() -> None:
+    """Have stdout replace what its encoding lacks, as an ASCII one the table's plus-minus, instead of failing at it."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def parse(program: str, description: str, arguments: Sequence[str]) -> Arguments:

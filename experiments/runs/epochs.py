@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable
+from statistics import median
 from typing import Any, NamedTuple
 
 import jax
@@ -10,10 +11,10 @@ import optax
 from tqdm import tqdm
 
 from experiments.config import Config
-from experiments.runs.health import mean_metrics, with_step
+from experiments.runs.health import mean_metrics, warn_of_indifference, with_step
 from experiments.runs.journal import Journal, resume, save_journal
 from experiments.runs.networks import open_source, random_key, steps_per_epoch
-from experiments.runs.progress import bar, say
+from experiments.runs.progress import bar, duration, say
 from experiments.runs.stopping import Stopped, is_asked, stop_if_asked
 from experiments.runs.workdir import Run
 from jsnn.datasets import TRAIN
@@ -25,6 +26,7 @@ from jsnn.training.step import Forward, Metrics, Step, TrainState
 
 Pending = deque[tuple[Metrics, Any]]  # of each step its metrics, and what the processes ask for after it
 AHEAD = 2  # steps that the host may be ahead of the devices
+SILENCE = 60  # seconds after which a save within an epoch is worth a line
 NOTHING, SAVE, STOP = range(3)  # what a process asks for after a step; the highest of all is done by all
 
 
@@ -72,6 +74,7 @@ def train(run: Run, training: Training, state: TrainState) -> Journal:
                 raise
             save_journal(run, network, state, journal)
             say(_line(network, training.epochs, journal))
+            warn_of_indifference(run.config, network, journal.history[-1]["loss"])
             training.after_epoch(journal)
             stop_if_asked()
     return journal
@@ -110,6 +113,9 @@ def _run_epoch(
         if request:
             journal, later = _settle(config, network, journal, pending, 0)
             save_journal(run, network, state, journal._replace(seconds=time.perf_counter() - begin))
+            if time.monotonic() - saved_at > SILENCE:
+                left = (steps_per_epoch(config) / journal.steps - 1) * (time.perf_counter() - begin)
+                say(f"{network:>9} step {journal.steps} of epoch {journal.epoch}, {duration(left)} left in it")
             saved_at, saved_steps = time.monotonic(), journal.steps
             if STOP in (request, later):
                 raise Stopped(f"stopped on request in epoch {journal.epoch} of {network}; the same command goes on.")
@@ -158,8 +164,9 @@ def _close_epoch(run: Run, training: Training, state: TrainState, journal: Journ
 
 def _line(network: str, epochs: int, journal: Journal) -> str:
     epoch, values = len(journal.history), journal.history[-1]
+    left = (epochs - epoch) * median(record["seconds"] for record in journal.history[-9:])  # the first one compiles
     return (
         f"{network:>9} epoch {epoch}/{epochs}  loss {values['loss']:.4f}  train {values['train_accuracy']:.2%}  "
         f"validation {values['validation_accuracy']:.2%}  {values['seconds']:.1f} s  "
-        f"{values['images_per_second']:.0f} images/s"
+        f"{values['images_per_second']:.0f} images/s" + (f"  {duration(left)} left" if left else "")
     )

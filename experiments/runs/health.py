@@ -1,16 +1,18 @@
-"""Numbers that go wrong in training: a loss or gradient that is not finite, a fine-tune that makes the net worse."""
+"""Numbers that go wrong: a loss or gradient that is not finite, a dead network, a fine-tune that harms."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from experiments.config import Config
 from experiments.runs.journal import Journal
 from experiments.runs.networks import build_ann
 from experiments.runs.progress import say
+from jsnn.datasets import info
 from jsnn.training.metrics import Record
 from jsnn.training.step import Metrics
 
 PATIENCE = 3  # epochs that a fine-tune may stay below the net that it started from
+REVIVE = "train the ANN longer or with larger dense_std, raise num_steps or lower scaling_factor"
 
 
 def with_step(config: Config, network: str, journal: Journal, metrics: Metrics) -> Journal:
@@ -48,6 +50,24 @@ def mean_metrics(config: Config, network: str, journal: Journal) -> tuple[float,
     return journal.loss / counted, journal.accuracy / counted
 
 
+def warn_of_silence(network: str, spikes: Mapping[str, float]) -> None:
+    """Warn of layers that never spike: their neurons have no say, and STDB can't train them.
+
+    Args:
+        network: which.
+        spikes: layer -> spikes per neuron and image.
+    """
+    silent = [layer for layer, count in spikes.items() if count == 0]
+    if silent:
+        say(f"warning: the {network} net is dead: no neuron of {', '.join(silent)} spikes for any image; {REVIVE}.")
+
+
+def warn_of_indifference(config: Config, network: str, loss: float) -> None:
+    """Warn of a network whose logits are all equal, by its loss of ln(number of classes)."""
+    if math.isclose(loss, math.log(info(config.data.dataset).num_classes), rel_tol=1e-6):
+        say(f"warning: {network} gives all classes the same logit, loss {loss:.4f}: it is dead; {REVIVE}.")
+
+
 def diverging(history: Sequence[Record], converted_accuracy: float) -> int | None:
     """The first epoch, from 1, at whose end a fine-tune was below the converted net for PATIENCE epochs in a row."""
     below = 0
@@ -69,8 +89,9 @@ def divergence_warning(config: Config, epoch: int, converted_accuracy: float) ->
 def loss_warning(config: Config, accuracy: float, converted_accuracy: float) -> str:
     """The warning of a fine-tune that ends below the converted net, which is kept instead."""
     return (
-        f"fine-tuning ended at {accuracy:.2%} on the validation split, below the {converted_accuracy:.2%} of the "
-        f"converted net that it started from, which is kept instead: {_advice(config, 'hybrid')}."
+        f"fine-tuning ended at {accuracy:.2%} on validation images and noise that chose nothing, below the "
+        f"{converted_accuracy:.2%} of the converted net that it started from, which is kept instead: "
+        f"{_advice(config, 'hybrid')}."
     )
 
 

@@ -6,8 +6,8 @@ import dataclasses
 from typing import Any, NamedTuple
 
 from experiments.runs.progress import say
-from experiments.runs.workdir import Run, checkpoints
-from jsnn.training.checkpoint import restore, save
+from experiments.runs.workdir import Run, checkpoints, latest
+from jsnn.training.checkpoint import save
 from jsnn.training.hosts import on_first_process
 from jsnn.training.metrics import Record, rewrite
 from jsnn.training.step import TrainState
@@ -64,9 +64,9 @@ def resume(run: Run, network: str, state: TrainState) -> tuple[TrainState, Journ
     """The last state of "ann" or "hybrid", or the given first one, and its journal, which metrics.jsonl is made to say.
 
     Raises:
-        ValueError: where there are checkpoints and none is intact.
+        ValueError: where there are checkpoints and none is intact, or another config made the last one.
     """
-    checkpoint = restore(checkpoints(run, network), state)
+    checkpoint = latest(run, network, state)
     journal = Journal() if checkpoint is None else _journal(checkpoint.record)
     on_first_process(lambda: rewrite(run.metrics.path, network, journal.history))
     if checkpoint is None:

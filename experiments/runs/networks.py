@@ -14,7 +14,7 @@ from jsnn.simulation import Presentation, Variables, fitting_chunk
 from jsnn.sources import Source, resident_source
 from jsnn.training.parallel import check_batch_size, replicate
 
-PURPOSES = ("init", "ann", "balance", "validation", "scratch", "hybrid", "test")
+PURPOSES = ("init", "ann", "balance", "validation", "scratch", "hybrid", "test", "comparison")
 
 
 def build_ann(config: Config) -> VGG | ResNet:

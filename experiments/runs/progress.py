@@ -1,22 +1,34 @@
 """What a run says while it works: bars with the time left on a terminal, plain lines in a log.
 
-Of several processes the first speaks.
+Of several processes the first speaks. Where nobody reads any more, the run goes on.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from tqdm import tqdm
 
-from experiments.runs.stopping import stop_if_asked
+from experiments.runs.stopping import silence, stop_if_asked
+from jsnn.folding import State
 from jsnn.training.hosts import is_first_process
 
 
 def say(line: str) -> None:
     """Print a line, above the bar where there is one."""
     if is_first_process():
-        tqdm.write(line, file=sys.stdout)
-        sys.stdout.flush()
+        try:
+            tqdm.write(line, file=sys.stdout)
+            sys.stdout.flush()
+        except OSError:  # the reader of a pipe is gone, or the terminal
+            silence([sys.stdout.fileno()])
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words that are short: 40 s, 12 min, 3.4 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 def bar(label: str, total: int, done: int = 0, unit: str = "step") -> tqdm:
@@ -25,14 +37,12 @@ def bar(label: str, total: int, done: int = 0, unit: str = "step") -> tqdm:
     return tqdm(total=total, initial=done, desc=label, unit=unit, leave=False, disable=hidden, dynamic_ncols=True)
 
 
-def watcher(label: str, total: int) -> Callable[[Iterable], Iterable]:
-    """Wraps an iterable of `total` items into a bar, and stops the run between two items where it is asked to."""
-
-    def watched(items: Iterable) -> Iterator:
-        with bar(label, total, unit="batch") as progress:
-            for item in items:
-                stop_if_asked()
-                yield item
-                progress.update()
-
-    return watched
+def watched(name: str, total: int, items: Callable[[int], Iterable], add: Callable[[State, Any], State]) -> State:
+    """Folds with a bar, and stops the run between two items where it is asked to; see `jsnn.folding.fold`."""
+    state = None
+    with bar(name, total, unit="batch") as progress:
+        for item in items(0):
+            stop_if_asked()
+            state = add(state, item)
+            progress.update()
+    return state

@@ -2,54 +2,63 @@
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import jax
 
 from experiments.config import Config
 from experiments.runs.networks import build_ann, open_source, presentation_of, random_key
-from experiments.runs.progress import watcher
+from experiments.runs.progress import watched
 from jsnn.datasets import VALIDATION
+from jsnn.folding import Fold
 from jsnn.simulation import Variables
-from jsnn.sources import Source, first_images
+from jsnn.sources import subset
 from jsnn.training.evaluation import Evaluate, Evaluation, ann_evaluation, snn_evaluation
-from jsnn.training.parallel import evaluate_split, parallel_evaluation
+from jsnn.training.parallel import evaluate_split, fitting_batch_size, parallel_evaluation
 
 
 def score(
-    config: Config, evaluate: Evaluate, variables: Variables, source: Source, key: jax.Array, label: str
+    config: Config,
+    evaluate: Evaluate,
+    variables: Variables,
+    split: str,
+    key: jax.Array,
+    *,
+    images: range | None = None,
+    label: str | None = None,
+    fold: Fold = watched,
 ) -> Evaluation:
-    """Means over a split, by a compiled evaluation, with a progress bar."""
-    batch_size = config.run.eval_batch_size
-    watch = watcher(label, -(-source.num_examples // batch_size))  # the last batch is padded
-    return evaluate_split(evaluate, variables, source, batch_size, key, watch)
+    """Means over a split, or a range of its images, by a compiled evaluation."""
+    source = open_source(config, split)
+    batch_size = fitting_batch_size(config.run.eval_batch_size, source)  # the same for all ranges: one program
+    source = subset(source, images) if images else source
+    return evaluate_split(evaluate, variables, source, batch_size, key, fold=fold, name=label or split)
 
 
-def score_ann(config: Config, variables: Variables, split: str, images: int | None = None) -> float:
-    """The share of the images of a split, or of its first ones, that an ANN classifies correctly."""
-    source = first_images(open_source(config, split), images)
-    scores = score(config, ann_program(config, split), variables, source, random_key(config, split), "ann")
+def score_ann(config: Config, variables: Variables, split: str, images: range | None = None, **options: Any) -> float:
+    """The share of the images of a split, or of some of them, that an ANN classifies correctly; options as `score`."""
+    key = random_key(config, split)
+    scores = score(config, ann_program(config, split), variables, split, key, images=images, label="ann", **options)
     return float(scores.accuracy[-1])
 
 
 def score_snn(
-    config: Config,
-    variables: Variables,
-    num_steps: int,
-    split: str,
-    key: jax.Array,
-    images: int | None = None,
-    *,
-    label: str | None = None,
+    config: Config, variables: Variables, num_steps: int, split: str, key: jax.Array, **options: Any
 ) -> Evaluation:
-    """Scores of one stream of noise after each of `num_steps` time steps, on a split or its `first_images`."""
-    source = first_images(open_source(config, split), images)
-    return score(config, snn_program(config, num_steps, split), variables, source, key, label or split)
+    """Scores of one stream of noise after each of `num_steps` time steps; options as `score`."""
+    return score(config, snn_program(config, num_steps, split), variables, split, key, **options)
 
 
 def validator(config: Config, evaluate: Evaluate) -> Callable[[Variables], float]:
     """Accuracy of variables on the validation split after the last step, by a program for that split."""
-    source, key = open_source(config, VALIDATION), random_key(config, "validation")
-    return lambda variables: float(score(config, evaluate, variables, source, key, "validation").accuracy[-1])
+    key = random_key(config, "validation")
+    return lambda variables: float(score(config, evaluate, variables, VALIDATION, key).accuracy[-1])
+
+
+def halves(config: Config, split: str) -> tuple[range, range]:
+    """The images of a split in two halves: one for choices among many, one to compare what was chosen."""
+    images = open_source(config, split).num_examples
+    return range(images // 2), range(images // 2, images)
 
 
 @cache

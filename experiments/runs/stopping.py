@@ -1,8 +1,8 @@
-"""Stopping on request: the first SIGTERM or SIGINT asks a run to save and stop, a second one ends it at once."""
+"""Stopping on request: the first SIGTERM, SIGINT or SIGHUP asks a run to save and stop, a second ends it at once."""
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -19,21 +19,34 @@ class Stopped(Exception):
 
 @contextmanager
 def on_signals() -> Iterator[None]:
-    """Take SIGTERM and SIGINT as requests to stop."""
+    """Take SIGTERM, SIGINT and, unless it is ignored as under nohup, SIGHUP as requests to stop."""
+    terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
 
     def take(number: int, frame: FrameType | None) -> None:
         del frame
+        if number == signal.SIGHUP:  # the terminal is gone: to write to it would fail
+            silence(terminals)
         if _requests:
             os._exit(128 + number)
         _requests.append(number)
 
-    before = {number: signal.signal(number, take) for number in (signal.SIGTERM, signal.SIGINT)}
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    numbers = (signal.SIGTERM, signal.SIGINT, *(() if ignored else (signal.SIGHUP,)))
+    before = {number: signal.signal(number, take) for number in numbers}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         _requests.clear()
+
+
+def silence(descriptors: Sequence[int]) -> None:
+    """Have what is written to some file descriptors go nowhere from now on."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in descriptors:
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def is_asked() -> bool:

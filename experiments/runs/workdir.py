@@ -1,10 +1,11 @@
 """The folder of a run.
 
 - config.json: the config that the folder belongs to
-- stages.json: what each stage has measured; a stage that stands here is done
+- stages.json: what each stage has measured, and by which config
 - results.json: the same by network, for readers
 - metrics.jsonl: a record per epoch; tensorboard/ has the same
-- ann/, converted/, hybrid/: checkpoints
+- ann/, converted/, hybrid/: checkpoints, each with the config that made it
+- partial/: passes of convert and evaluate that are under way
 - accuracy_by_step.png, training.png, spikes.png: plots
 - lock: names the process that works on it
 
@@ -25,15 +26,24 @@ import numpy as np
 from experiments.config import Config, check, difference, from_json
 from experiments.runs import compilation
 from experiments.runs.networks import check_fits, import_data_module, steps_per_epoch
-from jsnn.training.checkpoint import latest_is_intact, restore
-from jsnn.training.files import locked, remove_folder, replace_text
+from experiments.runs.records import (
+    GROUP_OF,
+    NETWORK_OF,
+    STAGES,
+    TRAINING,
+    Results,
+    config_of,
+    read_stages,
+    saved_config,
+    write_json,
+    write_stages,
+)
+from jsnn.training.checkpoint import Checkpoint, latest_is_intact, restore
+from jsnn.training.files import locked, remove_folder
 from jsnn.training.hosts import all_gather, is_first_process, on_every_process, on_first_process
 from jsnn.training.metrics import MetricsLog, open_metrics
 
-Results = dict[str, Any]
-STAGES = ("train_ann", "convert", "finetune", "evaluate")
-TRAINING = ("train_ann", "finetune")  # these go on from checkpoints of their own
-NETWORK_OF = {"train_ann": "ann", "convert": "converted", "finetune": "hybrid"}
+PARTIAL = "partial"  # name of the folder of passes that are under way
 
 
 class Run(NamedTuple):
@@ -92,36 +102,11 @@ def _claim(config: Config, directory: Path) -> None:
         write_json(directory / "config.json", dataclasses.asdict(config))
 
 
-def saved_config(directory: Path) -> Config | None:
-    """The config that a folder belongs to, or None for a new folder; ValueError where it can't be read."""
-    path = directory / "config.json"
-    if not path.exists():
-        return None
-    try:
-        return from_json(json.loads(path.read_text()))
-    except ValueError as error:
-        raise ValueError(f"{path} is not a config of this version of jsnn ({error}): use another workdir.") from error
-
-
-def read_results(directory: Path) -> Results:
-    """What the stages of a run have measured so far, by network, with their seconds and the run's config."""
-    return on_first_process(lambda: _results(directory, read_stages(directory)))
-
-
-def _results(directory: Path, stages: dict[str, Results]) -> Results:
-    results: Results = {"config": _read_json(directory / "config.json")}
-    for done in stages.values():
-        for network, values in done["results"].items():
-            results[network] = {**results.get(network, {}), **values}
-    for name in ("seconds", "compile_seconds"):
-        results[name] = {stage: done.get(name) for stage, done in stages.items()}
-    return results
-
-
 def finish(run: Run, stage: str, seconds: float, results: Results) -> None:
     """Write what a stage has measured, which makes it done; compiling counts since the last stage of this process."""
-    done = {"seconds": round(seconds, 2), "compile_seconds": round(compilation.take_seconds(), 2), "results": results}
-    _write_stages(run, {**_stages(run), stage: done})
+    times = {"seconds": round(seconds, 2), "compile_seconds": round(compilation.take_seconds(), 2)}
+    _write_stages(run, {**_stages(run), stage: {**times, "results": results, "config": dataclasses.asdict(run.config)}})
+    on_first_process(partial(remove_folder, run.directory / PARTIAL))
 
 
 def is_done(run: Run, stage: str) -> bool:
@@ -174,6 +159,8 @@ def reopen(run: Run, stage: str) -> None:
     for name in STAGES[begin if is_new else begin + 1 :]:
         if name in NETWORK_OF:
             on_first_process(partial(remove_folder, checkpoints(run, NETWORK_OF[name])))
+    if is_new:
+        on_first_process(partial(remove_folder, run.directory / PARTIAL))
 
 
 def checkpoints(run: Run, network: str) -> Path:
@@ -183,41 +170,40 @@ def checkpoints(run: Run, network: str) -> Path:
 
 def restored(run: Run, network: str, expected: Any) -> Any:
     """The latest checkpoint of "ann", "converted" or "hybrid"; ValueError where there is none, or another network."""
-    checkpoint = restore(checkpoints(run, network), expected)
+    checkpoint = latest(run, network, expected)
     if checkpoint is None:
         raise ValueError(f"{checkpoints(run, network)} holds no checkpoint: run the stages again in another workdir.")
     return checkpoint.tree
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file in one move: a reader sees the old file or the new one."""
-    replace_text(path, json.dumps(value, indent=2) + "\n")
+def latest(run: Run, network: str, expected: Any) -> Checkpoint | None:
+    """The latest checkpoint of "ann", "converted" or "hybrid"; ValueError where another config made it."""
+    checkpoint = restore(checkpoints(run, network), expected)
+    if checkpoint is not None:
+        _refuse_anothers(run, checkpoints(run, network), network, checkpoint.record.get("config"))
+    return checkpoint
 
 
-def _read_json(path: Path) -> Results:
-    """The contents of a JSON file; nothing where there is none."""
-    try:
-        return dict(json.loads(path.read_text())) if path.exists() else {}
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): mend it, or delete it to run the stages again.") from error
+def _refuse_anothers(run: Run, source: Path, made: str, config: Any) -> None:
+    """Refuse what a stage of another run has made, which someone copied here; see GROUP_OF."""
+    what = difference(config_of(source, config), run.config, GROUP_OF[made])
+    if what:
+        raise ValueError(
+            f"{made} in {source} was made by another config: {what}; put back what was there, or delete it."
+        )
 
 
 def _stages(run: Run) -> dict[str, Results]:
-    return on_first_process(lambda: read_stages(run.directory))
+    """What each stage of a run has measured so far; ValueError where one was done by another config."""
 
+    def read() -> dict[str, Results]:
+        stages = read_stages(run.directory)
+        for stage, done in stages.items():
+            _refuse_anothers(run, run.directory / "stages.json", stage, done["config"])
+        return stages
 
-def read_stages(directory: Path) -> dict[str, Results]:
-    """What each stage of a run has measured so far, with its seconds."""
-    path = directory / "stages.json"
-    stages = _read_json(path)
-    if not all(isinstance(done, dict) and isinstance(done.get("results"), dict) for done in stages.values()):
-        raise ValueError(f"{path} is damaged: mend it, or delete it to run the stages again.")
-    return stages
+    return on_first_process(read)
 
 
 def _write_stages(run: Run, stages: dict[str, Results]) -> None:
-    def write() -> None:  # what makes a stage done comes last
-        write_json(run.directory / "results.json", _results(run.directory, stages))
-        write_json(run.directory / "stages.json", stages)
-
-    on_first_process(write)
+    on_first_process(lambda: write_stages(run.directory, stages))

@@ -17,7 +17,8 @@ from experiments.runs import stopping
 from experiments.runs.adopt import adopt
 from experiments.runs.command_line import refuse
 from experiments.runs.progress import say
-from experiments.runs.workdir import Run, open_run, read_stages, saved_config
+from experiments.runs.records import read_stages, saved_config
+from experiments.runs.workdir import Run, open_run
 from experiments.study.plan import ANN, STUDIES, Trial, planned, with_fields
 from experiments.study.results import RESULTS, results_path, write_results
 

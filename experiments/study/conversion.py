@@ -11,8 +11,9 @@ import jax
 from experiments.convert import FACTORS, balance
 from experiments.runs.networks import random_key, stream_keys
 from experiments.runs.progress import say
+from experiments.runs.records import Results
 from experiments.runs.scoring import score_ann, score_snn
-from experiments.runs.workdir import Results, Run
+from experiments.runs.workdir import Run
 from experiments.train_ann import trained_ann
 from jsnn.conversion import convert, scale_thresholds
 from jsnn.datasets import TEST, VALIDATION
@@ -27,7 +28,7 @@ IMAGES_FOR_SHORT, IMAGES_FOR_LONG = 2048, 512  # of the validation split, on whi
 def conversion(run: Run, images: int) -> Results:
     """Accuracies of the converted net by percentile and number of steps, on so many test images for LONG ones."""
     of_ann = partial(score_ann, run.config, trained_ann(run), TEST)
-    ann = {"accuracy": of_ann(), "accuracy_for_long": of_ann(images)}
+    ann = {"accuracy": of_ann(), "accuracy_for_long": of_ann(range(images))}
     by_percentile = {f"{percentile:g}": _of_percentile(run, percentile, images) for percentile in PERCENTILES}
     return {"config": asdict(run.config), "ann": ann, "images_for_long": images, "percentiles": by_percentile}
 
@@ -66,4 +67,5 @@ def _sweep(run: Run, snn: Variables, steps: Sequence[int], factors: Sequence[flo
 
 def _curve(run: Run, snn: Variables, steps: int, split: str, key: jax.Array, images: int | None) -> list[float]:
     """Accuracy after each time step."""
-    return [float(accuracy) for accuracy in score_snn(run.config, snn, steps, split, key, images).accuracy]
+    part = range(images) if images else None
+    return [float(accuracy) for accuracy in score_snn(run.config, snn, steps, split, key, images=part).accuracy]

@@ -18,7 +18,8 @@ from experiments.config import Config
 from experiments.convert import calibrated_scale
 from experiments.finetune import logit_scale, starting_snn
 from experiments.runs.networks import build_snn, encoding_of, open_source, random_key
-from experiments.runs.workdir import Results, Run
+from experiments.runs.records import Results
+from experiments.runs.workdir import Run
 from jsnn.augment import scale
 from jsnn.datasets import VALIDATION
 from jsnn.packing import unpack

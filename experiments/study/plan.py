@@ -17,8 +17,9 @@ from experiments.finetune import last_snn, starting_snn
 from experiments.hybrid import hybrid, up_to
 from experiments.presets import PRESETS
 from experiments.runs.networks import open_source, stream_keys
+from experiments.runs.records import Results, read_results
 from experiments.runs.scoring import score_snn
-from experiments.runs.workdir import Results, Run, read_results
+from experiments.runs.workdir import Run
 from experiments.study.conversion import conversion
 from experiments.study.gradients import agreement, descent, silent_neurons
 from jsnn.augment import scale

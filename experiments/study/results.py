@@ -12,7 +12,7 @@ from experiments.config import AUTO, Config, Finetune, from_json
 from experiments.convert import FACTORS
 from experiments.runs.environment import environment
 from experiments.runs.networks import build_ann
-from experiments.runs.workdir import Results
+from experiments.runs.records import Results
 from jsnn.datasets import info
 from jsnn.models import VGG, ResNet
 from jsnn.operations import multiply_accumulates

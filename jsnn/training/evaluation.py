@@ -16,6 +16,7 @@ from jsnn.conversion import scale_thresholds
 from jsnn.packing import MOST_STEPS
 from jsnn.simulation import Presentation, Variables, simulate, spikes_per_neuron
 from jsnn.sources import PADDING, Batch, Source
+from jsnn.training.accuracy import correct
 
 
 class Evaluation(NamedTuple):
@@ -23,7 +24,7 @@ class Evaluation(NamedTuple):
 
     Attributes:
         count: [] number of samples.
-        accuracy: [T] top-1 after t + 1 steps: samples classified correctly, or their share.
+        accuracy: [T] top-1 after t + 1 steps: samples classified correctly, see `correct`, or their share.
         loss: [T] cross-entropy of the logits after t + 1 steps, nats.
         spikes: layer -> [T] spikes per neuron at step t.
     """
@@ -65,8 +66,8 @@ def ann_evaluation(model: nn.Module, source: Source) -> Evaluate:
         del key
         batch = source.take(resident, item)
         logits = model.apply({"params": variables["params"]}, scale(batch.images))
-        correct, loss = _sums(batch, *_scores(logits[None], batch.labels, (1.0,)))
-        return Evaluation(_count(batch), correct, loss[:, 0], {})
+        accuracy, loss = _sums(batch, *_scores(logits[None], batch.labels, (1.0,)))
+        return Evaluation(_count(batch), accuracy, loss[:, 0], {})
 
     return evaluate
 
@@ -148,7 +149,7 @@ def _scores(logits: jax.Array, labels: jax.Array, scales: Sequence[float]) -> tu
     """Correct (0 or 1) [K, B] and cross-entropy [K, S, B] at each scale, of [K, B, classes] logits."""
     scaled = jnp.asarray(scales, logits.dtype)[:, None, None] * logits[:, None]
     losses = optax.softmax_cross_entropy_with_integer_labels(scaled, jnp.broadcast_to(labels, scaled.shape[:-1]))
-    return (logits.argmax(-1) == labels).astype(logits.dtype), losses
+    return correct(logits, labels).astype(logits.dtype), losses
 
 
 def _sums(batch: Batch, *scores: Any) -> Any:

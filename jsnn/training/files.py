@@ -21,7 +21,7 @@ def replace_text(path: Path, text: str) -> None:
     """
     draft = path.with_name(f"{path.name}.draft")
     try:
-        with draft.open("w") as file:
+        with draft.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())  # survives the machine, too

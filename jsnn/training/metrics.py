@@ -53,7 +53,7 @@ def log(metrics: MetricsLog, stage: str, step: int, values: dict[str, float]) ->
         The record.
     """
     record = {"stage": stage, "step": step, **values}
-    with metrics.path.open("a") as file:
+    with metrics.path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")
     if metrics.tensorboard:
         _write_event(metrics, stage, step, values)

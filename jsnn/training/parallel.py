@@ -3,7 +3,7 @@
 A single device is the same program with an axis of one.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jsnn.folding import Fold, State, fold
 from jsnn.simulation import Variables
 from jsnn.sources import Source
 from jsnn.training.evaluation import Evaluate, Evaluation, mean
@@ -57,7 +58,9 @@ def evaluate_split(
     source: Source,
     batch_size: int,
     key: jax.Array,
-    watch: Callable[[Iterable], Iterable] = iter,
+    *,
+    fold: Fold = fold,
+    name: str = "evaluation",
 ) -> Evaluation:
     """Evaluate a whole split, every sample once.
 
@@ -65,9 +68,10 @@ def evaluate_split(
         evaluate: made by `parallel_evaluation`.
         variables: of the network.
         source: the split.
-        batch_size: samples at a time, over all devices; does not change the result.
+        batch_size: samples at a time, over all devices, see `fitting_batch_size`; does not change the result.
         key: random key of the encoding.
-        watch: wraps the iterable of items, e.g. into a progress bar.
+        fold: how the pass is run, see `jsnn.folding.fold`; its state is that of the sums.
+        name: of the pass, for the fold.
 
     Returns:
         Evaluation of means, as NumPy arrays.
@@ -77,12 +81,30 @@ def evaluate_split(
     """
     check_batch_size(batch_size, "batch_size")
     variables, resident = replicate((variables, source.resident))
-    sums = None
-    for item in watch(source.in_order(batch_size)):
-        scores = evaluate(variables, resident, split_over_devices(item), key)
+
+    def items(start: int) -> Iterator[Any]:
+        return source.in_order(batch_size, start, None)
+
+    def add(sums: State, item: Any) -> State:
+        scores = evaluate(variables, resident, split_over_devices(item), key)._asdict()
         jax.block_until_ready(sums)  # the host is one batch ahead, no more
-        sums = scores if sums is None else jax.tree.map(jnp.add, sums, scores)
-    return jax.device_get(mean(sums))
+        return scores if sums is None else jax.tree.map(jnp.add, sums, scores)
+
+    return mean(Evaluation(**jax.device_get(fold(name, -(-source.num_examples // batch_size), items, add))))
+
+
+def fitting_batch_size(most: int, source: Source) -> int:
+    """The batch size for an evaluation of a split: no larger than it takes to do all of it at once.
+
+    Args:
+        most: samples at a time, over all devices; a multiple of their number.
+        source: the split.
+
+    Returns:
+        That, or less where the split has fewer samples: the smallest multiple of the number of devices that holds all.
+    """
+    devices = jax.device_count()
+    return min(most, -(-source.num_examples // devices) * devices)
 
 
 def replicate(tree: Any) -> Any:

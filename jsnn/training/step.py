@@ -19,6 +19,7 @@ from jsnn.models import surrogate_of
 from jsnn.randomness import sample_keys
 from jsnn.simulation import Presentation, Variables, simulate
 from jsnn.sources import Source
+from jsnn.training.accuracy import correct
 
 Forward = Callable[[Variables, jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -151,7 +152,7 @@ def train_step(
         def objective(params: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
             logits = forward({"params": params, "neuron": state.neuron}, images, batch.index, forward_key)
             loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean()
-            return loss, (loss, (logits.argmax(-1) == batch.labels).mean())
+            return loss, (loss, correct(logits, batch.labels).mean())
 
         gradients, means = jax.grad(objective, has_aux=True)(state.params)
         if axis_name is not None:

@@ -1,0 +1,129 @@
+"""Passes over data that go on where they were left: their states are saved as JSON, exactly, in the folder partial/."""
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.runs.progress import bar
+from experiments.runs.stopping import Stopped, is_asked
+from experiments.runs.workdir import PARTIAL, Run
+from jsnn.folding import Fold, State
+from jsnn.training.files import replace_text
+from jsnn.training.hosts import global_max, on_first_process
+
+EVERY = 20.0  # seconds between two saves of a pass
+NOTHING, SAVE, STOP = range(3)  # what a process asks for after an item; the highest of all is done by all
+
+
+class Saved(NamedTuple):
+    """What a file of a pass holds.
+
+    Attributes:
+        about: what the pass depends on.
+        done: items that are in the state.
+        state: of arrays, as `_encoded`.
+        seconds: of the stage, up to here.
+    """
+
+    about: dict[str, Any]
+    done: int
+    state: Any
+    seconds: float
+
+
+def begin_stage(run: Run) -> float:
+    """When a stage that begins or goes on now would have begun without interruptions, by `time.perf_counter`."""
+
+    def spent() -> float:
+        files = map(_read, (run.directory / PARTIAL).glob("*.json"))
+        return max((saved.seconds for saved in files if saved), default=0.0)
+
+    return time.perf_counter() - on_first_process(spent)
+
+
+def resumable(run: Run, begin: float) -> Fold:
+    """How a stage that began at some time folds: with a bar, saved every 20 seconds, when it is done and on request.
+
+    A pass whose config, batch size or number of processes has changed since begins anew.
+
+    Raises (the fold):
+        Stopped: where the run was asked to stop; the state is saved.
+    """
+    about = {"config": {**asdict(run.config), "run": None}, "batch_size": run.config.run.eval_batch_size}
+    about |= {"processes": jax.process_count()}
+
+    def fold(name: str, total: int, items: Callable[[int], Iterable], add: Callable[[State, Any], State]) -> State:
+        path = run.directory / PARTIAL / f"{re.sub('[^a-z0-9.]+', '_', name)}.json"
+        of_pass = json.loads(json.dumps({**about, "pass": name, "total": total}))
+        saved = _saved(path, of_pass)
+        done, state = (saved.done, _decoded(saved.state)) if saved else (0, None)
+        at = time.monotonic()
+        with bar(name, total, done, unit="batch") as progress:
+            for item in items(done) if done < total else ():
+                state, done = add(state, item), done + 1
+                progress.update()
+                due = done == total or time.monotonic() - at > EVERY
+                request = int(global_max(STOP if is_asked() else SAVE if due else NOTHING))
+                if request:
+                    seconds, at = time.perf_counter() - begin, time.monotonic()
+                    _save(path, Saved(of_pass, done, _encoded(state), seconds))
+                if request == STOP:
+                    raise Stopped(
+                        f"stopped on request after {done} of {total} batches of {name}; the same command goes on."
+                    )
+        return state
+
+    return fold
+
+
+def _saved(path: Path, about: dict[str, Any]) -> Saved | None:
+    """The state of a pass that was saved, if it is of the same pass."""
+
+    def read() -> list[Any] | None:
+        saved = _read(path)
+        return list(saved) if saved and saved.about == about else None
+
+    fields = on_first_process(read)
+    return Saved(*fields) if fields else None
+
+
+def _read(path: Path) -> Saved | None:
+    """What a file holds; None where it is not there or was damaged since: then the pass begins anew."""
+    try:
+        seal, text = path.read_text().split("\n")
+        return Saved(**json.loads(text)) if seal == _seal(text) else None
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _save(path: Path, saved: Saved) -> None:
+    def write() -> None:
+        path.parent.mkdir(exist_ok=True)
+        text = json.dumps(saved._asdict())
+        replace_text(path, f"{_seal(text)}\n{text}")
+
+    on_first_process(write)
+
+
+def _seal(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _encoded(state: State) -> Any:
+    """A dict of arrays as JSON; a float32 survives it, for it is a double and Python writes doubles exactly."""
+    return jax.tree.map(lambda leaf: {"dtype": str(leaf.dtype), "values": leaf.tolist()}, jax.device_get(state))
+
+
+def _decoded(state: Any) -> State:
+    def is_array(value: Any) -> bool:
+        return value.keys() == {"dtype", "values"}
+
+    return jax.tree.map(lambda leaf: np.array(leaf["values"], leaf["dtype"]), state, is_leaf=is_array)
