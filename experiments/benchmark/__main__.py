@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import tyro
 
 from experiments.benchmark import report
 from experiments.benchmark.ours import inputs, prepare
-from experiments.benchmark.problem import OURS, ROSTER, STEP_LOOP, neurons, package_of
+from experiments.benchmark.problem import OURS, ROSTER, STEP_LOOP, neurons, package_of, save_problem
 from experiments.benchmark.worker import TOO_MUCH, Task
 from experiments.runs.command_line import refuse
 from experiments.runs.progress import say
@@ -75,8 +74,8 @@ def benchmark(arguments: Arguments) -> str:
     say(f"absent: {', '.join(absent) or 'none'}")
     arguments.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        files = {"problem": f"{folder}/problem.npz", "inputs": f"{folder}/inputs.npy"}
-        records, neurons_of = _measured(arguments, list(versions), partial(task, device=device, **files))
+        task = partial(task, device=device, problem=f"{folder}/problem")
+        records, neurons_of = _measured(arguments, list(versions), task)
     rows = report.figures(records)
     text = report.markdown(rows, neurons_of, absent)
     about = {"machine": machine, "contestants": versions, "absent": absent, "neurons": neurons_of}
@@ -138,23 +137,26 @@ def run(task: Task, timeout: float) -> dict[str, Any]:
 
 def _measured(arguments: Arguments, names: Sequence[str], task: partial[Task]) -> tuple[list, dict]:
     """All records, and the number of spiking neurons of each net that is trained."""
-    records, neurons_of, (hidden, leak) = [], {}, (arguments.hidden, arguments.leak)
+    records, neurons_of = [], {}
+    path, hidden, leak = Path(task.keywords["problem"]), arguments.hidden, arguments.leak
     fields = arguments.shapes, arguments.long_shapes, arguments.evaluation, arguments.balancing
     short, long, evaluation, balancing = ([tuple(map(int, shape.split("x"))) for shape in shapes] for shapes in fields)
-    path, spikes = (Path(task.keywords[name]) for name in ("problem", "inputs"))
 
     def tasks(what: str, shapes: Sequence[tuple[int, int]], who: Sequence[str] = names) -> list[Task]:
         return [task(what, name, batch=b, num_steps=t) for b, t in shapes for name in who]
 
     for net in arguments.nets:
         most = max(batch for batch, _ in (*short, *long, *evaluation))
-        neurons_of[net] = neurons(prepare(path, net, arguments.width, hidden, most, leak))
+        problem = prepare(net, arguments.width, hidden, most, leak)
+        save_problem(path, problem)
+        neurons_of[net] = neurons(problem)
         often = [*tasks("rate", short + long, [OURS]), *tasks("train", short), *tasks("evaluate", evaluation)]
         records += take_turns(net, often, arguments.repeats, arguments.timeout)
         records += take_turns(net, tasks("train", long), 1, arguments.timeout)
     net, width = arguments.balanced_net, arguments.balanced_width
     for batch, num_steps in balancing:
-        np.save(spikes, inputs(prepare(path, net, width, hidden, batch, leak), num_steps))
+        problem = prepare(net, width, hidden, batch, leak)
+        save_problem(path, problem._replace(inputs=inputs(problem, num_steps)))
         work = tasks("balance", [(batch, num_steps)], [name for name in (OURS, STEP_LOOP) if name in names])
         records += take_turns(f"{net} x{width:g}", work, arguments.repeats, arguments.timeout)
     return records, neurons_of

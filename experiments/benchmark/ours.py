@@ -5,13 +5,11 @@ to multiples of 2^-10. Then sums of weights over spikes are exact in float32 wha
 alike, and thresholds that are found in different ways can be compared to the last bit.
 """
 
-from pathlib import Path
-
 import jax
 import numpy as np
 import optax
 
-from experiments.benchmark.problem import LEARNING_RATE, Contestant, Problem, layers, save_problem
+from experiments.benchmark.problem import LEARNING_RATE, Contestant, Problem, layers
 from jsnn.balancing import balance_thresholds
 from jsnn.conversion import convert
 from jsnn.datasets import Split
@@ -30,8 +28,8 @@ PERCENTILE = 99.0  # of the currents becomes the threshold: a tenth of the neuro
 SAMPLE, SAMPLE_STEPS = 2, 24  # images and steps on which thresholds are found
 
 
-def prepare(path: Path, net: str, width: float, hidden: tuple[int, ...], batch: int, leak: float) -> Problem:
-    """Make the problem of one of VGG_STAGES, see `build`, with so many images, and write it."""
+def prepare(net: str, width: float, hidden: tuple[int, ...], batch: int, leak: float) -> Problem:
+    """Make the problem of one of VGG_STAGES, see `build`, with so many images."""
     rng, kernels = np.random.default_rng(0), {}
     ann = build(net, NUM_CLASSES, width=width, hidden=hidden)
     shapes = jax.eval_shape(ann.init, jax.random.key(0), np.zeros((1, *IMAGE_SHAPE), np.float32))["params"]
@@ -43,9 +41,7 @@ def prepare(path: Path, net: str, width: float, hidden: tuple[int, ...], batch: 
     labels = rng.integers(0, NUM_CLASSES, batch).astype(np.int32)
     problem = Problem(tuple(ann.stages), kernels, {}, leak, images, labels)
     thresholds = balance(problem._replace(images=images[:SAMPLE]), SAMPLE_STEPS, "cpu", PERCENTILE)
-    problem = problem._replace(thresholds=thresholds)
-    save_problem(path, problem)
-    return problem
+    return problem._replace(thresholds=thresholds)
 
 
 def make(problem: Problem, num_steps: int, device: str, precision: str = "float32") -> Contestant:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.benchmark.problem import OURS, ROSTER, Contestant, load_problem, operations
+from experiments.benchmark.problem import ROSTER, Contestant, load_problem, operations
 
 MOST_WARM_UPS = 3  # calls after the first, which a library may use to compile once more
 SIDES = {"cpu": 2048, "cuda": 8192}  # rows and columns of the matrices whose product gives the machine's rate
@@ -31,7 +31,6 @@ class Task(NamedTuple):
     batch: int = 1
     num_steps: int = 1
     problem: str = ""  # path
-    inputs: str = ""  # path of the input spikes for balancing
 
 
 def train(task: Task) -> dict[str, Any]:
@@ -53,13 +52,11 @@ def evaluate(task: Task) -> dict[str, Any]:
 
 def balance(task: Task) -> dict[str, Any]:
     """Seconds of balancing, compilation included, and the thresholds."""
-    arguments: list[Any] = [load_problem(task.problem, task.batch), task.num_steps, task.device]
-    if task.contestant != OURS:
-        arguments.append(np.load(task.inputs, mmap_mode="r").astype(np.float32).__getitem__)
+    problem = load_problem(task.problem, task.batch)
     module = ROSTER[task.contestant].make.split(".")[0]
     find, thresholds = resolve_name(f"experiments.benchmark.{module}.balance"), {}
     before = _memory_before(task)
-    seconds = _seconds(lambda: thresholds.update(find(*arguments)))
+    seconds = _seconds(lambda: thresholds.update(find(problem, task.num_steps, task.device)))
     return {"seconds": seconds, "thresholds": thresholds, "peak_bytes": _memory("VmHWM") - before}
 
 
