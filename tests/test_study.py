@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from types import SimpleNamespace
 
 import chex
 import jax
@@ -143,7 +144,10 @@ def test_a_conversion_is_measured_on_the_first_stream(tiny_run):
 
 
 def test_the_factor_is_the_best_on_validation_and_the_largest_of_equals(tiny_run, monkeypatch):
-    monkeypatch.setattr(conversion, "_curve", lambda run, snn, steps, *_: [snn + t for t in range(1, steps + 1)])
+    def score(config, snn, num_steps, split, key, images):
+        return SimpleNamespace(accuracy=snn + np.arange(1, num_steps + 1))
+
+    monkeypatch.setattr(conversion, "score_snn", score)
     monkeypatch.setattr(conversion, "scale_thresholds", lambda snn, factor: snn * factor)
     by_factor = {"0.4": 0.7, "0.55": 0.8, "0.7": 0.8, "1": 0.6}
     measured = conversion.on_test(tiny_run, 10, {"2": by_factor, "3": {"0.4": 0.9, "1": 0.1}}, None)

@@ -190,7 +190,7 @@ def test_compute_of_the_hybrid_run_and_from_scratch(keep, tmp_path):
     assert scratch.to_dict() == {epoch: 0.6, 2 * epoch: 0.7}
     conversion = (64 * 30 + 5000 * 4) / (3 * 55_000 * 4)  # one factor: the tiny run does not choose
     assert list(hybrid.index / epoch) == pytest.approx([n + 3 / 4 + conversion for n in range(3)])
-    assert list(hybrid[1:]) == [0.6, 0.7]
+    assert list(hybrid.iloc[1:]) == [0.6, 0.7]
     assert is_drawn(figures.draw_scratch, data, tmp_path / "b.png", 4)
 
 

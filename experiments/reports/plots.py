@@ -21,9 +21,9 @@ ANN, CONVERTED, UNSCALED, HYBRID = "0.35", "tab:blue", "tab:cyan", "tab:red"
 
 
 @contextmanager
-def sheet(path: Path, **layout: int) -> Iterator[Any]:
+def sheet(path: Path, **layout: Any) -> Iterator[Any]:
     """The axes of a picture, which is saved at the end."""
-    figure, axes = plt.subplots(figsize=(7.2, 4.4), **layout)
+    figure, axes = plt.subplots(**{"figsize": (7.2, 4.4), **layout})
     yield axes
     for each in figure.axes:
         each.grid(alpha=0.3)

@@ -114,7 +114,7 @@ def against_steps(runs: DataFrame) -> DataFrame:
     count = nets.groupby(["percentile", "T", is_own]).seed.transform("count")
     best = nets.assign(net=names + ", best factor", accuracy=nets.chosen, preference=count + is_own / 2)
     at_1 = nets.assign(net=names + ", factor 1", accuracy=nets.factor_1, preference=1.0 - is_own)
-    nets = pd.concat([best, at_1.assign(accuracy_std=None, scaling_factor=None)])
+    nets = pd.concat([best, at_1.drop(columns=["accuracy_std", "scaling_factor"])])
     nets = nets[nets.preference == nets.groupby(["net", "T"]).preference.transform("max")]
     fine_tuned = nets_of(hybrids, "hybrid")
     return pd.concat([nets, fine_tuned.assign(net=fine_tuned.surrogate.map(HYBRIDS))]).astype({"T": int})

@@ -72,10 +72,9 @@ def paper_table(runs: DataFrame) -> str:
 def _of_preset(runs: DataFrame) -> list[str]:
     """What the paper's table says of a preset's runs, from the number of time steps on."""
     first, converted, hybrid = runs.iloc[0], nets_of(runs, "converted"), nets_of(runs, "hybrid")
-    environment = first.filter(like="environment/").rename(lambda name: name.removeprefix("environment/"))
-    on_cpu = environment.platform == "cpu"
-    count = environment.cpu_count if on_cpu else environment.device_count
-    device = f"CPU core{'s' if count > 1 else ''}" if on_cpu else environment.device
+    on_cpu = first["environment/platform"] == "cpu"
+    count = first["environment/cpu_count" if on_cpu else "environment/device_count"]
+    device = f"CPU core{'s' if count > 1 else ''}" if on_cpu else first["environment/device"]
     cells = [f"{first['T']}", spread(100 * runs["ann/accuracy"]), on_test(converted), on_test(hybrid)]
     cells += [f"{first['ann/epochs']:g} + {first['hybrid/epochs']:g}", f"`python -m experiments.hybrid {first.preset}`"]
     minutes = mean(runs.filter(like="seconds/").sum(axis=1)) / 60
@@ -140,9 +139,8 @@ def _on_validation(runs: DataFrame, trials: Iterable[str]) -> DataFrame:
     """Validation accuracies in % before and after the fine-tune: of each seed the mean over streams, or all streams."""
     streams = measurements(of_trials(runs, trials), "streams/(?P<net>.+)")
     only = streams.groupby("trial").seed.transform("nunique") == 1
-    rows = ["trial", "finetune", "seed", "step", "net"]
-    samples = streams.assign(step=streams.step.where(only, 0)).groupby(rows, sort=False)
-    return 100 * samples.value.agg(mean).unstack(sort=False)
+    samples = streams.assign(step=streams.step.where(only, 0))
+    return 100 * samples.pivot_table("value", ["trial", "finetune", "seed", "step"], "net", mean, sort=False)
 
 
 def surrogates_table(runs: DataFrame) -> str:
