@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import optax
 
-from experiments.benchmark.problem import LEARNING_RATE, Contestant, Problem, layers
+from experiments.benchmark.problem import LEARNING_RATE, Contestant, Problem, layers, neurons
 from jsnn.balancing import balance_thresholds
 from jsnn.conversion import convert
 from jsnn.datasets import Split
@@ -28,20 +28,20 @@ PERCENTILE = 99.0  # of the currents becomes the threshold: a tenth of the neuro
 SAMPLE, SAMPLE_STEPS = 2, 24  # images and steps on which thresholds are found
 
 
-def prepare(net: str, width: float, hidden: tuple[int, ...], batch: int, leak: float) -> Problem:
-    """Make the problem of one of VGG_STAGES, see `build`, with so many images."""
+def prepare(net: str, width: float, hidden: tuple[int, ...], batch: int, leak: float, num_steps: int = 0) -> Problem:
+    """Make the problem of one of VGG_STAGES, see `build`, with so many images and steps of inputs to balance on."""
     rng, kernels = np.random.default_rng(0), {}
     ann = build(net, NUM_CLASSES, width=width, hidden=hidden)
     shapes = jax.eval_shape(ann.init, jax.random.key(0), np.zeros((1, *IMAGE_SHAPE), np.float32))["params"]
     for layer, leaf in shapes.items():
-        *inputs, outputs = leaf["kernel"].shape
-        drawn = rng.normal(0, np.sqrt(2 / np.prod(inputs)), (*inputs, outputs))  # He et al., 2015
+        shape = leaf["kernel"].shape
+        drawn = rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape)  # He et al., 2015
         kernels[layer] = (np.rint(drawn / GRID) * GRID).astype(np.float32)
     images = rng.integers(0, 256, (batch, *IMAGE_SHAPE)).astype(np.float32) / np.float32(127.5) - 1
     labels = rng.integers(0, NUM_CLASSES, batch).astype(np.int32)
     problem = Problem(tuple(ann.stages), kernels, {}, leak, images, labels)
     thresholds = balance(problem._replace(images=images[:SAMPLE]), SAMPLE_STEPS, "cpu", PERCENTILE)
-    return problem._replace(thresholds=thresholds)
+    return problem._replace(thresholds=thresholds, inputs=inputs(problem, num_steps) if num_steps else None)
 
 
 def make(problem: Problem, num_steps: int, device: str, precision: str = "float32") -> Contestant:
@@ -71,7 +71,8 @@ def make(problem: Problem, num_steps: int, device: str, precision: str = "float3
         return {layer: float(spikes.mean()) for layer, spikes in mean(evaluate()).spikes.items()}
 
     def details() -> dict[str, float]:
-        return {"temporaries_bytes": programs["step"].memory_analysis().temp_size_in_bytes}
+        bytes_of = programs["step"].memory_analysis()
+        return {"temporaries_bytes": bytes_of.temp_size_in_bytes, "neurons": neurons(problem)}
 
     return Contestant(train, evaluate, rates, details)
 

@@ -22,6 +22,7 @@ class Entry(NamedTuple):
 
 
 OURS, STEP_LOOP = "jsnn", "PyTorch step loop"
+FLOOR = "floor"  # stands for what a step's plain products take at the machine's rate
 JELLY = "torch_peers.spikingjelly", ("spikingjelly.activation_based.layer", "spikingjelly.activation_based.memopt")
 ROSTER = {
     OURS: Entry("ours.make", ("jax",)),
