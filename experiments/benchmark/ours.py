@@ -71,8 +71,8 @@ def make(problem: Problem, num_steps: int, device: str, precision: str = "float3
         return {layer: float(spikes.mean()) for layer, spikes in mean(evaluate()).spikes.items()}
 
     def details() -> dict[str, float]:
-        bytes_of = programs["step"].memory_analysis()
-        return {"temporaries_bytes": bytes_of.temp_size_in_bytes, "neurons": neurons(problem)}
+        memory = programs["step"].memory_analysis()
+        return {"temporaries_bytes": memory.temp_size_in_bytes, "neurons": neurons(problem)}
 
     return Contestant(train, evaluate, rates, details)
 

@@ -98,12 +98,11 @@ def _training(axes: Axes, name: str, records: Sequence[Record]) -> None:
 
 
 def _spikes(axes: Axes, config: Config, results: Results) -> None:
-    counts = results["spikes_per_neuron"]
-    layers = list(counts["converted"])
     for offset, network, color in ((-0.2, "converted", CONVERTED), (0.2, "hybrid", HYBRID)):
-        positions = [i + offset for i in range(len(layers))]
-        axes.bar(positions, [counts[network][layer] for layer in layers], 0.4, color=color, label=network)
-    axes.set_xticks(range(len(layers)), layers, rotation=45, ha="right")
+        counts = results["spikes_per_neuron"][network]
+        positions = [i + offset for i in range(len(counts))]
+        axes.bar(positions, [*counts.values()], 0.4, color=color, label=network)
+    axes.set_xticks(range(len(counts)), [*counts], rotation=45, ha="right")
     axes.set_ylabel("spikes per neuron and image")
     axes.set_title(f"{title(config)}: mean spikes per neuron in {config.convert.num_steps} time steps")
     axes.legend()
