@@ -11,6 +11,7 @@ from experiments.benchmark import __main__ as main
 from experiments.benchmark import worker
 from experiments.benchmark.__main__ import Arguments, benchmark, check, run, take_turns
 from experiments.benchmark.problem import (
+    FLOOR,
     OURS,
     ROSTER,
     STEP_LOOP,
@@ -100,7 +101,8 @@ def test_figures_by_hand():
 
 
 def test_notes_by_hand():
-    lengths = [*records(OURS, [1.0], 30, temporaries_bytes=8e6 + 625), *records(OURS, [1.0], 10, temporaries_bytes=8e6)]
+    steps = {10: 8e6, 30: 8e6 + 625}
+    lengths = [row for t in (30, 10) for row in records(OURS, [1.0], t, temporaries_bytes=steps[t], neurons=50)]
     bits = 8 * 625 / (50 * 2 * 20)
     assert f"they grow by {bits:.2f} bits per neuron and step at B=2 from T=10 to 30." in notes(*lengths)
     other = records(STEP_LOOP, [1.0], 30, rates={"conv0": 0.2})
@@ -110,14 +112,14 @@ def test_notes_by_hand():
 
 
 def notes(*measured):
-    return markdown(figures(measured), {"vgg5": 50}, [])
+    return markdown(figures(measured), [])
 
 
 def test_the_tables_show_every_contestant_and_who_could_not():
     ours = records(OURS, [0.5], temporaries_bytes=3e6)
-    floor = records(OURS, [0.25], what="rate", operations_per_second=2e11)
+    floor = records(FLOOR, [0.25], rates=None, operations_per_second=2e11)
     peers = [*records(STEP_LOOP, [1.0]), *records("norse", [], why_not="over 240 s")]
-    text = markdown(figures([*floor, *ours, *peers]), {"vgg5": 50}, ["spyx"])
+    text = markdown(figures([*floor, *ours, *peers]), ["spyx"])
     rows = {row.split("|")[4].strip(): row for row in text.splitlines() if row.startswith("| vgg5")}
     assert list(rows) == ["floor: plain products at 200 GFLOP/s", OURS, STEP_LOOP, "norse"]
     assert "| 2.00 " in rows[OURS]
@@ -130,18 +132,18 @@ def test_the_tables_show_every_contestant_and_who_could_not():
 def test_the_table_of_balancing_compares_thresholds():
     ours = records(OURS, [1.0], what="balance", thresholds={"conv0": 1.0, "conv1": 3.0})
     loop = records(STEP_LOOP, [4.0], what="balance", thresholds={"conv0": 1.0, "conv1": 2.0})
-    text = markdown(figures([*ours, *loop]), {}, [])
+    text = markdown(figures([*ours, *loop]), [])
     (row,) = (row for row in text.splitlines() if "jsnn, in one pass" in row)
     assert [cell.strip() for cell in row.split("|")[-3:-1]] == ["4.00", "5.0e-01"]
 
 
 def task(**changes):
-    values = Task("train", OURS, "cpu", 0.1, 60.0, 2**40, 2, 4, "nowhere")
+    values = Task("train", OURS, "cpu", 0.1, 60.0, 2**40, "vgg5", 2, 4, "nowhere")
     return values._replace(**changes)
 
 
 def test_a_worker_that_fails_says_why_and_is_not_repeated():
-    (record,) = take_turns("vgg5", [task()], repeats=2, timeout=100)
+    (record,) = take_turns([task()], repeats=2, timeout=100)
     assert "seconds" not in record
     assert "nowhere" in record["why_not"]
 
@@ -182,9 +184,9 @@ def test_a_whole_tiny_benchmark(tmp_path, monkeypatch):
     assert written["absent"] == absent
     assert not [record["why_not"] for record in written["records"] if "why_not" in record]
     shown = {(record["what"], record["contestant"]): record for record in written["records"]}
-    assert {("train", OURS), ("evaluate", OURS), ("balance", OURS), ("rate", OURS)} <= shown.keys()
+    assert {("train", FLOOR), ("train", OURS), ("evaluate", OURS), ("balance", OURS)} <= shown.keys()
     assert all({("train", name), ("evaluate", name)} <= shown.keys() for name in names if name not in absent)
-    assert min(shown["train", OURS][field] for field in ("compile", "peak_bytes", "temporaries_bytes")) > 0
+    assert min(shown["train", OURS][field] for field in ("compile", "peak_bytes", "temporaries_bytes", "neurons")) > 0
     if STEP_LOOP not in absent:
         assert shown["train", STEP_LOOP]["compile"] is None  # jax is not even imported
         ours, peer = shown["balance", OURS], shown["balance", STEP_LOOP]

@@ -9,7 +9,7 @@ import pytest
 from experiments.config import Config, difference, from_json
 from experiments.study import page
 from experiments.study.plan import ANN, SCRATCH_BEST, SCRATCH_RATES, STUDIES, planned
-from experiments.study.results import RESULTS, measurements
+from experiments.study.results import RESULTS, read_runs
 
 TRIALS = {
     (preset, trial.name): trial
@@ -26,7 +26,7 @@ def kept(preset, trial):
 
 def test_tables_are_those_of_the_results():
     text = page.PAGE.read_text()
-    assert page.with_tables(text, page.tables_of(measurements())) == text
+    assert page.with_tables(text, page.tables_of(read_runs())) == text
 
 
 def test_tables_go_into_their_blocks_be_they_empty():

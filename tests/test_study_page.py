@@ -5,9 +5,10 @@ import json
 
 import pytest
 
+from experiments.reports.plots import sheet
 from experiments.runs.records import read_results
 from experiments.study import figures, plan, results, tables
-from experiments.study.results import measurements, results_path, write_results
+from experiments.study.results import measurements, read_runs, results_path, write_results
 
 LAYERS = ("conv0", "conv1", "conv2", "dense0")
 
@@ -51,35 +52,41 @@ def keep_conversion(keep, tests, seed=0):
 
 
 def is_drawn(draw, data, path, *options):
-    draw(path, data, *options)
+    with sheet(path) as axes:
+        draw(axes, data, *options)
     return path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_each_number_has_its_conditions(keep, tmp_path):
     keep("linear-t4", 2, streams={"hybrid": [0.5, 0.6]}, descent={"stdb, plain": {"loss": {"conv0": -1.0}}})
     keep("conversion", 0, percentiles={"99.7": {"test": {"8": measured(0.1, 0.4, 0.2)}}}, convert={"num_steps": 8})
-    data = measurements(tmp_path)
-    assert set(data.preset) == {"tiny"}
-    streams = data[data.quantity == "streams"]
+    runs = read_runs(tmp_path)
+    assert list(zip(runs.preset, runs.trial, runs.seed, runs["T"], strict=True)) == [
+        ("tiny", "conversion", 0, 8),
+        ("tiny", "linear-t4", 2, 4),
+    ]
+    assert not runs[results.RUN].isna().any(axis=None)
+    streams = measurements(runs, "streams/(?P<net>.+)")
     assert list(zip(streams.trial, streams.seed, streams.net, streams.step, streams.value, strict=True)) == [
         ("linear-t4", 2, "hybrid", 1, 0.5),
         ("linear-t4", 2, "hybrid", 2, 0.6),
     ]
-    descent = data[data.quantity == "descent loss"].iloc[0]
-    assert (descent.gradient, descent.layer, descent.value) == ("stdb, plain", "conv0", -1)
-    chosen = data[data.quantity == "percentiles test chosen"].iloc[0]
-    assert (chosen.trial, chosen.percentile, chosen.step, chosen.value, chosen["T"]) == (
-        "conversion",
-        "99.7",
-        8,
-        0.2,
-        8,
-    )
-    epochs = data[(data.trial == "linear-t4") & (data.net == "hybrid") & (data.quantity == "history loss")]
-    assert list(epochs.step) == [1, 2]
-    assert (
-        not data[["preset", "trial", "seed", "config", "T", "surrogate", "finetune", "quantity"]].isna().any(axis=None)
-    )
+    (descent,) = measurements(runs, "descent/(?P<gradient>.+)/(?P<score>.+)/(?P<layer>.+)").itertuples()
+    assert (descent.gradient, descent.score, descent.layer, descent.value) == ("stdb, plain", "loss", "conv0", -1)
+    (chosen,) = measurements(runs, "percentiles/(?P<percentile>.+)/test/(?P<steps>.+)/chosen").itertuples()
+    assert (chosen.trial, chosen.percentile, chosen.steps, chosen.value) == ("conversion", "99.7", "8", 0.2)
+
+
+def test_measurements_come_run_by_run(keep, tmp_path):
+    for seed in (0, 1):
+        keep("stdb-t4", seed, silence={when: {"never": {"conv0": seed / 2}} for when in ("before", "after")})
+    data = measurements(read_runs(tmp_path), "silence/(?P<net>.+)/never/(?P<layer>.+)")
+    assert list(zip(data.seed, data.net, data.value, strict=True)) == [
+        (0, "before", 0.0),
+        (0, "after", 0.0),
+        (1, "before", 0.5),
+        (1, "after", 0.5),
+    ]
 
 
 def test_accuracies_against_time_steps(keep, tmp_path):
@@ -97,7 +104,7 @@ def test_accuracies_against_time_steps(keep, tmp_path):
         keep("linear-t4", seed, hybrid=scores, converted=converted, finetune={"surrogate": "linear"})
     hybrid = {"accuracy": 0.75, "accuracy_std": 0.01, "kept": "converted"}
     keep("stdb-t4", 0, hybrid=hybrid, converted={"accuracy": 0.76})
-    data = measurements(tmp_path)
+    data = read_runs(tmp_path)
     table = tables.conversion_table(data)
     assert table.startswith("ANN: 90.00 ± 0.00 %. linear at T = 4 (2 seeds), stdb at T = 4 (1 seed): five")
     assert "The converted nets that they start from likewise. All other converted nets: 2 seeds, one stream" in table
@@ -130,7 +137,7 @@ def test_an_ann_counts_once_however_many_hybrid_nets_start_from_it(keep, tmp_pat
         keep(trial, seed, ann={"accuracy": accuracy}, finetune={"surrogate": trial.removesuffix("-t4")})
     lines = []
     monkeypatch.setattr("matplotlib.axes.Axes.axhline", lambda _, accuracy, **style: lines.append(accuracy))
-    figures.draw_evaluation(tmp_path / "e.png", measurements(tmp_path))
+    assert is_drawn(figures.draw_evaluation, read_runs(tmp_path), tmp_path / "e.png")
     assert lines == [pytest.approx(100 * (0.9 + 0.9 + 0.6) / 3)]
 
 
@@ -138,7 +145,7 @@ def test_one_seed_and_one_stream_have_no_spread(keep, tmp_path):
     def text(*accuracies, std):
         for seed, accuracy in enumerate(accuracies):
             keep("linear-t4", seed, hybrid={"accuracy": accuracy, "accuracy_std": std})
-        return tables.on_test(results.nets_of(measurements(tmp_path), "hybrid"))
+        return tables.on_test(results.nets_of(read_runs(tmp_path), "hybrid"))
 
     assert text(0.5, std=0.0) == "50.00"
     assert text(0.5, std=None) == "50.00"
@@ -151,14 +158,14 @@ def test_a_hybrid_runs_converted_net_counts_where_its_thresholds_are_the_rows(ke
     own = {"accuracy": 0.9, "accuracy_std": 0.01, "scaling_factor": 0.8, "accuracy_by_step_at_factor_1": [0.3] * 4}
     linear = {"convert": {"percentile": 99.7}, "finetune": {"surrogate": "linear"}}
     keep("linear-t4", 0, converted=own, hybrid={"accuracy": 0.8}, **linear)
-    table = tables.conversion_table(measurements(tmp_path))
+    table = tables.conversion_table(read_runs(tmp_path))
     assert cells(table, "converted, maximum, best factor") == ["40.00 (0.4)", "50.00 (0.4)"]
     assert cells(table, "converted, 99.7 percentile, best factor")[0] == "90.00 ± 1.00 (0.8)"
     assert cells(table, "converted, 99.7 percentile, factor 1")[0] == "20.00"  # not the run's own 30
     assert cells(table, "converted, maximum, best factor, reaches hybrid, linear by T =")[0] == "over 8"
     assert "STDB" not in table  # of which there is no hybrid net
     keep_conversion(keep, {"4": measured(0.2, 0.4, 0.6)}, seed=1)  # a seed of which there is no hybrid net
-    table = tables.conversion_table(measurements(tmp_path))
+    table = tables.conversion_table(read_runs(tmp_path))
     assert cells(table, "converted, 99.7 percentile, best factor")[0] == "50.00 ± 14.14 (0.4)"
     assert "over the streams. All converted nets: 2 seeds, one stream each" in table
 
@@ -171,21 +178,19 @@ def test_compute_of_the_hybrid_run_and_from_scratch(keep, tmp_path):
     keep("linear-t4", 0, hybrid=hybrid, seconds=seconds, finetune=linear)
     keep("linear-t4", 1, hybrid=hybrid, seconds=slower, finetune=linear)
     keep("scratch-linear", 0, hybrid={"history": history}, seconds=seconds, finetune=linear | {"start": "scratch"})
-    data = measurements(tmp_path)
+    data = read_runs(tmp_path)
     table = tables.scratch_table(data, 4)
     assert cells(table, "hybrid, linear (2 seeds)")[:2] == ["3", "2"]
     assert cells(table, "hybrid, linear (2 seeds)")[3:5] == ["4", "70.00 ± 0.00"]
     assert cells(table, "from scratch, linear (1 seed)")[:2] == ["0", "2"]
     assert cells(table, "from scratch, linear (1 seed)")[3] == "2"
     runs = results.scratch_trials(data, 4)
-    hybrid, scratch = (
-        results.by_operations(runs[name][runs[name].seed == 0]) for name in ("hybrid, linear", "from scratch, linear")
-    )
+    hybrid, scratch = (results.by_operations(runs[name].iloc[0]) for name in ("hybrid, linear", "from scratch, linear"))
     epoch = scratch.index[0]
     assert scratch.to_dict() == {epoch: 0.6, 2 * epoch: 0.7}
     conversion = (64 * 30 + 5000 * 4) / (3 * 55_000 * 4)  # one factor: the tiny run does not choose
     assert list(hybrid.index / epoch) == pytest.approx([n + 3 / 4 + conversion for n in range(3)])
-    assert list(hybrid[1:]) == [0.6, 0.7]
+    assert list(hybrid.iloc[1:]) == [0.6, 0.7]
     assert is_drawn(figures.draw_scratch, data, tmp_path / "b.png", 4)
 
 
@@ -198,7 +203,7 @@ def test_gains_steps_downhill_and_silence(keep, tmp_path):
     keep("stdb-leak1", 0, finetune=plain, streams={"converted": [0.5, 0.5], "hybrid": [0.4, 0.4]})
     keep("linear-lr0.001", 0, finetune=linear, streams=streams)
     keep("linear-percentile", 0, finetune=linear, convert={"percentile": 99.7}, streams=streams)
-    table = tables.surrogates_table(measurements(tmp_path))
+    table = tables.surrogates_table(read_runs(tmp_path))
     assert cells(table, "stdb, lr 3e-05, beta 0.3") == ["2", "50.00 ± 0.00", "53.00 ± 1.41", "+3.00 ± 1.41"]
     assert cells(table, "stdb, lr 3e-05, beta 1.0") == ["1", "50.00 ± 1.41", "54.00 ± 1.41", "+4.00 ± 0.00"]
     assert cells(table, "stdb, lr 3e-05 ")[3] == "-10.00 ± 0.00"
@@ -213,7 +218,7 @@ def test_gains_steps_downhill_and_silence(keep, tmp_path):
         agree, rate = {"before": before, "after": after}, {"lr": 0.5} if "fast" in name else {}
         finetune = (linear if "linear" in name else plain) | rate
         keep(name, 0, finetune=finetune, silence=silent, streams=streams, agreement=agree)
-    data = measurements(tmp_path)
+    data = read_runs(tmp_path)
     assert cells(tables.descent_table(data), "stdb, plain")[1:] == ["-2.00"] * 4
     rows = [line.split("|")[1:4] for line in tables.agreement_table(data).splitlines()[2:]]
     rows = [[cell.strip() for cell in row] for row in rows]
@@ -229,13 +234,13 @@ def test_gains_steps_downhill_and_silence(keep, tmp_path):
 def test_a_learning_curve_begins_with_the_converted_net(keep, tmp_path):
     history = [{"validation_accuracy": accuracy} for accuracy in (0.53, 0.48)]
     keep("harm-stdb", 0, converted={"validation_accuracy": 0.5}, hybrid={"history": history})
-    assert results.learning_curve(measurements(tmp_path)).to_dict() == pytest.approx({0: 0.5, 1: 0.53, 2: 0.48})
+    assert results.learning_curve(read_runs(tmp_path).iloc[0]).to_dict() == pytest.approx({0: 0.5, 1: 0.53, 2: 0.48})
 
 
 def test_spikes_and_what_they_cost(keep, tmp_path):
     spikes = {"converted": dict.fromkeys(LAYERS, 1.0), "hybrid": dict.fromkeys(LAYERS, 0.5)}
     keep("stdb-t4", 0, spikes_per_neuron=spikes)
-    data = measurements(tmp_path)
+    data = read_runs(tmp_path)
     table = tables.activity_table(data, ("stdb-t4",))
     assert cells(table, "T = 4, stdb: converted / hybrid") == ["2.00"] * 5
     assert cells(table, "T = 4, stdb: hybrid") == ["0.500"] * 5
@@ -249,7 +254,7 @@ def test_the_papers_table_has_our_runs_beside_it(keep, tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "PAPER", (*tables.PAPER, ("tiny", "linear-t4", "tiny net")))
     for seed, accuracy in enumerate((0.7, 0.8)):
         keep("linear-t4", seed, ann={"accuracy": 0.9}, hybrid={"accuracy": accuracy}, seconds={"evaluate": 120.0})
-    table = tables.paper_table(measurements(tmp_path))
+    table = tables.paper_table(read_runs(tmp_path))
     assert cells(table, "VGG5 CIFAR-10, paper")[:4] == ["75", "87.88", "84.56", "86.91"]
     ours = cells(table, "tiny net, jsnn")
     assert ours[:2] == ["4", "90.00 ± 0.00"]

@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import tyro
 
 from experiments.benchmark import report
-from experiments.benchmark.ours import inputs, prepare
-from experiments.benchmark.problem import OURS, ROSTER, STEP_LOOP, neurons, package_of
+from experiments.benchmark.ours import prepare
+from experiments.benchmark.problem import FLOOR, OURS, ROSTER, STEP_LOOP, package_of, save_problem
 from experiments.benchmark.worker import TOO_MUCH, Task
 from experiments.runs.command_line import refuse
 from experiments.runs.progress import say
@@ -75,12 +74,11 @@ def benchmark(arguments: Arguments) -> str:
     say(f"absent: {', '.join(absent) or 'none'}")
     arguments.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        files = {"problem": f"{folder}/problem.npz", "inputs": f"{folder}/inputs.npy"}
-        records, neurons_of = _measured(arguments, list(versions), partial(task, device=device, **files))
+        records = _measured(arguments, list(versions), partial(task, device=device, problem=f"{folder}/problem"))
     rows = report.figures(records)
-    text = report.markdown(rows, neurons_of, absent)
-    about = {"machine": machine, "contestants": versions, "absent": absent, "neurons": neurons_of}
-    about |= {"arguments": json.loads(json.dumps(vars(arguments), default=str)), "records": records}
+    text = report.markdown(rows, absent)
+    about = {"machine": machine, "contestants": versions, "absent": absent, "records": records}
+    about["arguments"] = json.loads(json.dumps(vars(arguments), default=str))
     write_json(arguments.output / "benchmark.json", about)
     (arguments.output / "benchmark.md").write_text(text, encoding="utf-8")
     report.draw(rows, arguments.output / "benchmark.png")
@@ -106,16 +104,15 @@ def check(arguments: Arguments) -> None:
         raise ValueError(f"leak must be in (0, 1], got {arguments.leak}.")
 
 
-def take_turns(net: str, tasks: Sequence[Task], repeats: int, timeout: float) -> list[dict[str, Any]]:
+def take_turns(tasks: Sequence[Task], repeats: int, timeout: float) -> list[dict[str, Any]]:
     """Run every task, all of them once before any of them again; what fails or takes all patience is not repeated."""
     records: list[dict[str, Any]] = []
     for _ in range(repeats):
         turn, tasks = tasks, []
         for task in turn:
-            shape = {"batch": task.batch, "num_steps": task.num_steps}
-            record = {"what": task.what, "net": net, **shape, "contestant": task.contestant, **run(task, timeout)}
+            record = {name: getattr(task, name) for name in report.KEY} | run(task, timeout)
             result = record.get("why_not") or f"{min(record['seconds'] or [record['first']]):.3f} s"
-            say(f"{task.what:<8} {net} B={task.batch} T={task.num_steps}  {task.contestant:<30} {result}")
+            say(f"{task.what:<8} {task.net} B={task.batch} T={task.num_steps}  {task.contestant:<30} {result}")
             records.append(record)
             tasks += [task] if record.get("seconds") else []
     return records
@@ -136,28 +133,28 @@ def run(task: Task, timeout: float) -> dict[str, Any]:
     return {"why_not": f"over {task.most_bytes / 1e9:.0f} GB" if over else f"failed: {last[:100]}"}
 
 
-def _measured(arguments: Arguments, names: Sequence[str], task: partial[Task]) -> tuple[list, dict]:
-    """All records, and the number of spiking neurons of each net that is trained."""
-    records, neurons_of, (hidden, leak) = [], {}, (arguments.hidden, arguments.leak)
+def _measured(arguments: Arguments, names: Sequence[str], task: partial[Task]) -> list[dict[str, Any]]:
+    """All records."""
+    records, path, (hidden, leak) = [], Path(task.keywords["problem"]), (arguments.hidden, arguments.leak)
     fields = arguments.shapes, arguments.long_shapes, arguments.evaluation, arguments.balancing
     short, long, evaluation, balancing = ([tuple(map(int, shape.split("x"))) for shape in shapes] for shapes in fields)
-    path, spikes = (Path(task.keywords[name]) for name in ("problem", "inputs"))
 
-    def tasks(what: str, shapes: Sequence[tuple[int, int]], who: Sequence[str] = names) -> list[Task]:
-        return [task(what, name, batch=b, num_steps=t) for b, t in shapes for name in who]
+    def tasks(net: str, what: str, shapes: Sequence[tuple[int, int]], who: Sequence[str]) -> list[Task]:
+        return [task(what, name, net=net, batch=b, num_steps=t) for b, t in shapes for name in who]
 
     for net in arguments.nets:
         most = max(batch for batch, _ in (*short, *long, *evaluation))
-        neurons_of[net] = neurons(prepare(path, net, arguments.width, hidden, most, leak))
-        often = [*tasks("rate", short + long, [OURS]), *tasks("train", short), *tasks("evaluate", evaluation)]
-        records += take_turns(net, often, arguments.repeats, arguments.timeout)
-        records += take_turns(net, tasks("train", long), 1, arguments.timeout)
+        save_problem(path, prepare(net, arguments.width, hidden, most, leak))
+        often = [*tasks(net, "train", short, [FLOOR, *names]), *tasks(net, "evaluate", evaluation, names)]
+        records += take_turns(often, arguments.repeats, arguments.timeout)
+        records += take_turns(tasks(net, "train", long, [FLOOR, *names]), 1, arguments.timeout)
     net, width = arguments.balanced_net, arguments.balanced_width
+    balancers = [name for name in (OURS, STEP_LOOP) if name in names]
     for batch, num_steps in balancing:
-        np.save(spikes, inputs(prepare(path, net, width, hidden, batch, leak), num_steps))
-        work = tasks("balance", [(batch, num_steps)], [name for name in (OURS, STEP_LOOP) if name in names])
-        records += take_turns(f"{net} x{width:g}", work, arguments.repeats, arguments.timeout)
-    return records, neurons_of
+        save_problem(path, prepare(net, width, hidden, batch, leak, num_steps))
+        work = tasks(f"{net} x{width:g}", "balance", [(batch, num_steps)], balancers)
+        records += take_turns(work, arguments.repeats, arguments.timeout)
+    return records
 
 
 if __name__ == "__main__":

@@ -5,13 +5,11 @@ to multiples of 2^-10. Then sums of weights over spikes are exact in float32 wha
 alike, and thresholds that are found in different ways can be compared to the last bit.
 """
 
-from pathlib import Path
-
 import jax
 import numpy as np
 import optax
 
-from experiments.benchmark.problem import LEARNING_RATE, Contestant, Problem, layers, save_problem
+from experiments.benchmark.problem import LEARNING_RATE, Contestant, Problem, layers, neurons
 from jsnn.balancing import balance_thresholds
 from jsnn.conversion import convert
 from jsnn.datasets import Split
@@ -30,22 +28,20 @@ PERCENTILE = 99.0  # of the currents becomes the threshold: a tenth of the neuro
 SAMPLE, SAMPLE_STEPS = 2, 24  # images and steps on which thresholds are found
 
 
-def prepare(path: Path, net: str, width: float, hidden: tuple[int, ...], batch: int, leak: float) -> Problem:
-    """Make the problem of one of VGG_STAGES, see `build`, with so many images, and write it."""
+def prepare(net: str, width: float, hidden: tuple[int, ...], batch: int, leak: float, num_steps: int = 0) -> Problem:
+    """Make the problem of one of VGG_STAGES, see `build`, with so many images and steps of inputs to balance on."""
     rng, kernels = np.random.default_rng(0), {}
     ann = build(net, NUM_CLASSES, width=width, hidden=hidden)
     shapes = jax.eval_shape(ann.init, jax.random.key(0), np.zeros((1, *IMAGE_SHAPE), np.float32))["params"]
     for layer, leaf in shapes.items():
-        *inputs, outputs = leaf["kernel"].shape
-        drawn = rng.normal(0, np.sqrt(2 / np.prod(inputs)), (*inputs, outputs))  # He et al., 2015
+        shape = leaf["kernel"].shape
+        drawn = rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape)  # He et al., 2015
         kernels[layer] = (np.rint(drawn / GRID) * GRID).astype(np.float32)
     images = rng.integers(0, 256, (batch, *IMAGE_SHAPE)).astype(np.float32) / np.float32(127.5) - 1
     labels = rng.integers(0, NUM_CLASSES, batch).astype(np.int32)
     problem = Problem(tuple(ann.stages), kernels, {}, leak, images, labels)
     thresholds = balance(problem._replace(images=images[:SAMPLE]), SAMPLE_STEPS, "cpu", PERCENTILE)
-    problem = problem._replace(thresholds=thresholds)
-    save_problem(path, problem)
-    return problem
+    return problem._replace(thresholds=thresholds, inputs=inputs(problem, num_steps) if num_steps else None)
 
 
 def make(problem: Problem, num_steps: int, device: str, precision: str = "float32") -> Contestant:
@@ -75,7 +71,8 @@ def make(problem: Problem, num_steps: int, device: str, precision: str = "float3
         return {layer: float(spikes.mean()) for layer, spikes in mean(evaluate()).spikes.items()}
 
     def details() -> dict[str, float]:
-        return {"temporaries_bytes": programs["step"].memory_analysis().temp_size_in_bytes}
+        memory = programs["step"].memory_analysis()
+        return {"temporaries_bytes": memory.temp_size_in_bytes, "neurons": neurons(problem)}
 
     return Contestant(train, evaluate, rates, details)
 

@@ -1,7 +1,7 @@
 """What all contestants are given, a spiking VGG and a batch as NumPy arrays, what they make of it, and who they are."""
 
-import json
 import math
+import pickle
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import distributions
 from pathlib import Path
@@ -22,6 +22,7 @@ class Entry(NamedTuple):
 
 
 OURS, STEP_LOOP = "jsnn", "PyTorch step loop"
+FLOOR = "floor"  # stands for what a step's plain products take at the machine's rate
 JELLY = "torch_peers.spikingjelly", ("spikingjelly.activation_based.layer", "spikingjelly.activation_based.memopt")
 ROSTER = {
     OURS: Entry("ours.make", ("jax",)),
@@ -52,6 +53,7 @@ class Problem(NamedTuple):
     leak: float  # of the membranes per time step, in (0, 1]
     images: np.ndarray  # [B, H, W, C] float32 in [-1, 1]; the input at each step is sign(x) * Bernoulli(|x|)
     labels: np.ndarray  # [B] int32
+    inputs: np.ndarray | None = None  # [T, B, H, W, C] int8, the input spikes that jsnn draws, for others to balance on
 
 
 class Contestant(NamedTuple):
@@ -91,18 +93,14 @@ def layers(problem: Problem) -> Iterator[Layer]:
 
 
 def save_problem(path: Path, problem: Problem) -> None:
-    """Write a problem as one npz file for the workers; what is no array in it goes as JSON."""
-    facts = json.dumps([problem.stages, problem.thresholds, problem.leak])
-    np.savez(path, facts=facts, images=problem.images, labels=problem.labels, **problem.kernels)
+    """Write a problem for the workers."""
+    path.write_bytes(pickle.dumps(problem))
 
 
 def load_problem(path: str | Path, batch: int) -> Problem:
     """Read a problem and take the first images of it."""
-    with np.load(path) as file:
-        kernels = dict(file)
-    stages, thresholds, leak = json.loads(str(kernels.pop("facts")))
-    images, labels = (kernels.pop(name)[:batch] for name in ("images", "labels"))
-    return Problem(tuple(stages), kernels, thresholds, leak, images, labels)
+    problem: Problem = pickle.loads(Path(path).read_bytes())
+    return problem._replace(images=problem.images[:batch], labels=problem.labels[:batch])
 
 
 def operations(problem: Problem, num_steps: int) -> float:

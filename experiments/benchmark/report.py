@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from experiments.benchmark.problem import OURS, ROSTER, STEP_LOOP
+from experiments.benchmark.problem import FLOOR, OURS, ROSTER, STEP_LOOP
+from experiments.reports.plots import sheet
 from experiments.reports.table import aligned
 
 SHAPE = ["net", "batch", "num_steps"]
 KEY = ["what", *SHAPE, "contestant"]
-NUMBERS = ["first", "compile", "peak_bytes", "device_peak_bytes", "temporaries_bytes", "operations_per_second"]
+BYTES = ["peak_bytes", "device_peak_bytes", "temporaries_bytes"]
+NUMBERS = ["first", "compile", *BYTES, "operations_per_second", "neurons"]
 FACTS = ["rates", "thresholds", "why_not"]
 MB, GB, MISSING = 1e6, 1e9, "-"
 WHERE = {"net": "net", "batch": "B", "num_steps": "T", "contestant": "contestant"}  # columns and their headings
@@ -41,12 +42,12 @@ def figures(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return rows.reset_index()
 
 
-def markdown(rows: pd.DataFrame, neurons: Mapping[str, int], absent: Sequence[str]) -> str:
-    """All tables and notes, given the figures, each net's spiking neurons for one image and who is not installed."""
+def markdown(rows: pd.DataFrame, absent: Sequence[str]) -> str:
+    """All tables and notes, given the figures and who is not installed."""
     compared = _compared(rows)
-    parts = [f"Training\n\n{_table(_with_floor(compared), TRAINING)}", *_notes(rows, neurons)]
+    training, balancing, evaluation = (compared[compared.what == what] for what in ("train", "balance", "evaluate"))
+    parts = [f"Training\n\n{_table(training, TRAINING)}", *_notes(rows)]
     parts += [f"Not installed, so absent: {', '.join(absent)}."] if absent else []
-    balancing, evaluation = (compared[compared.what == what] for what in ("balance", "evaluate"))
     if len(balancing):
         named = balancing.replace({"contestant": WAYS})
         parts.append(f"Balancing of thresholds, compilation included\n\n{_table(named, BALANCING)}")
@@ -60,55 +61,41 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
     training = rows[(rows.what == "train") & rows.rates.notna()].set_index(["net", "batch"])
     net, batch = training.groupby(level=[0, 1], sort=False).size().idxmax()
     shown = training.loc[[(net, batch)]].assign(gigabytes=lambda rows: rows.peak / GB)
-    figure = Figure(figsize=(10, 4.6))
-    left, right = figure.subplots(1, 2, sharex=True)
-    left.set_ylabel("seconds per training step")
-    right.set_ylabel("peak memory of a training step [GB]")
     repeated = shown[shown.repeated]  # a first call alone is no fair time
-    for axes, points, values in ((left, repeated, "seconds"), (right, shown, "gigabytes")):
-        lines = points.pivot(index="num_steps", columns="contestant", values=values)
-        for i, name in enumerate(ROSTER):
-            if name in lines:
-                style = {"color": "black", "linewidth": 3, "zorder": 3} if name == OURS else {"color": f"C{i}"}
-                axes.plot(lines[name].dropna(), marker="o", label=name, **style)
-        axes.loglog(base=2)
-        axes.set_xticks(lines.index, map(str, lines.index))
-        axes.minorticks_off()
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.set_xlabel("time steps of the presentation")
-        axes.grid(alpha=0.3)
-    figure.suptitle(f"{net.upper()}, batch of {batch}")
-    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9)
-    figure.tight_layout(rect=(0, 0.13, 1, 1))
-    figure.savefig(path, dpi=150)
+    with sheet(path, ncols=2, sharex=True, figsize=(12, 4.4)) as (left, right):
+        for axes, points, values in ((left, repeated, "seconds"), (right, shown, "gigabytes")):
+            lines = points.pivot(index="num_steps", columns="contestant", values=values)
+            for i, name in enumerate(ROSTER):
+                if name in lines:
+                    style = {"color": "black", "linewidth": 3, "zorder": 3} if name == OURS else {"color": f"C{i}"}
+                    axes.plot(lines[name].dropna(), marker="o", label=name, **style)
+            axes.loglog(base=2)
+            axes.set_xticks(lines.index, map(str, lines.index))
+            axes.minorticks_off()
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.set(xlabel="time steps of the presentation", title=f"{net.upper()}, batch of {batch}")
+        left.set_ylabel("seconds per training step")
+        right.set_ylabel("peak memory of a training step [GB]")
+        right.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
 
 
 def _compared(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows with the columns of the tables, beside the step loop and the floor; empty for who did not finish."""
     finished = rows[rows.why_not.isna()]
     loop = finished[finished.contestant == STEP_LOOP].set_index(KEY[:-1])[["seconds", "thresholds"]].add_prefix("loop_")
-    floor = finished[finished.what == "rate"].set_index(SHAPE).seconds.rename("floor")
+    floor = finished[finished.contestant == FLOOR].set_index(SHAPE).seconds.rename("floor")
     rows = rows.join(loop, on=KEY[:-1]).join(floor, on=SHAPE)
     rows.loc[rows.why_not.notna(), ["seconds", "first", "compile", "peak", "thresholds"]] = math.nan
     spread = [f"{row.seconds:.3f} ({row.least:.3f} to {row.most:.3f})" for row in rows.itertuples()]
     rows["spread"] = rows.why_not.astype(object).where(rows.why_not.notna(), spread)
     rows["per_second"], rows["ratio"] = rows.batch / rows.seconds, rows.loop_seconds / rows.seconds
     rows["share"], rows["megabytes"] = (rows.floor / rows.seconds).where(rows.what == "train"), rows.peak / MB
+    rate = (rows.operations_per_second / 1e9).map("floor: plain products at {:.0f} GFLOP/s".format)  # jsnn's are fewer
+    rows["contestant"] = rows.contestant.where(rows.operations_per_second.isna(), rate)
     both = rows[rows.thresholds.notna() & rows.loop_thresholds.notna()]
     pairs = (map(pd.Series, pair) for pair in zip(both.thresholds, both.loop_thresholds, strict=True))
     rows["difference"] = pd.Series([f"{(one / other - 1).abs().max():.1e}" for one, other in pairs], both.index, object)
     return rows
-
-
-def _with_floor(rows: pd.DataFrame) -> pd.DataFrame:
-    """Training, before jsnn what a step's plain products take at the machine's rate; jsnn's own are fewer."""
-    training = rows[rows.what == "train"]
-    ours = training[training.contestant == OURS]
-    place = pd.Series(ours.index - 0.5, pd.MultiIndex.from_frame(ours[SHAPE]), name="place")
-    floor = rows[(rows.what == "rate") & rows.why_not.isna()].join(place, on=SHAPE, how="inner").set_index("place")
-    floor["contestant"] = (floor.operations_per_second / 1e9).map("floor: plain products at {:.0f} GFLOP/s".format)
-    floor["spread"] = floor.seconds.map("{:.3f}".format)
-    return pd.concat([training, floor]).sort_index()
 
 
 def _table(rows: pd.DataFrame, headings: Mapping[str, str]) -> str:
@@ -116,7 +103,7 @@ def _table(rows: pd.DataFrame, headings: Mapping[str, str]) -> str:
     return aligned([tuple(headings.values()), *zip(*columns, strict=True)])
 
 
-def _notes(rows: pd.DataFrame, neurons: Mapping[str, int]) -> Iterator[str]:
+def _notes(rows: pd.DataFrame) -> Iterator[str]:
     """Firing rates, temporaries and the growth of memory."""
     for net, of_net in rows[(rows.what == "train") & rows.rates.notna()].groupby("net", sort=False):
         rates = pd.DataFrame([*of_net.rates], pd.MultiIndex.from_frame(of_net[[*SHAPE, "contestant"]]))  # by layer
@@ -133,5 +120,5 @@ def _notes(rows: pd.DataFrame, neurons: Mapping[str, int]) -> Iterator[str]:
             *_, short, long = [None, *of_batch.sort_values("num_steps").itertuples()]
             if short:
                 grown, steps = long.temporaries_bytes - short.temporaries_bytes, long.num_steps - short.num_steps
-                bits, span = 8 * grown / (neurons[net] * batch * steps), f"T={short.num_steps} to {long.num_steps}"
+                bits, span = 8 * grown / (long.neurons * batch * steps), f"T={short.num_steps} to {long.num_steps}"
                 yield f"{net}: they grow by {bits:.2f} bits per neuron and step at B={batch} from {span}."

@@ -163,11 +163,11 @@ def make(problem: Problem, num_steps: int, device: str, tuned: bool = False) -> 
 
 
 @torch.no_grad()
-def balance(problem: Problem, num_steps: int, device: str, inputs: Callable[[int], np.ndarray]) -> dict[str, float]:
-    """The authors' thresholds: for each layer all steps again up to it, without leak; `inputs` gives each step's."""
+def balance(problem: Problem, num_steps: int, device: str) -> dict[str, float]:
+    """The authors' thresholds: for each layer all steps again up to it, without leak, on the problem's inputs."""
     network, thresholds, neurons = synapses(problem, device, torch.contiguous_format), {}, {}
     for layer in [*network][:-1]:
-        steps = (channels_first(inputs(time), device) for time in range(num_steps))
+        steps = (channels_first(x.astype(np.float32), device) for x in problem.inputs[:num_steps])
         thresholds[layer] = max(network[layer](x).max().item() for x in step_by_step(network, neurons, steps))
         neurons[layer] = partial(fire, threshold=thresholds[layer], leak=1.0)
     return thresholds

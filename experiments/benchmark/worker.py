@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.benchmark.problem import OURS, ROSTER, Contestant, load_problem, operations
+from experiments.benchmark.problem import FLOOR, ROSTER, Contestant, load_problem, operations
 
 MOST_WARM_UPS = 3  # calls after the first, which a library may use to compile once more
 SIDES = {"cpu": 2048, "cuda": 8192}  # rows and columns of the matrices whose product gives the machine's rate
@@ -22,20 +22,22 @@ TOO_MUCH = 77  # exit status of a process that was stopped because it took more 
 class Task(NamedTuple):
     """What a worker is asked for."""
 
-    what: str  # "train", "evaluate", "balance", "rate" or "machine"
-    contestant: str  # its name in the roster
+    what: str  # "train", "evaluate", "balance" or "machine"
+    contestant: str  # its name in the roster, or the floor of training
     device: str  # "cpu" or "cuda"
     seconds: float  # to spend on repeated calls
     patience: float  # seconds of a first call after which it is not called again
     most_bytes: int  # of memory that it may take
+    net: str = ""
     batch: int = 1
     num_steps: int = 1
     problem: str = ""  # path
-    inputs: str = ""  # path of the input spikes for balancing
 
 
 def train(task: Task) -> dict[str, Any]:
     """Seconds per training step and the memory that it takes."""
+    if task.contestant == FLOOR:
+        return floor(task)
     contestant, before = _contestant(task)
     timed = _timed(contestant.train, task)
     peaks = {"peak_bytes": _memory("VmHWM") - before, "device_peak_bytes": None}
@@ -53,17 +55,15 @@ def evaluate(task: Task) -> dict[str, Any]:
 
 def balance(task: Task) -> dict[str, Any]:
     """Seconds of balancing, compilation included, and the thresholds."""
-    arguments: list[Any] = [load_problem(task.problem, task.batch), task.num_steps, task.device]
-    if task.contestant != OURS:
-        arguments.append(np.load(task.inputs, mmap_mode="r").astype(np.float32).__getitem__)
+    problem = load_problem(task.problem, task.batch)
     module = ROSTER[task.contestant].make.split(".")[0]
     find, thresholds = resolve_name(f"experiments.benchmark.{module}.balance"), {}
     before = _memory_before(task)
-    seconds = _seconds(lambda: thresholds.update(find(*arguments)))
+    seconds = _seconds(lambda: thresholds.update(find(problem, task.num_steps, task.device)))
     return {"seconds": seconds, "thresholds": thresholds, "peak_bytes": _memory("VmHWM") - before}
 
 
-def rate(task: Task) -> dict[str, Any]:
+def floor(task: Task) -> dict[str, Any]:
     """The rate of float32 products (TF32 on a GPU, jax's default), and what a step's plain products take at it."""
     import jax
 
@@ -137,7 +137,7 @@ def _memory(field: str) -> int:
 
 if __name__ == "__main__":
     asked = Task(**json.loads(sys.argv[1]))
-    work = {one.__name__: one for one in (train, evaluate, balance, rate)}
+    work = {one.__name__: one for one in (train, evaluate, balance)}
     # What the benchmark runs on; asked here, for the process that asks must leave the accelerator alone.
     work["machine"] = lambda _: resolve_name("experiments.runs.environment.environment")()
     print(json.dumps(work[asked.what](asked)))

@@ -18,27 +18,47 @@ from experiments.runs.records import Results
 from jsnn.training.metrics import Record, read
 
 ANN, CONVERTED, UNSCALED, HYBRID = "0.35", "tab:blue", "tab:cyan", "tab:red"
-SIZE = (7.2, 4.2)  # inches
+
+
+@contextmanager
+def sheet(path: Path, **layout: Any) -> Iterator[Any]:
+    """The axes of a picture, which is saved at the end."""
+    figure, axes = plt.subplots(**{"figsize": (7.2, 4.4), **layout})
+    yield axes
+    for each in figure.axes:
+        each.grid(alpha=0.3)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def finish_time_axis(axes: Axes, accuracies: tuple[float, float | None], **legend: object) -> None:
+    """Label a plot of accuracy against time steps, of the accuracies [%] from one to another or as far as they go."""
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set(xlabel="time steps", ylabel="test accuracy [%]", ylim=accuracies)
+    axes.legend(loc="lower right", **legend)
 
 
 def draw_run(directory: Path, results: Results) -> None:
     """Draw accuracy_by_step.png, training.png and spikes.png of a finished run into its folder."""
     config = from_json(results["config"])
-    with _sheet(directory / "accuracy_by_step.png") as axes:
+    with sheet(directory / "accuracy_by_step.png") as axes:
         _accuracy_by_step(axes, config, results)
     records = read(directory / "metrics.jsonl")
-    with _sheet(directory / "training.png", ncols=2) as (left, right):
+    with sheet(directory / "training.png", ncols=2) as (left, right):
         _training(left, "ANN", [record for record in records if record["stage"] == "ann"])
         snn = [record for record in records if record["stage"] == "hybrid"]
         _training(right, f"SNN, T = {config.convert.num_steps}", snn)
         left.set_ylabel("accuracy [%]")
-    with _sheet(directory / "spikes.png") as axes:
+    with sheet(directory / "spikes.png") as axes:
         _spikes(axes, config, results)
 
 
 def draw_comparison(runs: Sequence[Results], path: Path) -> None:
     """Draw accuracy against time steps of several finished runs into one plot."""
-    with _sheet(path) as axes:
+    with sheet(path) as axes:
         for i, results in enumerate(runs):
             config, color, hybrid = from_json(results["config"]), f"C{i}", results["hybrid"]
             num_steps = config.convert.num_steps
@@ -47,7 +67,7 @@ def draw_comparison(runs: Sequence[Results], path: Path) -> None:
             _curve(axes, hybrid["accuracy_by_step"], color=color, label=f"{title(config)}, T = {num_steps}")
             axes.plot(num_steps, hybrid["accuracy"] * 100, "o", color=color)
         axes.set_title("hybrid (line, ● at the trained T), converted (dashed), ANN (dotted)", fontsize=10)
-        _finish_time_axis(axes)
+        finish_time_axis(axes, (0, 102))
 
 
 def _accuracy_by_step(axes: Axes, config: Config, results: Results) -> None:
@@ -60,18 +80,11 @@ def _accuracy_by_step(axes: Axes, config: Config, results: Results) -> None:
     _curve(axes, hybrid["accuracy_by_step"], color=HYBRID, label=f"hybrid, trained at T = {num_steps}")
     axes.plot(num_steps, hybrid["accuracy"] * 100, "o", color=HYBRID)
     axes.set_title(f"{title(config)}: test accuracy against time steps")
-    _finish_time_axis(axes)
+    finish_time_axis(axes, (0, 102))
 
 
 def _curve(axes: Axes, accuracy_by_step: Sequence[float], **style: object) -> None:
     axes.plot(range(1, len(accuracy_by_step) + 1), [value * 100 for value in accuracy_by_step], **style)
-
-
-def _finish_time_axis(axes: Axes) -> None:
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set(xlabel="time steps of the presentation", ylabel="top-1 accuracy [%]", ylim=(0, 102))
-    axes.legend(loc="lower right")
 
 
 def _training(axes: Axes, name: str, records: Sequence[Record]) -> None:
@@ -85,24 +98,11 @@ def _training(axes: Axes, name: str, records: Sequence[Record]) -> None:
 
 
 def _spikes(axes: Axes, config: Config, results: Results) -> None:
-    counts = results["spikes_per_neuron"]
-    layers = list(counts["converted"])
     for offset, network, color in ((-0.2, "converted", CONVERTED), (0.2, "hybrid", HYBRID)):
-        positions = [i + offset for i in range(len(layers))]
-        axes.bar(positions, [counts[network][layer] for layer in layers], 0.4, color=color, label=network)
-    axes.set_xticks(range(len(layers)), layers, rotation=45, ha="right")
+        counts = results["spikes_per_neuron"][network]
+        positions = [i + offset for i in range(len(counts))]
+        axes.bar(positions, [*counts.values()], 0.4, color=color, label=network)
+    axes.set_xticks(range(len(counts)), [*counts], rotation=45, ha="right")
     axes.set_ylabel("spikes per neuron and image")
     axes.set_title(f"{title(config)}: mean spikes per neuron in {config.convert.num_steps} time steps")
     axes.legend()
-
-
-@contextmanager
-def _sheet(path: Path, **layout: int) -> Iterator[Any]:
-    """The axes of a picture, which is saved at the end."""
-    figure, axes = plt.subplots(figsize=SIZE, **layout)
-    yield axes
-    for each in figure.axes:
-        each.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(path, dpi=150)
-    plt.close(figure)

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 
-import jax
-
 from experiments.convert import FACTORS, balance
 from experiments.runs.networks import random_key, stream_keys
 from experiments.runs.progress import say
@@ -50,7 +48,8 @@ def on_test(run: Run, snn: Variables, validation: dict[str, dict[str, float]], i
     (key,), curves = stream_keys(run.config, TEST, 1), {}
     for factor in {"1", *chosen.values()}:
         longest = max(int(steps) for steps in chosen if factor in ("1", chosen[steps]))
-        curves[factor] = _curve(run, scale_thresholds(snn, float(factor)), longest, TEST, key, images)
+        scaled, part = scale_thresholds(snn, float(factor)), range(images) if images else None
+        curves[factor] = score_snn(run.config, scaled, longest, TEST, key, images=part).accuracy.tolist()
     return {
         t: {"factor_1": curves["1"][int(t) - 1], "factor": float(factor), "chosen": curves[factor][int(t) - 1]}
         for t, factor in chosen.items()
@@ -59,13 +58,7 @@ def on_test(run: Run, snn: Variables, validation: dict[str, dict[str, float]], i
 
 def _sweep(run: Run, snn: Variables, steps: Sequence[int], factors: Sequence[float], images: int) -> Results:
     """Number of steps -> factor -> accuracy on the first images of the validation split."""
+    score = partial(score_snn, run.config, num_steps=max(steps), split=VALIDATION, images=range(images))
     key = random_key(run.config, VALIDATION)
-    nets = {f"{factor:g}": scale_thresholds(snn, factor) for factor in factors}
-    curves = {name: _curve(run, net, max(steps), VALIDATION, key, images) for name, net in nets.items()}
+    curves = {f"{factor:g}": score(scale_thresholds(snn, factor), key=key).accuracy.tolist() for factor in factors}
     return {str(t): {factor: curve[t - 1] for factor, curve in curves.items()} for t in steps}
-
-
-def _curve(run: Run, snn: Variables, steps: int, split: str, key: jax.Array, images: int | None) -> list[float]:
-    """Accuracy after each time step."""
-    part = range(images) if images else None
-    return [float(accuracy) for accuracy in score_snn(run.config, snn, steps, split, key, images=part).accuracy]

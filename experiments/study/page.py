@@ -5,9 +5,10 @@ from pathlib import Path
 
 from pandas import DataFrame
 
+from experiments.reports.plots import sheet
 from experiments.study import figures, tables
 from experiments.study.plan import CIFAR, FASHION
-from experiments.study.results import measurements
+from experiments.study.results import read_runs
 from jsnn.training.files import replace_text
 
 PAGE = Path(__file__).parent.parent / "README.md"
@@ -24,17 +25,18 @@ PLOTS = {
 
 def rebuild(page: Path = PAGE) -> None:
     """Make all tables of a Markdown file anew, and all plots in figures/ beside it; ValueError as `with_tables`."""
-    data = measurements()
-    replace_text(page, with_tables(page.read_text(), tables_of(data)))
+    runs = read_runs()
+    replace_text(page, with_tables(page.read_text(), tables_of(runs)))
     for name, (draw, preset, *options) in PLOTS.items():
-        draw(page.parent / "figures" / f"{name}.png", data[data.preset == preset], *options)
+        with sheet(page.parent / "figures" / f"{name}.png") as axes:
+            draw(axes, runs[runs.preset == preset], *options)
 
 
-def tables_of(data: DataFrame) -> dict[str, str]:
+def tables_of(runs: DataFrame) -> dict[str, str]:
     """All tables of the page by name."""
-    fashion, cifar = (data[data.preset == preset] for preset in (FASHION, CIFAR))
+    fashion, cifar = (runs[runs.preset == preset] for preset in (FASHION, CIFAR))
     return {
-        "paper": tables.paper_table(data),
+        "paper": tables.paper_table(runs),
         "conversion-fashion": tables.conversion_table(fashion),
         "conversion-cifar": tables.conversion_table(cifar),
         "scratch-fashion": tables.scratch_table(fashion, 4),

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from experiments.config import AUTO, Config
 from experiments.convert import scaled_snn
 from experiments.finetune import last_snn, starting_snn
-from experiments.hybrid import hybrid, up_to
+from experiments.hybrid import up_to
 from experiments.presets import PRESETS
 from experiments.runs.networks import open_source, stream_keys
 from experiments.runs.records import Results, read_results
@@ -32,9 +32,8 @@ Fields = dict[str, object]  # GROUP.FIELD of a config -> value
 
 def tested(run: Run) -> Results:
     """The whole pipeline, with the test split, and spikes per pixel and step that its images are encoded into."""
-    hybrid(run)
     images = open_source(run.config, TEST).resident.images
-    return {**read_results(run.directory), "input_rate": float(jnp.abs(scale(jnp.asarray(images))).mean())}
+    return {**_as_far_as("evaluate", run), "input_rate": float(jnp.abs(scale(jnp.asarray(images))).mean())}
 
 
 def _as_far_as(stage: str, run: Run) -> Results:

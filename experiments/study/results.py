@@ -1,9 +1,7 @@
 """What is kept of the study's runs, PRESET/TRIAL/seedN/results.json, all of it as one table, and pivots of that."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from pandas import DataFrame, Series
@@ -20,18 +18,7 @@ from jsnn.training.files import replace_text
 
 RESULTS = Path(__file__).parent.parent / "results"
 DIGITS = 6  # of a number that is kept
-RUN = ("preset", "trial", "seed", "config", "T", "surrogate", "finetune")  # finetune: by which recipe
-# A step is one of time, an epoch or a stream, from 1.
-MEASUREMENT = ("net", "gradient", "layer", "percentile", "step", "quantity", "value")
-COLUMNS = {  # by part of a results.json: what the names of a value are, outermost first, if not of its quantity
-    **{net: {0: "net"} for net in ("ann", "converted", "hybrid")},
-    "streams": {1: "net"},
-    "spikes_per_neuron": {1: "net", 2: "layer"},
-    "silence": {1: "net", 3: "layer"},
-    "agreement": {1: "net", 3: "layer"},
-    "descent": {1: "gradient", 3: "layer"},
-    "percentiles": {1: "percentile", 3: "step"},
-}
+RUN = ["preset", "trial", "seed", "config", "T", "surrogate", "finetune"]  # finetune: by which recipe
 # Fields that are named where they are not as in the paper.
 NAMED = ("percentile", "logit scale", "alpha", "beta", "leak", "weight decay", "warm-up", "clip")
 PAPER = Config(finetune=Finetune(logit_scale=1.0))
@@ -64,30 +51,27 @@ def write_results(path: Path, results: Results) -> None:
     replace_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
-def measurements(root: Path = RESULTS) -> DataFrame:
-    """All that is kept, a row for each measurement, its columns as in RUN and MEASUREMENT."""
+def read_runs(root: Path = RESULTS) -> DataFrame:
+    """All that is kept, a row for each run: columns RUN, and one for each value by its place, as "hybrid/accuracy"."""
     rows = []
     for path in sorted(root.glob("*/*/seed*/results.json")):
         preset, trial, seed = path.parts[-4:-1]
         results = json.loads(path.read_text())
         config = from_json(results.pop("config"))
         own = preset, trial, int(seed.removeprefix("seed")), config, config.convert.num_steps, config.finetune.surrogate
-        run = dict(zip(RUN, (*own, _finetune(config)), strict=True))
-        rows += _rows(results, run | {"quantity": ""})
-    data = DataFrame(rows, columns=[*RUN, *MEASUREMENT])
-    return data.assign(step=pd.to_numeric(data.step, "coerce"))
+        rows.append(dict(zip(RUN, (*own, _finetune(config)), strict=True)) | results)
+    return pd.json_normalize(rows, sep="/")
 
 
-def _rows(value: Any, columns: dict[str, Any], *names: str | int) -> Iterator[dict[str, Any]]:
-    """A row for each value that is no group, with columns by its names, numbers from 1 in a list, outermost first."""
-    if not isinstance(value, dict | list):
-        yield columns | {"value": value}
-        return
-    for name, part in value.items() if isinstance(value, dict) else enumerate(value, 1):
-        special = COLUMNS.get(names[0] if names else name, {})
-        column = special.get(len(names), "step" if isinstance(name, int) else "quantity")
-        content = f"{columns['quantity']} {name}".strip() if column == "quantity" else name
-        yield from _rows(part, columns | {column: content}, *names, name)
+def measurements(runs: DataFrame, places: str) -> DataFrame:
+    """A row for each number at places that match a pattern, whose named groups are columns, run by run.
+
+    Numbers in a list have a "step", one of time, an epoch or a stream, from 1.
+    """
+    table = runs.melt(RUN, runs.columns[runs.columns.str.fullmatch(places)], "place", ignore_index=False)
+    table = table.dropna(subset="value").sort_index(kind="stable").reset_index(drop=True)
+    table = table.join(table.pop("place").str.extract(places)).explode("value").astype({"value": float})
+    return table.assign(step=table.groupby(level=0).cumcount() + 1)
 
 
 def _finetune(config: Config) -> str:
@@ -99,61 +83,60 @@ def _finetune(config: Config) -> str:
     return ", ".join([f"{config.finetune.surrogate}, lr {config.finetune.lr:g}", *others])
 
 
-def nets_of(data: DataFrame, net: str) -> DataFrame:
-    """A row for each run's net, or "" for what is of no net, a column for each quantity, by time step that at T."""
-    here = data.step.isna() | (data.step == data["T"])
-    single = data[here & data[["layer", "percentile", "gradient"]].isna().all(axis=1) & (data.net.fillna("") == net)]
-    table = single.pivot(index=["trial", "seed", "surrogate", "T", "config"], columns="quantity", values="value")
-    columns = table.columns.union(["accuracy_std", "scaling_factor", "kept"])
-    return table.reindex(columns=columns).reset_index().sort_values(["surrogate", "T", "seed"])
+def nets_of(runs: DataFrame, net: str) -> DataFrame:
+    """The runs with the scores of one of their nets."""
+    columns = {f"{net}/{name}": name for name in ("accuracy", "accuracy_std", "scaling_factor", "kept")}
+    return runs.reindex(columns=[*RUN, *columns]).rename(columns=columns)
 
 
-def hybrid_trials(data: DataFrame) -> DataFrame:
-    """The measurements of the trials SURROGATE-tT, in this order."""
-    return data[data.trial.str.fullmatch(r"(stdb|linear)-t\d+")].sort_values(["surrogate", "T", "seed"], kind="stable")
+def hybrid_trials(runs: DataFrame) -> DataFrame:
+    """The runs of the trials SURROGATE-tT, in this order."""
+    return runs[runs.trial.str.fullmatch(r"(stdb|linear)-t\d+")].sort_values(["surrogate", "T", "seed"], kind="stable")
 
 
-def against_steps(data: DataFrame) -> DataFrame:
+def against_steps(runs: DataFrame) -> DataFrame:
     """Test accuracies of nets by name, T and seed, converted ones with factor 1 and with the best.
 
     With the best factor those that hybrid nets start from, as they were measured on several streams, unless they have
     fewer seeds. With factor 1 all were on one, so that they stand in only for a T of which there is no conversion.
     """
-    hybrids, tests = hybrid_trials(data), data[data.quantity.str.startswith("percentiles test ")]
-    tests = tests.assign(T=tests.step, quantity=tests.quantity.str.removeprefix("percentiles test "))
-    tests = tests.pivot(index=["percentile", "T", "seed"], columns="quantity", values="value").reset_index()
-    own = nets_of(hybrids[hybrids.surrogate == "linear"], "converted")
+    hybrids = hybrid_trials(runs)
+    tests = measurements(runs, r"percentiles/(?P<percentile>.+)/test/(?P<steps>.+)/(?P<quantity>.+)")
+    tests = tests.pivot(index=["percentile", "steps", "seed"], columns="quantity", values="value").reset_index()
+    tests = tests.astype({"steps": int}).rename(columns={"steps": "T", "factor": "scaling_factor"})
+    linear = hybrids[hybrids.surrogate == "linear"]
+    own = nets_of(linear, "converted").rename(columns={"accuracy": "chosen"})
     own["percentile"] = own.config.map(lambda config: f"{config.convert.percentile:g}")
-    own = own.rename(columns={"accuracy": "chosen", "accuracy_by_step_at_factor_1": "factor_1"})
-    nets = pd.concat([own, tests.rename(columns={"factor": "scaling_factor"})], ignore_index=True)
+    by_step = zip(linear["converted/accuracy_by_step_at_factor_1"], linear["T"], strict=True)
+    own["factor_1"] = [accuracies[t - 1] for accuracies, t in by_step]
+    nets = pd.concat([own, tests], ignore_index=True)
     is_own, names = nets.trial.notna(), "converted, " + nets.percentile.map(PERCENTILES)
     count = nets.groupby(["percentile", "T", is_own]).seed.transform("count")
     best = nets.assign(net=names + ", best factor", accuracy=nets.chosen, preference=count + is_own / 2)
     at_1 = nets.assign(net=names + ", factor 1", accuracy=nets.factor_1, preference=1.0 - is_own)
-    nets = pd.concat([best, at_1.assign(accuracy_std=None, scaling_factor=None)])
+    nets = pd.concat([best, at_1.drop(columns=["accuracy_std", "scaling_factor"])])
     nets = nets[nets.preference == nets.groupby(["net", "T"]).preference.transform("max")]
     fine_tuned = nets_of(hybrids, "hybrid")
     return pd.concat([nets, fine_tuned.assign(net=fine_tuned.surrogate.map(HYBRIDS))]).astype({"T": int})
 
 
-def scratch_trials(data: DataFrame, num_steps: int) -> dict[str, DataFrame]:
-    """Question b: names of hybrid runs at T and of those from scratch -> their measurements."""
+def scratch_trials(runs: DataFrame, num_steps: int) -> dict[str, DataFrame]:
+    """Question b: names of hybrid trials at T and of those from scratch -> their runs."""
     trials = {f"{surrogate}-t{num_steps}": name for surrogate, name in HYBRIDS.items()} | SCRATCH
-    return {name: data[data.trial == trial] for trial, name in trials.items() if (data.trial == trial).any()}
+    return {name: runs[runs.trial == trial] for trial, name in trials.items() if (runs.trial == trial).any()}
 
 
-def learning_curve(run: DataFrame) -> Series:
+def learning_curve(run: Series) -> Series:
     """Epoch of the SNN -> validation accuracy after it; 0 is the converted net, where the run starts from it."""
-    curve = run[(run.net == "hybrid") & (run.quantity == "history validation_accuracy")].set_index("step").value
-    if run.config.iloc[0].finetune.start == "scratch":
-        return curve
-    return pd.concat([Series(nets_of(run, "converted").validation_accuracy[0], [0]), curve])
+    before = [] if run.config.finetune.start == "scratch" else [run["converted/validation_accuracy"]]
+    after = [epoch["validation_accuracy"] for epoch in run["hybrid/history"]]
+    return Series([*before, *after], range(1 - len(before), 1 + len(after)))
 
 
-def by_operations(run: DataFrame) -> Series:
+def by_operations(run: Series) -> Series:
     """The `learning_curve` by operations of training so far [10^12 MAC], with those of the ANN and the conversion."""
-    curve, costs = learning_curve(run), operations_of_training(run.config.iloc[0])
-    before = nets_of(run, "ann").epochs[0] * costs["ann epoch"] + costs["conversion"] if 0 in curve else 0.0
+    curve, costs = learning_curve(run), operations_of_training(run.config)
+    before = run["ann/epochs"] * costs["ann epoch"] + costs["conversion"] if 0 in curve else 0.0
     return curve.rename(lambda epoch: (before + epoch * costs["snn epoch"]) / 1e12)
 
 

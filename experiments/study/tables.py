@@ -10,29 +10,17 @@ from experiments.finetune import CONVERTED
 from experiments.reports.table import aligned
 from experiments.study import conversion, results
 from experiments.study.plan import HARMS, RATES, VARIATIONS
-from experiments.study.results import HYBRIDS, nets_of
+from experiments.study.results import HYBRIDS, measurements, nets_of
 from jsnn import operations
 
-PAPER = (  # preset, trial, net and data; T of the hybrid net and accuracies [%], where they are of the paper's table 1
-    ("vgg5_cifar10", "preset", "VGG5 CIFAR-10", "75", "87.88", "84.56", "86.91"),
-    ("vgg9_cifar10", "preset", "VGG9 CIFAR-10", "100", "91.45", "87.31", "90.54"),
-    ("vgg16_cifar10", "preset", "VGG16 CIFAR-10", "100", "92.81", "90.20", "91.13"),
-    ("vgg16_cifar10_t200", "preset", "VGG16 CIFAR-10", "200", "92.81", "", "92.02"),
-    ("resnet8_cifar10", "preset", "ResNet8 CIFAR-10", "200", "91.35", "89.50", "91.35"),
-    ("resnet20_cifar10", "preset", "ResNet20 CIFAR-10", "250", "93.15", "91.12", "92.22"),
-    ("vgg11_cifar100", "preset", "VGG11 CIFAR-100", "125", "71.21", "65.52", "67.87"),
-    ("vgg16_imagenet", "preset", "VGG16 ImageNet", "250", "69.35", "62.73", "65.19"),
-    ("resnet34_imagenet", "preset", "ResNet34 ImageNet", "250", "70.20", "56.87", "61.48"),
-    ("fashion_mnist_cpu", "linear-t8", "VGG5 x0.125 Fashion-MNIST"),
-    ("cifar10_cpu", "linear-t32", "VGG5 x0.25 CIFAR-10"),
-)
-UNITS = {"descent loss": 1e3, "agreement loss": 1e3, "agreement share": 1}  # factors to them; all others are in %
+# The paper's table 1, accuracies in %, as the rows of ours; our runs of each are those of a preset's trial.
+PAPER = pd.read_csv(results.RESULTS / "paper.csv", dtype=str, keep_default_na=False).values.tolist()
+SPIKES = "spikes_per_neuron/(?P<net>.+)/(?P<layer>.+)"
 
 
-def of_trials(data: DataFrame, trials: Iterable[str], quantity: str = "") -> DataFrame:
-    """The measurements of some trials, in their order; of the quantities that begin so."""
-    data = data[data.quantity.str.startswith(quantity)]
-    return pd.concat([data[data.trial == trial] for trial in trials])
+def of_trials(runs: DataFrame, trials: Iterable[str]) -> DataFrame:
+    """The runs of some trials, in their order."""
+    return pd.concat([runs[runs.trial == trial] for trial in trials], ignore_index=True)
 
 
 def spread(values: Iterable[float], digits: int = 2) -> str:
@@ -59,9 +47,9 @@ def seeds(nets: DataFrame) -> str:
 
 
 def _spreads(data: DataFrame, columns: Iterable[str], digits: int = 2, **rows: Iterable[str]) -> DataFrame:
-    """Spreads over seeds of quantities in their units, rows and columns in the order of the data."""
-    data = data.assign(value=data.value * data.quantity.map(UNITS).fillna(100), columns=columns, **rows)
-    table = data.pivot_table("value", [*rows], "columns", lambda v: spread(v, digits), sort=False)
+    """Spreads of measurements over seeds, rows and columns in the order of the data."""
+    table = data.assign(columns=columns, **rows)
+    table = table.pivot_table("value", [*rows], "columns", lambda values: spread(values, digits), sort=False)
     return table.rename_axis(columns=None).rename_axis([name.replace("_", " ") for name in rows])
 
 
@@ -71,28 +59,32 @@ def _markdown(table: DataFrame) -> str:
     return aligned([[*map(str, cells.columns)], *cells.astype(str).values.tolist()])
 
 
-def paper_table(data: DataFrame) -> str:
+def paper_table(runs: DataFrame) -> str:
     """The paper's numbers and ours; test accuracy in %, the threshold factor in brackets."""
     rows = ["net, data|T|ANN|converted at T|hybrid at T|epochs|command|time|machine|commit".split("|")]
     for preset, trial, net, *numbers in PAPER:
-        rows += [[f"{net}, paper", *numbers, *[""] * 5]] if numbers else []
-        runs = data[(data.preset == preset) & (data.trial == trial)]
-        if len(runs):
-            ann, converted, hybrid, others = (nets_of(runs, net) for net in ("ann", "converted", "hybrid", ""))
-            first = others.iloc[0].rename(lambda name: name.removeprefix("environment "))
-            count = first.cpu_count if first.platform == "cpu" else first.device_count
-            device = f"CPU core{'s' * (count > 1)}" if first.platform == "cpu" else first.device
-            minutes = mean(others.filter(like="seconds ").sum(axis=1)) / 60
-            cells = [f"{net}, jsnn", f"{first['T']}", spread(100 * ann.accuracy), on_test(converted), on_test(hybrid)]
-            cells += [f"{ann.epochs[0]} + {hybrid.epochs[0]}", f"`python -m experiments.hybrid {preset}`"]
-            commits = ", ".join(sorted(set(others["environment commit"].map(str))))
-            rows.append([*cells, f"{minutes:.0f} min", f"{count} {device}", commits])
+        rows += [[f"{net}, paper", *numbers, *[""] * 5]] if any(numbers) else []
+        ours = runs[(runs.preset == preset) & (runs.trial == trial)]
+        rows += [[f"{net}, jsnn", *_of_preset(ours)]] if len(ours) else []
     return aligned(rows)
 
 
-def conversion_table(data: DataFrame) -> str:
+def _of_preset(runs: DataFrame) -> list[str]:
+    """What the paper's table says of a preset's runs, from the number of time steps on."""
+    first, converted, hybrid = runs.iloc[0], nets_of(runs, "converted"), nets_of(runs, "hybrid")
+    on_cpu = first["environment/platform"] == "cpu"
+    count = first["environment/cpu_count" if on_cpu else "environment/device_count"]
+    device = f"CPU core{'s' if count > 1 else ''}" if on_cpu else first["environment/device"]
+    cells = [f"{first['T']}", spread(100 * runs["ann/accuracy"]), on_test(converted), on_test(hybrid)]
+    cells += [f"{first['ann/epochs']:g} + {first['hybrid/epochs']:g}", f"`python -m experiments.hybrid {first.preset}`"]
+    minutes = mean(runs.filter(like="seconds/").sum(axis=1)) / 60
+    commits = ", ".join(sorted(set(runs["environment/commit"].map(str))))
+    return [*cells, f"{minutes:.0f} min", f"{count:g} {device}", commits]
+
+
+def conversion_table(runs: DataFrame) -> str:
     """Test accuracy of all nets against the number of time steps; the best factor in brackets."""
-    nets = results.against_steps(data)
+    nets = results.against_steps(runs)
     groups = nets.groupby(["net", "T"])
     table = groups[["accuracy", "accuracy_std", "scaling_factor", "kept"]].apply(on_test)
     means, rows = groups.accuracy.agg(mean), {name: table[name] for name in results.CONVERTED_NETS}
@@ -102,58 +94,58 @@ def conversion_table(data: DataFrame) -> str:
         reached = steps.map("{:g}".format).where(steps.notna(), f"over {best.index.max()}")
         rows |= {name: table[name], f"converted, maximum, best factor, reaches {name} by T =": reached}
     table = DataFrame(rows).T.sort_index(axis=1).rename_axis("test accuracy [%] at T =")
-    return f"{_note(data, nets)}\n\n{_markdown(table)}"
+    return f"{_note(runs, nets)}\n\n{_markdown(table)}"
 
 
-def _note(data: DataFrame, nets: DataFrame) -> str:
+def _note(runs: DataFrame, nets: DataFrame) -> str:
     """What the numbers of a conversion table are means of."""
-    conversions, hybrids = data[data.trial == "conversion"], nets[nets.net.isin(HYBRIDS.values())]
-    ann, images = nets_of(conversions, "ann"), nets_of(conversions, "").images_for_long[0]
-    of_nets = [f"{name} at T = {t} ({seeds(runs)})" for (name, t), runs in hybrids.groupby(["surrogate", "T"])]
+    conversions, hybrids = runs[runs.trial == "conversion"], nets[nets.net.isin(HYBRIDS.values())]
+    ann, for_long = (100 * conversions[name] for name in ("ann/accuracy", "ann/accuracy_for_long"))
+    images = f"{conversions.images_for_long.iloc[0]:g}"
+    of_nets = [f"{name} at T = {t} ({seeds(of_net)})" for (name, t), of_net in hybrids.groupby(["surrogate", "T"])]
     shared = nets[nets.net.str.endswith("best factor")].trial.notna().any()
     return (
-        f"ANN: {spread(100 * ann.accuracy)} %. {', '.join(of_nets)}: five Poisson streams each; with one seed, ± is "
+        f"ANN: {spread(ann)} %. {', '.join(of_nets)}: five Poisson streams each; with one seed, ± is "
         f"over the streams. {'The converted nets that they start from likewise. All other' if shared else 'All'} "
         f"converted nets: {seeds(ann)}, one stream each, their factors chosen on {conversion.IMAGES_FOR_SHORT} "
         f"validation images; from T = {min(conversion.LONG)} on among "
         f"{', '.join(f'{factor:g}' for factor in conversion.FACTORS_FOR_LONG)} on {conversion.IMAGES_FOR_LONG}, and "
-        f"tested on the first {images} images, of which the ANN has {spread(100 * ann.accuracy_for_long)} % right."
+        f"tested on the first {images} images, of which the ANN has {spread(for_long)} % right."
     )
 
 
-def evaluation_table(data: DataFrame) -> str:
+def evaluation_table(runs: DataFrame) -> str:
     """Question e: test accuracy of nets trained at one T and evaluated at others."""
-    data = results.hybrid_trials(data[(data.net == "hybrid") & (data.quantity == "accuracy_by_step")])
-    data = data[data.step.isin([2, 4, 8, 16, 32, 64])]
+    data = measurements(results.hybrid_trials(runs), "(?P<net>hybrid)/accuracy_by_step")
+    data = data[data.step.isin([2, 4, 8, 16, 32, 64])].assign(value=lambda data: 100 * data.value)
     trained = "T = " + data["T"].map(str) + ", " + data.surrogate
-    return _markdown(_spreads(data, "evaluated at T = " + data.step.map("{:g}".format), trained_at=trained))
+    return _markdown(_spreads(data, "evaluated at T = " + data.step.map(str), trained_at=trained))
 
 
-def scratch_table(data: DataFrame, num_steps: int) -> str:
+def scratch_table(runs: DataFrame, num_steps: int) -> str:
     """Compute and accuracy of hybrid runs and from scratch; the time is the fastest seed's, as machines may differ."""
     rows = [["run", "ANN epochs", "SNN epochs", "operations [10^12 MAC]", "training [min]", "test accuracy [%]"]]
-    for name, runs in results.scratch_trials(data, num_steps).items():
-        ann, hybrid, others = (nets_of(runs, net) for net in ("ann", "hybrid", ""))
-        stages = ["train_ann", "convert", "finetune"] if name in HYBRIDS.values() else ["finetune"]
-        minutes = others[[f"seconds {stage}" for stage in stages]].sum(axis=1).min() / 60
-        epochs = [f"{ann.epochs[0]}" if len(stages) > 1 else "0", f"{hybrid.epochs[0]}"]
-        cost = results.by_operations(runs[runs.seed == runs.seed.min()]).index[-1]
+    for name, of_name in results.scratch_trials(runs, num_steps).items():
+        first, is_hybrid = of_name.iloc[0], name in HYBRIDS.values()
+        stages = ["train_ann", "convert", "finetune"] if is_hybrid else ["finetune"]
+        minutes = of_name[[f"seconds/{stage}" for stage in stages]].sum(axis=1).min() / 60
+        epochs = [f"{first['ann/epochs']:g}" if is_hybrid else "0", f"{first['hybrid/epochs']:g}"]
+        cost, hybrid = results.by_operations(first).index[-1], nets_of(of_name, "hybrid")
         rows.append([f"{name} ({seeds(hybrid)})", *epochs, f"{cost:.1f}", f"{minutes:.0f}", on_test(hybrid)])
     return aligned(rows)
 
 
-def _on_validation(data: DataFrame, trials: Iterable[str]) -> DataFrame:
+def _on_validation(runs: DataFrame, trials: Iterable[str]) -> DataFrame:
     """Validation accuracies in % before and after the fine-tune: of each seed the mean over streams, or all streams."""
-    streams = of_trials(data, trials, "streams")
+    streams = measurements(of_trials(runs, trials), "streams/(?P<net>.+)")
     only = streams.groupby("trial").seed.transform("nunique") == 1
-    rows = ["trial", "finetune", "seed", "step", "net"]
-    samples = streams.assign(step=streams.step.where(only, 0)).groupby(rows, sort=False)
-    return 100 * samples.value.agg(mean).unstack(sort=False)
+    samples = streams.assign(step=streams.step.where(only, 0))
+    return 100 * samples.pivot_table("value", ["trial", "finetune", "seed", "step"], "net", mean, sort=False)
 
 
-def surrogates_table(data: DataFrame) -> str:
+def surrogates_table(runs: DataFrame) -> str:
     """Question c: validation accuracy after one epoch of fine-tuning, beside the converted net's."""
-    accuracies = _on_validation(data, RATES | VARIATIONS).reset_index("seed")
+    accuracies = _on_validation(runs, RATES | VARIATIONS).reset_index("seed")
     trials = accuracies.assign(gain=accuracies.hybrid - accuracies.converted).groupby(["trial", "finetune"], sort=False)
     table = trials[["converted", "hybrid", "gain"]].agg(spread)
     table["gain"] = table.gain.where(trials.gain.agg(mean) < 0, "+" + table.gain)
@@ -162,36 +154,37 @@ def surrogates_table(data: DataFrame) -> str:
     return _markdown(table.droplevel("trial").rename_axis("fine-tuned with"))
 
 
-def descent_table(data: DataFrame) -> str:
+def descent_table(runs: DataFrame) -> str:
     """Question c: what a small step along each surrogate's gradient does to loss and accuracy, by layer."""
-    data = data[data.gradient.notna()]
-    changes = data.quantity.map({"descent loss": "loss [10^-3 nats]", "descent accuracy": "accuracy [%]"})
+    data = measurements(runs, "descent/(?P<gradient>.+)/(?P<score>.+)/(?P<layer>.+)")
+    changes = data.score.map({"loss": "loss [10^-3 nats]", "accuracy": "accuracy [%]"})
+    data["value"] *= data.score.map({"loss": 1e3, "accuracy": 100})
     return _markdown(_spreads(data, data.layer, a_step_downhill_by=data.gradient, changes=changes))
 
 
-def agreement_table(data: DataFrame) -> str:
+def agreement_table(runs: DataFrame) -> str:
     """Question c: how far batches agree on their gradients, and what a step along the mean of these does, by layer."""
-    data = of_trials(data, HARMS, "agreement")
+    data = measurements(of_trials(runs, HARMS), "agreement/(?P<net>.+)/(?P<score>.+)/(?P<layer>.+)")
     data = data[(data.net == "after") | ~data.trial.str.endswith("-fast")]
     names = data.finetune.where(data.net == "after", data.surrogate) + ", " + data.net
-    loss = "a step changes the loss [10^-3 nats]"
-    measured = data.quantity.map({"agreement share": "batches agree", "agreement loss": loss})
+    measured = data.score.map({"share": "batches agree", "loss": "a step changes the loss [10^-3 nats]"})
+    data = data.assign(value=data.value * data.score.map({"share": 1, "loss": 1e3}))
     return _markdown(_spreads(data, data.layer, gradient_of=names, measured=measured))
 
 
-def silence_table(data: DataFrame) -> str:
+def silence_table(runs: DataFrame) -> str:
     """Question c: share of neurons that never fire, before and after fine-tunes that help and that harm."""
-    silent = of_trials(data, HARMS, "silence never")
-    silent = silent[(silent.net == "after") | (silent.trial == "harm-stdb")]
+    silent = measurements(of_trials(runs, HARMS), "silence/(?P<net>.+)/never/(?P<layer>.+)")
+    silent = silent[(silent.net == "after") | (silent.trial == "harm-stdb")].assign(value=lambda data: 100 * data.value)
     table = _spreads(silent, silent.layer, digits=1, net=silent.finetune.where(silent.net == "after", "before"))
-    accuracies = _on_validation(data, HARMS).groupby("trial", sort=False).agg(spread)
+    accuracies = _on_validation(runs, HARMS).groupby("trial", sort=False).agg(spread)
     table["validation accuracy [%]"] = [accuracies.converted.iloc[0], *accuracies.hybrid]
     return _markdown(table.rename_axis("never fire in a presentation [%]"))
 
 
-def activity_table(data: DataFrame, trials: Iterable[str]) -> str:
+def activity_table(runs: DataFrame, trials: Iterable[str]) -> str:
     """Question d: spikes per neuron by layer, converted against hybrid at the same T and factor."""
-    data = of_trials(data, trials, "spikes_per_neuron")
+    data = measurements(of_trials(runs, trials), SPIKES)
     data = data.assign(run="T = " + data["T"].map(str) + ", " + data.surrogate)
     spikes = data.set_index(["run", "seed", "net", "layer"]).value.unstack(sort=False)
     count = Series(operations.neurons(*results.network(data.config.iloc[0])))
@@ -205,15 +198,15 @@ def activity_table(data: DataFrame, trials: Iterable[str]) -> str:
     return aligned(rows)
 
 
-def operations_table(data: DataFrame, trials: Iterable[str]) -> str:
+def operations_table(runs: DataFrame, trials: Iterable[str]) -> str:
     """Question d: accumulates of the SNN beside the ANN's multiply-accumulates, and where their energies are even."""
-    spikes, network = of_trials(data, trials, "spikes_per_neuron"), results.network(data.config.iloc[0])
-    ann, input_rates = Series(operations.multiply_accumulates(*network)), of_trials(data, trials, "input_rate")
+    spikes, network = measurements(of_trials(runs, trials), SPIKES), results.network(runs.config.iloc[0])
+    ann, input_rates = Series(operations.multiply_accumulates(*network)), runs.set_index(["trial", "seed"]).input_rate
     rows = [["ANN, MAC", *_thousands(ann), "1", "1", ""]]
-    for (trial, t, net), runs in spikes.groupby(["trial", "T", "net"], sort=False):
-        arriving = t * input_rates[input_rates.trial == trial].set_index("seed").value
-        of_seeds = ((run.set_index("layer").value, arriving[seed]) for seed, run in runs.groupby("seed"))
-        cost = DataFrame([operations.accumulates(*network, *of_seed) for of_seed in of_seeds]).agg(mean)
+    for (trial, t, net), of_net in spikes.groupby(["trial", "T", "net"], sort=False):
+        of_seeds = of_net.set_index("layer").groupby("seed").value
+        costs = [operations.accumulates(*network, one, t * input_rates[trial, seed]) for seed, one in of_seeds]
+        cost = DataFrame(costs).agg(mean)
         portion = cost.sum() / ann.sum()
         energy = portion * operations.PICOJOULES_AC / operations.PICOJOULES_MAC
         rows.append([f"{net}, T = {t}, AC", *_thousands(cost), f"{portion:.2f}", f"{energy:.2f}", f"{t / energy:.0f}"])
