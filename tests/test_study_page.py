@@ -204,9 +204,9 @@ def test_gains_steps_downhill_and_silence(keep, tmp_path):
     keep("linear-lr0.001", 0, finetune=linear, streams=streams)
     keep("linear-percentile", 0, finetune=linear, convert={"percentile": 99.7}, streams=streams)
     table = tables.surrogates_table(read_runs(tmp_path))
-    assert cells(table, "stdb, lr 3e-05, beta 0.3") == ["2", "50.00 ± 0.00", "53.00 ± 1.41", "+3.00 ± 1.41"]
-    assert cells(table, "stdb, lr 3e-05, beta 1.0") == ["1", "50.00 ± 1.41", "54.00 ± 1.41", "+4.00 ± 0.00"]
-    assert cells(table, "stdb, lr 3e-05 ")[3] == "-10.00 ± 0.00"
+    assert cells(table, "stdb, lr 0.001, beta 0.3") == ["2", "50.00 ± 0.00", "53.00 ± 1.41", "+3.00 ± 1.41"]
+    assert cells(table, "stdb, lr 0.001, beta 1.0") == ["1", "50.00 ± 1.41", "54.00 ± 1.41", "+4.00 ± 0.00"]
+    assert cells(table, "stdb, lr 0.001 ")[3] == "-10.00 ± 0.00"
     assert cells(table, "linear, lr 0.001, logit scale calibrated")[0] == "1"
     assert cells(table, "linear, lr 0.001, percentile 99.7, logit scale calibrated")[0] == "1"
     changes = {"loss": dict.fromkeys(LAYERS, -0.002), "accuracy": dict.fromkeys(LAYERS, 0.01)}
@@ -227,7 +227,7 @@ def test_gains_steps_downhill_and_silence(keep, tmp_path):
     assert rows[9][:2] == ["linear, lr 0.001, logit scale calibrated, after", "a step changes the loss [10^-3 nats]"]
     table = tables.silence_table(data)
     assert cells(table, "before") == ["25.0"] * 4 + ["50.00 ± 1.41"]
-    assert cells(table, "stdb, lr 3e-05")[:4] == ["50.0"] * 4
+    assert cells(table, "stdb, lr 0.001")[:4] == ["50.0"] * 4
     assert is_drawn(figures.draw_harms, data, tmp_path / "c.png")
 
 

@@ -1,7 +1,7 @@
 """What all contestants are given, a spiking VGG and a batch as NumPy arrays, what they make of it, and who they are."""
 
+import json
 import math
-import pickle
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import distributions
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 
 POOL, READOUT = "A", "readout"
 LEARNING_RATE = 1e-4  # of every contestant's Adam
+ARRAYS = ("images", "labels", "inputs")  # of a Problem, beside its kernels
 
 
 class Entry(NamedTuple):
@@ -93,14 +94,19 @@ def layers(problem: Problem) -> Iterator[Layer]:
 
 
 def save_problem(path: Path, problem: Problem) -> None:
-    """Write a problem for the workers."""
-    path.write_bytes(pickle.dumps(problem))
+    """Write a problem as one npz file for the workers; what is no array in it goes as JSON."""
+    facts = json.dumps([problem.stages, problem.thresholds, problem.leak])
+    arrays = {name: getattr(problem, name) for name in ARRAYS if getattr(problem, name) is not None}
+    np.savez(path, facts=facts, **arrays, **problem.kernels)
 
 
 def load_problem(path: str | Path, batch: int) -> Problem:
     """Read a problem and take the first images of it."""
-    problem: Problem = pickle.loads(Path(path).read_bytes())
-    return problem._replace(images=problem.images[:batch], labels=problem.labels[:batch])
+    with np.load(path) as file:
+        kernels = dict(file)
+    stages, thresholds, leak = json.loads(str(kernels.pop("facts")))
+    images, labels, spikes = (kernels.pop(name, None) for name in ARRAYS)
+    return Problem(tuple(stages), kernels, thresholds, leak, images[:batch], labels[:batch], spikes)
 
 
 def operations(problem: Problem, num_steps: int) -> float:

@@ -1,0 +1,142 @@
+"""Readers that go away, terminals that hang up, and encodings that lack a character end no run."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from experiments.hybrid import hybrid
+from experiments.runs import progress
+from experiments.runs.progress import duration, say
+from experiments.runs.stopping import STOPPED, is_asked, on_signals
+from experiments.train_ann import train_ann
+from tests.commands import TINY, outcome, run
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def pipe(monkeypatch):
+    """A pipe as stdout; returns a function that closes its reading end."""
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w", buffering=1) as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        yield lambda: os.close(reading)
+
+
+def test_a_run_goes_on_when_the_reader_of_its_pipe_is_gone(pipe, tiny, tmp_path):
+    pipe()
+    assert run(train_ann, tmp_path, *TINY) == 0
+    assert outcome(tmp_path)[1] == outcome(tiny)[1][:3]
+
+
+def test_lines_go_nowhere_when_nobody_reads(pipe):
+    say("read")
+    pipe()
+    say("lost " * 99_999)
+    say("lost too")
+
+
+def test_an_ascii_stdout_shows_the_table(tiny_copy, monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    assert run(hybrid, tiny_copy) == 0
+    sys.stdout.flush()
+    assert b"| VGG5 x0.0625, digits |" in raw.getvalue()
+    assert b" ? " in raw.getvalue()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_any_signal_saves_and_stops(number, tiny, tmp_path, monkeypatch):
+    lines = []
+
+    def line(text, **_):
+        lines.append(text)
+        if "epoch 2/3" in text:
+            os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(progress.tqdm, "write", line)
+        assert run(train_ann, tmp_path, *TINY) == STOPPED
+    assert (tmp_path / "ann" / "40").exists()
+    assert lines[-1].startswith("stopped on request")
+    assert run(train_ann, tmp_path, *TINY) == 0
+    assert outcome(tmp_path)[1] == outcome(tiny)[1][:3]
+
+
+def test_nohup_stays_in_force():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with on_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not is_asked()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+HUNG_UP = """
+import os, pty, sys, time
+child, terminal = pty.fork()
+if child == 0:
+    from experiments.runs.progress import bar, say
+    from experiments.runs.stopping import is_asked, on_signals
+    with on_signals(), bar("steps", 9) as progress:
+        say("on")
+        while not is_asked():
+            time.sleep(0.05)
+        for _ in range(9):
+            say("nobody reads this")
+            progress.update()
+        progress.refresh()
+    os._exit(75)
+text = b""
+while b"on" not in text:
+    text += os.read(terminal, 1024)
+os.close(terminal)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_terminal_that_hangs_up_ends_nothing_before_it_is_saved():
+    assert subprocess.run([sys.executable, "-c", HUNG_UP], cwd=ROOT, timeout=60, check=False).returncode == 75
+
+
+def test_durations_are_short():
+    assert [duration(seconds) for seconds in (0.2, 89, 90, 3000, 20_000)] == ["0 s", "89 s", "2 min", "50 min", "5.6 h"]
+
+
+def test_the_log_estimates_the_time_that_is_left(tmp_path, capsys):
+    assert run(train_ann, tmp_path, *TINY) == 0
+    first, second, last = (line for line in capsys.readouterr().out.splitlines() if "ann epoch" in line)
+    assert first.endswith(" left")
+    assert second.endswith(" left")
+    assert not last.endswith(" left")
+
+
+WITHOUT_ASSERTS = """
+import jax
+from jsnn import balancing, encoding, models, surrogate
+assert False, "asserts are on"
+snn = models.spiking(ann := models.build("vgg5", 3, width=0.05, hidden=(5,)), surrogate.stdb())
+images = jax.random.uniform(jax.random.key(0), (4, 8, 8, 1))
+thresholds = balancing.balance_thresholds(
+    snn, ann.init(jax.random.key(1), images), images, encoding.poisson, jax.random.key(2), num_steps=6, chunk=6
+)
+print({layer: float(value) for layer, value in thresholds.items()})
+"""
+
+
+@pytest.mark.slow
+def test_python_without_asserts_balances_alike():
+    """Two processes that import jax and compile a few programs."""
+
+    def thresholds(*options):
+        code = WITHOUT_ASSERTS if options else WITHOUT_ASSERTS.replace('assert False, "asserts are on"', "")
+        command = [sys.executable, *options, "-c", code]
+        process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert process.returncode == 0, process.stderr
+        return process.stdout
+
+    assert thresholds("-O") == thresholds()
