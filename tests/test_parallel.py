@@ -19,6 +19,7 @@ from jsnn.training.optimizers import optimizer
 from jsnn.training.parallel import (
     check_batch_size,
     evaluate_split,
+    fitting_batch_size,
     parallel_evaluation,
     parallel_train_step,
     replicate,
@@ -169,3 +170,11 @@ def test_a_sweep_equals_one_evaluation_per_factor():
 def test_batches_that_do_not_divide_by_the_devices_are_refused(batch_size):
     with pytest.raises(ValueError, match=f"batch_size {batch_size} can't be split evenly over 4 devices"):
         check_batch_size(batch_size, "batch_size")
+
+
+@pytest.mark.parametrize(
+    ("num_examples", "most", "expected"), [(143, 10**6, 144), (143, 256, 144), (143, 64, 64), (4, 8, 4), (1, 8, 4)]
+)
+def test_a_batch_is_no_larger_than_the_split(num_examples, most, expected):
+    """On four devices."""
+    assert fitting_batch_size(most, SOURCE._replace(num_examples=num_examples)) == expected

@@ -18,6 +18,7 @@ from experiments.runs.records import Results
 from jsnn.training.metrics import Record, read
 
 ANN, CONVERTED, UNSCALED, HYBRID = "0.35", "tab:blue", "tab:cyan", "tab:red"
+BELOW = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 2, "frameon": False}  # where it hides nothing
 
 
 @contextmanager
@@ -38,7 +39,7 @@ def finish_time_axis(axes: Axes, accuracies: tuple[float, float | None], **legen
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set(xlabel="time steps", ylabel="test accuracy [%]", ylim=accuracies)
-    axes.legend(loc="lower right", **legend)
+    axes.legend(**{"loc": "lower right", **legend})
 
 
 def draw_run(directory: Path, results: Results) -> None:
@@ -67,7 +68,7 @@ def draw_comparison(runs: Sequence[Results], path: Path) -> None:
             _curve(axes, hybrid["accuracy_by_step"], color=color, label=f"{title(config)}, T = {num_steps}")
             axes.plot(num_steps, hybrid["accuracy"] * 100, "o", color=color)
         axes.set_title("hybrid (line, ● at the trained T), converted (dashed), ANN (dotted)", fontsize=10)
-        finish_time_axis(axes, (0, 102))
+        finish_time_axis(axes, _range_of_lines(axes), **BELOW)
 
 
 def _accuracy_by_step(axes: Axes, config: Config, results: Results) -> None:
@@ -80,7 +81,14 @@ def _accuracy_by_step(axes: Axes, config: Config, results: Results) -> None:
     _curve(axes, hybrid["accuracy_by_step"], color=HYBRID, label=f"hybrid, trained at T = {num_steps}")
     axes.plot(num_steps, hybrid["accuracy"] * 100, "o", color=HYBRID)
     axes.set_title(f"{title(config)}: test accuracy against time steps")
-    finish_time_axis(axes, (0, 102))
+    finish_time_axis(axes, _range_of_lines(axes), **BELOW)
+
+
+def _range_of_lines(axes: Axes) -> tuple[float, float]:
+    """Limits [%] that leave a margin around what is drawn and no half of the axis empty, within 0 and 102."""
+    drawn = [float(value) for line in axes.lines for value in line.get_ydata()]
+    margin = max(0.06 * (max(drawn) - min(drawn)), 1.0)
+    return max(0.0, min(drawn) - margin), min(102.0, max(drawn) + margin)
 
 
 def _curve(axes: Axes, accuracy_by_step: Sequence[float], **style: object) -> None:
@@ -92,8 +100,8 @@ def _training(axes: Axes, name: str, records: Sequence[Record]) -> None:
     for split, color in (("train", CONVERTED), ("validation", HYBRID)):
         accuracy = [record[f"{split}_accuracy"] * 100 for record in records]
         axes.plot(epochs, accuracy, color=color, marker="." if len(epochs) < 30 else None, label=split)
-    axes.set(title=name, xlabel="epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set(title=name, xlabel="epoch", xlim=(min(epochs, default=1) - 0.5, max(epochs, default=1) + 0.5))
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes.legend()
 
 

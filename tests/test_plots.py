@@ -1,0 +1,61 @@
+"""A run's pictures: nothing is hidden, no axis is half empty, epochs are whole numbers."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from experiments import evaluate
+from experiments.config import Config
+from experiments.reports import plots
+from experiments.runs.records import saved_config
+from experiments.runs.workdir import Run
+from jsnn.training.evaluation import Evaluation
+
+LAYERS = ("conv0", "conv1", "conv2", "dense0")
+
+
+@pytest.fixture
+def axes():
+    figure, axes = plt.subplots()
+    yield axes
+    plt.close(figure)
+
+
+def results(highest):
+    curve = np.linspace(0.01, highest, 64).tolist()
+    net = {"accuracy_by_step": curve, "accuracy_by_step_at_factor_1": curve, "accuracy": highest, "scaling_factor": 0.5}
+    return {"ann": {"accuracy": highest}, "converted": net, "hybrid": net}
+
+
+@pytest.mark.parametrize("highest", [0.02, 0.2, 0.7, 1.0])
+def test_accuracies_fill_the_axis_and_the_legend_hides_none(highest, axes):
+    plots._accuracy_by_step(axes, Config(), results(highest))
+    bottom, top = axes.get_ylim()
+    assert bottom <= 1
+    assert 100 * highest < top <= 102
+    assert 100 * highest - 1 > 0.45 * (top - bottom) or highest == 0.02
+    axes.figure.canvas.draw()
+    assert not axes.get_legend().get_window_extent().overlaps(axes.get_window_extent())
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 40])
+def test_epochs_are_whole_numbers(epochs, axes):
+    records = [{"step": step, "train_accuracy": 0.5, "validation_accuracy": 0.4} for step in range(1, epochs + 1)]
+    plots._training(axes, "ANN", records)
+    left, right = axes.get_xlim()
+    ticks = [tick for tick in axes.get_xticks() if left <= tick <= right]
+    assert ticks
+    assert all(tick == round(tick) for tick in ticks)
+
+
+def test_log_and_table_round_alike(tiny, monkeypatch, capsys):
+    """Streams whose mean, 99.235 %, is rounded down in single precision and up in double."""
+    accuracies = iter(np.float32([0.9867, 0.998]))
+
+    def score(*_, **options):
+        accuracy = np.full(6, next(accuracies))
+        return Evaluation(np.float32(360), accuracy, accuracy, dict.fromkeys(LAYERS, accuracy))
+
+    monkeypatch.setattr(evaluate, "score_snn", score)
+    scores = evaluate._score_streams(Run(saved_config(tiny), tiny, None), None, "hybrid", {}, streams=2)
+    assert f"test {scores['accuracy']:.2%} at T=4" in capsys.readouterr().out
