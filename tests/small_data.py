@@ -7,7 +7,7 @@ import numpy as np
 from jsnn.datasets import TEST, TRAIN, Arrays, Info, Split, info, open_split, register
 from tests.conftest import DATA_DIR
 
-COUNTS = {TRAIN: 3000, TEST: 500}
+COUNTS = {TRAIN: 1500, TEST: 400}
 
 
 def first_images(name: str) -> Arrays:

@@ -26,7 +26,7 @@ SMALL = """
     --scaling-factor 0.4 --num-steps 2 --eval-steps 2 --streams 1 --ann.lr 0.05 --no-tensorboard
     --data-module tests.small_data
 """.split()
-LEARNING = "--ann.epochs 8 --dense-std 0.2 --dense-dropout 0 --batch-size 100 --eval-batch-size 500".split()
+LEARNING = "--ann.epochs 4 --dense-std 0.2 --dense-dropout 0 --batch-size 24 --eval-batch-size 400".split()
 THUMBNAIL = "--dense-std 0.1 --batch-size 60 --eval-batch-size 60 --workers 0".split()
 
 
@@ -36,13 +36,13 @@ THUMBNAIL = "--dense-std 0.1 --batch-size 60 --eval-batch-size 60 --workers 0".s
     ("preset", "data", "arguments"),
     [
         ("fashion_mnist_cpu", "small_fashion_mnist", LEARNING),
-        ("cifar10_cpu", "small_cifar10", LEARNING),
+        ("cifar10_cpu", "small_cifar10", [*LEARNING, "--width", "0.125", "--ann.lr", "0.01", "--ann.epochs", "5"]),
         ("vgg16_imagenet", "small_imagenet2012", ["--architecture", "vgg5", *THUMBNAIL]),
         ("resnet34_imagenet", "small_imagenet2012", ["--architecture", "resnet8", *THUMBNAIL]),
     ],
 )
 def test_real_data_goes_through_the_same_commands(preset, data, arguments, data_dir, tmp_path):
-    """The presets on less of their data: 3,000 images, or photos in crops of 64 pixels."""
+    """The presets on less of their data: 1,500 images, or photos in crops of 64 pixels."""
     assert run(hybrid, tmp_path, preset, *SMALL, *arguments, "--dataset", data) == 0
     results = read_results(tmp_path)
     assert np.isfinite(results["hybrid"]["loss"])
