@@ -38,8 +38,8 @@ SCALES = tuple(2 ** (-i / 2) for i in range(25))  # on logits, 1 to 1/4096
 
 def convert_ann(run: Run) -> None:
     """Convert the trained ANN of a run: a checkpoint in converted/, and `converted` in results.json."""
-    begin, ann = begin_stage(run), trained_ann(run)
-    fold = resumable(run, begin)
+    begin, ann = begin_stage(run, "convert"), trained_ann(run)
+    fold = resumable(run, "convert", begin)
     thresholds = balance(run, ann, fold)
     by_layer = {layer: float(threshold) for layer, threshold in thresholds.items()}
     say("converted thresholds  " + "  ".join(f"{layer} {value:.3g}" for layer, value in by_layer.items()))

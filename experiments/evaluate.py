@@ -35,8 +35,8 @@ from jsnn.training.hosts import is_first_process
 def evaluate(run: Run) -> None:
     """Evaluate the networks of a run on the test split: accuracies and spikes in results.json, plots, a row printed."""
     require(run, "finetune")
-    begin = begin_stage(run)
-    fold = resumable(run, begin)
+    begin = begin_stage(run, "evaluate")
+    fold = resumable(run, "evaluate", begin)
     ann_accuracy = score_ann(run.config, trained_ann(run), TEST, fold=fold)
     say(f"ann       test {ann_accuracy:.2%}")
     unscaled = _score_streams(run, fold, "converted, factor 1", converted_snn(run), streams=1)

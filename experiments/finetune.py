@@ -41,8 +41,8 @@ def finetune(run: Run) -> None:
     Where its accuracy then is below the converted net's, the run keeps that one.
     """
     require(run, "convert")
-    begin, config, rule = begin_stage(run), run.config, _optimizer(run.config)
-    num_steps, fold = config.convert.num_steps, resumable(run, begin)
+    begin, config, rule = begin_stage(run, "finetune"), run.config, _optimizer(run.config)
+    num_steps, fold = config.convert.num_steps, resumable(run, "finetune", begin)
     validate = validator(config, snn_program(config, num_steps, VALIDATION))
     is_scratch = config.finetune.start == "scratch"
     before = 0.0 if is_scratch else validate(scaled_snn(run))  # random weights have no accuracy to keep

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jsnn.accuracy import correct
 from jsnn.augment import scale
 from jsnn.simulation import Observer, Presentation, Variables, simulate
 from jsnn.sources import Batch
@@ -166,7 +167,7 @@ def _score(
     """The scores of one batch."""
     logits = logit_scale * _present(presentation, variables, key, batch, lambda logits, _: logits)[-1]
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
-    return Scores(losses.mean(), (logits.argmax(-1) == batch.labels).mean())
+    return Scores(losses.mean(), correct(logits, batch.labels).mean())
 
 
 def _present(

@@ -9,11 +9,11 @@ from experiments.config import Config
 from experiments.hybrid import hybrid
 from experiments.runs.health import warn_of_indifference, warn_of_silence
 from experiments.runs.records import read_results
+from jsnn.accuracy import correct
 from jsnn.datasets import Split
 from jsnn.encoding import poisson
 from jsnn.simulation import Presentation
 from jsnn.sources import resident_source
-from jsnn.training.accuracy import correct
 from jsnn.training.evaluation import ann_evaluation, mean, snn_evaluation
 from jsnn.training.optimizers import optimizer
 from jsnn.training.step import init_state, snn_forward, train_step

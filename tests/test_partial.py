@@ -24,7 +24,7 @@ def toy(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(passes, "EVERY", 0.0)
     counted = []
 
-    def fold(end_at=None, by=None, name="toy, stream 0", **fields):
+    def fold(end_at=None, by=None, name="toy, stream 0", stage="evaluate", **fields):
         run = Run(with_fields(saved_config(tiny), fields), tmp_path, None)
 
         def add(state, item):
@@ -37,7 +37,7 @@ def toy(tiny, tmp_path, monkeypatch):
             return {"sum": state["sum"] + value, "by": {"item": state["by"]["item"] * 3 + item}}
 
         with on_signals():
-            return resumable(run, begin_stage(run))(name, 7, lambda start: iter(range(start, 7)), add)
+            return resumable(run, stage, begin_stage(run, stage))(name, 7, lambda start: iter(range(start, 7)), add)
 
     return fold, counted
 
@@ -78,7 +78,10 @@ def test_a_pass_that_is_asked_to_stop_saves_and_loses_nothing(number, toy):
     assert counted == list(range(7))
 
 
-@pytest.mark.parametrize("fields", [{"run.eval_batch_size": 32}, {"convert.percentile": 99.0}, {"data.flip": True}])
+@pytest.mark.parametrize(
+    "fields",
+    [{"run.eval_batch_size": 32}, {"convert.percentile": 99.0}, {"data.flip": True}, {"stage": "finetune"}],
+)
 def test_a_pass_of_something_else_begins_anew(fields, toy):
     fold, counted = toy
     with pytest.raises(Stopped):
@@ -105,7 +108,9 @@ def test_the_time_before_counts(toy, tmp_path, tiny, monkeypatch):
     run = Run(saved_config(tiny), tmp_path, None)
     clock = passes.time.perf_counter
     monkeypatch.setattr(passes.time, "perf_counter", lambda: clock() + 100)  # a later process has a clock of its own
-    assert 0 < passes.time.perf_counter() - begin_stage(run) < 50
+    assert 0 < passes.time.perf_counter() - begin_stage(run, "evaluate") < 50
+    now = passes.time.perf_counter()
+    assert begin_stage(run, "finetune") == pytest.approx(now, abs=1)
 
 
 @pytest.mark.parametrize("stage", ["convert", "evaluate"])

@@ -39,26 +39,26 @@ class Saved(NamedTuple):
     seconds: float
 
 
-def begin_stage(run: Run) -> float:
+def begin_stage(run: Run, stage: str) -> float:
     """When a stage that begins or goes on now would have begun without interruptions, by `time.perf_counter`."""
 
     def spent() -> float:
         files = map(_read, (run.directory / PARTIAL).glob("*.json"))
-        return max((saved.seconds for saved in files if saved), default=0.0)
+        return max((saved.seconds for saved in files if saved and saved.about["stage"] == stage), default=0.0)
 
     return time.perf_counter() - on_first_process(spent)
 
 
-def resumable(run: Run, begin: float) -> Fold:
+def resumable(run: Run, stage: str, begin: float) -> Fold:
     """How a stage that began at some time folds: with a bar, saved every 20 seconds, when it is done and on request.
 
-    A pass whose config, batch size or number of processes has changed since begins anew.
+    A pass of another stage, or whose config, batch size or number of processes has changed since, begins anew.
 
     Raises (the fold):
         Stopped: where the run was asked to stop; the state is saved.
     """
-    about = {"config": {**asdict(run.config), "run": None}, "batch_size": run.config.run.eval_batch_size}
-    about |= {"processes": jax.process_count()}
+    about = {"stage": stage, "config": {**asdict(run.config), "run": None}}
+    about |= {"batch_size": run.config.run.eval_batch_size, "processes": jax.process_count()}
 
     def fold(name: str, total: int, items: Callable[[int], Iterable], add: Callable[[State, Any], State]) -> State:
         path = run.directory / PARTIAL / f"{re.sub('[^a-z0-9.]+', '_', name)}.json"

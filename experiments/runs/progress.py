@@ -5,6 +5,7 @@ Of several processes the first speaks. Where nobody reads any more, the run goes
 
 import sys
 from collections.abc import Callable, Iterable
+from errno import EIO, EPIPE
 from typing import Any
 
 from tqdm import tqdm
@@ -20,7 +21,9 @@ def say(line: str) -> None:
         try:
             tqdm.write(line, file=sys.stdout)
             sys.stdout.flush()
-        except OSError:  # the reader of a pipe is gone, or the terminal
+        except OSError as error:
+            if error.errno not in (EPIPE, EIO):  # the reader of a pipe is gone, or the terminal
+                raise
             silence([sys.stdout.fileno()])
 
 

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jsnn.accuracy import correct
 from jsnn.augment import scale
 from jsnn.conversion import scale_thresholds
 from jsnn.packing import MOST_STEPS
 from jsnn.simulation import Presentation, Variables, simulate, spikes_per_neuron
 from jsnn.sources import PADDING, Batch, Source
-from jsnn.training.accuracy import correct
 
 
 class Evaluation(NamedTuple):

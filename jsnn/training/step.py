@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jsnn.accuracy import correct
 from jsnn.augment import scale
 from jsnn.bptt import Keys, present
 from jsnn.encoding import Encoding
@@ -19,7 +20,6 @@ from jsnn.models import surrogate_of
 from jsnn.randomness import sample_keys
 from jsnn.simulation import Presentation, Variables, simulate
 from jsnn.sources import Source
-from jsnn.training.accuracy import correct
 
 Forward = Callable[[Variables, jax.Array, jax.Array, jax.Array], jax.Array]
 
