@@ -25,6 +25,7 @@ Schedule = Literal[SCHEDULES]
 Count = Annotated[int, Field(ge=1, lt=2**31, description="at least 1 and below 2^31")]
 Size = Annotated[int, Field(ge=0, le=1024, description="at least 0 and at most 1024")]
 Epochs = Annotated[int, Field(ge=1, le=100_000, description="at least 1 and at most 100000")]
+Streams = Annotated[int, Field(ge=1, le=1000, description="at least 1 and at most 1000")]
 Units = Annotated[int, Field(ge=1, le=65_536)]
 Steps = Annotated[int, Field(ge=1, le=100_000, description="at least 1 and at most 100000")]  # reported are up to 2,500
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, description="above 0 and finite")]
@@ -128,7 +129,7 @@ class Evaluate:
     """Evaluation of the SNNs on the test split."""
 
     eval_steps: Steps = 100  # Time steps up to which accuracy is reported.
-    streams: Count = 5  # Poisson streams over which accuracy at num_steps is averaged.
+    streams: Streams = 5  # Poisson streams over which accuracy at num_steps is averaged.
 
 
 @_group
@@ -167,6 +168,7 @@ class Config:
 
 GROUPS = tuple(field.name for field in dataclasses.fields(Config))
 PREFIXED = ("ann", "finetune")
+PATHS = ("data_dir", "compilation_cache")
 
 
 def check(config: Config) -> None:
@@ -188,7 +190,8 @@ def from_json(fields: dict[str, Any]) -> Config:
         missing = {*values} - {*fields.get(group, ())} if isinstance(values, dict) else {group} - {*fields}
         if missing:
             raise ValueError(f"the field {_name(group, min(missing))} is missing.")
-    return config
+    as_they_are = {name: fields["run"][name] for name in PATHS}
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, **as_they_are))
 
 
 def difference(one: Config, other: Config, last: str = "evaluate") -> str | None:
@@ -207,8 +210,11 @@ def difference(one: Config, other: Config, last: str = "evaluate") -> str | None
 
 
 def _validated(fields: Any) -> Config:
-    try:  # as JSON, where a strict check takes lists for tuples and whole numbers for floats, but no text for numbers
-        return _adapter().validate_json(json.dumps(fields, default=str), strict=True)
+    # As JSON, where a strict check takes lists for tuples and whole numbers for floats, but no text for numbers. A path
+    # may hold bytes that are no UTF-8, which Python writes as surrogates and JSON's readers refuse.
+    text = json.dumps(fields, default=str, ensure_ascii=False).encode(errors="replace")
+    try:
+        return _adapter().validate_json(text, strict=True)
     except ValidationError as error:
         raise ValueError(_sentence(error, fields)) from error
 

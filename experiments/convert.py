@@ -17,7 +17,8 @@ from experiments.runs.health import warn_of_silence
 from experiments.runs.networks import open_source, presentation_of, random_key, snn_like
 from experiments.runs.partial import begin_stage, resumable
 from experiments.runs.progress import say, watched
-from experiments.runs.records import Results, read_results
+from experiments.runs.records import read_results
+from experiments.runs.schema import Results
 from experiments.runs.scoring import halves, score
 from experiments.runs.workdir import Run, checkpoints, finish, require, restored
 from experiments.train_ann import trained_ann
@@ -97,6 +98,7 @@ def _training_images(run: Run) -> tuple[jax.Array, jax.Array]:
     """The first images of the training split in [-1, 1], not augmented, and their indices; of this process's share."""
     source = open_source(run.config, TRAIN)
     count = min(run.config.convert.balance_images, source.num_examples)
+    count -= count % jax.process_count()  # all processes have as many
     batch = source.take(source.resident, next(source.in_order(count, 0, None)))
     images, index = jax.device_put((batch.images, batch.index), jax.local_devices()[0])
     return scale(images), jnp.asarray(index)

@@ -21,7 +21,8 @@ from experiments.runs.health import warn_of_silence
 from experiments.runs.networks import build_snn, stream_keys
 from experiments.runs.partial import begin_stage, resumable
 from experiments.runs.progress import say
-from experiments.runs.records import Results, renew_results
+from experiments.runs.records import renew_results
+from experiments.runs.schema import Results
 from experiments.runs.scoring import score_ann, score_snn
 from experiments.runs.workdir import Run, finish, require
 from experiments.train_ann import trained_ann

@@ -6,6 +6,7 @@ chosen anything before.
 python -m experiments.finetune [PRESET] [--workdir DIR] [--field value ...]
 """
 
+import time
 from functools import partial
 from statistics import mean
 
@@ -21,7 +22,8 @@ from experiments.runs.journal import Journal
 from experiments.runs.networks import init_variables, presentation_of, snn_like, steps_per_epoch, stream_keys
 from experiments.runs.partial import begin_stage, resumable
 from experiments.runs.progress import say
-from experiments.runs.records import Results, read_results
+from experiments.runs.records import read_results
+from experiments.runs.schema import CONVERTED, FINETUNED, Results
 from experiments.runs.scoring import halves, score_snn, snn_program, validator
 from experiments.runs.workdir import Run, finish, require, restored
 from jsnn.conversion import convert, scale_thresholds
@@ -31,7 +33,6 @@ from jsnn.simulation import Variables
 from jsnn.training.optimizers import learning_rate, optimizer
 from jsnn.training.step import TrainState, init_state, snn_forward
 
-FINETUNED, CONVERTED = "fine-tuned", "converted"  # the net that a run keeps
 STREAMS = 5  # of noise, over which the two are compared
 
 
@@ -41,8 +42,7 @@ def finetune(run: Run) -> None:
     Where its accuracy then is below the converted net's, the run keeps that one.
     """
     require(run, "convert")
-    begin, config, rule = begin_stage(run, "finetune"), run.config, _optimizer(run.config)
-    num_steps, fold = config.convert.num_steps, resumable(run, "finetune", begin)
+    config, rule, num_steps = run.config, _optimizer(run.config), run.config.convert.num_steps
     validate = validator(config, snn_program(config, num_steps, VALIDATION))
     is_scratch = config.finetune.start == "scratch"
     before = 0.0 if is_scratch else validate(scaled_snn(run))  # random weights have no accuracy to keep
@@ -55,8 +55,10 @@ def finetune(run: Run) -> None:
     forward = snn_forward(*presentation_of(config, num_steps), logit_scale(run))
     training = Training("hybrid", forward, rule, config.finetune.epochs, validate, warn)
     journal = train(run, training, init_state(starting_snn(run), rule))
-    results = journal.summary() | {"kept": FINETUNED} | ({} if is_scratch else _kept(run, fold))
-    finish(run, "finetune", journal.total("seconds"), {"hybrid": results})
+    results, begin = journal.summary() | {"kept": FINETUNED}, begin_stage(run, "finetune")
+    if not is_scratch:
+        results |= {"validation_accuracy_before": before} | _kept(run, resumable(run, "finetune", begin))
+    finish(run, "finetune", journal.total("seconds") + time.perf_counter() - begin, {"hybrid": results})
 
 
 def _kept(run: Run, fold: Fold) -> Results:

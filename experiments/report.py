@@ -3,7 +3,6 @@
 python -m experiments.report [WORKDIR... [--output DIR]]
 """
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,10 @@ import tyro
 
 from experiments.reports.plots import draw_comparison
 from experiments.reports.table import markdown
-from experiments.runs.command_line import refuse
-from experiments.runs.records import Results, renew_results
+from experiments.runs.command_line import guarded
+from experiments.runs.progress import say
+from experiments.runs.records import read_json, read_results
+from experiments.runs.schema import Results
 
 
 @dataclass(frozen=True)
@@ -42,24 +43,23 @@ def report(workdirs: tuple[Path, ...], output: Path) -> str:
 
 
 def _finished(workdir: Path) -> Results:
-    path = workdir / "results.json"
-    if (workdir / "stages.json").exists():
-        results = renew_results(workdir)
-    else:  # results that were kept alone
-        results = json.loads(path.read_text()) if path.exists() else {}
+    """The results of a workdir, or of a folder where results.json was kept alone."""
+    results = read_results(workdir) if (workdir / "stages.json").exists() else read_json(workdir / "results.json")
     if "evaluate" not in results.get("seconds", {}):
         raise ValueError(f"{workdir} holds no finished run: run `python -m experiments.hybrid --workdir {workdir}`.")
     return results
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Report on what the command line names."""
     arguments = tyro.cli(Arguments, prog="python -m experiments.report", description=__doc__)
-    try:
-        if arguments.workdirs:
-            print(report(arguments.workdirs, arguments.output))
-        else:
-            from experiments.study import page  # and with it pandas, which the runs' own tables do without
+    if arguments.workdirs:
+        say(report(arguments.workdirs, arguments.output))
+    else:
+        from experiments.study import page  # and with it pandas, which the runs' own tables do without
 
-            page.rebuild()
-    except Exception as error:
-        sys.exit(refuse(error, debug=False))
+        page.rebuild()
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

@@ -5,13 +5,13 @@ Train, validation and test are three splits of every set: validation is the last
 split) and serves the final evaluation only.
 """
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from jsnn.prepared import num_records, open_builder, open_records, readable
 
 TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
 LARGEST_VALIDATION = 5000  # images
@@ -166,51 +166,14 @@ def open_split(name: str, split: str, data_dir: str | None = None) -> Sequence[d
         A sequence of {"image": [H, W, C] uint8, "label": int, ...}; an image is decoded when it is asked for.
 
     Raises:
-        ValueError: where the data set is not prepared, with the command that prepares it.
+        ValueError: where the data set is not prepared, with the command that prepares it, or where it is damaged.
     """
     about = info(name)
-    builder = _builder(name, data_dir)
-    total = builder.info.splits["train"].num_examples
-    part = about.test_split if split == TEST else "train[{0.start}:{0.stop}]".format(part_of_train(name, split, total))
-    with readable(name):
-        examples = builder.as_data_source(part)
-        _ = examples[0], examples[len(examples) - 1]  # damage is told now where it shows now
-    _check_counts(name, builder.info.splits[about.test_split if split == TEST else "train"])
-    return examples
-
-
-@contextmanager
-def readable(name: str) -> Iterator[None]:
-    """Tell that a data set can't be read where reading it fails.
-
-    Args:
-        name: of the data set, for the message.
-
-    Raises:
-        ValueError: where a file is damaged or an image can't be decoded.
-    """
-    try:
-        yield
-    except MemoryError as error:
-        raise ValueError(
-            f"the data set {name} does not fit into the memory that this process may take: raise the limit (ulimit -v)."
-        ) from error
-    except Exception as error:  # of array_record, TFDS or the decoder
-        raise ValueError(f"the data set {name} can't be read ({error}): prepare it again.") from error
-
-
-def _check_counts(name: str, split: Any) -> None:
-    """Refuse a split of TFDS whose files do not hold as many records as its dataset_info.json claims."""
-    from array_record.python.array_record_module import ArrayRecordReader
-
-    for path, claimed in zip(split.filepaths, split.shard_lengths, strict=True):
-        with readable(name):
-            count = ArrayRecordReader(str(path)).num_records()
-        if count != claimed:
-            raise ValueError(
-                f"the data set {name} can't be read: dataset_info.json claims {claimed} records in {path.name}, "
-                f"which holds {count}: prepare it again."
-            )
+    builder = open_builder(name, str(about.origin or name), data_dir)
+    official = about.test_split if split == TEST else "train"
+    total = num_records(name, builder, official)
+    part = slice(0, total) if split == TEST else part_of_train(name, split, total)
+    return open_records(name, builder, f"{official}[{part.start}:{part.stop}]")
 
 
 def validation_size(num_train: int) -> int:
@@ -278,29 +241,3 @@ def _split_of_arrays(name: str, arrays: Arrays, split: str) -> Split:
     images, labels = arrays["train"]
     part = part_of_train(name, split, len(images))
     return Split(images[part], labels[part])
-
-
-def _builder(name: str, data_dir: str | None) -> Any:
-    """TFDS's reader of a prepared data set."""
-    import tensorflow_datasets as tfds  # a second to import, and not needed for arrays
-
-    logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS tells at length about optional packages
-    origin = str(info(name).origin or name)
-    message = (
-        f"the data set {name} is not prepared in {data_dir or '~/tensorflow_datasets'}: prepare it once with "
-        f"`pip install tensorflow importlib_resources` and `tfds build {origin} --file_format=array_record"
-        f"{f' --data_dir={data_dir}' if data_dir else ''}`, or point data_dir to where it is."
-    )
-    try:
-        if Path(origin).is_dir():
-            return tfds.builder_from_directory(origin)
-        builder = tfds.builder(origin, data_dir=data_dir, file_format="array_record")
-        prepared = builder.is_prepared()
-    except (tfds.core.DatasetNotFoundError, ImportError, FileNotFoundError) as error:
-        raise ValueError(message) from error
-    except Exception as error:  # of whatever parses dataset_info.json and features.json
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"the data set {name} can't be read ({reason}): prepare it again.") from error
-    if not prepared:
-        raise ValueError(message)
-    return builder

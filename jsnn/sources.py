@@ -92,7 +92,7 @@ def resident_source(split: Split, crop_padding: int = 0, flip: bool = False) -> 
             yield process_share(order[first : first + batch_size])
 
     def in_order(batch_size: int, start: int = 0, images: range | None = None) -> Iterator[np.ndarray]:
-        return map(process_share, padded_batches(images or range(num_examples), batch_size, start))
+        return map(process_share, padded_batches(range(num_examples) if images is None else images, batch_size, start))
 
     return Source(num_examples, split, take, augment, shuffled, in_order)
 
@@ -106,8 +106,15 @@ def subset(source: Source, images: range) -> Source:
 
     Returns:
         A Source of them, of the same resident data, so that programs for the one are programs for the other.
+
+    Raises:
+        ValueError: where the split has none of them.
     """
     images = range(images.start, min(images.stop, source.num_examples))
+    if not images:
+        raise ValueError(
+            f"a split of {source.num_examples} images has none of the range {images.start} to {images.stop}."
+        )
 
     def in_order(batch_size: int, start: int = 0, _: range | None = None) -> Iterator[Any]:
         return source.in_order(batch_size, start, images)

@@ -21,7 +21,8 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from jsnn.datasets import Info, info, open_split, readable
+from jsnn.datasets import Info, info, open_split
+from jsnn.prepared import readable
 from jsnn.sources import PADDING, Batch, Source, padded_batches, shuffled_order
 
 RESIZE = 256 / 224  # the shorter side before a centre crop, in units of the crop
@@ -71,7 +72,7 @@ def streamed_source(name: str, split: str, data_dir: str | None = None, num_work
         return _batches(items, batch_size, num_workers, start)
 
     def in_order(batch_size: int, start: int = 0, images: range | None = None) -> Iterator[Batch]:
-        index = np.concatenate(list(padded_batches(images or range(num_examples), batch_size)))
+        index = np.concatenate(list(padded_batches(range(num_examples) if images is None else images, batch_size)))
         items = grain.MapDataset.source(index).map(partial(_evaluation_sample, examples))
         return _batches(items, batch_size, num_workers, start)
 

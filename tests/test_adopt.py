@@ -92,8 +92,7 @@ def test_the_first_process_alone_reads_the_donor(tiny, tmp_path, monkeypatch):
         return guard
 
     monkeypatch.setattr(adopt, "on_first_process", on_first_process)
-    for name in ("saved_config", "read_stages"):
-        monkeypatch.setattr(adopt, name, guarded(getattr(adopt, name)))
+    monkeypatch.setattr(adopt, "read_stages", guarded(adopt.read_stages))
     monkeypatch.setattr(adopt.shutil, "copytree", guarded(shutil.copytree))
     with open_run(saved_config(tiny), tmp_path) as opened:
         adopt.adopt(opened, tiny)

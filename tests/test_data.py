@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jsnn.augment import random_crop, random_flip, scale
 from jsnn.datasets import DATASETS, SPLITS, Info, Split, check_split, load_split
 from jsnn.randomness import sample_keys
-from jsnn.sources import PADDING, padded_batches, resident_source, shuffled_order
+from jsnn.sources import PADDING, padded_batches, resident_source, shuffled_order, subset
 
 
 @cache
@@ -119,6 +119,13 @@ def test_an_epoch_leaves_out_what_does_not_fill_a_batch():
     assert not list(source.shuffled(4, 0, 1, 2))
     assert [len(batch) for batch in batches] == [4, 4]
     assert len(np.unique(np.concatenate(batches))) == 8
+
+
+@pytest.mark.parametrize("images", [range(3, 3), range(10, 30), range(0)])
+def test_no_images_of_a_split_are_refused(images):
+    split = Split(np.zeros((10, 2, 2, 1), np.uint8), np.zeros(10, np.int32))
+    with pytest.raises(ValueError, match="a split of 10 images has none of the range"):
+        subset(resident_source(split), images)
 
 
 def test_negative_crop_padding_is_refused():

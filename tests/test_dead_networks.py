@@ -62,10 +62,13 @@ def test_silent_layers_are_named(capsys):
 
 
 def test_equal_logits_are_told_by_their_loss(capsys):
-    warn_of_indifference(Config(), "ann", float(np.float32(np.log(10))))
-    assert "warning: ann gives all classes the same logit, loss 2.3026: it is dead" in capsys.readouterr().out
-    warn_of_indifference(Config(), "ann", 2.3027)
-    assert capsys.readouterr().out == ""
+    dead, alive = {"loss": float(np.float32(np.log(10)))}, {"loss": 2.3027}
+    for history in ([dead], [alive, dead]):
+        warn_of_indifference(Config(), "ann", history)
+        assert "warning: ann gives all classes the same logit, loss 2.3026: it is dead" in capsys.readouterr().out
+    for history in ([alive], [dead, alive], [dead, dead]):  # it is said once
+        warn_of_indifference(Config(), "ann", history)
+        assert capsys.readouterr().out == ""
 
 
 @pytest.mark.slow

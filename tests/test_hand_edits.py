@@ -1,13 +1,14 @@
 """Workdirs whose files someone edited, deleted, or copied from another run: what is wrong is named."""
 
 import json
+import os
 import shutil
 from functools import partial
 
 import pytest
 
 from experiments import evaluate, hybrid, report
-from experiments.runs.records import read_results, renew_results
+from experiments.runs.records import read_results, renew_results, saved_config
 from experiments.train_ann import train_ann
 from tests.commands import TINY, outcome, run
 from tests.test_bad_input import refused, state_of, undone
@@ -58,8 +59,10 @@ def test_a_network_that_another_config_made_is_refused(
 
 
 def test_an_interrupted_stage_does_not_go_on_from_another_runs_checkpoints(other, tmp_path, capsys):
-    shutil.copytree(other / "ann", tmp_path / "run" / "ann")
-    assert "seed is 5 there and 0 here" in refused(capsys, *TINY, "--workdir", str(tmp_path / "run"))
+    assert run(lambda run: None, tmp_path, *TINY) == 0
+    shutil.copytree(other / "ann", tmp_path / "ann")
+    sentence = f"ann in {tmp_path}/ann was made by another config: seed is 5 there and 0 here"
+    assert sentence in refused(capsys, *TINY, "--workdir", str(tmp_path))
 
 
 def test_another_runs_notes_are_refused(other, tiny_copy, capsys):
@@ -122,20 +125,29 @@ def test_a_doubled_field_is_refused(tiny, tmp_path, capsys):
     assert "the field seed is doubled" in refused(capsys, "--workdir", str(tmp_path))
 
 
+def of(stage, network):
+    return lambda stages: stages[stage]["results"][network]
+
+
+def setting(place, **fields):
+    return lambda stages: place(stages).update(fields)
+
+
 BAD_NOTES = [
-    (lambda stages: stages["convert"]["results"]["converted"].update(scaling_factor="0.5"), "converted.scaling_factor"),
-    (
-        lambda stages: stages["convert"]["results"].update(converted=[]),
-        "scaling_factor of convert is None",
-    ),
-    (
-        lambda stages: stages["evaluate"]["results"]["ann"].update(accuracy=None),
-        "ann.accuracy of evaluate is None",
-    ),
-    (lambda stages: stages["evaluate"]["results"]["hybrid"].update(accuracy=float("nan")), "results.hybrid.accuracy"),
+    (setting(of("convert", "converted"), scaling_factor="0.5"), "results.converted.scaling_factor of convert is '0.5'"),
+    (setting(of("convert", "converted"), scaling_factor=-3), "results.converted.scaling_factor of convert is -3"),
+    (setting(of("finetune", "hybrid"), kept="foo"), "results.hybrid.kept of finetune is 'foo'"),
+    (lambda stages: of("finetune", "hybrid")(stages).pop("kept"), "results.hybrid.kept of finetune is missing"),
+    (setting(of("evaluate", "ann"), accuracy=None), "results.ann.accuracy of evaluate is None"),
+    (setting(of("evaluate", "ann"), accuracy=97.0), "results.ann.accuracy of evaluate is 97.0"),
+    (setting(of("evaluate", "hybrid"), accuracy=float("nan")), "results.hybrid.accuracy of evaluate is nan"),
+    (setting(of("evaluate", "hybrid"), accuracy_by_step=[0.5, "x"]), "results.hybrid.accuracy_by_step.1 of evaluate"),
+    (lambda stages: stages["evaluate"]["results"].pop("spikes_per_neuron"), "spikes_per_neuron of evaluate is missing"),
+    (lambda stages: stages["evaluate"]["results"].update(environment="x"), "results.environment of evaluate is 'x'"),
+    (lambda stages: stages["convert"]["results"].update(converted=[]), "results.converted of convert is []"),
     (lambda stages: stages["train_ann"].update(seconds="long"), "seconds of train_ann is 'long'"),
-    (lambda stages: stages["train_ann"].pop("config"), "config of train_ann is None"),
-    (lambda stages: stages.update(train={}), "is damaged at train"),
+    (lambda stages: stages["train_ann"].pop("config"), "config of train_ann is missing"),
+    (lambda stages: stages.update(train={}), "there is no stage train"),
 ]
 
 
@@ -143,17 +155,52 @@ BAD_NOTES = [
 def test_edited_notes_are_refused_by_name(change, sentence, tiny_copy, capsys):
     edit(tiny_copy / "stages.json", change)
     message = refused(capsys, "--workdir", str(tiny_copy))
-    assert f"{tiny_copy}/stages.json is damaged" in message
+    assert f"{tiny_copy}/stages.json is damaged or of an older version of jsnn" in message
     assert sentence in message
 
 
 @pytest.mark.parametrize("text", [None, "", '{"ann": {'])
 def test_lost_results_are_made_again(text, tiny, tiny_copy, tmp_path):
     path = tiny_copy / "results.json"
-    for make in (lambda: report.report((tiny_copy,), tmp_path / "report"), lambda: run(hybrid.hybrid, tiny_copy)):
-        path.unlink() if text is None else path.write_text(text)
-        make()
-        assert path.read_bytes() == (tiny / "results.json").read_bytes()
+    path.unlink() if text is None else path.write_text(text)
+    assert report.report((tiny_copy,), tmp_path) == report.report((tiny,), tmp_path)  # which only reads
+    assert run(hybrid.hybrid, tiny_copy) == 0
+    assert path.read_bytes() == (tiny / "results.json").read_bytes()
+
+
+def test_results_that_were_kept_alone_are_read_or_named(tiny, tmp_path):
+    shutil.copy(tiny / "results.json", tmp_path)
+    assert report.report((tmp_path,), tmp_path) == report.report((tiny,), tmp_path)
+    (tmp_path / "results.json").write_text('{"ann": {')
+    with pytest.raises(ValueError, match=r"results\.json is damaged"):
+        report.report((tmp_path,), tmp_path)
+
+
+def test_a_stage_without_its_last_checkpoint_is_done_again(tiny, tiny_copy, capsys):
+    """One of an earlier epoch is left, as of a folder that was copied while the run went on."""
+    undone(tiny_copy)
+    shutil.rmtree(tiny_copy / "hybrid" / "40")
+    assert run(hybrid.hybrid, tiny_copy) == 0
+    assert (
+        f"warning: the last checkpoint in {tiny_copy}/hybrid is missing: finetune is to be done"
+        in capsys.readouterr().out
+    )
+    assert outcome(tiny_copy) == outcome(tiny)
+
+
+def test_a_folder_with_nothing_but_checkpoints_belongs_to_their_config(other, tmp_path, capsys):
+    shutil.copytree(other / "ann", tmp_path / "run" / "ann")
+    before = state_of(tmp_path)
+    sentence = "belongs to another config: seed is 5 there and 0 here"
+    assert sentence in refused(capsys, *TINY, "--workdir", str(tmp_path / "run"))
+    assert state_of(tmp_path) == before
+
+
+def test_a_path_that_is_no_text_is_taken(tmp_path):
+    path = os.fsdecode(b"data-\xff")
+    assert run(lambda run: None, tmp_path, *TINY, "--data-dir", path) == 0
+    assert saved_config(tmp_path).run.data_dir == path
+    assert run(lambda run: None, tmp_path) == 0
 
 
 def test_results_say_which_data_were_evaluated(tiny_copy, tmp_path):

@@ -33,7 +33,8 @@ def test_accuracies_fill_the_axis_and_the_legend_hides_none(highest, axes):
     bottom, top = axes.get_ylim()
     assert bottom <= 1
     assert 100 * highest < top <= 102
-    assert 100 * highest - 1 > 0.45 * (top - bottom) or highest == 0.02
+    if highest > 0.02:  # there the margins are half of it
+        assert 100 * highest - 1 > 0.45 * (top - bottom)
     axes.figure.canvas.draw()
     assert not axes.get_legend().get_window_extent().overlaps(axes.get_window_extent())
 

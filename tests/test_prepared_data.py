@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from jsnn import datasets
-from jsnn.datasets import SPLITS, TEST, TRAIN, Info, load_split, readable
+from jsnn.datasets import SPLITS, TEST, TRAIN, Info, load_split, open_split
+from jsnn.prepared import readable
 from jsnn.sources import subset
 from jsnn.streaming import streamed_source
 from tests.commands import TINY, run
 from tests.prepared import encoded, prepare, records
 
 GREY, COLOUR = (6, 5, 1), (16, 16, 3)
+MADE = "--dataset made --batch-size 4".split()
 
 
 @pytest.fixture
@@ -111,7 +113,24 @@ def test_another_number_of_records_than_claimed_is_refused(known, claimed, split
     content = json.loads(path.read_text())
     content["splits"][split == TEST]["shardLengths"] = [str(claimed)]
     path.write_text(json.dumps(content))
-    assert re.search(rf"claims {claimed} records|can't be read", refusal(split))
+    assert f"claims {claimed} records in made-{split}.array_record-00000-of-00001, which holds" in refusal(split)
+
+
+@pytest.mark.parametrize("change", [{"splits": []}, {"splits": [{"name": "training", "shardLengths": ["40"]}]}, {}])
+def test_a_description_without_splits_is_refused(known, change):
+    folder = known(records(40, GREY, range(10)))
+    path = folder / "dataset_info.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change} if change else {"name": "made"}))
+    assert "made can't be read" in refusal()
+
+
+def test_bad_test_data_are_refused_before_anything_is_trained(known, tmp_path, capsys):
+    folder = known(records(40, (8, 8, 1), range(10)), shape=(8, 8, 1))
+    (folder / "made-test.array_record-00000-of-00001").unlink()
+    assert open_split("made", TRAIN)
+    assert run(lambda run: None, tmp_path / "run", *TINY, *MADE, "--seed", "1") == 2  # data are kept by config
+    assert "error: the data set made can't be read" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
@@ -143,8 +162,8 @@ def test_memory_that_does_not_suffice_is_named():
 
 
 def test_a_command_refuses_bad_data_before_it_writes(known, tmp_path, capsys):
-    known(records(40, GREY, [0, 10]))
-    assert run(lambda run: None, tmp_path / "run", *TINY, "--dataset", "made") == 2
+    known(records(40, (8, 8, 1), [0, 10]), shape=(8, 8, 1))
+    assert run(lambda run: None, tmp_path / "run", *TINY, *MADE, "--seed", "2") == 2
     assert capsys.readouterr().err == "error: made has labels from 0 to 10, outside 0 to 9.\n"
     assert not (tmp_path / "run").exists()
 

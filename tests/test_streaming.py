@@ -1,10 +1,15 @@
 """Crops of images made here, and the stream of the mini ImageNet."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from jsnn.sources import PADDING
 from jsnn.streaming import centre_crop, random_resized_crop, streamed_source
+from tests.conftest import ROOT
 
 
 def gradient_image(height: int, width: int) -> np.ndarray:
@@ -68,3 +73,32 @@ def test_worker_processes_give_the_same_stream(data_dir):
     for one, two in zip(threads.shuffled(60, 0, 1), processes.shuffled(60, 0, 1), strict=True):
         np.testing.assert_array_equal(one.images, two.images)
         np.testing.assert_array_equal(one.index, two.index)
+
+
+READING = """
+import sys, time
+if __name__ == "__main__":
+    from jsnn.streaming import streamed_source
+    batches = streamed_source("imagenet2012", "train", sys.argv[1], 2).shuffled(20, 0, 1, 0)
+    next(batches)
+    print("read", flush=True)
+    if sys.argv[2] == "stay":
+        time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.parametrize("end", ["stay", "leave"])
+def test_worker_processes_end_with_their_parent_and_say_nothing(end, data_dir, tmp_path):
+    """Be it killed, or gone before all was read; two processes that import jax for each of two cases."""
+    script = tmp_path / "reading.py"
+    script.write_text(READING)
+    command, environment = [sys.executable, script, data_dir, end], os.environ | {"PYTHONPATH": str(ROOT)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
+    assert process.stdout.readline() == "read\n"
+    if end == "stay":
+        process.kill()
+    rest, _ = process.communicate(timeout=60)  # whoever holds the pipe longer makes this fail
+    assert rest == ""

@@ -13,7 +13,7 @@ import pytest
 from experiments.convert import converted_snn
 from experiments.finetune import last_snn
 from experiments.presets import PRESETS, Preset
-from experiments.runs.command_line import parse
+from experiments.runs.command_line import guarded, parse
 from experiments.runs.networks import build_ann, build_snn, encoding_of, open_source, random_key
 from experiments.runs.records import read_results, saved_config
 from experiments.runs.scoring import score_ann, score_snn
@@ -235,6 +235,11 @@ def test_nets_before_and_after_the_fine_tune_are_told_apart(tiny_run, monkeypatc
     assert plan._compared(tiny_run) == {"silence": nets, "agreement": nets}
 
 
+def main(arguments):
+    """The exit status of the study's command."""
+    return guarded(partial(study.study, arguments))
+
+
 @pytest.fixture
 def tiny_study(monkeypatch):
     """A study of two trials and the conversion, of the tiny preset."""
@@ -251,7 +256,8 @@ def tiny_study(monkeypatch):
 
 def test_a_trial_runs_from_the_seeds_ann_and_only_where_nothing_is_kept(tiny_study, monkeypatch, tmp_path):
     """Which runs there are, from whose ANN and conversion each starts, and with which fields."""
-    runs, numbers = [], {"validation_accuracy": 0.5, "scaling_factor": 1.0, "logit_scale": 1.0}
+    runs, numbers = [], {"validation_accuracy": 0.5, "epochs": 1, "history": []}
+    numbers |= {"scaling_factor": 1.0, "logit_scale": 1.0, "thresholds": {}}
 
     def work(name):
         def note(run):
@@ -270,7 +276,7 @@ def test_a_trial_runs_from_the_seeds_ann_and_only_where_nothing_is_kept(tiny_stu
     trials = [plan.Trial(name, changed, work(name), (0, 1)) for name, changed in fields.items()]
     monkeypatch.setitem(study.STUDIES, "tiny", {"why": trials[:2], "how": trials[2:]})
     arguments = study.Arguments("tiny", seeds=(1, 2), workdir=tmp_path / "runs", results=tmp_path / "results")
-    assert study.main(arguments) == 0
+    assert main(arguments) == 0
     assert [name for name, _ in runs] == ["ann", "first", "other", "leaky"]
     assert donors == ["ann", "ann", "first"]  # whose conversion is the same
     configs = dict(runs)
@@ -278,7 +284,7 @@ def test_a_trial_runs_from_the_seeds_ann_and_only_where_nothing_is_kept(tiny_stu
     assert configs["leaky"].finetune.leak == 0.5
     assert configs["first"] == with_fields(configs["ann"], fields["first"])
     assert results_path(arguments.results, "tiny", "leaky", 1).exists()
-    assert study.main(arguments) == 0
+    assert main(arguments) == 0
     assert len(runs) == 4  # nothing runs twice
 
 
@@ -286,7 +292,7 @@ def test_a_trial_runs_from_the_seeds_ann_and_only_where_nothing_is_kept(tiny_stu
 def test_a_study_keeps_results_and_runs_nothing_twice(tiny_study, tiny, tmp_path, capsys):
     """Its parts are covered above; this is a whole one, with what it writes, and takes a minute to compile and run."""
     arguments = study.Arguments("tiny", workdir=tmp_path / "runs", results=tmp_path / "results")
-    assert study.main(arguments) == 0
+    assert main(arguments) == 0
     output = capsys.readouterr().out
     assert output.count("ann epoch 1/3") == 1
     assert output.count("convert: taken over") == 2
@@ -304,12 +310,12 @@ def test_a_study_keeps_results_and_runs_nothing_twice(tiny_study, tiny, tmp_path
     assert set(test["validation"]) == set(test["test"]) == {"8", "16"}
     best = max(test["validation"]["8"].values())
     assert test["validation"]["8"][str(test["test"]["8"]["factor"])] == best
-    assert study.main(arguments) == 0
+    assert main(arguments) == 0
     assert capsys.readouterr().out == ""
 
 
 def test_a_study_refuses_what_it_does_not_know(tiny_study, capsys):
-    assert study.main(study.Arguments("digits")) == 2
+    assert main(study.Arguments("digits")) == 2
     assert "there is no study of 'digits'" in capsys.readouterr().err
-    assert study.main(study.Arguments("tiny", questions=("why",))) == 2
+    assert main(study.Arguments("tiny", questions=("why",))) == 2
     assert "there is no question 'why', only all" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import pytest
 
 from experiments.hybrid import hybrid
 from experiments.runs import progress
+from experiments.runs.command_line import refuse
 from experiments.runs.progress import duration, say
 from experiments.runs.stopping import STOPPED, is_asked, on_signals
 from experiments.train_ann import train_ann
@@ -64,6 +65,35 @@ def test_any_signal_saves_and_stops(number, tiny, tmp_path, monkeypatch):
     assert lines[-1].startswith("stopped on request")
     assert run(train_ann, tmp_path, *TINY) == 0
     assert outcome(tmp_path)[1] == outcome(tiny)[1][:3]
+
+
+def test_a_terminal_that_hangs_up_twice_does_not_end_the_run():
+    """As bash and the kernel do, half a millisecond apart."""
+    with on_signals():
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert is_asked()
+
+
+def test_a_report_shows_its_table_in_ascii_and_to_nobody(tiny, tmp_path):
+    for redirection, status in (("", 0), ("| true", 0), (">&-", 0), ("2>&1 | true", 0)):
+        line = (
+            f"{sys.executable} -m experiments.report {tiny} --output {tmp_path} {redirection}; exit ${{PIPESTATUS[0]}}"
+        )
+        environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+        done = subprocess.run(["bash", "-c", line], cwd=ROOT, env=environment, capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (status, b""), redirection
+
+
+def test_a_refusal_that_nobody_reads_has_its_status():
+    line = f"{sys.executable} -m experiments.hybrid --num-steps 0 2>&1 | true; exit ${{PIPESTATUS[0]}}"
+    assert subprocess.run(["bash", "-c", line], cwd=ROOT, check=False).returncode == 2
+
+
+def test_memory_that_runs_out_is_an_error_in_a_sentence(capsys):
+    for error in (MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")):
+        assert refuse(error, debug=False) == 2
+        assert capsys.readouterr().err.startswith("error: out of memory (")
 
 
 def test_nohup_stays_in_force():

@@ -22,7 +22,7 @@ from experiments.benchmark import report
 from experiments.benchmark.ours import prepare
 from experiments.benchmark.problem import FLOOR, OURS, ROSTER, STEP_LOOP, package_of, save_problem
 from experiments.benchmark.worker import TOO_MUCH, Task
-from experiments.runs.command_line import refuse
+from experiments.runs.command_line import guarded
 from experiments.runs.progress import say
 from experiments.runs.records import write_json
 from jsnn.models import VGG_STAGES
@@ -157,8 +157,10 @@ def _measured(arguments: Arguments, names: Sequence[str], task: partial[Task]) -
     return records
 
 
+def main() -> None:
+    """Measure what the command line names."""
+    say(benchmark(tyro.cli(Arguments, prog="python -m experiments.benchmark", description=__doc__)))
+
+
 if __name__ == "__main__":
-    try:
-        print(benchmark(tyro.cli(Arguments, prog="python -m experiments.benchmark", description=__doc__)))
-    except (ValueError, OSError) as error:
-        sys.exit(refuse(error, debug=False))
+    sys.exit(guarded(main))

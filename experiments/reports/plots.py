@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 from experiments.config import Config, from_json
 from experiments.reports.table import title
-from experiments.runs.records import Results
+from experiments.runs.schema import Results
 from jsnn.training.metrics import Record, read
 
 ANN, CONVERTED, UNSCALED, HYBRID = "0.35", "tab:blue", "tab:cyan", "tab:red"

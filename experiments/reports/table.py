@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from experiments.config import Config, from_json
-from experiments.runs.records import Results
+from experiments.runs.schema import Results
 
 HEADER = ("net, data", "ANN", "converted, {eval}", "converted, reduced T (factor)", "hybrid", "T", "epochs")
 

@@ -3,12 +3,14 @@
 Many questions ask for several fine-tunes of one ANN, which need not be trained again for each.
 """
 
+import dataclasses
 import shutil
 from pathlib import Path
 
 from experiments.config import difference
 from experiments.runs.progress import say
-from experiments.runs.records import GROUP_OF, NETWORK_OF, Results, read_stages, saved_config
+from experiments.runs.records import GROUP_OF, NETWORK_OF, config_of, read_stages
+from experiments.runs.schema import Results
 from experiments.runs.workdir import Run, checkpoints, finish, is_done
 from jsnn.training.checkpoint import latest_is_intact
 from jsnn.training.files import move_folder, remove_folder
@@ -33,20 +35,24 @@ def adopt(run: Run, donor: Path) -> None:
             if not latest_is_intact(folder):
                 raise ValueError(f"the last checkpoint in {folder} is damaged or missing: run its stage again.")
             on_first_process(lambda stage=stage, done=done: _copy(run, donor, stage, done["results"]))
-            finish(run, stage, done["seconds"], done["results"])
+            where = config_of(donor, done["config"]).run
+            finish(run, stage, done["seconds"], done["results"], dataclasses.replace(run.config, run=where))
             say(f"{stage}: taken over from {donor}")
 
 
 def _offered(run: Run, donor: Path) -> dict[str, Results]:
     """Which stages a donor has done as the run would do them, and what they measured."""
-    config, stages = saved_config(donor), read_stages(donor)
-    if config is None or "train_ann" not in stages:
+    stages = read_stages(donor)
+    if "train_ann" not in stages:
         raise ValueError(f"{donor} holds no trained ANN to take over: name the workdir of a run that does.")
-    differing = difference(config, run.config, "ann")
-    if differing:
-        raise ValueError(f"the ANN of {donor} is not the one that is asked for: {differing}.")
-    same = [stage for stage in OFFERED if not difference(config, run.config, GROUP_OF[stage])]
-    return {stage: stages[stage] for stage in same if stage in stages}
+    differing = {
+        stage: difference(config_of(donor, stages[stage]["config"]), run.config, GROUP_OF[stage])
+        for stage in OFFERED
+        if stage in stages
+    }
+    if differing["train_ann"]:
+        raise ValueError(f"the ANN of {donor} is not the one that is asked for: {differing['train_ann']}.")
+    return {stage: stages[stage] for stage, what in differing.items() if what is None}
 
 
 def _copy(run: Run, donor: Path, stage: str, results: Results) -> None:

@@ -5,13 +5,14 @@ The exit status is 0, 2 for bad input, 1 for a run that went astray, or 75 for o
 
 import io
 import logging
+import os
 import re
 import sys
 import textwrap
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -72,9 +73,9 @@ def run_command(name: str, description: str, work: Callable[[Run], None]) -> Non
 
 def main(program: str, description: str, work: Callable[[Run], None], arguments: Sequence[str]) -> int:
     """Parse a command line, open the run and do the work; returns the exit status, an error is one sentence."""
+    take_any_output()
     try:
-        _take_any_encoding()
-        _refuse_empty(arguments)
+        refuse_empty(arguments)
         parsed = parse(program, description, arguments)
         hosts.join(parsed.coordinator, parsed.num_processes, parsed.process_id)
         compilation.watch()
@@ -87,6 +88,17 @@ def main(program: str, description: str, work: Callable[[Run], None], arguments:
             work(run)
     except Exception as error:
         return refuse(error, "--debug" in arguments)
+    return 0
+
+
+def guarded(work: Callable[[], object]) -> int:
+    """The main of what is no run: does the work; returns the exit status, an error is one sentence."""
+    take_any_output()
+    try:
+        refuse_empty(sys.argv[1:])
+        work()
+    except Exception as error:
+        return refuse(error, debug=False)
     return 0
 
 
@@ -104,7 +116,8 @@ def refuse(error: Exception, debug: bool) -> int:
         )
     foreseen = isinstance(error, ValueError | OSError | FloatingPointError)
     name = "" if foreseen else f"{type(error).__name__}, see --debug: "
-    print(f"error: {name}{' '.join(str(error).split())}", file=sys.stderr)
+    with suppress(OSError):  # nobody may read it any more
+        print(f"error: {name}{' '.join(str(error).split())}", file=sys.stderr)
     return 2 if isinstance(error, ValueError | OSError) else 1
 
 
@@ -113,17 +126,21 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
-def _refuse_empty(arguments: Sequence[str]) -> None:
-    """Refuse an empty value: a workdir without a name, as of an unset variable, would be the current folder."""
+def take_any_output() -> None:
+    """Take stdout and stderr as they are: closed, or of an encoding that lacks characters, which are replaced."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuse an empty value: a folder without a name, as of an unset variable, would be the current folder."""
     for before, argument in pairwise(("the preset", *arguments)):
         if not argument.strip() or re.fullmatch(r"--[^=]+=\s*", argument):
             raise ValueError(f"{argument.strip('= ') or before} has an empty value: name one, or leave it out.")
-
-
-def _take_any_encoding() -> None:
-    """Have stdout replace what its encoding lacks, as an ASCII one the table's plus-minus, instead of failing at it."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
 
 
 def parse(program: str, description: str, arguments: Sequence[str]) -> Arguments:

@@ -14,8 +14,8 @@ from experiments.config import Config
 from experiments.runs.health import mean_metrics, warn_of_indifference, with_step
 from experiments.runs.journal import Journal, resume, save_journal
 from experiments.runs.networks import open_source, random_key, steps_per_epoch
-from experiments.runs.progress import bar, duration, say
-from experiments.runs.stopping import Stopped, is_asked, stop_if_asked
+from experiments.runs.progress import PAUSE, bar, duration, say
+from experiments.runs.stopping import NOTHING, SAVE, STOP, Stopped, is_asked, stop_if_asked
 from experiments.runs.workdir import Run
 from jsnn.datasets import TRAIN
 from jsnn.simulation import Variables
@@ -26,8 +26,6 @@ from jsnn.training.step import Forward, Metrics, Step, TrainState
 
 Pending = deque[tuple[Metrics, Any]]  # of each step its metrics, and what the processes ask for after it
 AHEAD = 2  # steps that the host may be ahead of the devices
-SILENCE = 60  # seconds after which a save within an epoch is worth a line
-NOTHING, SAVE, STOP = range(3)  # what a process asks for after a step; the highest of all is done by all
 
 
 class Training(NamedTuple):
@@ -74,7 +72,7 @@ def train(run: Run, training: Training, state: TrainState) -> Journal:
                 raise
             save_journal(run, network, state, journal)
             say(_line(network, training.epochs, journal))
-            warn_of_indifference(run.config, network, journal.history[-1]["loss"])
+            warn_of_indifference(run.config, network, journal.history)
             training.after_epoch(journal)
             stop_if_asked()
     return journal
@@ -113,7 +111,7 @@ def _run_epoch(
         if request:
             journal, later = _settle(config, network, journal, pending, 0)
             save_journal(run, network, state, journal._replace(seconds=time.perf_counter() - begin))
-            if time.monotonic() - saved_at > SILENCE:
+            if time.monotonic() - saved_at > PAUSE:
                 left = (steps_per_epoch(config) / journal.steps - 1) * (time.perf_counter() - begin)
                 say(f"{network:>9} step {journal.steps} of epoch {journal.epoch}, {duration(left)} left in it")
             saved_at, saved_steps = time.monotonic(), journal.steps

@@ -62,10 +62,13 @@ def warn_of_silence(network: str, spikes: Mapping[str, float]) -> None:
         say(f"warning: the {network} net is dead: no neuron of {', '.join(silent)} spikes for any image; {REVIVE}.")
 
 
-def warn_of_indifference(config: Config, network: str, loss: float) -> None:
-    """Warn of a network whose logits are all equal, by its loss of ln(number of classes)."""
-    if math.isclose(loss, math.log(info(config.data.dataset).num_classes), rel_tol=1e-6):
-        say(f"warning: {network} gives all classes the same logit, loss {loss:.4f}: it is dead; {REVIVE}.")
+def warn_of_indifference(config: Config, network: str, history: Sequence[Record]) -> None:
+    """Warn once of a network whose logits are all equal, by its loss of ln(number of classes) in the last epoch."""
+    loss = math.log(info(config.data.dataset).num_classes)
+    is_indifferent = [math.isclose(record["loss"], loss, rel_tol=1e-6) for record in history]
+    if is_indifferent[-1] and sum(is_indifferent) == 1:
+        advice = "train it with larger dense_std or ann.lr" if network == "ann" else REVIVE
+        say(f"warning: {network} gives all classes the same logit, loss {loss:.4f}: it is dead; {advice}.")
 
 
 def diverging(history: Sequence[Record], converted_accuracy: float) -> int | None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from experiments.config import AUTO, Config
 from jsnn import encoding, surrogate
-from jsnn.datasets import TRAIN, info, load_split
+from jsnn.datasets import TEST, TRAIN, VALIDATION, info, load_split, open_split
 from jsnn.models import VGG, ResNet, build, spiking
 from jsnn.simulation import Presentation, Variables, fitting_chunk
 from jsnn.sources import Source, resident_source
@@ -109,6 +109,18 @@ def steps_per_epoch(config: Config) -> int:
             "choose a smaller batch_size."
         )
     return num_examples // batch_size
+
+
+def check_data(config: Config) -> None:
+    """Read the training images and open what is read later, so that bad data are refused before anything is written.
+
+    Raises:
+        ValueError: as `steps_per_epoch` and `jsnn.datasets.open_split`.
+    """
+    steps_per_epoch(config)
+    if not callable(info(config.data.dataset).origin):
+        for split in (VALIDATION, TEST):
+            open_split(config.data.dataset, split, config.run.data_dir)
 
 
 def check_fits(config: Config) -> None:

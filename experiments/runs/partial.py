@@ -12,15 +12,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.runs.progress import bar
-from experiments.runs.stopping import Stopped, is_asked
+from experiments.runs.progress import PAUSE, bar, duration, say
+from experiments.runs.stopping import NOTHING, SAVE, STOP, Stopped, is_asked
 from experiments.runs.workdir import PARTIAL, Run
 from jsnn.folding import Fold, State
 from jsnn.training.files import replace_text
 from jsnn.training.hosts import global_max, on_first_process
 
 EVERY = 20.0  # seconds between two saves of a pass
-NOTHING, SAVE, STOP = range(3)  # what a process asks for after an item; the highest of all is done by all
 
 
 class Saved(NamedTuple):
@@ -44,7 +43,7 @@ def begin_stage(run: Run, stage: str) -> float:
 
     def spent() -> float:
         files = map(_read, (run.directory / PARTIAL).glob("*.json"))
-        return max((saved.seconds for saved in files if saved and saved.about["stage"] == stage), default=0.0)
+        return max((saved.seconds for saved in files if saved and saved.about.get("stage") == stage), default=0.0)
 
     return time.perf_counter() - on_first_process(spent)
 
@@ -52,20 +51,23 @@ def begin_stage(run: Run, stage: str) -> float:
 def resumable(run: Run, stage: str, begin: float) -> Fold:
     """How a stage that began at some time folds: with a bar, saved every 20 seconds, when it is done and on request.
 
-    A pass of another stage, or whose config, batch size or number of processes has changed since, begins anew.
+    A pass of another stage, or whose config, data, batch size or number of devices has changed since, begins anew.
 
     Raises (the fold):
         Stopped: where the run was asked to stop; the state is saved.
     """
-    about = {"stage": stage, "config": {**asdict(run.config), "run": None}}
-    about |= {"batch_size": run.config.run.eval_batch_size, "processes": jax.process_count()}
+    fields = asdict(run.config)
+    of_run = {name: fields["run"][name] for name in ("data_dir", "data_module", "eval_batch_size")}
+    devices = {"devices": jax.device_count(), "processes": jax.process_count()}
+    about = {"stage": stage, "config": {**fields, "run": of_run}, **devices}
 
     def fold(name: str, total: int, items: Callable[[int], Iterable], add: Callable[[State, Any], State]) -> State:
         path = run.directory / PARTIAL / f"{re.sub('[^a-z0-9.]+', '_', name)}.json"
         of_pass = json.loads(json.dumps({**about, "pass": name, "total": total}))
         saved = _saved(path, of_pass)
-        done, state = (saved.done, _decoded(saved.state)) if saved else (0, None)
-        at = time.monotonic()
+        start, state = (saved.done, _decoded(saved.state)) if saved else (0, None)
+        done = start
+        began = at = said = time.monotonic()
         with bar(name, total, done, unit="batch") as progress:
             for item in items(done) if done < total else ():
                 state, done = add(state, item), done + 1
@@ -75,6 +77,10 @@ def resumable(run: Run, stage: str, begin: float) -> Fold:
                 if request:
                     seconds, at = time.perf_counter() - begin, time.monotonic()
                     _save(path, Saved(of_pass, done, _encoded(state), seconds))
+                if request and time.monotonic() - said > PAUSE:
+                    left = duration((at - began) / (done - start) * (total - done))
+                    say(f"{name}: {done} of {total} batches, {left} left")
+                    said = time.monotonic()
                 if request == STOP:
                     raise Stopped(
                         f"stopped on request after {done} of {total} batches of {name}; the same command goes on."

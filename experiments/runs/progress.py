@@ -14,6 +14,8 @@ from experiments.runs.stopping import silence, stop_if_asked
 from jsnn.folding import State
 from jsnn.training.hosts import is_first_process
 
+PAUSE = 60  # seconds of work after which a log is told how much is left
+
 
 def say(line: str) -> None:
     """Print a line, above the bar where there is one."""

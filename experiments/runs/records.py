@@ -5,34 +5,24 @@ made anew where it is lost or damaged.
 """
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from experiments.config import Config, from_json
+from experiments.runs.schema import Results, objection
 from jsnn.training.files import replace_text
 from jsnn.training.hosts import on_first_process
 
-Results = dict[str, Any]
 STAGES = ("train_ann", "convert", "finetune", "evaluate")
 TRAINING = ("train_ann", "finetune")  # these go on from checkpoints of their own
 NETWORK_OF = {"train_ann": "ann", "convert": "converted", "finetune": "hybrid"}
 # The last group of the config that matters to a stage and to its network.
 GROUP_OF = {"train_ann": "ann", "convert": "convert", "finetune": "finetune", "evaluate": "evaluate"}
-# What is read of a stage's results later, and must be finite numbers.
-NUMBERS = {
-    "train_ann": ("ann.validation_accuracy",),
-    "convert": ("converted.scaling_factor", "converted.logit_scale", "converted.validation_accuracy"),
-    "finetune": ("hybrid.validation_accuracy",),
-    "evaluate": tuple(f"{network}.accuracy" for network in NETWORK_OF.values()),
-}
 GROUP_OF |= {network: GROUP_OF[stage] for stage, network in NETWORK_OF.items()}
 
 
 def saved_config(directory: Path) -> Config | None:
-    """The config that a folder belongs to, be its config.json lost, or None for a new folder; ValueError where it can't
-    be read.
-    """
+    """The config that a folder belongs to, be its config.json lost; None for a new folder."""
     path = directory / "config.json"
     if path.exists():
         try:
@@ -41,7 +31,11 @@ def saved_config(directory: Path) -> Config | None:
             what = f"{path} is not a config of this version of jsnn ({error})"
             raise ValueError(f"{what}: mend it, or use another workdir.") from error
     stages = read_stages(directory)
-    return config_of(directory / "stages.json", stages[_last_done(stages)]["config"]) if stages else None
+    if stages:
+        return config_of(directory / "stages.json", stages[_last_done(stages)]["config"])
+    for record in directory.glob("*/*/record.json"):  # of a checkpoint, before any stage is done
+        return config_of(record.parent, read_json(record).get("config"))
+    return None
 
 
 def config_of(source: Path, fields: Any) -> Config:
@@ -80,25 +74,17 @@ def _results(stages: dict[str, Results]) -> Results:
 
 
 def read_stages(directory: Path) -> dict[str, Results]:
-    """What each stage of a run has measured so far, with its seconds and its config."""
+    """What each stage of a run has measured so far, with its seconds and its config; ValueError where that can't be."""
     path = directory / "stages.json"
-    stages = _read_json(path)
+    stages = read_json(path)
     for stage, done in stages.items():
-        if stage not in STAGES or not isinstance(done, dict):
-            raise ValueError(f"{path} is damaged at {stage}: mend it, or delete it to run the stages again.")
-        kinds = {"results": dict, "config": dict, "seconds": float}
-        kinds |= {f"results.{name}": float for name in NUMBERS[stage]}
-        for name, kind in kinds.items():
-            value: Any = done
-            for key in name.split("."):
-                value = value.get(key) if isinstance(value, dict) else None
-            if not (isinstance(value, dict) if kind is dict else _is_number(value)):
-                raise ValueError(f"{path} is damaged: {name} of {stage} is {value!r:.50}; mend it, or delete the file.")
+        what = objection(stage, done)
+        if what:
+            raise ValueError(
+                f"{path} is damaged or of an older version of jsnn: {what}; mend it, use another workdir, or delete it "
+                "to run all stages again."
+            )
     return stages
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _last_done(stages: dict[str, Results]) -> str:
@@ -121,7 +107,7 @@ def _as_json(value: Any) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
-def _read_json(path: Path) -> Results:
+def read_json(path: Path) -> Results:
     """The contents of a JSON file; nothing where there is none."""
     try:
         return dict(_parsed(path)) if path.exists() else {}

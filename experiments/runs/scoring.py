@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import jax
 
@@ -31,22 +30,32 @@ def score(
     """Means over a split, or a range of its images, by a compiled evaluation."""
     source = open_source(config, split)
     batch_size = fitting_batch_size(config.run.eval_batch_size, source)  # the same for all ranges: one program
-    source = subset(source, images) if images else source
+    source = source if images is None else subset(source, images)
     return evaluate_split(evaluate, variables, source, batch_size, key, fold=fold, name=label or split)
 
 
-def score_ann(config: Config, variables: Variables, split: str, images: range | None = None, **options: Any) -> float:
-    """The share of the images of a split, or of some of them, that an ANN classifies correctly; options as `score`."""
-    key = random_key(config, split)
-    scores = score(config, ann_program(config, split), variables, split, key, images=images, label="ann", **options)
-    return float(scores.accuracy[-1])
+def score_ann(
+    config: Config, variables: Variables, split: str, images: range | None = None, *, fold: Fold = watched
+) -> float:
+    """The share of the images of a split, or of a range of them, that an ANN classifies correctly."""
+    program, key = ann_program(config, split), random_key(config, split)
+    return float(score(config, program, variables, split, key, images=images, label="ann", fold=fold).accuracy[-1])
 
 
 def score_snn(
-    config: Config, variables: Variables, num_steps: int, split: str, key: jax.Array, **options: Any
+    config: Config,
+    variables: Variables,
+    num_steps: int,
+    split: str,
+    key: jax.Array,
+    *,
+    images: range | None = None,
+    label: str | None = None,
+    fold: Fold = watched,
 ) -> Evaluation:
-    """Scores of one stream of noise after each of `num_steps` time steps; options as `score`."""
-    return score(config, snn_program(config, num_steps, split), variables, split, key, **options)
+    """Scores of one stream of noise after each of `num_steps` time steps, see `score`."""
+    program = snn_program(config, num_steps, split)
+    return score(config, program, variables, split, key, images=images, label=label, fold=fold)
 
 
 def validator(config: Config, evaluate: Evaluate) -> Callable[[Variables], float]:

@@ -1,4 +1,7 @@
-"""Stopping on request: the first SIGTERM, SIGINT or SIGHUP asks a run to save and stop, a second ends it at once."""
+"""Stopping on request: the first SIGTERM, SIGINT or SIGHUP asks a run to save and stop, a second ends it at once.
+
+Not so a second SIGHUP: a terminal that closes sends it twice, itself and by its shell.
+"""
 
 import os
 import signal
@@ -8,6 +11,7 @@ from types import FrameType
 
 from jsnn.training.hosts import global_max
 
+NOTHING, SAVE, STOP = range(3)  # what a process asks for after a step; the highest of all is done by all
 STOPPED = 75  # exit status: EX_TEMPFAIL of sysexits.h, the same command goes on later
 
 _requests: list[int] = []  # signals received by this process
@@ -26,7 +30,7 @@ def on_signals() -> Iterator[None]:
         del frame
         if number == signal.SIGHUP:  # the terminal is gone: to write to it would fail
             silence(terminals)
-        if _requests:
+        elif _requests:
             os._exit(128 + number)
         _requests.append(number)
 

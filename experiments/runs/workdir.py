@@ -25,7 +25,7 @@ import numpy as np
 
 from experiments.config import Config, check, difference, from_json
 from experiments.runs import compilation
-from experiments.runs.networks import check_fits, import_data_module, steps_per_epoch
+from experiments.runs.networks import check_data, check_fits, import_data_module
 from experiments.runs.records import (
     GROUP_OF,
     NETWORK_OF,
@@ -38,7 +38,7 @@ from experiments.runs.records import (
     write_json,
     write_stages,
 )
-from jsnn.training.checkpoint import Checkpoint, latest_is_intact, restore
+from jsnn.training.checkpoint import Checkpoint, latest_is_intact, latest_step, restore
 from jsnn.training.files import locked, remove_folder
 from jsnn.training.hosts import all_gather, is_first_process, on_every_process, on_first_process
 from jsnn.training.metrics import MetricsLog, open_metrics
@@ -67,7 +67,7 @@ def open_run(config: Config, directory: Path) -> Iterator[Run]:
     check_fits(config)
     _refuse_disagreement(config)
     on_first_process(lambda: _refuse_another(config, directory))
-    on_every_process(lambda: steps_per_epoch(config))  # reads the data, before anything is written
+    on_every_process(lambda: check_data(config))
     on_first_process(lambda: directory.mkdir(parents=True, exist_ok=True))
     with ExitStack() as held:
         on_first_process(lambda: held.enter_context(locked(directory)))
@@ -102,10 +102,11 @@ def _claim(config: Config, directory: Path) -> None:
         write_json(directory / "config.json", dataclasses.asdict(config))
 
 
-def finish(run: Run, stage: str, seconds: float, results: Results) -> None:
+def finish(run: Run, stage: str, seconds: float, results: Results, config: Config | None = None) -> None:
     """Write what a stage has measured, which makes it done; compiling counts since the last stage of this process."""
-    times = {"seconds": round(seconds, 2), "compile_seconds": round(compilation.take_seconds(), 2)}
-    _write_stages(run, {**_stages(run), stage: {**times, "results": results, "config": dataclasses.asdict(run.config)}})
+    done = {"seconds": round(seconds, 2), "compile_seconds": round(compilation.take_seconds(), 2)}
+    done |= {"config": dataclasses.asdict(config or run.config), "step": _last_step(run, stage), "results": results}
+    _write_stages(run, {**_stages(run), stage: done})
     on_first_process(partial(remove_folder, run.directory / PARTIAL))
 
 
@@ -127,15 +128,21 @@ def _unfinished(run: Run, stage: str) -> ValueError:
 
 def _ends_intact(run: Run, stage: str) -> bool:
     """Whether the last checkpoint of a stage that was done is there and intact."""
-    folder = checkpoints(run, NETWORK_OF[stage])
+    folder, expected = checkpoints(run, NETWORK_OF[stage]), _stages(run)[stage]["step"]
     try:
         is_intact = latest_is_intact(folder)
     except ValueError:
         is_intact = False
-    if not is_intact:
-        what = "damaged" if is_intact is False else "missing"
+    is_last = is_intact is not None and _last_step(run, stage) == expected
+    if not (is_intact and is_last):
+        what = "damaged" if is_last else "missing"
         warnings.warn(f"the last checkpoint in {folder} is {what}: {stage} is to be done again.", stacklevel=2)
-    return bool(is_intact)
+    return bool(is_intact and is_last)
+
+
+def _last_step(run: Run, stage: str) -> int | None:
+    """The number of the last checkpoint of a stage, be it damaged; None where it has none."""
+    return on_first_process(lambda: latest_step(checkpoints(run, NETWORK_OF[stage]))) if stage in NETWORK_OF else None
 
 
 def reopen(run: Run, stage: str) -> None:
@@ -189,7 +196,7 @@ def _refuse_anothers(run: Run, source: Path, made: str, config: Any) -> None:
     what = difference(config_of(source, config), run.config, GROUP_OF[made])
     if what:
         raise ValueError(
-            f"{made} in {source} was made by another config: {what}; put back what was there, or delete it."
+            f"{made} in {source} was made by another config: {what}; put back what was there, or use another workdir."
         )
 
 

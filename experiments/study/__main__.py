@@ -15,9 +15,9 @@ import tyro
 from experiments.config import difference
 from experiments.runs import stopping
 from experiments.runs.adopt import adopt
-from experiments.runs.command_line import refuse
+from experiments.runs.command_line import guarded
 from experiments.runs.progress import say
-from experiments.runs.records import read_stages, saved_config
+from experiments.runs.records import config_of, read_stages
 from experiments.runs.workdir import Run, open_run
 from experiments.study.plan import ANN, STUDIES, Trial, planned, with_fields
 from experiments.study.results import RESULTS, results_path, write_results
@@ -67,20 +67,18 @@ def run_trial(arguments: Arguments, trial: Trial, seed: int) -> None:
 def _donor(folder: Path, run: Run, seed: int) -> Path:
     """A run of the seed whose conversion is the same, else the one that trained the ANN."""
     for other in sorted(folder.glob(f"*/seed{seed}")):
-        if "convert" in read_stages(other) and not difference(saved_config(other), run.config, "convert"):
+        done = read_stages(other).get("convert")
+        if done and not difference(config_of(other, done["config"]), run.config, "convert"):
             return other
     return folder / ANN.name / f"seed{seed}"
 
 
-def main(arguments: Arguments) -> int:
-    """Run the study; its exit status is that of `experiments.runs.command_line`."""
-    try:
-        with stopping.on_signals():
-            study(arguments)
-    except Exception as error:
-        return refuse(error, debug=False)
-    return 0
+def main() -> None:
+    """Run what the command line names."""
+    arguments = tyro.cli(Arguments, prog="python -m experiments.study", description=__doc__)
+    with stopping.on_signals():
+        study(arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Arguments, prog="python -m experiments.study", description=__doc__)))
+    sys.exit(guarded(main))

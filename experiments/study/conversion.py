@@ -9,7 +9,7 @@ from functools import partial
 from experiments.convert import FACTORS, balance
 from experiments.runs.networks import random_key, stream_keys
 from experiments.runs.progress import say
-from experiments.runs.records import Results
+from experiments.runs.schema import Results
 from experiments.runs.scoring import score_ann, score_snn
 from experiments.runs.workdir import Run
 from experiments.train_ann import trained_ann

@@ -14,7 +14,7 @@ from experiments.config import Config
 from experiments.convert import calibrated_scale
 from experiments.finetune import logit_scale, starting_snn
 from experiments.runs.networks import open_source, presentation_of, random_key
-from experiments.runs.records import Results
+from experiments.runs.schema import Results
 from experiments.runs.workdir import Run
 from jsnn import diagnostics
 from jsnn.datasets import VALIDATION

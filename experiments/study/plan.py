@@ -17,7 +17,8 @@ from experiments.finetune import last_snn, starting_snn
 from experiments.hybrid import up_to
 from experiments.presets import PRESETS
 from experiments.runs.networks import open_source, stream_keys
-from experiments.runs.records import Results, read_results
+from experiments.runs.records import read_results
+from experiments.runs.schema import Results
 from experiments.runs.scoring import score_snn
 from experiments.runs.workdir import Run
 from experiments.study.conversion import conversion

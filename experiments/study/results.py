@@ -10,7 +10,7 @@ from experiments.config import AUTO, Config, Finetune, from_json
 from experiments.convert import FACTORS
 from experiments.runs.environment import environment
 from experiments.runs.networks import build_ann
-from experiments.runs.records import Results
+from experiments.runs.schema import Results
 from jsnn.datasets import info
 from jsnn.models import VGG, ResNet
 from jsnn.operations import multiply_accumulates
@@ -128,7 +128,9 @@ def scratch_trials(runs: DataFrame, num_steps: int) -> dict[str, DataFrame]:
 
 def learning_curve(run: Series) -> Series:
     """Epoch of the SNN -> validation accuracy after it; 0 is the converted net, where the run starts from it."""
-    before = [] if run.config.finetune.start == "scratch" else [run["converted/validation_accuracy"]]
+    # Runs of older versions chose the converted net's factor on all validation images, and kept no accuracy before.
+    of_start = run.get("hybrid/validation_accuracy_before", run["converted/validation_accuracy"])
+    before = [] if run.config.finetune.start == "scratch" else [of_start]
     after = [epoch["validation_accuracy"] for epoch in run["hybrid/history"]]
     return Series([*before, *after], range(1 - len(before), 1 + len(after)))
 

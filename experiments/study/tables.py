@@ -6,8 +6,8 @@ from statistics import mean, stdev
 import pandas as pd
 from pandas import DataFrame, Series
 
-from experiments.finetune import CONVERTED
 from experiments.reports.table import aligned
+from experiments.runs.schema import CONVERTED
 from experiments.study import conversion, results
 from experiments.study.plan import HARMS, RATES, VARIATIONS
 from experiments.study.results import HYBRIDS, measurements, nets_of

@@ -111,6 +111,18 @@ def latest_is_intact(directory: Path) -> bool | None:
     return None if step is None else not damaged
 
 
+def latest_step(directory: Path) -> int | None:
+    """The number of the latest checkpoint, be it damaged.
+
+    Args:
+        directory: folder of the checkpoints.
+
+    Returns:
+        The number; None where there is no checkpoint.
+    """
+    return max(_steps(directory), default=None)
+
+
 def is_intact(checkpoint: Path) -> bool:
     """Whether every file of a checkpoint is there and as it was written.
 

@@ -1,0 +1,111 @@
+"""Data sets that TFDS has prepared, read without TensorFlow; whatever is wrong with their files is named."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Tell that a data set can't be read where reading it fails.
+
+    Args:
+        name: of the data set, for the message.
+
+    Raises:
+        ValueError: where a file is damaged, an image can't be decoded, or the memory does not suffice.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise ValueError(
+            f"the data set {name} does not fit into the memory that this process may take: raise the limit (ulimit -v)."
+        ) from error
+    except Exception as error:  # of array_record, TFDS, what parses its JSON, or the decoder
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"the data set {name} can't be read ({reason}): prepare it again.") from error
+
+
+def open_builder(name: str, origin: str, data_dir: str | None) -> Any:
+    """TFDS's reader of a prepared data set.
+
+    Args:
+        name: of the data set, for messages.
+        origin: TFDS's name, or the folder of a builder.
+        data_dir: TFDS's data directory; None for its default.
+
+    Returns:
+        The tfds.core.DatasetBuilder.
+
+    Raises:
+        ValueError: where it is not prepared, with the command that prepares it, or its description is damaged.
+    """
+    import tensorflow_datasets as tfds  # a second to import, and not needed for arrays
+
+    logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS tells at length about optional packages
+    message = (
+        f"the data set {name} is not prepared in {data_dir or '~/tensorflow_datasets'}: prepare it once with "
+        f"`pip install tensorflow importlib_resources` and `tfds build {origin} --file_format=array_record"
+        f"{f' --data_dir={data_dir}' if data_dir else ''}`, or point data_dir to where it is."
+    )
+    with readable(name):
+        try:
+            if Path(origin).is_dir():
+                return tfds.builder_from_directory(origin)
+            builder = tfds.builder(origin, data_dir=data_dir, file_format="array_record")
+            if builder.is_prepared():
+                return builder
+        except (tfds.core.DatasetNotFoundError, ImportError, FileNotFoundError):
+            pass  # nothing of that name is there
+    raise ValueError(message)
+
+
+def num_records(name: str, builder: Any, split: str) -> int:
+    """How many records a split has, by its description and by its files.
+
+    Args:
+        name: of the data set, for messages.
+        builder: see `open_builder`.
+        split: TFDS's name of it.
+
+    Returns:
+        Their number.
+
+    Raises:
+        ValueError: where the two differ, or there is no such split.
+    """
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    with readable(name):
+        described = builder.info.splits[split]
+        counts = [(path, ArrayRecordReader(str(path)).num_records()) for path in described.filepaths]
+        claims = list(described.shard_lengths)
+    for (path, count), claimed in zip(counts, claims, strict=True):
+        if count != claimed:
+            raise ValueError(
+                f"the data set {name} can't be read: dataset_info.json claims {claimed} records in {path.name}, "
+                f"which holds {count}: prepare it again."
+            )
+    return sum(claims)
+
+
+def open_records(name: str, builder: Any, part: str) -> Sequence[dict[str, Any]]:
+    """Open a part of a data set, for random access.
+
+    Args:
+        name: of the data set, for messages.
+        builder: see `open_builder`.
+        part: in TFDS's notation, such as "train[:90]".
+
+    Returns:
+        A sequence of records.
+
+    Raises:
+        ValueError: where it can't be read.
+    """
+    with readable(name):
+        records = builder.as_data_source(part)
+        _ = records[0], records[len(records) - 1]  # damage is told now where it shows now
+    return records
