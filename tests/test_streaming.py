@@ -77,13 +77,15 @@ def test_worker_processes_give_the_same_stream(data_dir):
 
 READING = """
 import sys, time
-if __name__ == "__main__":
+def read():
     from jsnn.streaming import streamed_source
     batches = streamed_source("imagenet2012", "train", sys.argv[1], 2).shuffled(20, 0, 1, 0)
     next(batches)
     print("read", flush=True)
     if sys.argv[2] == "stay":
         time.sleep(60)
+if __name__ == "__main__":
+    read()
 """
 
 

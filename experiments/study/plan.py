@@ -50,7 +50,7 @@ def validated(run: Run) -> Results:
 def over_streams(run: Run) -> dict[str, list[float]]:
     """Validation accuracies of the converted net at its factor and the net after the last epoch, one for each stream.
 
-    No choice was made on these streams, so that the best of many factors has no advantage on them.
+    No choice was made on these streams; the factor was, by another, on the first half of the images.
     """
     nets, config = {"converted": scaled_snn(run), "hybrid": last_snn(run)}, run.config
     keys = stream_keys(config, VALIDATION, config.evaluate.streams)
