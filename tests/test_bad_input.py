@@ -83,7 +83,7 @@ def refused(capsys, *arguments) -> str:
         (["--finetune.beta", "inf"], "error: finetune.beta must be at least 0 and finite, got inf."),
         (["--seed", "-1"], "error: seed must be at least 0 and below 2^32, got -1."),
         (["--seed", "4294967296"], "error: seed must be at least 0 and below 2^32, got 4294967296."),
-        (["--streams", "0"], "error: streams must be at least 1 and below 2^31, got 0."),
+        (["--streams", "0"], "error: streams must be at least 1 and at most 1000, got 0."),
         (["--on-nan", "ignore"], "skip"),
         (["--ann.epochs", str(2**63)], f"error: ann.epochs must be at least 1 and at most 100000, got {2**63}."),
         (["--hidden", str(10**9)], "error: hidden must be at least 1 and at most 65536 units each, got (1000000000,)."),

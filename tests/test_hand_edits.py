@@ -43,7 +43,7 @@ def test_another_runs_ann_is_refused_where_it_is_read(other, tiny_copy, capsys):
     ("network", "stage", "option", "value", "field"),
     [
         ("converted", "convert", "--scaling-factor", "0.6", "scaling_factor"),
-        ("hybrid", "finetune", "--finetune.beta", "0.5", "finetune.beta"),
+        pytest.param("hybrid", "finetune", "--finetune.beta", "0.5", "finetune.beta", marks=pytest.mark.slow),
     ],
 )
 def test_a_network_that_another_config_made_is_refused(

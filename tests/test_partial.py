@@ -113,7 +113,7 @@ def test_the_time_before_counts(toy, tmp_path, tiny, monkeypatch):
     assert begin_stage(run, "finetune") == pytest.approx(now, abs=1)
 
 
-@pytest.mark.parametrize("stage", ["convert", "evaluate"])
+@pytest.mark.parametrize("stage", ["convert", pytest.param("evaluate", marks=pytest.mark.slow)])
 def test_a_stage_in_slices_ends_the_same_and_computes_nothing_twice(stage, tiny, tmp_path, monkeypatch):
     """In four lives of up to a third of the batches each; three layers and passes are left amid."""
     batches, names = 0, []

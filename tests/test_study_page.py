@@ -233,8 +233,11 @@ def test_gains_steps_downhill_and_silence(keep, tmp_path):
 
 def test_a_learning_curve_begins_with_the_converted_net(keep, tmp_path):
     history = [{"validation_accuracy": accuracy} for accuracy in (0.53, 0.48)]
-    keep("harm-stdb", 0, converted={"validation_accuracy": 0.5}, hybrid={"history": history})
-    assert results.learning_curve(read_runs(tmp_path).iloc[0]).to_dict() == pytest.approx({0: 0.5, 1: 0.53, 2: 0.48})
+    for seed, before in enumerate((0.4, None)):  # older runs kept what chose their factor
+        hybrid = {"history": history, "validation_accuracy_before": before}
+        keep("harm-stdb", seed, converted={"validation_accuracy": 0.5}, hybrid=hybrid)
+    curves = [results.learning_curve(run).to_dict() for _, run in read_runs(tmp_path).iterrows()]
+    assert curves == [pytest.approx({0: start, 1: 0.53, 2: 0.48}) for start in (0.4, 0.5)]
 
 
 def test_spikes_and_what_they_cost(keep, tmp_path):

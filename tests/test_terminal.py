@@ -49,8 +49,11 @@ def test_an_ascii_stdout_shows_the_table(tiny_copy, monkeypatch):
     assert b" ? " in raw.getvalue()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_any_signal_saves_and_stops(number, tiny, tmp_path, monkeypatch):
+SLOW = (signal.SIGTERM, signal.SIGINT)  # the second tier
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, *(pytest.param(each, marks=pytest.mark.slow) for each in SLOW)])
+def test_any_signal_saves_and_stops(number, tiny, tmp_path, monkeypatch, capsys):
     lines = []
 
     def line(text, **_):
@@ -63,8 +66,11 @@ def test_any_signal_saves_and_stops(number, tiny, tmp_path, monkeypatch):
         assert run(train_ann, tmp_path, *TINY) == STOPPED
     assert (tmp_path / "ann" / "40").exists()
     assert lines[-1].startswith("stopped on request")
+    assert [line.endswith(" left") for line in lines if "ann epoch" in line] == [True, True]
     assert run(train_ann, tmp_path, *TINY) == 0
     assert outcome(tmp_path)[1] == outcome(tiny)[1][:3]
+    last = next(line for line in capsys.readouterr().out.splitlines() if "ann epoch 3/3" in line)
+    assert not last.endswith(" left")  # none is
 
 
 def test_a_terminal_that_hangs_up_twice_does_not_end_the_run():
@@ -75,16 +81,18 @@ def test_a_terminal_that_hangs_up_twice_does_not_end_the_run():
         assert is_asked()
 
 
-def test_a_report_shows_its_table_in_ascii_and_to_nobody(tiny, tmp_path):
-    for redirection, status in (("", 0), ("| true", 0), (">&-", 0), ("2>&1 | true", 0)):
-        line = (
-            f"{sys.executable} -m experiments.report {tiny} --output {tmp_path} {redirection}; exit ${{PIPESTATUS[0]}}"
-        )
-        environment = os.environ | {"PYTHONIOENCODING": "ascii"}
-        done = subprocess.run(["bash", "-c", line], cwd=ROOT, env=environment, capture_output=True, check=False)
-        assert (done.returncode, done.stderr) == (status, b""), redirection
+@pytest.mark.slow
+@pytest.mark.parametrize("redirection", ["", "2>&1 | true", ">&-"])
+def test_a_report_has_its_status_in_ascii_and_to_nobody(redirection, tiny, tmp_path):
+    command = f"{sys.executable} -m experiments.report {tiny} --output {tmp_path}"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    script = ["bash", "-c", f"{command} {redirection}; exit ${{PIPESTATUS[0]}}"]
+    done = subprocess.run(script, cwd=ROOT, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (b" ? " in done.stdout) == (not redirection)
 
 
+@pytest.mark.slow
 def test_a_refusal_that_nobody_reads_has_its_status():
     line = f"{sys.executable} -m experiments.hybrid --num-steps 0 2>&1 | true; exit ${{PIPESTATUS[0]}}"
     assert subprocess.run(["bash", "-c", line], cwd=ROOT, check=False).returncode == 2
@@ -135,14 +143,6 @@ def test_a_terminal_that_hangs_up_ends_nothing_before_it_is_saved():
 
 def test_durations_are_short():
     assert [duration(seconds) for seconds in (0.2, 89, 90, 3000, 20_000)] == ["0 s", "89 s", "2 min", "50 min", "5.6 h"]
-
-
-def test_the_log_estimates_the_time_that_is_left(tmp_path, capsys):
-    assert run(train_ann, tmp_path, *TINY) == 0
-    first, second, last = (line for line in capsys.readouterr().out.splitlines() if "ann epoch" in line)
-    assert first.endswith(" left")
-    assert second.endswith(" left")
-    assert not last.endswith(" left")
 
 
 WITHOUT_ASSERTS = """

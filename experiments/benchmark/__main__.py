@@ -74,7 +74,7 @@ def benchmark(arguments: Arguments) -> str:
     say(f"absent: {', '.join(absent) or 'none'}")
     arguments.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        records = _measured(arguments, list(versions), partial(task, device=device, problem=f"{folder}/problem"))
+        records = _measured(arguments, list(versions), partial(task, device=device, problem=f"{folder}/problem.npz"))
     rows = report.figures(records)
     text = report.markdown(rows, absent)
     about = {"machine": machine, "contestants": versions, "absent": absent, "records": records}

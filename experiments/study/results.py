@@ -129,7 +129,7 @@ def scratch_trials(runs: DataFrame, num_steps: int) -> dict[str, DataFrame]:
 def learning_curve(run: Series) -> Series:
     """Epoch of the SNN -> validation accuracy after it; 0 is the converted net, where the run starts from it."""
     # Runs of older versions chose the converted net's factor on all validation images, and kept no accuracy before.
-    of_start = run.get("hybrid/validation_accuracy_before", run["converted/validation_accuracy"])
+    of_start = run.reindex(["hybrid/validation_accuracy_before", "converted/validation_accuracy"]).bfill().iloc[0]
     before = [] if run.config.finetune.start == "scratch" else [of_start]
     after = [epoch["validation_accuracy"] for epoch in run["hybrid/history"]]
     return Series([*before, *after], range(1 - len(before), 1 + len(after)))
