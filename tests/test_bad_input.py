@@ -77,6 +77,7 @@ def refused(capsys, *arguments) -> str:
         (["--ann.weight-decay", "nan"], "error: ann.weight_decay must be at least 0 and finite, got nan."),
         (["--conv-dropout", "1"], "error: conv_dropout must be in [0, 1), got 1.0."),
         (["--hidden", "0"], "error: hidden must be at least 1 and at most 65536 units each, got (0,)."),
+        (["--width", "64", "--hidden", "65536", "65536"], "weights, which training takes 88 GB for"),
         (["--width", "0"], "error: width must be above 0 and at most 64, got 0.0."),
         (["--width", "1e9"], "error: width must be above 0 and at most 64, got 1000000000.0."),
         (["--finetune.alpha", "0"], "error: finetune.alpha must be above 0"),

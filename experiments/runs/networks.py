@@ -1,5 +1,7 @@
 """From a config to what jsnn works with: networks, encodings, sources, random keys."""
 
+import math
+import os
 from functools import cache
 from importlib import import_module
 
@@ -14,6 +16,7 @@ from jsnn.simulation import Presentation, Variables, fitting_chunk
 from jsnn.sources import Source, resident_source
 from jsnn.training.parallel import check_batch_size, replicate
 
+BYTES_PER_WEIGHT = 12  # the weight, its gradient and its momentum
 PURPOSES = ("init", "ann", "balance", "validation", "scratch", "hybrid", "test", "comparison")
 
 
@@ -137,4 +140,17 @@ def check_fits(config: Config) -> None:
             f"balance_images {images} can't be split evenly over {processes} processes: "
             f"choose a multiple of {processes}."
         )
-    jax.eval_shape(lambda: init_variables(config, "init"))
+    shapes = jax.eval_shape(lambda: init_variables(config, "init"))
+    weights, memory = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)), _bytes_of_memory()
+    needed = BYTES_PER_WEIGHT * weights
+    if needed > memory:
+        raise ValueError(
+            f"the network has {weights:.2g} weights, which training takes {needed / 1e9:.0f} GB for, of "
+            f"{memory / 1e9:.0f} GB that are there: choose a smaller width or hidden."
+        )
+
+
+def _bytes_of_memory() -> int:
+    """Of a device, or of the machine where the device is its CPU."""
+    stats = jax.local_devices()[0].memory_stats()
+    return stats["bytes_limit"] if stats else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
