@@ -5,6 +5,7 @@ Compiled programs are kept on disk for the session: many tests, and the processe
 
 import atexit
 import fcntl
+import gc
 import os
 import shutil
 import tempfile
@@ -29,10 +30,11 @@ KEPT = {
 for name, value in KEPT.items():
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)  # for the processes that tests start
+gc.set_threshold(50_000, 20, 50)  # tracing makes many objects that live on: to look through them takes a tenth of it
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
 
-LONG = "test_commands test_hosts test_bptt test_real_data test_conversion test_parity test_trouble test_resume".split()
+LONG = "test_commands test_resume test_hosts test_real_data test_parity test_bptt test_trouble test_terminal".split()
 ROOT = Path(__file__).parent.parent
 DATA_DIR = Path(os.environ.get("JSNN_DATA_DIR", ROOT.parent / "shared" / "data" / "tfds"))
 

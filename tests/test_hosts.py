@@ -55,11 +55,14 @@ def assert_equal_but_for_the_order_of_sums(workdir, other):
 
 @pytest.mark.slow
 def test_two_processes_equal_one_and_a_run_goes_on_with_another_number_of_them(alone, tmp_path, monkeypatch):
-    """Four processes of their own, each of which imports jax and loads its programs."""
+    """Six processes of their own, each of which imports jax and loads its programs: asked to stop, killed, done."""
     first, second = together(2, *COMMAND, "--workdir", tmp_path, devices=2, module="experiments.train_ann")
     wait_for("ann epoch 1/", first)
     second.terminate()  # asks one process, stops both at the same step
     assert [finish(process)[0] for process in (first, second)] == [STOPPED, STOPPED]
+    first, second = together(2, *COMMAND, "--workdir", tmp_path, devices=2, module="experiments.train_ann")
+    wait_for("ann epoch 2/", first)
+    assert_the_other_stops(second, first)
     with monkeypatch.context() as patch:  # then one process alone, up to its first line
         patch.setattr(epochs, "stop_if_asked", lambda: os.kill(os.getpid(), signal.SIGTERM))
         assert run(train_ann, tmp_path, *COMMAND) == STOPPED
@@ -72,19 +75,23 @@ def test_two_processes_equal_one_and_a_run_goes_on_with_another_number_of_them(a
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed", [0, 1])
-def test_where_one_process_is_killed_the_others_stop_and_one_alone_goes_on(killed, alone, tmp_path, capsys):
-    processes = together(2, *COMMAND, "--workdir", tmp_path, devices=2, module="experiments.train_ann")
-    wait_for(f"ann epoch {1 + killed}/", processes[0])
-    processes[killed].kill()
-    begin = time.monotonic()
-    status, output = finish(processes[1 - killed], timeout=PATIENCE)
-    assert time.monotonic() - begin < PATIENCE
-    assert status not in (0, STOPPED), output
-    finish(processes[killed])
+def test_where_the_first_process_is_killed_the_other_stops_and_one_alone_goes_on(alone, tmp_path, capsys):
+    first, second = together(2, *COMMAND, "--workdir", tmp_path, devices=2, module="experiments.train_ann")
+    wait_for("ann epoch 1/", first)
+    assert_the_other_stops(first, second)
     assert run(train_ann, tmp_path, *COMMAND) == 0
     assert "ann: going on in epoch" in capsys.readouterr().out
     assert_equal_losses(outcome(tmp_path)[1], outcome(alone)[1][:4])
+
+
+def assert_the_other_stops(killed, other):
+    """Where one process is killed, the other stops by itself, with an error."""
+    killed.kill()
+    begin = time.monotonic()
+    status, output = finish(other, timeout=PATIENCE)
+    assert time.monotonic() - begin < PATIENCE
+    assert status not in (0, STOPPED), output
+    finish(killed)
 
 
 JOINED = """

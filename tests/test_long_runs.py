@@ -1,5 +1,6 @@
 """Long runs: over 500 steps and 25 epochs of each training stage nothing grows, whatever is saved and validated."""
 
+import gc
 import os
 
 import jax
@@ -15,6 +16,7 @@ MEBIBYTE = 2**20
 
 def usage() -> dict[str, int]:
     """What this process holds: bytes, file descriptors, arrays, and the programs that jax has compiled for it."""
+    gc.collect()
     with open("/proc/self/statm") as file:
         pages = int(file.read().split()[1])
     with open("/proc/self/maps") as file:
