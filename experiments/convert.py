@@ -15,7 +15,7 @@ from experiments.config import AUTO
 from experiments.runs import command_line
 from experiments.runs.health import warn_of_silence
 from experiments.runs.networks import open_source, presentation_of, random_key, snn_like
-from experiments.runs.partial import begin_stage, resumable
+from experiments.runs.partial import resumable
 from experiments.runs.progress import say, watched
 from experiments.runs.records import read_results
 from experiments.runs.schema import Results
@@ -39,8 +39,7 @@ SCALES = tuple(2 ** (-i / 2) for i in range(25))  # on logits, 1 to 1/4096
 
 def convert_ann(run: Run) -> None:
     """Convert the trained ANN of a run: a checkpoint in converted/, and `converted` in results.json."""
-    begin, ann = begin_stage(run, "convert"), trained_ann(run)
-    fold = resumable(run, "convert", begin)
+    ann, (fold, begin) = trained_ann(run), resumable(run, "convert")
     thresholds = balance(run, ann, fold)
     by_layer = {layer: float(threshold) for layer, threshold in thresholds.items()}
     say("converted thresholds  " + "  ".join(f"{layer} {value:.3g}" for layer, value in by_layer.items()))

@@ -19,7 +19,7 @@ from experiments.runs import command_line
 from experiments.runs.environment import environment
 from experiments.runs.health import warn_of_silence
 from experiments.runs.networks import build_snn, stream_keys
-from experiments.runs.partial import begin_stage, resumable
+from experiments.runs.partial import resumable
 from experiments.runs.progress import say
 from experiments.runs.records import renew_results
 from experiments.runs.schema import Results
@@ -36,8 +36,7 @@ from jsnn.training.hosts import is_first_process
 def evaluate(run: Run) -> None:
     """Evaluate the networks of a run on the test split: accuracies and spikes in results.json, plots, a row printed."""
     require(run, "finetune")
-    begin = begin_stage(run, "evaluate")
-    fold = resumable(run, "evaluate", begin)
+    fold, begin = resumable(run, "evaluate")
     ann_accuracy = score_ann(run.config, trained_ann(run), TEST, fold=fold)
     say(f"ann       test {ann_accuracy:.2%}")
     unscaled = _score_streams(run, fold, "converted, factor 1", converted_snn(run), streams=1)

@@ -20,7 +20,7 @@ from experiments.runs.epochs import Training, train
 from experiments.runs.health import divergence_warning, diverging, loss_warning, warn_of_silence
 from experiments.runs.journal import Journal
 from experiments.runs.networks import init_variables, presentation_of, snn_like, steps_per_epoch, stream_keys
-from experiments.runs.partial import begin_stage, resumable
+from experiments.runs.partial import resumable
 from experiments.runs.progress import say
 from experiments.runs.records import read_results
 from experiments.runs.schema import CONVERTED, FINETUNED, Results
@@ -55,9 +55,9 @@ def finetune(run: Run) -> None:
     forward = snn_forward(*presentation_of(config, num_steps), logit_scale(run))
     training = Training("hybrid", forward, rule, config.finetune.epochs, validate, warn)
     journal = train(run, training, init_state(starting_snn(run), rule))
-    results, begin = journal.summary() | {"kept": FINETUNED}, begin_stage(run, "finetune")
+    results, (fold, begin) = journal.summary() | {"kept": FINETUNED}, resumable(run, "finetune")
     if not is_scratch:
-        results |= {"validation_accuracy_before": before} | _kept(run, resumable(run, "finetune", begin))
+        results |= {"validation_accuracy_before": before} | _kept(run, fold)
     finish(run, "finetune", journal.total("seconds") + time.perf_counter() - begin, {"hybrid": results})
 
 

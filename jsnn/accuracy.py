@@ -6,7 +6,7 @@ import jax
 def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Whether the largest logit is the label's.
 
-    Logits that are all equal, as of a net whose spikes don't reach the readout, are no decision for class 0: none.
+    Logits that are all equal, as of a net whose spikes don't reach the readout, decide for no class, not for the first.
 
     Args:
         logits: [..., classes].

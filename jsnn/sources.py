@@ -116,8 +116,8 @@ def subset(source: Source, images: range) -> Source:
             f"a split of {source.num_examples} images has none of the range {images.start} to {images.stop}."
         )
 
-    def in_order(batch_size: int, start: int = 0, _: range | None = None) -> Iterator[Any]:
-        return source.in_order(batch_size, start, images)
+    def in_order(batch_size: int, start: int = 0, part: range | None = None) -> Iterator[Any]:
+        return source.in_order(batch_size, start, images if part is None else images[part.start : part.stop])
 
     return source._replace(num_examples=len(images), in_order=in_order)
 

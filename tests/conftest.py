@@ -30,7 +30,7 @@ KEPT = {
 for name, value in KEPT.items():
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)  # for the processes that tests start
-gc.set_threshold(50_000, 20, 50)  # tracing makes many objects that live on: to look through them takes a tenth of it
+gc.set_threshold(50_000, 20, 50)  # tracing makes objects that live on: looking through them takes a twentieth of it
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
 

@@ -65,10 +65,13 @@ def test_another_ann_is_refused(fields, sentence, tiny, tmp_path, capsys):
     assert not (tmp_path / "ann").exists()
 
 
-def test_a_damaged_checkpoint_is_refused(tiny, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "spoil", [lambda last: (last / "record.json").write_text("{}"), shutil.rmtree], ids=["damaged", "deleted"]
+)
+def test_a_checkpoint_that_is_not_the_last_is_refused(spoil, tiny, tmp_path, capsys):
     donor, workdir = tmp_path / "donor", tmp_path / "run"
     shutil.copytree(tiny, donor)
-    (donor / "ann" / "60" / "record.json").write_text("{}")
+    spoil(donor / "ann" / "60")
     assert run(hybrid, workdir, *TINY, "--from-run", str(donor)) == 2
     assert "ann is damaged or missing: run its stage again" in capsys.readouterr().err
     assert not (workdir / "ann").exists()

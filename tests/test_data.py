@@ -121,6 +121,15 @@ def test_an_epoch_leaves_out_what_does_not_fill_a_batch():
     assert len(np.unique(np.concatenate(batches))) == 8
 
 
+def test_a_subset_of_a_subset_has_the_images_of_both():
+    split = Split(np.zeros((30, 2, 2, 1), np.uint8), np.zeros(30, np.int32))
+    source = subset(subset(resident_source(split), range(5, 25)), range(3, 9))
+    assert source.num_examples == 6
+    np.testing.assert_array_equal(
+        np.stack([*source.in_order(4, 0, None)]), [[8, 9, 10, 11], [12, 13, PADDING, PADDING]]
+    )
+
+
 @pytest.mark.parametrize("images", [range(3, 3), range(10, 30), range(0)])
 def test_no_images_of_a_split_are_refused(images):
     split = Split(np.zeros((10, 2, 2, 1), np.uint8), np.zeros(10, np.int32))

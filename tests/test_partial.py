@@ -10,7 +10,7 @@ import pytest
 from experiments import convert, evaluate
 from experiments.hybrid import up_to
 from experiments.runs import partial as passes
-from experiments.runs.partial import begin_stage, resumable
+from experiments.runs.partial import resumable
 from experiments.runs.records import saved_config
 from experiments.runs.stopping import STOPPED, Stopped, on_signals
 from experiments.runs.workdir import Run
@@ -37,7 +37,7 @@ def toy(tiny, tmp_path, monkeypatch):
             return {"sum": state["sum"] + value, "by": {"item": state["by"]["item"] * 3 + item}}
 
         with on_signals():
-            return resumable(run, stage, begin_stage(run, stage))(name, 7, lambda start: iter(range(start, 7)), add)
+            return resumable(run, stage)[0](name, 7, lambda start: iter(range(start, 7)), add)
 
     return fold, counted
 
@@ -108,9 +108,9 @@ def test_the_time_before_counts(toy, tmp_path, tiny, monkeypatch):
     run = Run(saved_config(tiny), tmp_path, None)
     clock = passes.time.perf_counter
     monkeypatch.setattr(passes.time, "perf_counter", lambda: clock() + 100)  # a later process has a clock of its own
-    assert 0 < passes.time.perf_counter() - begin_stage(run, "evaluate") < 50
+    assert 0 < passes.time.perf_counter() - resumable(run, "evaluate")[1] < 50
     now = passes.time.perf_counter()
-    assert begin_stage(run, "finetune") == pytest.approx(now, abs=1)
+    assert resumable(run, "finetune")[1] == pytest.approx(now, abs=1)
 
 
 @pytest.mark.parametrize("stage", ["convert", pytest.param("evaluate", marks=pytest.mark.slow)])
@@ -124,6 +124,8 @@ def test_a_stage_in_slices_ends_the_same_and_computes_nothing_twice(stage, tiny,
 
     def counting(limit):
         def folds(*arguments):
+            saving, begin = resumable(*arguments)
+
             def fold(name, total, items, add):
                 def adding(state, item):
                     names.append(name)
@@ -131,9 +133,9 @@ def test_a_stage_in_slices_ends_the_same_and_computes_nothing_twice(stage, tiny,
                         ask()
                     return add(state, item)
 
-                return resumable(*arguments)(name, total, items, adding)
+                return saving(name, total, items, adding)
 
-            return fold
+            return fold, begin
 
         monkeypatch.setattr(module, "resumable", folds)
 

@@ -11,8 +11,7 @@ from experiments.config import difference
 from experiments.runs.progress import say
 from experiments.runs.records import GROUP_OF, NETWORK_OF, config_of, read_stages
 from experiments.runs.schema import Results
-from experiments.runs.workdir import Run, checkpoints, finish, is_done
-from jsnn.training.checkpoint import latest_is_intact
+from experiments.runs.workdir import Run, checkpoints, ends_at, finish, is_done
 from jsnn.training.files import move_folder, remove_folder
 from jsnn.training.hosts import on_first_process
 from jsnn.training.metrics import rewrite
@@ -32,11 +31,11 @@ def adopt(run: Run, donor: Path) -> None:
     for stage, done in on_first_process(lambda: _offered(run, donor)).items():
         if not is_done(run, stage):
             folder = donor / NETWORK_OF[stage]
-            if not latest_is_intact(folder):
+            if not ends_at(folder, done["step"]):
                 raise ValueError(f"the last checkpoint in {folder} is damaged or missing: run its stage again.")
             on_first_process(lambda stage=stage, done=done: _copy(run, donor, stage, done["results"]))
-            where = config_of(donor, done["config"]).run
-            finish(run, stage, done["seconds"], done["results"], dataclasses.replace(run.config, run=where))
+            made_by = dataclasses.replace(run.config, run=config_of(donor, done["config"]).run)
+            finish(run._replace(config=made_by), stage, done["seconds"], done["results"])
             say(f"{stage}: taken over from {donor}")
 
 

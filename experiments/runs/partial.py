@@ -38,24 +38,16 @@ class Saved(NamedTuple):
     seconds: float
 
 
-def begin_stage(run: Run, stage: str) -> float:
-    """When a stage that begins or goes on now would have begun without interruptions, by `time.perf_counter`."""
+def resumable(run: Run, stage: str) -> tuple[Fold, float]:
+    """How a stage that begins or goes on now folds: with a bar, saved every 20 seconds, when it is done and on request.
 
-    def spent() -> float:
-        files = map(_read, (run.directory / PARTIAL).glob("*.json"))
-        return max((saved.seconds for saved in files if saved and saved.about.get("stage") == stage), default=0.0)
+    A pass of another stage, or whose config, data, batch size or number of devices has changed since, begins anew. The
+    fold raises Stopped where the run is asked to stop, when its state is saved.
 
-    return time.perf_counter() - on_first_process(spent)
-
-
-def resumable(run: Run, stage: str, begin: float) -> Fold:
-    """How a stage that began at some time folds: with a bar, saved every 20 seconds, when it is done and on request.
-
-    A pass of another stage, or whose config, data, batch size or number of devices has changed since, begins anew.
-
-    Raises (the fold):
-        Stopped: where the run was asked to stop; the state is saved.
+    Returns:
+        (the fold, when the stage would have begun without interruptions, by `time.perf_counter`).
     """
+    begin = time.perf_counter() - on_first_process(lambda: _spent(run, stage))
     fields = asdict(run.config)
     of_run = {name: fields["run"][name] for name in ("data_dir", "data_module", "eval_batch_size")}
     devices = {"devices": jax.device_count(), "processes": jax.process_count()}
@@ -87,7 +79,13 @@ def resumable(run: Run, stage: str, begin: float) -> Fold:
                     )
         return state
 
-    return fold
+    return fold, begin
+
+
+def _spent(run: Run, stage: str) -> float:
+    """Seconds that a stage has taken before."""
+    files = map(_read, (run.directory / PARTIAL).glob("*.json"))
+    return max((saved.seconds for saved in files if saved and saved.about.get("stage") == stage), default=0.0)
 
 
 def _saved(path: Path, about: dict[str, Any]) -> Saved | None:

@@ -33,8 +33,9 @@ def saved_config(directory: Path) -> Config | None:
     stages = read_stages(directory)
     if stages:
         return config_of(directory / "stages.json", stages[_last_done(stages)]["config"])
-    for record in directory.glob("*/*/record.json"):  # of a checkpoint, before any stage is done
-        return config_of(record.parent, read_json(record).get("config"))
+    for network in NETWORK_OF.values():  # checkpoints, before any stage is done
+        for record in (directory / network).glob("[0-9]*/record.json"):
+            return config_of(record.parent, read_json(record).get("config"))
     return None
 
 

@@ -5,7 +5,7 @@
 - results.json: the same by network, for readers
 - metrics.jsonl: a record per epoch; tensorboard/ has the same
 - ann/, converted/, hybrid/: checkpoints, each with the config that made it
-- partial/: passes of convert and evaluate that are under way
+- partial/: passes over data that are under way, but for those of training
 - accuracy_by_step.png, training.png, spikes.png: plots
 - lock: names the process that works on it
 
@@ -31,13 +31,13 @@ from experiments.runs.records import (
     NETWORK_OF,
     STAGES,
     TRAINING,
-    Results,
     config_of,
     read_stages,
     saved_config,
     write_json,
     write_stages,
 )
+from experiments.runs.schema import Results
 from jsnn.training.checkpoint import Checkpoint, latest_is_intact, latest_step, restore
 from jsnn.training.files import locked, remove_folder
 from jsnn.training.hosts import all_gather, is_first_process, on_every_process, on_first_process
@@ -102,10 +102,11 @@ def _claim(config: Config, directory: Path) -> None:
         write_json(directory / "config.json", dataclasses.asdict(config))
 
 
-def finish(run: Run, stage: str, seconds: float, results: Results, config: Config | None = None) -> None:
+def finish(run: Run, stage: str, seconds: float, results: Results) -> None:
     """Write what a stage has measured, which makes it done; compiling counts since the last stage of this process."""
     done = {"seconds": round(seconds, 2), "compile_seconds": round(compilation.take_seconds(), 2)}
-    done |= {"config": dataclasses.asdict(config or run.config), "step": _last_step(run, stage), "results": results}
+    step = _last_step(checkpoints(run, NETWORK_OF[stage])) if stage in NETWORK_OF else None
+    done |= {"config": dataclasses.asdict(run.config), "step": step, "results": results}
     _write_stages(run, {**_stages(run), stage: done})
     on_first_process(partial(remove_folder, run.directory / PARTIAL))
 
@@ -128,21 +129,24 @@ def _unfinished(run: Run, stage: str) -> ValueError:
 
 def _ends_intact(run: Run, stage: str) -> bool:
     """Whether the last checkpoint of a stage that was done is there and intact."""
-    folder, expected = checkpoints(run, NETWORK_OF[stage]), _stages(run)[stage]["step"]
+    folder, step = checkpoints(run, NETWORK_OF[stage]), _stages(run)[stage]["step"]
+    if ends_at(folder, step):
+        return True
+    what = "damaged" if _last_step(folder) == step else "missing"
+    warnings.warn(f"the last checkpoint in {folder} is {what}: {stage} is to be done again.", stacklevel=2)
+    return False
+
+
+def ends_at(folder: Path, step: int) -> bool:
+    """Whether the last checkpoint in a folder is the one of a number, and intact."""
     try:
-        is_intact = latest_is_intact(folder)
-    except ValueError:
-        is_intact = False
-    is_last = is_intact is not None and _last_step(run, stage) == expected
-    if not (is_intact and is_last):
-        what = "damaged" if is_last else "missing"
-        warnings.warn(f"the last checkpoint in {folder} is {what}: {stage} is to be done again.", stacklevel=2)
-    return bool(is_intact and is_last)
+        return bool(latest_is_intact(folder)) and _last_step(folder) == step
+    except ValueError:  # none is intact
+        return False
 
 
-def _last_step(run: Run, stage: str) -> int | None:
-    """The number of the last checkpoint of a stage, be it damaged; None where it has none."""
-    return on_first_process(lambda: latest_step(checkpoints(run, NETWORK_OF[stage]))) if stage in NETWORK_OF else None
+def _last_step(folder: Path) -> int | None:
+    return on_first_process(lambda: latest_step(folder))
 
 
 def reopen(run: Run, stage: str) -> None:
