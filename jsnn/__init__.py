@@ -1,12 +1,66 @@
-"""jsnn: hybrid conversion and spike-timing-dependent backpropagation (STDB) in JAX, arXiv:2005.01807.
+"""jsnn: spiking networks as a transformation of JAX functions, trained by STDB and other surrogates, arXiv:2005.01807.
 
-surrogate, encoding      spikes and their surrogate derivatives; images to input spikes
-neuron, packed           LIF dynamics; the same with spike trains as bits
-convolution, products    what layers compute with, fast on every platform
-modules, models          neurons in linen; VGG and ResNet, one definition for ANN and SNN
-simulation, bptt         a network over time in chunks; its gradient from spike trains alone
-conversion, balancing    ANN params to SNN variables; thresholds balanced in one pass
-operations               what a network costs, in multiply-accumulates, accumulates and energy
-diagnostics              whether batches agree on a surrogate's gradient, where it leads, which neurons are silent
-training                 one step for ANN and SNN; top-1 at every time step; all devices by jax.pmap; checkpoints
+spiking                 the function of an ANN to an SNN; simulate, record, save and load it
+lif, Neuron             neurons; surrogate: their derivatives; encoding: images to input spikes
+balance_thresholds      ANN variables to SNN variables: convert, scale_thresholds
+train_step              one step for ANN and SNN; parallel_train_step: on all devices
+models, data            the paper's architectures in plain Flax; data sets and sources of batches
 """
+
+import importlib
+from typing import Any
+
+__version__ = "0.2.0"
+
+# Where each public name lives. They are imported when they are first asked for: `import jsnn` costs nothing.
+_HOMES = {
+    "surrogate": "jsnn.neurons.surrogate",
+    "encoding": "jsnn.encoding",
+    "models": "jsnn.models",
+    "data": "jsnn.data",
+    "Neuron": "jsnn.neurons:Neuron",
+    "lif": "jsnn.neurons:lif",
+    "hard_reset_lif": "jsnn.neurons:hard_reset_lif",
+    "adaptive_lif": "jsnn.neurons:adaptive_lif",
+    "current_lif": "jsnn.neurons:current_lif",
+    "refractory_lif": "jsnn.neurons:refractory_lif",
+    "SNN": "jsnn.network:SNN",
+    "spiking": "jsnn.network:spiking",
+    "accelerate": "jsnn.network:accelerate",
+    "Presentation": "jsnn.network:Presentation",
+    "simulate": "jsnn.network:simulate",
+    "record": "jsnn.network:record",
+    "save": "jsnn.network:save",
+    "load": "jsnn.network:load",
+    "layer_shapes": "jsnn.network:layer_shapes",
+    "balance_thresholds": "jsnn.conversion:balance_thresholds",
+    "convert": "jsnn.conversion:convert",
+    "scale_thresholds": "jsnn.conversion:scale_thresholds",
+    "paper_thresholds": "jsnn.conversion:paper_thresholds",
+    "train_step": "jsnn.training.step:train_step",
+    "init_state": "jsnn.training.step:init_state",
+    "ann_forward": "jsnn.training.step:ann_forward",
+    "snn_forward": "jsnn.training.step:snn_forward",
+    "averaged": "jsnn.training.step:averaged",
+    "summed": "jsnn.training.step:summed",
+    "ann_evaluation": "jsnn.training.evaluation:ann_evaluation",
+    "snn_evaluation": "jsnn.training.evaluation:snn_evaluation",
+    "parallel_train_step": "jsnn.training.parallel:parallel_train_step",
+    "parallel_evaluation": "jsnn.training.parallel:parallel_evaluation",
+    "evaluate_split": "jsnn.training.parallel:evaluate_split",
+}
+__all__ = sorted([*_HOMES, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'jsnn' has no attribute {name!r}")
+    module, _, attribute = _HOMES[name].partition(":")
+    found = importlib.import_module(module)
+    globals()[name] = value = getattr(found, attribute) if attribute else found
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

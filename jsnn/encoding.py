@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jsnn.randomness import sample_keys, step_keys
 
@@ -19,7 +20,8 @@ def poisson(images: jax.Array, key: jax.Array, index: jax.Array, time: jax.Array
 
         o_0[t] = sign(x) * Bernoulli(min(|x|, 1))
 
-    Section 2.1 of Rathi et al., 2020 (arXiv:2005.01807).
+    Section 2.1 of Rathi et al., 2020 (arXiv:2005.01807). Its gradient with respect to the images is 0, see
+    `poisson_straight_through` for another.
 
     Args:
         images: [B, ...] float, pixels in [-1, 1].
@@ -31,15 +33,58 @@ def poisson(images: jax.Array, key: jax.Array, index: jax.Array, time: jax.Array
         [K, B, ...] of -1, 0 and 1, dtype of `images`. A draw depends on (key, index, time) alone.
 
     Raises:
-        ValueError: where the images are not floating-point numbers, or there is not one index for each.
+        ValueError: where the images are not floating-point numbers in [-1, 1] (where they are known: inside jit they
+            are not), or there is not one index for each.
     """
     _check(images)
+    if not isinstance(images, jax.core.Tracer) and not np.abs(images).max(initial=0) <= 1:
+        raise ValueError(f"poisson takes pixels in [-1, 1], got up to {float(np.abs(images).max())}: scale them first.")
     if index.shape != images.shape[:1]:
         raise ValueError(f"each image needs its index, got images of shape {images.shape}, indices of {index.shape}.")
     keys = step_keys(sample_keys(key, index), time)
     # float32 draws whatever the dtype of the images: the spikes are then the same in every precision.
     draw = jax.vmap(jax.vmap(lambda k: jax.random.uniform(k, images.shape[1:], jnp.float32)))
     return jnp.where(draw(keys) < jnp.abs(images), jnp.sign(images), 0).astype(images.dtype)
+
+
+def poisson_straight_through(images: jax.Array, key: jax.Array, index: jax.Array, time: jax.Array) -> jax.Array:
+    """The spikes of `poisson`, with the gradient of the pixel that is their mean: d o_0[t] / dx = 1.
+
+    Bengio et al., 2013 (arXiv:1308.3432).
+
+    Args:
+        images: [B, ...] float, pixels in [-1, 1].
+        key: a key that stands for (seed, train step).
+        index: [B] int32, the samples' indices in the data set.
+        time: [K] int32, the time steps.
+
+    Returns:
+        [K, B, ...] of -1, 0 and 1.
+
+    Raises:
+        ValueError: as `poisson`.
+    """
+    return jax.lax.stop_gradient(poisson(images, key, index, time) - images) + images
+
+
+def events(images: jax.Array, key: jax.Array, index: jax.Array, time: jax.Array) -> jax.Array:
+    """Event data as they are, e.g. of `jsnn.data.event_source`.
+
+    Args:
+        images: [B, T, ...] float, for each sample what arrives at each step.
+        key: not used.
+        index: not used.
+        time: [K] int32, the time steps.
+
+    Returns:
+        [K, B, ...], zeros for steps from T on.
+
+    Raises:
+        ValueError: where the events are not floating-point numbers.
+    """
+    _check(images)
+    del key, index
+    return jnp.take(images, time, axis=1, mode="fill", fill_value=0).swapaxes(0, 1)
 
 
 def constant(images: jax.Array, key: jax.Array, index: jax.Array, time: jax.Array) -> jax.Array:

@@ -75,8 +75,8 @@ def restore(directory: Path, like: Any) -> Checkpoint | None:
         The Checkpoint, its arrays on the default device, or None where there is none.
 
     Raises:
-        ValueError: where there are checkpoints but none is intact, or the latest holds another network than expected;
-            nothing is touched.
+        ValueError: where there are checkpoints but none is intact, or the latest holds another network than expected,
+            as one of an older version of jsnn does; nothing is touched.
     """
     tree = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)  # where another process reads
 
@@ -214,7 +214,10 @@ def _latest_intact(directory: Path) -> tuple[int | None, list[str]]:
 
 def _read_tree(checkpoint: Path, like: Any) -> Any:
     """The arrays of an intact checkpoint."""
-    another = f"the checkpoint {checkpoint} holds another network than this configuration's: use another workdir."
+    another = (
+        f"the checkpoint {checkpoint} holds another network than this configuration's, or is of an older version of "
+        "jsnn: start in a new workdir."
+    )
     as_arrays = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), like)
     try:

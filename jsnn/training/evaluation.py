@@ -6,17 +6,16 @@ The readout's potential is a running sum, so the logits at step t are those of a
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
-from jsnn.accuracy import correct
-from jsnn.augment import scale
-from jsnn.conversion import scale_thresholds
-from jsnn.packing import MOST_STEPS
-from jsnn.simulation import Presentation, Variables, simulate, spikes_per_neuron
-from jsnn.sources import PADDING, Batch, Source
+from jsnn.conversion.thresholds import scale_thresholds
+from jsnn.data.sources import PADDING, Batch, Source
+from jsnn.network.simulation import Observed, Presentation, simulate, spikes_per_neuron
+from jsnn.network.transformation import Variables
+from jsnn.neurons.packing import MOST_STEPS
+from jsnn.training.accuracy import correct
 
 
 class Evaluation(NamedTuple):
@@ -35,7 +34,14 @@ class Evaluation(NamedTuple):
     spikes: dict[str, jax.Array]
 
 
+Unit = Callable[[Variables], Any]
 Evaluate = Callable[[Variables, Any, Any, jax.Array], Evaluation]  # (variables, resident, item, key)
+
+
+def sum_over_time(variables: Variables) -> float:
+    """The unit of logits that are sums over time of the network's results."""
+    del variables
+    return 1.0
 
 
 def mean(sums: Evaluation) -> Evaluation:
@@ -50,11 +56,11 @@ def mean(sums: Evaluation) -> Evaluation:
     return Evaluation(sums.count, *jax.tree.map(lambda x: x / sums.count, tuple(sums[1:])))
 
 
-def ann_evaluation(model: nn.Module, source: Source) -> Evaluate:
-    """How an ANN is scored, dropout off.
+def ann_evaluation(apply: Callable[..., jax.Array], source: Source) -> Evaluate:
+    """How an ANN is scored, without noise.
 
     Args:
-        model: the ANN.
+        apply: (variables, images [B, ...]) -> logits [B, classes].
         source: tells how to take samples.
 
     Returns:
@@ -65,19 +71,20 @@ def ann_evaluation(model: nn.Module, source: Source) -> Evaluate:
     def evaluate(variables: Variables, resident: Any, item: Any, key: jax.Array) -> Evaluation:
         del key
         batch = source.take(resident, item)
-        logits = model.apply({"params": variables["params"]}, scale(batch.images))
-        accuracy, loss = _sums(batch, *_scores(logits[None], batch.labels, (1.0,)))
+        logits = apply(variables, source.prepare(batch.images))
+        accuracy, loss = _sums(batch, *_scores(logits[None], batch.labels, jnp.ones(1)))
         return Evaluation(_count(batch), accuracy, loss[:, 0], {})
 
     return evaluate
 
 
-def snn_evaluation(presentation: Presentation, source: Source) -> Evaluate:
+def snn_evaluation(presentation: Presentation, source: Source, unit: Unit = sum_over_time) -> Evaluate:
     """How an SNN is scored at every time step, dropout off.
 
     Args:
         presentation: the SNN, the encoding of the images and the time steps.
         source: tells how to take samples.
+        unit: variables -> factor that makes logits of sums over time, for the loss.
 
     Returns:
         (variables, resident, item, key) -> Evaluation of sums over the item; padding does not count. The key is of the
@@ -85,25 +92,33 @@ def snn_evaluation(presentation: Presentation, source: Source) -> Evaluate:
     """
 
     def evaluate(variables: Variables, resident: Any, item: Any, key: jax.Array) -> Evaluation:
-        scores = _present(presentation, source.take(resident, item), (1.0,), variables, key)
+        scales = unit(variables) * jnp.ones(1)
+        scores = _present(presentation, source, source.take(resident, item), scales, variables, key)
         return scores._replace(loss=scores.loss[:, 0])
 
     return evaluate
 
 
 def factor_sweep(
-    presentation: Presentation, source: Source, factors: Sequence[float], scales: Sequence[float]
+    presentation: Presentation,
+    source: Source,
+    factors: Sequence[float],
+    scales: Sequence[float],
+    scaled: Callable[[Variables, jax.Array], Variables] = scale_thresholds,
+    unit: Unit = sum_over_time,
 ) -> Evaluate:
     """How a converted SNN is scored at each of several threshold factors and scales of the logits, in one program.
 
-    The sum of currents over time comes in units of its own, mostly far too sure of itself. The scale of the least loss
-    calibrates it and changes no decision (temperature scaling: Guo et al., 2017, arXiv:1706.04599).
+    The sum of currents over time is mostly far too sure of itself. The scale of the least loss calibrates it and
+    changes no decision (temperature scaling: Guo et al., 2017, arXiv:1706.04599).
 
     Args:
         presentation: the SNN, the encoding of the images and the time steps.
         source: tells how to take samples.
         factors: F factors on the thresholds, each above 0.
         scales: S factors on the logits in the loss, each above 0.
+        scaled: (variables, factor) -> the variables with other thresholds.
+        unit: as of `snn_evaluation`.
 
     Returns:
         (variables, resident, item, key) -> Evaluation of sums over the item with leading axis F, but for the count,
@@ -114,7 +129,8 @@ def factor_sweep(
         batch = source.take(resident, item)
 
         def at(factor: jax.Array) -> Evaluation:
-            return _present(presentation, batch, scales, scale_thresholds(variables, factor), key)
+            found = scaled(variables, factor)
+            return _present(presentation, source, batch, unit(found) * jnp.asarray(scales), found, key)
 
         scores = jax.lax.map(at, jnp.asarray(factors))
         return scores._replace(count=scores.count[0])
@@ -123,31 +139,31 @@ def factor_sweep(
 
 
 def _present(
-    presentation: Presentation, batch: Batch, scales: Sequence[float], variables: Variables, key: jax.Array
+    presentation: Presentation, source: Source, batch: Batch, scales: jax.Array, variables: Variables, key: Any
 ) -> Evaluation:
-    """Sums over a batch, with the loss [T, S] at each scale of the logits."""
-    model, encode, num_steps, chunk = presentation
-    images = scale(batch.images)
+    """Sums over a batch, with the loss [T, S] at each scale of the logits, which are sums over time."""
+    snn, encode, num_steps, chunk, _ = presentation
+    inputs = source.prepare(batch.images)
 
-    def observe(logits: jax.Array, collected: Variables) -> Any:
-        spikes = spikes_per_neuron(collected["trains"], len(logits))
-        return _sums(batch, *_scores(logits, batch.labels, scales), spikes)
+    def observe(observed: Observed) -> Any:
+        spikes = spikes_per_neuron(observed.layers["words"], len(observed.total))
+        return _sums(batch, *_scores(observed.total, batch.labels, scales), spikes)
 
     sums = simulate(
-        model,
+        snn,
         variables,
-        lambda time: encode(images, key, batch.index, time),
+        lambda time: encode(inputs, key, batch.index, time),
         observe,
         num_steps=num_steps,
         chunk=min(chunk, MOST_STEPS),
-        collect=("trains",),
+        collect=("words",),
     )
     return Evaluation(_count(batch), *sums)
 
 
-def _scores(logits: jax.Array, labels: jax.Array, scales: Sequence[float]) -> tuple[jax.Array, jax.Array]:
+def _scores(logits: jax.Array, labels: jax.Array, scales: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Correct (0 or 1) [K, B] and cross-entropy [K, S, B] at each scale, of [K, B, classes] logits."""
-    scaled = jnp.asarray(scales, logits.dtype)[:, None, None] * logits[:, None]
+    scaled = scales.astype(logits.dtype)[:, None, None] * logits[:, None]
     losses = optax.softmax_cross_entropy_with_integer_labels(scaled, jnp.broadcast_to(labels, scaled.shape[:-1]))
     return correct(logits, labels).astype(logits.dtype), losses
 

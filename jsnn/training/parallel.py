@@ -11,28 +11,32 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jsnn.data.sources import Source
 from jsnn.folding import Fold, State, fold
-from jsnn.simulation import Variables
-from jsnn.sources import Source
+from jsnn.network.transformation import Variables
 from jsnn.training.evaluation import Evaluate, Evaluation, mean
+from jsnn.training.loss import Loss, cross_entropy
 from jsnn.training.step import Forward, Step, train_step
 
 AXIS = "devices"
 
 
-def parallel_train_step(source: Source, forward: Forward, optimizer: optax.GradientTransformation) -> Step:
+def parallel_train_step(
+    source: Source, forward: Forward, optimizer: optax.GradientTransformation, loss: Loss = cross_entropy
+) -> Step:
     """The training step on all devices.
 
     Args:
         source: tells how to take and augment samples.
         forward: of the network.
         optimizer: the optax transformation.
+        loss: (outputs, batch) -> (scalar, other scores).
 
     Returns:
         (state, resident, item [D, B / D, ...], key) -> (state, Metrics), compiled once. The state passed in is
         overwritten.
     """
-    step = train_step(source, forward, optimizer, AXIS)
+    step = train_step(source, forward, optimizer, AXIS, loss)
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, None, 0, None), out_axes=None, donate_argnums=0)
 
 

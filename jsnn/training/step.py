@@ -1,27 +1,26 @@
-"""One training step for ANN and SNN: forward, cross-entropy, gradient, optimiser.
+"""One training step for ANN and SNN: forward, loss, gradient, optimiser.
 
-What differs between the two is the forward function alone: `ann_forward` runs the model once, `snn_forward` over time.
+What differs between the two is the forward function alone: `ann_forward` runs the network once, `snn_forward` over
+time. Variables are a dict of collections, of which the chosen ones are trained.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
-from jsnn.accuracy import correct
-from jsnn.augment import scale
-from jsnn.bptt import Keys, present
-from jsnn.encoding import Encoding
-from jsnn.models import surrogate_of
+from jsnn.data.sources import Source
+from jsnn.network.bptt import Keys, Outcome, present
+from jsnn.network.simulation import Noise, Observed, Presentation, no_noise, simulate
+from jsnn.network.transformation import NEURONS, Variables
 from jsnn.randomness import sample_keys
-from jsnn.simulation import Presentation, Variables, simulate
-from jsnn.sources import Source
+from jsnn.training.loss import Loss, cross_entropy
 
-Forward = Callable[[Variables, jax.Array, jax.Array, jax.Array], jax.Array]
+# (variables, inputs [B, ...], index [B], key) -> (outputs, collections that it changes, as batch statistics)
+Forward = Callable[[Variables, jax.Array, jax.Array, jax.Array], tuple[Any, Variables]]
 
 
 class TrainState(NamedTuple):
@@ -29,115 +28,170 @@ class TrainState(NamedTuple):
 
     Attributes:
         step: [] int32, optimiser steps taken.
-        params: weights of the network, trained.
-        neuron: thresholds and leaks, kept as they are; empty for an ANN.
+        params: collections that the optimiser trains, as {"params": ...}.
+        fixed: collections that it does not, as the neurons of an SNN and the statistics of a batch norm.
         opt_state: the optimiser's state.
     """
 
     step: jax.Array
-    params: Any
-    neuron: Any
+    params: dict[str, Any]
+    fixed: dict[str, Any]
     opt_state: optax.OptState
+
+    def variables(self) -> Variables:
+        """All collections of the network."""
+        return {**self.fixed, **self.params}
 
 
 class Metrics(NamedTuple):
     """What a step reports of the global batch.
 
     Attributes:
-        loss: [] float32 mean cross-entropy, nats.
-        accuracy: [] float32, share of the training samples classified correctly.
+        loss: [] float32, a mean over the batch.
+        scores: what else the loss function reports, as "accuracy"; means over devices.
         finite: layer -> [] bool, whether all numbers of its gradient and of its next weights are finite; "optimizer"
             tells it of the optimiser's next state.
     """
 
     loss: jax.Array
-    accuracy: jax.Array
+    scores: dict[str, jax.Array]
     finite: dict[str, jax.Array]
 
 
 Step = Callable[[TrainState, Any, Any, jax.Array], tuple[TrainState, Metrics]]  # (state, resident, item, key)
 
 
-def init_state(variables: Variables, optimizer: optax.GradientTransformation) -> TrainState:
+def init_state(
+    variables: Variables, optimizer: optax.GradientTransformation, trained: Sequence[str] = ("params",)
+) -> TrainState:
     """The state before the first step.
 
     Args:
-        variables: {"params": ...} of an ANN, or with "neuron" of an SNN.
+        variables: of the ANN or SNN, a dict of collections.
         optimizer: the optax transformation to be used.
+        trained: names of the collections to train, as ("params", "neurons") for thresholds and leaks too.
 
     Returns:
         The TrainState, which holds copies, for a step may overwrite it in place.
+
+    Raises:
+        ValueError: where the variables have no such collection.
     """
-    params, neuron = jax.tree.map(jnp.copy, (variables["params"], variables.get("neuron", {})))
-    return TrainState(jnp.zeros((), jnp.int32), params, neuron, optimizer.init(params))
+    for name in trained:
+        if name not in variables:
+            raise ValueError(f"there is no collection {name!r} to train, the variables have {', '.join(variables)}.")
+    copies = jax.tree.map(jnp.copy, dict(variables))
+    params = {name: copies.pop(name) for name in trained}
+    return TrainState(jnp.zeros((), jnp.int32), params, copies, optimizer.init(params))
 
 
-def ann_forward(model: nn.Module) -> Forward:
-    """The forward function of an ANN in training, dropout on.
+def ann_forward(apply: Callable[..., Any], noise: Noise = no_noise) -> Forward:
+    """The forward function of an ANN in training.
 
     Args:
-        model: the ANN.
+        apply: (variables, inputs [B, ...], **kwargs) -> outputs, or (outputs, collections) where these include
+            `mutable`; see `jsnn.network.acceleration` for a fast one.
+        noise: (index [B], key) -> kwargs, as `jsnn.models.dropout_of`, or {"train": True, "mutable": ["batch_stats"]}
+            beside for batch norm.
 
     Returns:
-        (variables, images [B, H, W, C] in [-1, 1], index [B], key) -> logits [B, classes].
+        The Forward.
     """
 
-    def forward(variables: Variables, images: jax.Array, index: jax.Array, key: jax.Array) -> jax.Array:
-        return model.apply({"params": variables["params"]}, images, index, rngs={"dropout": key})
+    def forward(variables: Variables, inputs: jax.Array, index: jax.Array, key: jax.Array) -> tuple[Any, Variables]:
+        kwargs = noise(index, key)
+        found = apply({name: value for name, value in variables.items() if name != NEURONS}, inputs, **kwargs)
+        return found if kwargs.get("mutable") else (found, {})
 
     return forward
 
 
-def snn_forward(model: nn.Module, encode: Encoding, num_steps: int, chunk: int, logit_scale: float = 1.0) -> Forward:
-    """The forward function of an SNN in training, dropout on with one mask over time.
+def snn_forward(what: Presentation, readout: Callable[[Outcome], Any], trained: Sequence[str] = ("params",)) -> Forward:
+    """The forward function of an SNN in training, its noise the same at every time step.
+
+    Where the neurons allow it and their parameters are not trained, spike trains alone are kept for the gradient, see
+    `jsnn.network.bptt`; else membranes at the borders of chunks.
 
     Args:
-        model: the SNN, see `jsnn.models.spiking`.
-        encode: the encoding of the images.
-        num_steps: T, time steps of a presentation.
-        chunk: time steps per chunk, see `jsnn.simulation.fitting_chunk`; does not change the result.
-        logit_scale: factor on the logits, above 0; 1 is the paper's equation, see `evaluation.factor_sweep`.
+        what: the presentation.
+        readout: what the network gives -> outputs for the loss, see `summed` and `averaged`; results at every step and
+            spikes of every layer are there for others.
+        trained: the collections that are trained.
 
     Returns:
-        (variables, images [B, H, W, C] in [-1, 1], index [B], key) -> logits [B, classes], the sum over time, scaled.
+        The Forward.
+    """
+    by_bits = what.snn.neuron.replay is not None and NEURONS not in trained
+
+    def forward(variables: Variables, inputs: jax.Array, index: jax.Array, key: jax.Array) -> tuple[Any, Variables]:
+        keys = Keys(*jax.random.split(key))
+        return readout((present if by_bits else from_membranes)(what, variables, inputs, index, keys)), {}
+
+    return forward
+
+
+def from_membranes(
+    what: Presentation, variables: Variables, inputs: jax.Array, index: jax.Array, keys: Keys
+) -> Outcome:
+    """What `jsnn.network.bptt.present` gives, differentiable in everything, for any neuron.
+
+    Args:
+        what: the presentation.
+        variables: of the SNN.
+        inputs: [B, ...].
+        index: [B] int32, the samples' indices in the data set.
+        keys: random keys.
+
+    Returns:
+        The Outcome.
     """
 
-    def from_spikes(variables: Variables, images: jax.Array, index: jax.Array, key: jax.Array) -> jax.Array:
-        what = Presentation(model, encode, num_steps, chunk)
-        return logit_scale * present(what, variables, images, index, Keys(*jax.random.split(key)))
+    def observe(observed: Observed) -> tuple[Any, dict[str, jax.Array]]:
+        spikes = observed.layers["spikes"]
+        return observed.results, {layer: x.mean(axis=tuple(range(2, x.ndim))) for layer, x in spikes.items()}
 
-    def from_membranes(variables: Variables, images: jax.Array, index: jax.Array, key: jax.Array) -> jax.Array:
-        input_key, dropout_key = jax.random.split(key)
-        logits = simulate(
-            model,
-            variables,
-            lambda time: encode(images, input_key, index, time),
-            lambda logits, _: logits,
-            num_steps=num_steps,
-            chunk=chunk,
-            index=index,
-            rngs={"dropout": dropout_key},
-        )
-        return logit_scale * logits[-1]
+    results, spikes = simulate(
+        what.snn,
+        variables,
+        lambda time: what.inputs(inputs, keys.encoding, index, time),
+        observe,
+        num_steps=what.num_steps,
+        chunk=what.chunk,
+        collect=("spikes",),
+        **what.noise(index, keys.noise),
+    )
+    return Outcome(results, {layer: x.sum(0) for layer, x in spikes.items()})
 
-    return from_membranes if surrogate_of(model).by_age is None else from_spikes
+
+def summed(outcome: Outcome) -> Any:
+    """The sum over time of the results, the paper's readout in the ANN's units."""
+    return jax.tree.map(lambda results: results.sum(0), outcome.results)
+
+
+def averaged(outcome: Outcome) -> Any:
+    """The mean over time of the results, which tends to the ANN's."""
+    return jax.tree.map(lambda results: results.mean(0), outcome.results)
 
 
 def train_step(
-    source: Source, forward: Forward, optimizer: optax.GradientTransformation, axis_name: str | None = None
+    source: Source,
+    forward: Forward,
+    optimizer: optax.GradientTransformation,
+    axis_name: str | None = None,
+    loss: Loss = cross_entropy,
 ) -> Step:
     """One optimiser step on one batch.
 
-        loss = mean over the batch of cross-entropy(logits, label)
-
     All randomness is a function of (key, state.step, index of the sample). Where a number is not finite, in the loss,
-    a gradient or what comes of it, the step is counted but params and optimiser stay as they are.
+    a gradient or what comes of it, the step is counted but everything else stays as it is.
 
     Args:
         source: tells how to take and augment samples.
         forward: of the network, see `ann_forward` and `snn_forward`.
         optimizer: the optax transformation.
-        axis_name: name of the mapped device axis over which gradients are averaged; None on a single device.
+        axis_name: name of the mapped device axis over which gradients, metrics and collections that the forward
+            function changes are averaged; None on a single device.
+        loss: (outputs, batch) -> (scalar, other scores).
 
     Returns:
         (state, resident, item, key) -> (the next TrainState, Metrics), with what `source.resident` holds on the device,
@@ -147,33 +201,41 @@ def train_step(
     def step(state: TrainState, resident: Any, item: Any, key: jax.Array) -> tuple[TrainState, Metrics]:
         augment_key, forward_key = jax.random.split(jax.random.fold_in(key, state.step))
         batch = source.take(resident, item)
-        images = scale(source.augment(batch.images, sample_keys(augment_key, batch.index)))
+        inputs = source.prepare(source.augment(batch.images, sample_keys(augment_key, batch.index)))
 
-        def objective(params: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            logits = forward({"params": params, "neuron": state.neuron}, images, batch.index, forward_key)
-            loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean()
-            return loss, (loss, correct(logits, batch.labels).mean())
+        def objective(params: Any) -> tuple[jax.Array, tuple]:
+            outputs, changed = forward({**state.fixed, **params}, inputs, batch.index, forward_key)
+            value, scores = loss(outputs, batch)
+            return value, (value, scores, changed)
 
-        gradients, means = jax.grad(objective, has_aux=True)(state.params)
-        if axis_name is not None:
-            gradients, means = jax.lax.pmean((gradients, means), axis_name)
-        return _updated(optimizer, state, gradients, means)
+        found = jax.grad(objective, has_aux=True)(state.params)
+        gradients, (value, scores, changed) = found if axis_name is None else jax.lax.pmean(found, axis_name)
+        return _updated(optimizer, state, gradients, (value, scores), changed)
 
     return step
 
 
 def _updated(
-    optimizer: optax.GradientTransformation, state: TrainState, gradients: Any, means: tuple[jax.Array, jax.Array]
+    optimizer: optax.GradientTransformation, state: TrainState, gradients: Any, means: tuple, changed: Variables
 ) -> tuple[TrainState, Metrics]:
     """The state after a step along the gradients, or as it was where a number is not finite."""
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    finite = {layer: _all_finite((gradients[layer], params[layer])) for layer in params}
-    metrics = Metrics(*means, {**finite, "optimizer": _all_finite(opt_state)})
+    params, fixed = optax.apply_updates(state.params, updates), {**state.fixed, **changed}
+    finite = {**_finite_by_layer(gradients, params), "optimizer": _all_finite((opt_state, changed))}
+    metrics = Metrics(*means, finite)
     is_sound = _all_true(metrics.finite) & jnp.isfinite(metrics.loss)
-    before = (state.params, state.opt_state)
-    params, opt_state = jax.tree.map(partial(jnp.where, is_sound), (params, opt_state), before)
-    return TrainState(state.step + 1, params, state.neuron, opt_state), metrics
+    before, after = state[1:], (params, fixed, opt_state)
+    return TrainState(state.step + 1, *jax.tree.map(partial(jnp.where, is_sound), after, before)), metrics
+
+
+def _finite_by_layer(*trees: dict[str, Any]) -> dict[str, jax.Array]:
+    """Layer -> whether all of its numbers are finite in all trees of collections; "neurons/conv0" beside "conv0"."""
+    found: dict[str, jax.Array] = {}
+    for path, leaf in (item for tree in trees for item in jax.tree_util.tree_leaves_with_path(tree)):
+        collection, *layer = (jax.tree_util.keystr((entry,), simple=True) for entry in path[:2])
+        name = "/".join(layer if collection == "params" and layer else [collection, *layer])
+        found[name] = found.get(name, True) & jnp.isfinite(leaf).all()
+    return found
 
 
 def _all_finite(tree: Any) -> jax.Array:

@@ -1,0 +1,39 @@
+"""A cache for functions that make functions: the same arguments give the same function, and so the same program."""
+
+from collections.abc import Callable, Hashable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+P, R = ParamSpec("P"), TypeVar("R")
+
+
+def cached(make: Callable[P, R]) -> Callable[P, R]:
+    """`functools.cache` that knows methods of equal objects as equal, as `model.apply` of two models with like fields.
+
+    What can't be hashed, as a method of a module with a list among its fields, is made anew each time.
+
+    Args:
+        make: the function whose results are kept.
+
+    Returns:
+        The function with a cache.
+    """
+    results: dict[Hashable, R] = {}
+
+    @wraps(make)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        key = tuple(map(_identity, args)), tuple((name, _identity(kwargs[name])) for name in sorted(kwargs))
+        try:
+            hash(key)
+        except TypeError:
+            return make(*args, **kwargs)
+        if key not in results:
+            results[key] = make(*args, **kwargs)
+        return results[key]
+
+    return call
+
+
+def _identity(value: Any) -> Any:
+    """What tells a value from others: of a method its object and function, for Python compares objects by place."""
+    return (value.__self__, value.__func__) if hasattr(value, "__func__") else value

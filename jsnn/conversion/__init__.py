@@ -1,0 +1,21 @@
+"""From an ANN's variables to those of an SNN: thresholds balanced layer by layer, scaled for few time steps."""
+
+from jsnn.conversion.balancing import balance_thresholds
+from jsnn.conversion.thresholds import (
+    Thresholds,
+    convert,
+    from_paper_thresholds,
+    paper_thresholds,
+    scale_paper_thresholds,
+    scale_thresholds,
+)
+
+__all__ = [
+    "Thresholds",
+    "balance_thresholds",
+    "convert",
+    "from_paper_thresholds",
+    "paper_thresholds",
+    "scale_paper_thresholds",
+    "scale_thresholds",
+]

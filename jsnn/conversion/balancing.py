@@ -1,0 +1,234 @@
+"""Threshold balancing in one pass over the layers.
+
+Each layer runs twice over all time steps (three times for a percentile): for its input currents, which give its
+threshold, and with that threshold, together with the currents of the next layer. Its spikes are kept as bits, from
+which the layers behind it start, so that no layer is run again from the input.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jsnn.conversion.layerwise import Question, bytes_of_spikes, observe, running
+from jsnn.conversion.percentile import lower_histogram, total, upper_half, upper_histogram, whole
+from jsnn.conversion.thresholds import Thresholds, check_finite
+from jsnn.encoding import Encoding
+from jsnn.folding import Fold, State, fold
+from jsnn.network.chunks import check_steps
+from jsnn.network.graph import Graph, Layer
+from jsnn.network.simulation import Presentation
+from jsnn.network.transformation import NEURONS, SNN, Variables
+
+Words = dict[str, list[np.ndarray]]  # layer -> words [C, B, ...] of each batch
+AllGather = Callable[[np.ndarray], np.ndarray]
+
+
+class Setting(NamedTuple):
+    """What all passes of a balancing share.
+
+    Attributes:
+        presentation: of the SNN.
+        key: random key of the encoding.
+        images: [B, H, W, C] in [-1, 1].
+        index: [B] int32, their indices.
+        batch_size: images at a time.
+        fold: how a pass is run.
+        all_gather: gives the arrays of all processes.
+    """
+
+    presentation: Presentation
+    key: jax.Array
+    images: jax.Array
+    index: jax.Array
+    batch_size: int
+    fold: Fold
+    all_gather: AllGather
+
+
+class Measure(NamedTuple):
+    """A statistic of a layer's input current.
+
+    Attributes:
+        name: of the passes that take it.
+        statistic: (current [K, B, ...], counted [K, 1, ...], *arguments) -> array.
+        gather: [n, ...] of n parts of the current -> [...] of all.
+        arguments: of the statistic.
+    """
+
+    name: str
+    statistic: Callable[..., jax.Array]
+    gather: Callable[[Any], Any]
+    arguments: tuple[jax.Array, ...] = ()
+
+
+def balance_thresholds(
+    snn: SNN,
+    variables: Variables,
+    images: jax.Array,
+    encode: Encoding,
+    key: jax.Array,
+    *,
+    num_steps: int,
+    percentile: float = 100.0,
+    layers: Sequence[str] | None = None,
+    chunk: int = 16,
+    batch_size: int = 64,
+    keep_bytes: int = 2**31,
+    index: jax.Array | None = None,
+    fold: Fold = fold,
+    all_gather: AllGather = lambda value: value[None],
+) -> Thresholds:
+    """Thresholds for the weights of an ANN, layer by layer, with the earlier layers spiking.
+
+        V_l = max over units, samples and steps of the input current I_l[t],    l = 1 .. L-1
+
+    Algorithm 1 of Rathi et al., 2020 (arXiv:2005.01807); or a percentile in place of the maximum, as in follow-up work
+    (99.7). A layer that stands for relu6 or clip gets no more than their largest value.
+
+    Args:
+        snn: the network, see `jsnn.spiking`; its neurons have their own parameters but for the threshold.
+        variables: of the ANN.
+        images: [B, ...] training images as the encoding takes them; of several processes, each brings its own, and the
+            thresholds are those of all.
+        encode: the encoding, see jsnn.encoding.
+        key: random key of the encoding.
+        num_steps: T, time steps of the presentation.
+        percentile: in (0, 100]: the smallest current that at least this share of all currents does not exceed.
+        layers: names of the layers to balance; the others take the threshold of the layer before them, which is 1 in
+            the paper's units (its way with ResNets). None balances every spiking layer.
+        chunk: time steps per chunk; bounds the device's memory, does not change the result.
+        batch_size: images at a time; bounds the device's memory, does not change the result.
+        keep_bytes: the most that a layer's spikes may take in the host's memory, one bit per neuron, image and step; a
+            layer with more is run again for the layers behind it. Does not change the result.
+        index: [B] int32, the images' indices in the data set, which their noise depends on; None counts from 0.
+        fold: how each pass over the batches is run, see `jsnn.folding.fold`; its state is a statistic of the currents.
+        all_gather: an array [...] of each of P processes -> [P, ...] of all, see `jsnn.training.hosts.all_gather`; the
+            default is that of a process alone.
+
+    Returns:
+        Layer -> threshold, in forward order.
+
+    Raises:
+        ValueError: where the network can't become spiking, a weight is not finite, an argument is out of its range, or
+            a layer's current is never above 0, so that no threshold exists.
+    """
+    check_steps(num_steps, chunk)
+    check_finite(variables)
+    _check(len(images), percentile, batch_size)
+    index = jnp.arange(len(images), dtype=jnp.int32) if index is None else index
+    setting = Setting(Presentation(snn, encode, num_steps, chunk), key, images, index, batch_size, fold, all_gather)
+    graph = _graph(setting, variables)
+    chosen = _checked_layers(graph, layers)
+    kept = {
+        name: bytes_of_spikes(setting.presentation, layer.shape, len(images)) <= keep_bytes
+        for name, layer in graph.layers.items()
+    }
+    first = Measure("maximum", _maximum, np.max) if percentile == 100 else Measure("upper half", upper_histogram, total)
+    thresholds: Thresholds = {}
+    words: Words = {}
+    before = jnp.ones((), next(iter(graph.layers.values())).dtype)
+    for position, (name, layer) in enumerate(graph.layers.items()):
+        if name in chosen:
+            spiking = _with(snn, variables, graph, thresholds)
+            wanted = tuple(other for other in running(graph, name, words) if kept[other])
+            threshold, new = _measured(setting, first, name, spiking, words, wanted)
+            words = _still_read(graph, position, {**words, **new})
+            if percentile < 100:
+                upper = upper_half(threshold, percentile)
+                second = Measure("lower half", lower_histogram, total, (jnp.uint32(upper.bits),))
+                threshold = whole(upper, _measured(setting, second, name, spiking, words, ())[0])
+            least = threshold if layer.ceiling is None else min(threshold, layer.ceiling)
+            before = jnp.asarray(_positive(name, least), layer.dtype)
+        thresholds[name] = before
+    return thresholds
+
+
+def _graph(setting: Setting, variables: Variables) -> Graph:
+    """The network's graph for one image."""
+    what, few = setting.presentation, slice(1)
+
+    def inputs() -> jax.Array:
+        return what.inputs(setting.images[few], setting.key, setting.index[few], what.times()[0])[0]
+
+    return what.snn.trace(variables, jax.eval_shape(inputs))[0]
+
+
+def _with(snn: SNN, variables: Variables, graph: Graph, thresholds: Thresholds) -> Variables:
+    """SNN variables with the thresholds that are known so far."""
+
+    def parameters(layer: Layer) -> dict[str, jax.Array]:
+        values = {**snn.neuron.parameters(), "threshold": thresholds.get(layer.name, 1.0)}
+        return {name: jnp.asarray(value, layer.dtype) for name, value in values.items()}
+
+    return {**variables, NEURONS: {name: parameters(layer) for name, layer in graph.layers.items()}}
+
+
+def _still_read(graph: Graph, position: int, words: Words) -> Words:
+    """The spikes that later layers begin with, or this one's second pass."""
+    later = list(graph.layers.values())[position:]
+    return {name: word for name, word in words.items() if any(name in layer.feeds for layer in later)}
+
+
+def _check(num_images: int, percentile: float, batch_size: int) -> None:
+    """Refuse arguments that are out of their range."""
+    if not 0 < percentile <= 100:
+        raise ValueError(f"percentile must be in (0, 100], got {percentile}.")
+    if batch_size < 1 or num_images < 1:
+        raise ValueError(f"balancing needs images and a batch_size of at least 1, got {num_images} and {batch_size}.")
+
+
+def _checked_layers(graph: Graph, layers: Sequence[str] | None) -> set[str]:
+    """The layers to balance, which the network has."""
+    chosen = set(graph.layers if layers is None else layers)
+    for layer in chosen - set(graph.layers):
+        raise ValueError(f"no layer {layer!r} to balance: the network has {', '.join(graph.layers)}.")
+    if not graph.layers:
+        raise ValueError("the network has no activation, as jax.nn.relu, that would become a layer of neurons.")
+    if not chosen:
+        raise ValueError("no layers to balance: name at least one, or None for all.")
+    return chosen
+
+
+def _positive(layer: str, threshold: np.floating) -> np.floating:
+    """The threshold of a layer, above 0."""
+    if not threshold > 0:
+        raise ValueError(
+            f"the input current of {layer} has maximum or percentile {float(threshold)}, so it would never spike: "
+            "train the ANN longer, balance on more images or raise the percentile."
+        )
+    return threshold
+
+
+def _maximum(current: jax.Array, counted: jax.Array) -> jax.Array:
+    """The largest of the currents that count."""
+    return jnp.max(current, where=counted, initial=-jnp.inf)
+
+
+def _measured(
+    setting: Setting, measure: Measure, layer: str, variables: Variables, words: Words, wanted: tuple[str, ...]
+) -> tuple[Any, Words]:
+    """A statistic of a layer's current over all batches of all processes, and the spikes of layers before it.
+
+    There are no spikes where the pass went on from a state that was saved: then the next layer's gives them.
+    """
+    images, index, size = setting.images, setting.index, setting.batch_size
+    batches, found = -(-len(images) // size), {name: [] for name in wanted}
+
+    def items(start: int) -> Iterator[tuple]:
+        for number in range(start, batches):
+            batch = slice(number * size, (number + 1) * size)
+            yield (images[batch], index[batch], setting.key), {name: kept[number] for name, kept in words.items()}
+
+    def add(state: State, batch: tuple) -> State:
+        question = Question(layer, wanted, measure.statistic)
+        value, spikes = observe(setting.presentation, question, variables, *batch, *measure.arguments)
+        for name, word in jax.device_get(spikes).items():
+            found[name].append(word)
+        value = measure.gather(setting.all_gather(measure.gather(np.asarray(value))))
+        return {"value": value if state is None else measure.gather([state["value"], value])}
+
+    value = setting.fold(f"{layer}, {measure.name}", batches, items, add)["value"]
+    return value, {name: kept for name, kept in found.items() if len(kept) == batches}

@@ -1,0 +1,119 @@
+"""One layer of a presentation at a time: what it is fed, from the kept spikes of the layers before it.
+
+The layers whose spikes are given hand them on as they are, so neither they nor what is before them run again.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+
+from jsnn.network.graph import needed
+from jsnn.network.running import Program, run
+from jsnn.network.simulation import Presentation
+from jsnn.network.transformation import NEURONS, Variables, thresholds_of
+from jsnn.neurons.neuron import record
+from jsnn.neurons.packing import unpack, word_dtype
+
+Words = Mapping[str, jax.Array]  # layer -> its spikes as words [C, B, ...]
+
+
+class Question(NamedTuple):
+    """What is asked of a layer.
+
+    Attributes:
+        layer: its name.
+        wanted: names of earlier layers, among those that run, whose spikes are asked for.
+        statistic: (current [K, B, ...], counted [K, 1, ...], *arguments) -> array; steps of padding do not count.
+    """
+
+    layer: str
+    wanted: tuple[str, ...]
+    statistic: Callable[..., jax.Array]
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def observe(
+    what: Presentation,
+    question: Question,
+    variables: Variables,
+    presented: tuple[jax.Array, jax.Array, jax.Array],
+    words: Words,
+    *arguments: jax.Array,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """A statistic of a layer's input current in each chunk, and the spikes of layers before it, in one run.
+
+    Only the layers between those whose spikes are given and this one are run.
+
+    Args:
+        what: the presentation.
+        question: what is asked.
+        variables: of the SNN.
+        presented: (images [B, ...], index [B] int32, key of the encoding).
+        words: spikes of earlier layers.
+        arguments: of the statistic.
+
+    Returns:
+        (the statistic [C, ...], layer -> words [C, B, ...]).
+    """
+    images, index, key = presented
+    x = jax.eval_shape(lambda: what.inputs(images, key, index, what.times()[0])[0])
+    graph, arrays = what.snn.trace(variables, x)
+    target = graph.layers[question.layer].current
+    program = Program(graph, arrays, what.snn.kernels, thresholds_of(variables))
+    ahead = running(graph, question.layer, words)
+
+    def of_chunk(state: dict, now: tuple[jax.Array, Words]) -> tuple[dict, tuple[jax.Array, dict[str, jax.Array]]]:
+        time, words = now
+        later, found = {}, {}
+
+        def spike(name: str, current: jax.Array) -> jax.Array:
+            found[name], later[name] = record(what.snn.neuron, variables[NEURONS][name], state[name], current)
+            return unpack(found[name], len(time), current.dtype)
+
+        inputs = what.inputs(images, key, index, time)
+        given = {name: unpack(word, len(time), graph.layers[name].dtype) for name, word in words.items()}
+        (current,) = run(program, inputs, spike, [target], given)
+        counted = (time < what.num_steps).reshape(-1, *[1] * (current.ndim - 1))
+        value = question.statistic(current, counted, *arguments)
+        return later, (value, {name: found[name] for name in question.wanted})
+
+    states = what.snn.initial_state(variables, x)
+    return jax.lax.scan(of_chunk, {name: states[name] for name in ahead}, (what.times(), words))[1]
+
+
+def running(graph: object, layer: str, given: Sequence[str] | Words) -> list[str]:
+    """The layers that run for the current of one.
+
+    Args:
+        graph: of the SNN.
+        layer: name of the layer.
+        given: names of the layers whose spikes are known.
+
+    Returns:
+        Their names in forward order.
+    """
+    known = {graph.layers[name].output for name in given}
+    known.add(graph.input)
+    operations = needed(graph.operations, [graph.layers[layer].current], known)
+    outputs = {number for operation in operations for number in operation.outputs}
+    return [name for name, found in graph.layers.items() if found.output in outputs]
+
+
+def bytes_of_spikes(what: Presentation, shape: Sequence[int], num_images: int) -> int:
+    """What the spikes of a layer take, kept as words.
+
+    Args:
+        what: the presentation.
+        shape: [B, ...] of the layer.
+        num_images: of the balancing.
+
+    Returns:
+        Bytes.
+    """
+    num_chunks, length = what.times().shape
+    size = num_images * num_chunks * word_dtype(length).itemsize
+    for side in shape[1:]:
+        size *= side
+    return size

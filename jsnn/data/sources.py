@@ -1,0 +1,196 @@
+"""Where batches come from: a data set held on the device, or a stream of decoded images.
+
+A source hands out items, which cross to the devices, and functions that turn an item into a batch inside the compiled
+step. For a resident set an item is just the indices of its samples; for a stream it is the images themselves.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jsnn.data.augment import random_crop, random_flip, scale
+from jsnn.data.datasets import Split
+
+SHUFFLE = 0x5F  # sets the order of samples apart from all other randomness of a seed
+PADDING = -1  # index of a sample that only fills up the last batch
+
+
+class Batch(NamedTuple):
+    """Samples of a batch.
+
+    Attributes:
+        images: [B, H, W, C] uint8, or inputs of another kind, see `array_source` and `event_source`.
+        labels: [B] int32, or targets [B, ...] of another kind.
+        index: [B] int32, the samples' indices in the data set; -1 for padding that must not count.
+    """
+
+    images: jax.Array
+    labels: jax.Array
+    index: jax.Array
+
+
+class Source(NamedTuple):
+    """A split as the training and evaluation steps read it.
+
+    Attributes:
+        num_examples: samples of the split.
+        resident: pytree that every device holds.
+        take: (resident, item) -> Batch; runs inside the compiled step.
+        augment: (images, keys [B]) -> images; runs inside the compiled training step.
+        prepare: images -> what the encoding is given; runs inside the compiled step.
+        shuffled: (batch_size, seed, epoch, start) -> this process's items of an epoch in random order, from its
+            start-th batch on; the samples that do not fill a batch are left out.
+        in_order: (batch_size, start, images) -> this process's items of the split in order from the start-th on, the
+            last one padded; of the images of a range, or of all for None.
+    """
+
+    num_examples: int
+    resident: Any
+    take: Callable[[Any, Any], Batch]
+    augment: Callable[[jax.Array, jax.Array], jax.Array]
+    prepare: Callable[[jax.Array], jax.Array]
+    shuffled: Callable[[int, int, int, int], Iterator[Any]]
+    in_order: Callable[[int, int, range | None], Iterator[Any]]
+
+
+def resident_source(split: Split, crop_padding: int = 0, flip: bool = False) -> Source:
+    """A split that is held on the device and cropped and flipped there.
+
+    Args:
+        split: images and labels.
+        crop_padding: pixels of black around the image that a training crop may reach into; 0 for no cropping.
+        flip: whether to mirror every second training image.
+
+    Returns:
+        The Source; its items are int32 indices [B].
+
+    Raises:
+        ValueError: where crop_padding is negative, the split is empty, the images are not [N, H, W, C] uint8, or there
+            is not one integer label for each.
+    """
+    images, labels = split
+    if images.ndim != 4 or images.dtype != np.uint8 or len(images) == 0:
+        raise ValueError(f"images must be [N, H, W, C] uint8, at least one, got {images.shape} {images.dtype}.")
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+        raise ValueError(f"each image needs an integer label, got {labels.shape} {labels.dtype} for {len(images)}.")
+    if crop_padding < 0:
+        raise ValueError(f"crop_padding must be at least 0 pixels, got {crop_padding}.")
+
+    def take(resident: Split, index: jax.Array) -> Batch:
+        return Batch(jnp.asarray(resident.images)[index], jnp.asarray(resident.labels)[index], index)
+
+    def augment(images: jax.Array, keys: jax.Array) -> jax.Array:
+        crop_keys, flip_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+        images = random_crop(images, crop_keys, crop_padding) if crop_padding else images
+        return random_flip(images, flip_keys) if flip else images
+
+    return _resident(split, take, augment, scale)
+
+
+def array_source(inputs: np.ndarray, targets: np.ndarray) -> Source:
+    """Arrays that are held on the device and presented as they are.
+
+    Args:
+        inputs: [N, ...] float, as the encoding takes them.
+        targets: [N, ...], whatever the loss function takes.
+
+    Returns:
+        The Source; its items are int32 indices [B].
+
+    Raises:
+        ValueError: where there are no inputs, or not one target for each.
+    """
+    _check_arrays(inputs, targets)
+
+    def take(resident: Split, index: jax.Array) -> Batch:
+        return Batch(jnp.asarray(resident.images)[index], jnp.asarray(resident.labels)[index], index)
+
+    return _resident(Split(inputs, targets), take, lambda inputs, keys: inputs, lambda inputs: inputs)
+
+
+def event_source(events: np.ndarray, targets: np.ndarray) -> Source:
+    """Events over time that are held on the device, for the encoding `jsnn.encoding.events`.
+
+    Args:
+        events: [N, T, ...], for each sample what arrives at each step, e.g. counts by pixel and polarity.
+        targets: [N, ...], whatever the loss function takes.
+
+    Returns:
+        The Source; its items are int32 indices [B], and its batches' images are float32 [B, T, ...].
+
+    Raises:
+        ValueError: where there are no events, or not one target for each.
+    """
+    _check_arrays(events, targets)
+
+    def take(resident: Split, index: jax.Array) -> Batch:
+        taken = jnp.asarray(resident.images)[index].astype(jnp.float32)
+        return Batch(taken, jnp.asarray(resident.labels)[index], index)
+
+    return _resident(Split(events, targets), take, lambda events, keys: events, lambda events: events)
+
+
+def _check_arrays(inputs: np.ndarray, targets: np.ndarray) -> None:
+    if len(inputs) == 0 or len(inputs) != len(targets):
+        raise ValueError(f"each input needs its target, at least one, got {len(inputs)} and {len(targets)}.")
+
+
+def _resident(split: Split, take: Any, augment: Any, prepare: Any) -> Source:
+    """A Source whose items are indices."""
+    num_examples = len(split.labels)
+
+    def shuffled(batch_size: int, seed: int, epoch: int, start: int = 0) -> Iterator[np.ndarray]:
+        order = shuffled_order(num_examples, seed, epoch)
+        for first in range(start * batch_size, num_examples - batch_size + 1, batch_size):
+            yield process_share(order[first : first + batch_size])
+
+    def in_order(batch_size: int, start: int = 0, images: range | None = None) -> Iterator[np.ndarray]:
+        return map(process_share, padded_batches(range(num_examples) if images is None else images, batch_size, start))
+
+    return Source(num_examples, split, take, augment, prepare, shuffled, in_order)
+
+
+def subset(source: Source, images: range) -> Source:
+    """Some of the images of a split, for evaluation.
+
+    Args:
+        source: of the split.
+        images: which, at least one; those beyond the split's end are left out.
+
+    Returns:
+        A Source of them, of the same resident data, so that programs for the one are programs for the other.
+
+    Raises:
+        ValueError: where the split has none of them.
+    """
+    images = range(images.start, min(images.stop, source.num_examples))
+    if not images:
+        raise ValueError(
+            f"a split of {source.num_examples} images has none of the range {images.start} to {images.stop}."
+        )
+
+    def in_order(batch_size: int, start: int = 0, part: range | None = None) -> Iterator[Any]:
+        return source.in_order(batch_size, start, images if part is None else images[part.start : part.stop])
+
+    return source._replace(num_examples=len(images), in_order=in_order)
+
+
+def shuffled_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of an epoch, a function of (seed, epoch) alone: int32 [num_examples]."""
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), SHUFFLE), epoch)
+    return np.asarray(jax.random.permutation(key, num_examples), np.int32)
+
+
+def padded_batches(images: range, batch_size: int, start: int = 0) -> Iterator[np.ndarray]:
+    """All indices of a range, int32 [batch_size] at a time from the start-th batch on, the last filled up with -1."""
+    for first in range(images.start + start * batch_size, images.stop, batch_size):
+        index = np.arange(first, first + batch_size, dtype=np.int32)
+        yield np.where(index < images.stop, index, PADDING)
+
+
+def process_share(batch: np.ndarray) -> np.ndarray:
+    """The part of a global batch that this process reads: every n-th sample for n processes."""
+    return batch[jax.process_index() :: jax.process_count()]

@@ -1,0 +1,110 @@
+"""A convolution and its gradients on a CPU, by the fastest way for a shape: Winograd's, XLA's or products of patches.
+
+XLA:CPU's own filter gradient falls to a hundredth of the machine's rate inside a loop and to a tenth at a large batch,
+its input gradient to a fifth, and all of it to a hundredth where an image is two pixels high or wide.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from jsnn.kernels import patches, winograd
+from jsnn.kernels.products import dtype_of_sums
+from jsnn.kernels.windows import Padding, Pair, output_sides
+
+XLA_TAKES_NARROW_ONES = jax.__version_info__ >= (0, 11)  # before, XLA:CPU convolves few channels at half its rate
+CHANNELS_FOR_WINOGRAD = 32  # of images and outputs at least, without which additions outweigh the products
+WEIGHTS_FOR_WINOGRAD = 1 << 16  # of a kernel's pixel at most, above which its gradient's sums outweigh the products
+CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
+
+
+def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
+    """The convolution, by the fastest way for its shape.
+
+    Args:
+        x: [N, H, W, C_in] images.
+        kernel: [kH, kW, C_in, C_out].
+        strides: steps of the window.
+        padding: pixels (before, after) each side of the image.
+
+    Returns:
+        [N, H', W', C_out] of at least float32.
+    """
+    if _suits_winograd(x.dtype, kernel.shape, strides):
+        return winograd.convolve(x, kernel, padding)
+    if _suits_xla(x.shape[1:3], kernel.shape, strides, padding):
+        return jax.lax.conv_general_dilated(
+            x, kernel, strides, padding, dimension_numbers=CHANNELS_LAST, preferred_element_type=dtype_of_sums(x.dtype)
+        )
+    return patches.convolve(x, kernel, strides, padding)
+
+
+def image_gradient(cotangent: jax.Array, kernel: jax.Array, sides: Pair, strides: Pair, padding: Padding) -> jax.Array:
+    """The gradient of a convolution with respect to its images: the cotangent convolved with the turned kernel.
+
+    Args:
+        cotangent: [N, H', W', C_out] the gradient with respect to the output.
+        kernel: [kH, kW, C_in, C_out].
+        sides: (H, W) of the images.
+        strides: steps of the window.
+        padding: pixels (before, after) each side of the image.
+
+    Returns:
+        [N, H, W, C_in] of at least float32.
+    """
+    edges, around = [(0, 0, 0)], []
+    for side, outputs, stride, window, (before, _) in zip(
+        sides, cotangent.shape[1:3], strides, kernel.shape[:2], padding, strict=True
+    ):
+        left = window - 1 - before
+        right = side + window - 1 - left - (stride * (outputs - 1) + 1)
+        edges.append((min(left, 0), min(right, 0), stride - 1))
+        around.append((max(left, 0), max(right, 0)))
+    # Zeros between pixels are put in beforehand, and edges that nothing saw cut off: XLA:CPU is slow at dilated
+    # convolutions. Zeros around are left to the convolution, which pads piece by piece, within the caches.
+    cotangent = jax.lax.pad(cotangent, jnp.zeros((), cotangent.dtype), [*edges, (0, 0, 0)])
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    return convolve(cotangent, turned, (1, 1), tuple(around))
+
+
+def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, strides: Pair, padding: Padding) -> jax.Array:
+    """The gradient of a convolution with respect to its kernel, by the fastest way for its shape.
+
+    Args:
+        x: [N, H, W, C_in] images.
+        cotangent: [N, H', W', C_out] the gradient with respect to the output.
+        window: (kH, kW).
+        strides: steps of the window.
+        padding: pixels (before, after) each side of the image.
+
+    Returns:
+        [kH, kW, C_in, C_out] of at least float32.
+    """
+    channels, features = x.shape[-1], cotangent.shape[-1]
+    if channels * features <= WEIGHTS_FOR_WINOGRAD and _suits_winograd(x.dtype, (*window, channels, features), strides):
+        return winograd.filter_gradient(x, cotangent, padding)
+    return patches.filter_gradient(x, cotangent, window, strides, padding)
+
+
+def _suits_winograd(dtype: jnp.dtype, kernel: tuple[int, ...], strides: Pair) -> bool:
+    """Whether Winograd's is the fastest way; its sums of operands would not fit those of few bits."""
+    return (
+        dtype == dtype_of_sums(dtype)
+        and (*kernel[:2], *strides) == (3, 3, 1, 1)
+        and min(kernel[2:]) >= CHANNELS_FOR_WINOGRAD
+    )
+
+
+def _suits_xla(sides: Pair, kernel: tuple[int, ...], strides: Pair, padding: Padding) -> bool:
+    """Whether XLA:CPU's own convolution is at least as fast as products of patches."""
+    height, width, channels, features = kernel
+    if (height, width) == (1, 1):
+        return True
+    if (
+        math.prod(kernel[:3]) <= patches.FEW_COLUMNS
+        or min(*sides, *output_sides(sides, kernel[:2], strides, padding)) <= 2
+    ):
+        return False
+    wide = features >= 128 and channels * features >= 128 * 128
+    return XLA_TAKES_NARROW_ONES or wide or max(channels, features) <= 16

@@ -1,0 +1,67 @@
+"""What the convolutions and products of a network are computed with."""
+
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from jsnn.kernels.convolution import conv_general_dilated
+from jsnn.kernels.products import product, rounded
+
+OUR_LAYOUT = jax.lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))  # flax's: NHWC, HWIO, NHWC
+
+
+class Kernels(NamedTuple):
+    """Ways to compute.
+
+    Attributes:
+        convolve: (x, kernel, options of jax.lax.conv_general_dilated) -> the convolution.
+        multiply: (x [N, in], matrix [in, out]) -> [N, out].
+        operands: dtype that numbers are rounded to before they enter a product; None where they are not.
+    """
+
+    convolve: Callable[[jax.Array, jax.Array, Mapping[str, Any]], jax.Array]
+    multiply: Callable[[jax.Array, jax.Array], jax.Array]
+    operands: DTypeLike | None = None
+
+
+@cache
+def fast_kernels(operands: jnp.dtype | None = None) -> Kernels:
+    """Convolutions and products with gradients that are fast on every platform, in reverse mode.
+
+    Args:
+        operands: dtype in which numbers enter the products, of the gradients too; None leaves them as they are.
+
+    Returns:
+        The Kernels; grouped, dilated and one- or three-dimensional convolutions are the platform's own.
+    """
+    return Kernels(partial(_convolve, operands), partial(product, operands), operands)
+
+
+@cache
+def platforms_own() -> Kernels:
+    """XLA's own convolutions and products, which have forward mode and every derivative, and are slow on a CPU.
+
+    Returns:
+        The Kernels.
+    """
+    return Kernels(_xlas, jnp.matmul)
+
+
+def _convolve(operands: jnp.dtype | None, x: jax.Array, kernel: jax.Array, options: Mapping[str, Any]) -> jax.Array:
+    dilated = {*options["lhs_dilation"], *options["rhs_dilation"]} != {1}
+    grouped = (options["feature_group_count"], options["batch_group_count"]) != (1, 1)
+    cropped = any(pad < 0 for side in options["padding"] for pad in side)
+    if options["dimension_numbers"] == OUR_LAYOUT and not (dilated or grouped or cropped):
+        return conv_general_dilated(x, kernel, options["window_strides"], options["padding"], operands)
+    if operands is not None:
+        x, kernel = rounded(operands, x), rounded(operands, kernel)
+    return _xlas(x, kernel, options)
+
+
+def _xlas(x: jax.Array, kernel: jax.Array, options: Mapping[str, Any]) -> jax.Array:
+    options = {name: value for name, value in options.items() if name != "out_sharding"}
+    return jax.lax.conv_general_dilated(x, kernel, **options)

@@ -1,0 +1,82 @@
+"""A convolution and its filter gradient as products of matrices of patches, in pieces that a CPU's caches hold."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jsnn.kernels.products import dtype_of_sums, product
+from jsnn.kernels.windows import Padding, Pair, in_pieces, output_sides
+
+PATCHES_AT_ONCE = 600_000  # numbers, which the CPU's caches hold
+FEW_COLUMNS = 36  # of patches, which then are small beside the result and need no pieces
+MANY_COLUMNS = 1000  # of patches, from which on transposing in memory pays: the product of plain matrices is faster
+
+
+def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
+    """The convolution as products of patches with the kernel as a matrix.
+
+    Args:
+        x: [N, H, W, C_in] images.
+        kernel: [kH, kW, C_in, C_out].
+        strides: steps of the window.
+        padding: pixels (before, after) each side of the image.
+
+    Returns:
+        [N, H', W', C_out] of at least float32.
+    """
+    outputs = output_sides(x.shape[1:3], kernel.shape[:2], strides, padding)
+    matrix = kernel.reshape(-1, kernel.shape[-1])
+
+    def multiply(x: jax.Array) -> jax.Array:
+        return product(None, _patches(x, kernel.shape[:2], strides, padding), matrix)
+
+    if len(matrix) <= FEW_COLUMNS:
+        found = multiply(x)
+    else:
+        found = jax.lax.map(multiply, in_pieces(x, math.prod(outputs) * len(matrix), PATCHES_AT_ONCE))
+    return found.reshape(x.shape[0], *outputs, -1)
+
+
+def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, strides: Pair, padding: Padding) -> jax.Array:
+    """The gradient of a convolution with respect to its kernel.
+
+        dK[i, j] = sum over samples n and outputs p, q of  x[n, s p + i, s q + j]^T g[n, p, q]
+
+    Args:
+        x: [N, H, W, C_in] images.
+        cotangent: [N, H', W', C_out] g, the gradient with respect to the output.
+        window: (kH, kW).
+        strides: s, steps of the window.
+        padding: pixels (before, after) each side of the image.
+
+    Returns:
+        [kH, kW, C_in, C_out] of at least float32.
+    """
+    columns = math.prod(window) * x.shape[-1]
+    pieces = [in_pieces(leaf, columns * math.prod(cotangent.shape[1:3]), PATCHES_AT_ONCE) for leaf in (x, cotangent)]
+
+    def add(gradient: jax.Array, piece: list[jax.Array]) -> tuple[jax.Array, None]:
+        x, cotangent = piece
+        transposed = cotangent.reshape(-1, cotangent.shape[-1]).T
+        if columns >= MANY_COLUMNS:
+            transposed = jax.lax.optimization_barrier(transposed)
+        return gradient + product(None, transposed, _patches(x, window, strides, padding)), None
+
+    start = jnp.zeros((cotangent.shape[-1], columns), dtype_of_sums(x.dtype))
+    return jax.lax.scan(add, start, pieces)[0].T.reshape(*window, x.shape[-1], -1)
+
+
+def _patches(x: jax.Array, window: Pair, strides: Pair, padding: Padding) -> jax.Array:
+    """What the window sees at each output, [N * H' * W', kH * kW * C]."""
+    outputs = output_sides(x.shape[1:3], window, strides, padding)
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+
+    def seen(i: int, j: int) -> jax.Array:
+        every = zip((i, j), strides, outputs, strict=True)
+        rows, columns = (slice(start, start + stride * (count - 1) + 1, stride) for start, stride, count in every)
+        return x[:, rows, columns]
+
+    patches = jnp.concatenate([seen(i, j) for i, j in np.ndindex(window)], axis=-1)
+    return patches.reshape(-1, patches.shape[-1])

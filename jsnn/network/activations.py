@@ -1,0 +1,154 @@
+"""Which operations of a network are activations that neurons stand for: ReLU in its usual spellings, relu6 and clip."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jsnn.network.graph import NAMES_OF_LEAVES, Graph, Layer, Operation, needed
+
+WITH_WEIGHTS = ("conv_general_dilated", "dot_general")
+UNCHANGED = ("broadcast_in_dim", "convert_element_type", "reshape", "copy", "squeeze")  # of a constant
+
+
+class Activation(NamedTuple):
+    """An operation that is an activation.
+
+    Attributes:
+        current: number of the value that it is the activation of.
+        ceiling: its largest value, or None.
+    """
+
+    current: int
+    ceiling: float | None = None
+
+
+def with_neurons(graph: Graph) -> Graph:
+    """The graph with a layer of neurons in place of every activation.
+
+    Args:
+        graph: of an ANN, see `jsnn.network.graph.trace`.
+
+    Returns:
+        The Graph with its `layers`.
+    """
+    makers = {number: operation for operation in graph.operations for number in operation.outputs}
+    replaced = []
+    for operation in graph.operations:
+        found = _activation(graph, makers, operation)
+        if found is not None:
+            operation = Operation(
+                None, {"ceiling": found.ceiling}, None, (found.current,), operation.outputs, operation.where, True
+            )
+        replaced.append(operation)
+    operations = tuple(needed(replaced, graph.outputs))
+    return graph._replace(operations=operations, layers=_layers(graph, operations))
+
+
+def _activation(graph: Graph, makers: Mapping[int, Operation], operation: Operation) -> Activation | None:
+    """The activation that an operation is, if it is one."""
+    if not operation.depends:
+        return None
+
+    def constant(number: int) -> float | None:
+        return _constant(graph, makers, number)
+
+    def of(number: int, name: str) -> Operation | None:
+        maker = makers.get(number)
+        return maker if maker is not None and maker.primitive.name == name else None
+
+    def split(inputs: tuple[int, ...]) -> tuple[int, float | None]:
+        """A value and the constant beside it."""
+        one, other = inputs
+        return (one, constant(other)) if constant(other) is not None else (other, constant(one))
+
+    match operation.primitive.name:
+        case "max":
+            x, floor = split(operation.inputs)
+            if floor != 0:
+                return None
+            below = of(x, "min")
+            inner, ceiling = split(below.inputs) if below else (x, None)
+            return Activation(inner, ceiling) if ceiling is not None and ceiling > 0 else Activation(x)
+        case "min":
+            y, ceiling = split(operation.inputs)
+            relu = of(y, "max")
+            found = _activation(graph, makers, relu) if relu and ceiling is not None and ceiling > 0 else None
+            return Activation(found.current, min(ceiling, found.ceiling or ceiling)) if found else None
+        case "clamp":
+            floor, x, ceiling = operation.inputs
+            most = constant(ceiling)
+            return Activation(x, most) if constant(floor) == 0 and most is not None and most > 0 else None
+        case "select_n" if len(operation.inputs) == 3:
+            predicate, otherwise, x = operation.inputs
+            compared = of(predicate, "gt") or of(predicate, "ge")
+            if compared is None:  # where(x < 0, 0, x)
+                compared, otherwise, x = of(predicate, "lt") or of(predicate, "le"), x, otherwise
+            is_relu = compared and compared.inputs[0] == x and constant(compared.inputs[1]) == constant(otherwise) == 0
+            return Activation(x) if is_relu else None
+    return None
+
+
+def _constant(graph: Graph, makers: Mapping[int, Operation], number: int) -> float | None:
+    """The one number that a value holds everywhere, if that is known."""
+    if number in graph.constants:
+        value = graph.constants[number]
+        if isinstance(value, jax.core.Tracer) or not jnp.issubdtype(graph.avals[number].dtype, np.number):
+            return None
+        return float(value) if np.ndim(value) == 0 else None
+    maker = makers.get(number)
+    if maker is not None and maker.primitive.name in UNCHANGED and len(maker.inputs) == 1:
+        return _constant(graph, makers, maker.inputs[0])
+    return None
+
+
+def _layers(graph: Graph, operations: tuple[Operation, ...]) -> dict[str, Layer]:
+    """The layers of neurons by name, in the order in which they run."""
+    origins: dict[int, tuple[str, ...]] = dict(graph.paths)  # of a value without time the weights that it is made of
+    scopes: dict[int, tuple[int, str]] = {}  # of a value over time the latest operation with weights, and their name
+    depths: dict[int, int] = {}
+    feeds: dict[int, tuple[str, ...]] = {}
+    layers: dict[str, Layer] = {}
+    for position, operation in enumerate(operations):
+        paths = [origins[number] for number in operation.inputs if number in origins]
+        if not operation.depends:
+            origins |= dict.fromkeys(operation.outputs, paths[0]) if paths else {}
+            continue
+        scope = max((scopes[number] for number in operation.inputs if number in scopes), default=(-1, ""))
+        depth = max((depths.get(number, 0) for number in operation.inputs), default=0)
+        sources = tuple(dict.fromkeys(name for number in operation.inputs for name in feeds.get(number, ())))
+        if operation.primitive is None:
+            (current,), (output,), aval = operation.inputs, operation.outputs, graph.avals[operation.inputs[0]]
+            name = _unique(scope[1] or "neurons", layers)
+            shape, ceiling = tuple(aval.shape), operation.options["ceiling"]
+            dtype = jnp.promote_types(aval.dtype, jnp.float32)
+            layers[name] = Layer(name, current, output, shape, dtype, ceiling, depth + 1, sources)
+            depth, sources = depth + 1, (name,)
+        elif operation.primitive.name in WITH_WEIGHTS and paths:
+            scope = position, layer_name(paths[0])
+        for number in operation.outputs:
+            scopes[number], depths[number], feeds[number] = scope, depth, sources
+    return layers
+
+
+def layer_name(path: tuple[str, ...]) -> str:
+    """The name of a layer: ("params", "conv0", "kernel") is conv0.
+
+    Args:
+        path: of its weights in the variables.
+
+    Returns:
+        The name.
+    """
+    names = list(path[1:] if path[0] == "params" and len(path) > 1 else path)
+    while len(names) > 1 and names[-1] in NAMES_OF_LEAVES:
+        names.pop()
+    return "/".join(names)
+
+
+def _unique(name: str, taken: Mapping[str, Layer]) -> str:
+    """The name, or with a number behind it where it is taken."""
+    names = (name, *(f"{name}_{i}" for i in range(2, len(taken) + 3)))
+    return next(candidate for candidate in names if candidate not in taken)

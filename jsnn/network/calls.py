@@ -1,0 +1,86 @@
+"""Calls of functions, and the calls and equations in their jaxprs."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var, jaxpr_as_fun
+
+LOOPS = ("scan", "while", "cond")
+
+
+class Call(NamedTuple):
+    """The arguments of an ANN's function.
+
+    Attributes:
+        variables: pytree of arrays.
+        x: [B, ...] the input, or its jax.ShapeDtypeStruct.
+        args: other arguments; what is no array in them is static.
+        kwargs: likewise.
+    """
+
+    variables: Any
+    x: Any
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = {}  # never written to
+
+
+def arrays_of(call: Call) -> list[Any]:
+    """The arrays among the arguments of a call but for its input, in the order of `Graph.arrays`."""
+    return [leaf for leaf in jax.tree.leaves(call._replace(x=None)) if is_array(leaf)]
+
+
+def signature(call: Call) -> Any:
+    """What the graph of a call depends on, to be compared with others; None where that can't be."""
+    leaves, structure = jax.tree.flatten(call)
+    known = tuple((leaf.shape, str(leaf.dtype)) if is_array(leaf) else (leaf,) for leaf in leaves)
+    key = structure, known, jax.config.jax_enable_x64
+    try:
+        hash(key)
+    except TypeError:
+        return None
+    return key
+
+
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf of arguments is an array, which is no static one."""
+    return isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
+
+
+def as_function(jaxpr: Jaxpr, equation: JaxprEqn) -> Callable[..., list[Any]]:
+    """One equation of a jaxpr as a function.
+
+    Args:
+        jaxpr: that has the equation.
+        equation: of it.
+
+    Returns:
+        The values of all of its inputs -> a list of those of its outputs.
+    """
+    variables = list(dict.fromkeys(atom for atom in equation.invars if isinstance(atom, Var)))
+    places = [equation.invars.index(variable) for variable in variables]
+    unnamed = jaxpr.debug_info._replace(arg_names=None, result_paths=None)
+    alone = jaxpr.replace(constvars=[], invars=variables, outvars=equation.outvars, eqns=[equation], debug_info=unnamed)
+    function = jaxpr_as_fun(ClosedJaxpr(alone, ()))
+    return lambda *values: function(*(values[place] for place in places))
+
+
+def called(equation: JaxprEqn) -> ClosedJaxpr | None:
+    """What an equation calls with all of its inputs: of jit, remat, custom_jvp and custom_vjp, but of no loop.
+
+    Args:
+        equation: any.
+
+    Returns:
+        The ClosedJaxpr, or None where it calls nothing.
+    """
+    if equation.primitive.name in LOOPS:
+        return None
+    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        jaxpr = equation.params.get(name)
+        if isinstance(jaxpr, Jaxpr):
+            jaxpr = ClosedJaxpr(jaxpr, ())
+        if isinstance(jaxpr, ClosedJaxpr) and len(jaxpr.jaxpr.invars) == len(equation.invars):
+            return jaxpr
+    return None

@@ -1,0 +1,221 @@
+"""A network as a flat list of operations: the jaxpr of its function, calls opened, what nobody needs left out.
+
+Values have numbers. An operation depends on time where its inputs do, which begin with the network's input.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax
+import jax
+import numpy as np
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Primitive, Var
+from jax.extend.source_info_util import summarize
+
+from jsnn.network.calls import Call, arrays_of, as_function, called, is_array
+
+LIBRARIES = *(f"{Path(module.__file__).parent}/" for module in (jax, flax)), f"{Path(__file__).parents[1]}/"
+NAMES_OF_LEAVES = ("value", "kernel", "embedding", "weight", "weights", "w")  # which are not those of a layer
+
+
+class Operation(NamedTuple):
+    """One operation of a network.
+
+    Attributes:
+        primitive: of JAX; None for a layer of neurons.
+        options: the primitive's parameters; of a layer its `ceiling`, the largest value of its activation or None.
+        call: the inputs' values -> a list of those of the outputs.
+        inputs: numbers of the values that go in.
+        outputs: numbers of the values that come out.
+        where: the scope of the module and the line of source that it comes from.
+        depends: whether it depends on the network's input, and so on time.
+    """
+
+    primitive: Primitive | None
+    options: dict[str, Any]
+    call: Callable[..., list[Any]] | None
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    where: str
+    depends: bool
+
+
+class Layer(NamedTuple):
+    """A layer of spiking neurons.
+
+    Attributes:
+        name: of the weights that feed it.
+        current: number of the value that is its input current.
+        output: number of the value that stands for its spikes.
+        shape: [B, ...] of its current.
+        dtype: of its neurons, that of its current but float32 for one in half precision.
+        ceiling: the largest value of the activation that it stands for, as of relu6; None where there is none.
+        depth: layers of neurons on the longest way from the input up to it, itself included.
+        feeds: names of the layers whose spikes its current is made of.
+    """
+
+    name: str
+    current: int
+    output: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    ceiling: float | None
+    depth: int
+    feeds: tuple[str, ...]
+
+
+class Graph(NamedTuple):
+    """A network's operations in the order in which they run.
+
+    Attributes:
+        operations: all of them.
+        constants: value number -> array.
+        arrays: numbers of the values that are the function's arguments but for the input.
+        input: number of the input.
+        outputs: numbers of the results.
+        structure: the treedef of the results.
+        avals: value number -> its shape and dtype, without an axis of time.
+        paths: value number -> path of the argument that it is.
+        layers: name -> Layer in the order in which they run; empty before `jsnn.network.activations.with_neurons`.
+    """
+
+    operations: tuple[Operation, ...]
+    constants: dict[int, Any]
+    arrays: tuple[int, ...]
+    input: int
+    outputs: tuple[int, ...]
+    structure: Any
+    avals: dict[int, Any]
+    paths: dict[int, tuple[str, ...]]
+    layers: dict[str, Layer] = {}  # noqa: RUF012  # replaced, never written to
+
+
+def trace(apply: Callable[..., Any], call: Call) -> Graph:
+    """The graph of a call of a function.
+
+    Args:
+        apply: (variables, x, *args, **kwargs) -> results.
+        call: its arguments.
+
+    Returns:
+        The Graph.
+    """
+    leaves, structure = jax.tree_util.tree_flatten_with_path(call._replace(x=None))
+    arrays = arrays_of(call)
+
+    def run(arrays: list[Any], x: Any) -> Any:
+        given = iter(arrays)
+        filled = jax.tree.unflatten(structure, [next(given) if is_array(leaf) else leaf for _, leaf in leaves])
+        return apply(filled.variables, x, *filled.args, **filled.kwargs)
+
+    closed, shapes = jax.make_jaxpr(run, return_shape=True)(arrays, call.x)
+    builder = _Builder()
+    inputs = [builder.new(var.aval) for var in closed.jaxpr.invars]
+    paths = [path for path, leaf in leaves if is_array(leaf)]
+    builder.paths = {number: _names(path) for number, path in zip(inputs, paths, strict=False)}
+    builder.depends.add(inputs[-1])
+    outputs = builder.open(closed.jaxpr, closed.consts, inputs)
+    graph = Graph(
+        tuple(builder.operations),
+        builder.constants,
+        tuple(inputs[:-1]),
+        inputs[-1],
+        tuple(outputs),
+        jax.tree.structure(shapes),
+        builder.avals,
+        builder.paths,
+    )
+    return graph._replace(operations=tuple(needed(graph.operations, outputs)))
+
+
+def needed(operations: Sequence[Operation], targets: Iterable[int], given: Iterable[int] = ()) -> list[Operation]:
+    """The operations that some values need.
+
+    Args:
+        operations: in the order in which they run.
+        targets: numbers of the values.
+        given: numbers of values that are known without being computed.
+
+    Returns:
+        Those operations, in the same order.
+    """
+    known, wanted, kept = set(given), set(targets), []
+    for operation in reversed(operations):
+        if any(number in wanted and number not in known for number in operation.outputs):
+            wanted.update(operation.inputs)
+            kept.append(operation)
+    return kept[::-1]
+
+
+class _Builder:
+    """The graph while it grows."""
+
+    def __init__(self) -> None:
+        self.operations: list[Operation] = []
+        self.constants: dict[int, Any] = {}
+        self.avals: dict[int, Any] = {}
+        self.paths: dict[int, tuple[str, ...]] = {}
+        self.depends: set[int] = set()
+        self._numbers: Iterator[int] = count()
+
+    def new(self, aval: Any) -> int:
+        """The number of a value."""
+        number = next(self._numbers)
+        self.avals[number] = aval
+        return number
+
+    def constant(self, value: Any, aval: Any) -> int:
+        """The number of a value that is known."""
+        number = self.new(aval)
+        self.constants[number] = value
+        return number
+
+    def open(
+        self, jaxpr: Jaxpr, consts: Sequence[Any], arguments: Sequence[int], scope: str = "", line: str = ""
+    ) -> list[int]:
+        """Append the operations of a jaxpr that is called in a scope and a line; the numbers of its results."""
+        numbers: dict[Var, int] = dict(zip(jaxpr.invars, arguments, strict=True))
+        numbers |= {var: self.constant(value, var.aval) for var, value in zip(jaxpr.constvars, consts, strict=True)}
+
+        def read(atom: Var | Literal) -> int:
+            return self.constant(atom.val, atom.aval) if isinstance(atom, Literal) else numbers[atom]
+
+        for equation in jaxpr.eqns:
+            inputs = tuple(map(read, equation.invars))
+            where = f"{scope}/{equation.source_info.name_stack}".strip("/"), _line(equation) or line
+            inside = called(equation)
+            if inside is not None and self.depends.intersection(inputs):
+                outputs = self.open(inside.jaxpr, inside.consts, inputs, *where)
+            else:
+                outputs = tuple(self.new(var.aval) for var in equation.outvars)
+                self.append(equation, as_function(jaxpr, equation), inputs, outputs, where)
+            numbers |= dict(zip(equation.outvars, outputs, strict=True))
+        return list(map(read, jaxpr.outvars))
+
+    def append(self, equation: JaxprEqn, call: Callable, inputs: tuple, outputs: tuple, where: tuple[str, str]) -> None:
+        """Append one operation, with the scope and the line that it comes from."""
+        depends = bool(self.depends.intersection(inputs))
+        if depends:
+            self.depends.update(outputs)
+        scope, line = where
+        place = f"{scope or 'the network'} ({line or summarize(equation.source_info)})"
+        self.operations.append(Operation(equation.primitive, equation.params, call, inputs, outputs, place, depends))
+
+
+def _line(equation: JaxprEqn) -> str:
+    """The innermost line of source that is the user's: none of jax, flax or this library; empty where there is none.
+
+    An operation inside a call, as of a jitted function, knows the lines within the call alone.
+    """
+    traceback = equation.source_info.traceback
+    for frame in traceback.frames if traceback else ():
+        if not frame.file_name.startswith((*LIBRARIES, "<")):
+            return f"{frame.file_name}:{frame.line_num}"
+    return ""
+
+
+def _names(path: Sequence[Any]) -> tuple[str, ...]:
+    """The names on the path of a leaf of a Call, behind its field."""
+    return tuple(jax.tree_util.keystr((entry,), simple=True) for entry in path[1:])

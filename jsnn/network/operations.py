@@ -1,0 +1,116 @@
+"""What a network costs: multiply-accumulates of an ANN, accumulates of an SNN, and the energy of either.
+
+An ANN multiplies every input by every weight. An SNN adds the weights of a synapse where a spike arrives, so that it
+costs what its neurons fire. Average pools sum spikes and count nothing; padding counts as if it were there.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from jsnn.network.activations import WITH_WEIGHTS, layer_name, with_neurons
+from jsnn.network.calls import Call
+from jsnn.network.graph import Graph, Operation, trace
+
+PICOJOULES_MAC, PICOJOULES_AC = 4.6, 0.9  # float32 at 45 nm: multiply and add, add alone (Horowitz, ISSCC 2014)
+INPUT = "input"
+
+
+class LayerShape(NamedTuple):
+    """The size of an operation with weights, for one sample.
+
+    Attributes:
+        inputs: numbers that enter it.
+        outputs: neurons that it drives.
+        fan_in: synapses of each of them.
+        feeds: layers of neurons whose spikes arrive; "input" is the network's.
+    """
+
+    inputs: int
+    outputs: int
+    fan_in: int
+    feeds: tuple[str, ...]
+
+
+def layer_shapes(apply: Callable[..., Any], variables: Any, x: Any, **kwargs: Any) -> dict[str, LayerShape]:
+    """The sizes of all convolutions and products with weights, found by tracing, which computes nothing.
+
+    Args:
+        apply: (variables, x, **kwargs) -> results, an ANN's function.
+        variables: of the ANN, arrays or jax.ShapeDtypeStruct.
+        x: [1, ...] one sample, or its jax.ShapeDtypeStruct.
+        kwargs: of the function.
+
+    Returns:
+        Name of the weights -> LayerShape, in forward order.
+    """
+    graph = with_neurons(trace(apply, Call(variables, x, (), kwargs)))
+    sources: dict[int, tuple[str, ...]] = {graph.input: (INPUT,)}
+    names = {layer.output: layer.name for layer in graph.layers.values()}
+    origins, shapes = dict(graph.paths), {}
+    for operation in graph.operations:
+        feeds = tuple(dict.fromkeys(name for number in operation.inputs for name in sources.get(number, ())))
+        paths = [origins[number] for number in operation.inputs if number in origins]
+        if not operation.depends:
+            origins |= dict.fromkeys(operation.outputs, paths[0]) if paths else {}
+        elif operation.primitive is not None and operation.primitive.name in WITH_WEIGHTS and paths:
+            shapes[layer_name(paths[0])] = _shape(graph, operation, origins, feeds)
+        for number in operation.outputs:
+            sources[number] = (names[number],) if number in names else feeds
+    return shapes
+
+
+def _shape(graph: Graph, operation: Operation, origins: Mapping[int, Any], feeds: tuple[str, ...]) -> LayerShape:
+    x, weights = (graph.avals[number] for number in sorted(operation.inputs, key=lambda number: number in origins))
+    outputs = graph.avals[operation.outputs[0]]
+    if operation.primitive.name == "conv_general_dilated":
+        features = weights.shape[operation.options["dimension_numbers"].rhs_spec[0]]
+    else:
+        (of_x, of_weights), _ = operation.options["dimension_numbers"]
+        contracted = of_weights if operation.inputs[1] in origins else of_x
+        features = weights.size // math.prod(weights.shape[axis] for axis in contracted)
+    return LayerShape(x.size, outputs.size, weights.size // features, feeds)
+
+
+def multiply_accumulates(shapes: Mapping[str, LayerShape]) -> dict[str, int]:
+    """The multiply-accumulates of an ANN for one sample, outputs * fan_in in each layer.
+
+    Also those of one time step of its SNN on dense hardware, which multiplies silent inputs too.
+
+    Args:
+        shapes: see `layer_shapes`.
+
+    Returns:
+        Layer -> number of multiply-accumulates.
+    """
+    return {name: shape.outputs * shape.fan_in for name, shape in shapes.items()}
+
+
+def accumulates(shapes: Mapping[str, LayerShape], spikes: Mapping[str, float]) -> dict[str, float]:
+    """The accumulates of an SNN for one sample, (arriving spikes) * outputs * fan_in / inputs in each layer.
+
+    A spike costs one accumulate for each synapse that it reaches, its fan-out (Rueckauer et al., 2017,
+    doi:10.3389/fnins.2017.00682), which is outputs * fan_in / inputs on average over the inputs of a layer. A pool
+    hands a spike on to the synapses of one pixel.
+
+    Args:
+        shapes: see `layer_shapes`.
+        spikes: layer of neurons, and "input" -> spikes of all its neurons in a presentation; 0 where it is missing.
+
+    Returns:
+        Layer -> number of accumulates.
+    """
+    arriving = {name: sum(spikes.get(source, 0.0) for source in shape.feeds) for name, shape in shapes.items()}
+    return {name: arriving[name] * shape.outputs * shape.fan_in / shape.inputs for name, shape in shapes.items()}
+
+
+def neurons(layers: Mapping[str, Any]) -> dict[str, int]:
+    """The numbers of spiking neurons for one sample.
+
+    Args:
+        layers: `Graph.layers` of an SNN.
+
+    Returns:
+        Layer -> number of its neurons, in forward order.
+    """
+    return {name: math.prod(layer.shape[1:]) for name, layer in layers.items()}

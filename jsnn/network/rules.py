@@ -1,0 +1,178 @@
+"""How an operation of an ANN runs with an axis of time in front, or why it can't.
+
+Only what is linear in its inputs may act on spikes: then the mean over time of what it gives is what it gives for the
+mean. All else is refused.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from jsnn.kernels import Kernels, pool_sum
+from jsnn.network.calls import LOOPS
+from jsnn.network.graph import Graph, Operation
+
+# Linear, or affine, in all inputs together.
+JOINTLY_LINEAR = {
+    *("add", "add_any", "sub", "neg", "concatenate", "pad", "copy", "copy_p", "stop_gradient", "real", "imag", "split"),
+    *("broadcast_in_dim", "reshape", "transpose", "squeeze", "expand_dims", "slice", "rev", "reduce_precision"),
+    *("reduce_sum", "cumsum", "reduce_window_sum", "optimization_barrier", "sharding_constraint", "device_put"),
+    *("tile", "stack", "unstack"),
+}
+# Linear in each of them while the others do not depend on time.
+SEPARATELY_LINEAR = {"mul", "dot_general", "conv_general_dilated"}
+# Linear in the inputs at these places; the others must not depend on time.
+LINEAR_AT = {
+    "div": (0,),
+    "dynamic_slice": (0,),
+    "dynamic_update_slice": (0, 1),
+    "gather": (0,),
+    "scatter-add": (0, 2),
+    "scatter-sub": (0, 2),
+    "scatter": (0, 2),
+}
+ADVICE = {
+    "reduce_window_max": "use an average pool (flax.linen.avg_pool) in place of the max pool",
+    "reduce_window": "use an average pool (flax.linen.avg_pool) in place of the max pool",
+    "reduce_max": "use a mean or a sum in place of the maximum",
+    "argmax": "take the argmax of the network's result instead",
+    "mul": "two values that depend on the input can't be multiplied (attention, gating, a square): use a sum",
+    "dot_general": "two values that depend on the input can't be multiplied (attention): use weights for one of them",
+    "square": "use weights in place of the square; batch norm runs with its running averages",
+    "integer_pow": "use weights in place of the power; batch norm runs with its running averages",
+    "max": "a maximum must be with 0 (jax.nn.relu) to become a layer of neurons",
+    "min": "a minimum must be of a ReLU and a constant above 0 (jax.nn.relu6) to become a layer of neurons",
+    "clamp": "clip from 0 to a constant above 0 to get a layer of neurons",
+    "select_n": "choose by something that does not depend on the input, or use jax.nn.relu",
+    **dict.fromkeys(("gt", "ge", "lt", "le", "eq", "ne"), "compare nothing that depends on the input: use jax.nn.relu"),
+    **dict.fromkeys(LOOPS, "unroll the loop or branch: spikes do not enter it"),
+    **dict.fromkeys(
+        ("tanh", "logistic", "erf", "exp", "log1p", "exp2", "abs", "sin"), "use jax.nn.relu as the activation"
+    ),
+    "rsqrt": "use batch norm with its running averages in place of a norm by the input",
+}
+
+
+def check(graph: Graph) -> None:
+    """Refuse a network with an operation that spikes can't go through.
+
+    Args:
+        graph: of it, its activations replaced by neurons.
+
+    Raises:
+        ValueError: naming the operation, its module, its line of source and what to use instead.
+    """
+    over_time = {graph.input, *(n for operation in graph.operations if operation.depends for n in operation.outputs)}
+    for operation in graph.operations:
+        if operation.depends and operation.primitive is not None:
+            _check(graph, operation, [number in over_time for number in operation.inputs])
+    for number in graph.outputs:
+        if number not in over_time:
+            raise ValueError("the network's result does not depend on its input, so it has nothing to spike for.")
+
+
+def _check(graph: Graph, operation: Operation, depends: Sequence[bool]) -> None:
+    name = operation.primitive.name
+    places = [place for place, is_over_time in enumerate(depends) if is_over_time]
+    to_integers = any(graph.avals[number].dtype.kind not in "fcV" for number in operation.outputs)
+    is_linear = (
+        name in JOINTLY_LINEAR
+        or (name == "convert_element_type" and not to_integers)
+        or (name in SEPARATELY_LINEAR and len(places) == 1)
+        or (name == "select_n" and 0 not in places)
+        or (name in LINEAR_AT and set(places) <= set(LINEAR_AT[name]))
+    )
+    if not is_linear:
+        advice = ADVICE.get(name, "of what depends on the input only sums, weights and ReLU become spiking: use these")
+        raise ValueError(f"{name} in {operation.where} can't become spiking: {advice}.")
+
+
+def run_over_time(operation: Operation, values: Sequence[Any], depends: Sequence[bool], kernels: Kernels) -> list[Any]:
+    """An operation with an axis of time in front of each input that depends on it.
+
+    Args:
+        operation: one that `check` lets pass.
+        values: what goes in, [K, ...] where it depends on time.
+        depends: which of them do.
+        kernels: what convolutions and products are computed with.
+
+    Returns:
+        What comes out, [K, ...].
+    """
+    rule = _RULES.get(operation.primitive.name)
+    if rule is not None:
+        found = rule(kernels, operation, values, depends)
+        if found is not None:
+            return [found]
+    axes = [0 if is_over_time else None for is_over_time in depends]
+    return jax.vmap(operation.call, axes)(*values)
+
+
+def convolve_batch(kernels: Kernels, options: Mapping[str, Any], x: jax.Array, kernel: jax.Array) -> jax.Array | None:
+    """A convolution by the kernels, in the dtype that XLA would give.
+
+    Args:
+        kernels: what it is computed with.
+        options: parameters of the primitive.
+        x: images, their batch in front.
+        kernel: of the convolution.
+
+    Returns:
+        The convolution; None where the batch is not in front.
+    """
+    numbers = options["dimension_numbers"]
+    if numbers.lhs_spec[0] != 0 or numbers.out_spec[0] != 0:
+        return None
+    return kernels.convolve(x, kernel, options).astype(options["preferred_element_type"] or x.dtype)
+
+
+def multiply_batch(kernels: Kernels, options: Mapping[str, Any], x: jax.Array, matrix: jax.Array) -> jax.Array | None:
+    """A dense layer's product by the kernels: the last axis with a matrix's first.
+
+    Args:
+        kernels: what it is computed with.
+        options: parameters of the primitive.
+        x: [..., in].
+        matrix: [in, out].
+
+    Returns:
+        [..., out]; None where it is another product.
+    """
+    (of_x, of_matrix), (batch, _) = options["dimension_numbers"]
+    if matrix.ndim != 2 or (tuple(of_x), tuple(of_matrix), tuple(batch)) != ((x.ndim - 1,), (0,), ()):
+        return None
+    product = kernels.multiply(x.reshape(-1, x.shape[-1]), matrix)
+    return product.reshape(*x.shape[:-1], -1).astype(options["preferred_element_type"] or x.dtype)
+
+
+def _convolve(kernels: Kernels, operation: Operation, values: Sequence[Any], depends: Sequence[bool]) -> Any:
+    """Time merged into the batch: a vmap of convolutions would sum their gradients step by step."""
+    x, kernel = values
+    if tuple(depends) != (True, False):
+        return None
+    merged = convolve_batch(kernels, operation.options, x.reshape(-1, *x.shape[2:]), kernel)
+    return None if merged is None else merged.reshape(*x.shape[:2], *merged.shape[1:])
+
+
+def _multiply(kernels: Kernels, operation: Operation, values: Sequence[Any], depends: Sequence[bool]) -> Any:
+    """Time merged into the batch, for the same reason."""
+    x, matrix = values
+    if tuple(depends) != (True, False):
+        return None
+    merged = multiply_batch(kernels, operation.options, x.reshape(-1, *x.shape[2:]), matrix)
+    return None if merged is None else merged.reshape(*x.shape[:2], *merged.shape[1:])
+
+
+def _pool(kernels: Kernels, operation: Operation, values: Sequence[Any], depends: Sequence[bool]) -> Any:
+    """A pool as a sum of slices, which XLA fuses with what makes its input."""
+    del kernels, depends
+    (x,), options = values, operation.options
+    return pool_sum(x, (1, *options["window_dimensions"]), (1, *options["window_strides"]), options)
+
+
+_RULES: dict[str, Callable[..., Any]] = {
+    "conv_general_dilated": _convolve,
+    "dot_general": _multiply,
+    "reduce_window_sum": _pool,
+}

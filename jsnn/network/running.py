@@ -1,0 +1,143 @@
+"""Running the graph of a network with an axis of time in front of what depends on its input.
+
+A spike stands for its threshold V. Where that is one number for a layer, spikes go on as 0 and 1 with V as a factor
+beside them, which the next convolution or product takes up: in its weights or its result, whichever is smaller. Matrix
+products thus get spikes, which are exact in any precision; where weights are rounded, they are so without the factor.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from jsnn.kernels import Kernels
+from jsnn.network.activations import WITH_WEIGHTS
+from jsnn.network.graph import Graph, Operation, needed
+from jsnn.network.rules import run_over_time
+
+# Operations of one input that a factor passes through.
+HOMOGENEOUS = {
+    *(
+        "mul",
+        "div",
+        "neg",
+        "reshape",
+        "transpose",
+        "squeeze",
+        "expand_dims",
+        "broadcast_in_dim",
+        "slice",
+        "rev",
+        "copy",
+    ),
+    *("reduce_sum", "reduce_window_sum", "cumsum", "convert_element_type", "gather", "dynamic_slice"),
+}
+
+Spike = Callable[[str, jax.Array], jax.Array]  # (layer, current [K, B, ...]) -> spikes [K, B, ...]
+
+
+class Program(NamedTuple):
+    """A network's graph and what it is run with.
+
+    Attributes:
+        graph: of the SNN.
+        arrays: of the graph, see `Graph.arrays`.
+        kernels: what it computes with.
+        thresholds: layer -> what a spike stands for, a scalar or broadcastable to the layer.
+    """
+
+    graph: Graph
+    arrays: Sequence[Any]
+    kernels: Kernels
+    thresholds: Mapping[str, jax.Array]
+
+
+class Value(NamedTuple):
+    """A value while a graph runs.
+
+    Attributes:
+        array: the number, divided by the factor.
+        factor: a scalar, or None for 1.
+        over_time: whether it has an axis of time in front.
+    """
+
+    array: Any
+    factor: Any = None
+    over_time: bool = False
+
+    def product(self) -> Any:
+        """The number itself."""
+        return self.array if self.factor is None else (self.factor * self.array).astype(self.array.dtype)
+
+
+def run(
+    program: Program,
+    inputs: jax.Array,
+    spike: Spike,
+    targets: Sequence[int],
+    given: Mapping[str, jax.Array] | None = None,
+) -> list[jax.Array]:
+    """Run what some values of a network's graph need.
+
+    Args:
+        program: the network.
+        inputs: [K, B, ...].
+        spike: (layer, current [K, B, ...]) -> spikes [K, B, ...].
+        targets: numbers of the values.
+        given: layer -> spikes [K, B, ...] that are known, so that nothing before them need run.
+
+    Returns:
+        The values [K, B, ...].
+    """
+    graph = program.graph
+    values = {number: Value(array) for number, array in graph.constants.items()}
+    values |= {number: Value(array) for number, array in zip(graph.arrays, program.arrays, strict=True)}
+    values[graph.input] = Value(inputs, over_time=True)
+    names = {layer.output: name for name, layer in graph.layers.items()}
+    known = {graph.layers[name].output: _emitted(program, name, spikes) for name, spikes in (given or {}).items()}
+    values |= known
+    for operation in needed(graph.operations, targets, [graph.input, *known]):
+        taken = [values[number] for number in operation.inputs]
+        if operation.primitive is None:
+            name = names[operation.outputs[0]]
+            found = [_emitted(program, name, spike(name, taken[0].product().astype(graph.layers[name].dtype)))]
+        elif operation.depends:
+            found = _over_time(program, operation, taken)
+        else:
+            found = [Value(array) for array in operation.call(*(value.array for value in taken))]
+        values.update(zip(operation.outputs, found, strict=True))
+    return [values[number].product() for number in targets]
+
+
+def _emitted(program: Program, name: str, spikes: jax.Array) -> Value:
+    """What comes behind the neurons of a layer: its threshold for a spike."""
+    threshold, dtype = program.thresholds[name], program.graph.avals[program.graph.layers[name].output].dtype
+    if threshold.ndim == 0:
+        return Value(spikes.astype(dtype), threshold, over_time=True)
+    return Value((threshold * spikes).astype(dtype), over_time=True)
+
+
+def _over_time(program: Program, operation: Operation, taken: Sequence[Value]) -> list[Value]:
+    """An operation with an axis of time in front of what depends on it."""
+    depends = [value.over_time for value in taken]
+    factors = [value.factor for value in taken if value.factor is not None]
+    name, factor = operation.primitive.name, None
+    if len(factors) == sum(depends) == 1 and name in HOMOGENEOUS:
+        factor, arrays = factors[0], [value.array for value in taken]
+    elif len(factors) == sum(depends) == 1 and name in WITH_WEIGHTS:
+        factor, arrays = _taken_up(program, operation, taken)
+    else:
+        arrays = [value.product() for value in taken]
+    found = run_over_time(operation, arrays, depends, program.kernels)
+    return [Value(array, factor, over_time=True) for array in found]
+
+
+def _taken_up(program: Program, operation: Operation, taken: Sequence[Value]) -> tuple[Any, list[Any]]:
+    """The factor of a product's result and what enters it, the factor in the weights where these are smaller."""
+    spikes = next(value for value in taken if value.factor is not None)
+    weights = next(value.array for value in taken if value.factor is None)
+    result = len(spikes.array) * program.graph.avals[operation.outputs[0]].size
+    if weights.size >= result or program.kernels.operands is not None:
+        return spikes.factor, [value.array for value in taken]
+    scaled = (spikes.factor * weights).astype(weights.dtype)
+    return None, [scaled if value.factor is None else value.array for value in taken]

@@ -1,0 +1,60 @@
+"""A trained SNN as one file: its program and its weights, for inference without the code of its model."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jsnn.network.transformation import SNN, Variables
+
+PROGRAM, LEAF = "program", "leaf{}"
+
+
+def save(path: str | Path, snn: SNN, variables: Variables, inputs: Any, **kwargs: Any) -> None:
+    """Write an SNN to a file, compiled for inputs of one shape.
+
+    Args:
+        path: of the file, an npz archive that is replaced where it exists.
+        snn: the network.
+        variables: of the SNN.
+        inputs: [T, B, ...] of the shape and dtype that it is to run on, or their jax.ShapeDtypeStruct.
+        kwargs: of the ANN's function.
+    """
+    leaves, structure = jax.tree.flatten(dict(variables))
+    is_key = [jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves]  # as of an NNX network with dropout
+    leaves = [jax.random.key_data(leaf) if key else leaf for leaf, key in zip(leaves, is_key, strict=True)]
+
+    def run(leaves: list[jax.Array], inputs: jax.Array) -> Any:
+        wrapped = [jax.random.wrap_key_data(leaf) if key else leaf for leaf, key in zip(leaves, is_key, strict=True)]
+        variables = jax.tree.unflatten(structure, wrapped)
+        return snn.apply(variables, snn.initial_state(variables, inputs[0], **kwargs), inputs, **kwargs)[0]
+
+    program = jax.export.export(jax.jit(run))(leaves, inputs).serialize()
+    arrays = {LEAF.format(i): np.asarray(leaf) for i, leaf in enumerate(leaves)}
+    written = Path(path).with_name(Path(path).name + ".part")
+    with written.open("wb") as file:
+        np.savez(file, **{PROGRAM: np.frombuffer(program, np.uint8)}, **arrays)
+    written.replace(path)
+
+
+def load(path: str | Path) -> Callable[[jax.Array], Any]:
+    """Read an SNN from a file.
+
+    Args:
+        path: that `save` wrote.
+
+    Returns:
+        inputs [T, B, ...] -> results [T, B, ...] from the initial state; their mean over time are the logits.
+
+    Raises:
+        ValueError: where the file is no such archive.
+    """
+    with np.load(path) as file:
+        if PROGRAM not in file:
+            raise ValueError(f"{path} holds no network: write it with jsnn.save.")
+        program = jax.export.deserialize(bytearray(file[PROGRAM].tobytes()))
+        leaves = [file[LEAF.format(i)] for i in range(len(file.files) - 1)]
+    return lambda inputs: program.call(leaves, inputs)

@@ -1,0 +1,206 @@
+"""Running an SNN over time, a chunk of time steps after the other.
+
+Within a chunk the network runs layer by layer over all of its steps, [K, B, ...] at a time; between chunks only the
+neurons' states are carried. Forward, memory is bounded by the chunk, whatever the number of steps; backward, the states
+at the chunks' borders are kept and each chunk is run again (`jsnn.network.bptt` has STDB's gradient for less). The
+result does not depend on the chunk.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jsnn.encoding import Encoding
+from jsnn.network.chunks import check_steps, time_chunks
+from jsnn.network.transformation import NEURONS, SNN, Variables, drive
+from jsnn.neurons.neuron import State, over_time, record
+from jsnn.neurons.packing import MOST_STEPS, unpack
+
+COLLECTIONS = ("spikes", "currents", "states", "words")
+
+Inputs = Callable[[jax.Array], jax.Array]
+Observer = Callable[["Observed"], Any]
+Noise = Callable[[jax.Array, jax.Array], dict[str, Any]]
+
+
+def no_noise(index: jax.Array, key: jax.Array) -> dict[str, Any]:
+    """The keyword arguments of a network without noise: none."""
+    del index, key
+    return {}
+
+
+class Presentation(NamedTuple):
+    """How a network is shown images, besides arrays.
+
+    Attributes:
+        snn: the network.
+        encode: the encoding of the images.
+        num_steps: T, at least 1.
+        chunk: time steps per chunk, at least 1. Does not change the result.
+        noise: (index [B], key) -> keyword arguments of the ANN's function in training, as {"rngs": {"dropout": key}}.
+    """
+
+    snn: SNN
+    encode: Encoding
+    num_steps: int
+    chunk: int
+    noise: Noise = no_noise
+
+    def times(self) -> jax.Array:
+        """The time steps [C, K] of all chunks; those from T on are padding."""
+        return time_chunks(self.num_steps, min(self.chunk, MOST_STEPS))
+
+    def inputs(self, images: jax.Array, key: jax.Array, index: jax.Array, time: jax.Array) -> jax.Array:
+        """The network's inputs [K, B, ...] at times [K]."""
+        return self.encode(images, key, index, time)
+
+
+class Observed(NamedTuple):
+    """What an observer of a simulation is shown of K time steps.
+
+    Attributes:
+        results: of the network at each step, [K, B, ...].
+        total: their running sum from the first step of the presentation on, [K, B, ...].
+        layers: what is collected -> layer -> arrays, see `simulate`.
+    """
+
+    results: Any
+    total: Any
+    layers: dict[str, dict[str, Any]]
+
+
+class Carried(NamedTuple):
+    """What goes from one chunk of a simulation to the next.
+
+    Attributes:
+        neurons: layer -> the state of its neurons.
+        total: the sum over time of the network's results so far, [B, ...].
+    """
+
+    neurons: dict[str, State]
+    total: Any
+
+
+def simulate(
+    snn: SNN,
+    variables: Variables,
+    inputs: Inputs,
+    observe: Observer,
+    *,
+    num_steps: int,
+    chunk: int,
+    collect: Sequence[str] = (),
+    **kwargs: Any,
+) -> Any:
+    """Run an SNN from its initial state for `num_steps` steps and return what `observe` made of it.
+
+    Args:
+        snn: the network.
+        variables: of the SNN.
+        inputs: time [K] int32 -> inputs [K, B, ...] of these steps; what it gives for steps from `num_steps` on does
+            not matter.
+        observe: Observed -> pytree of arrays [K, ...]; what is not observed is not kept.
+        num_steps: T, at least 1.
+        chunk: K, time steps per chunk, at least 1; it need not divide `num_steps`.
+        collect: what `observe` shall see of each layer, as layers["spikes"]["conv0"]: "spikes" and "currents"
+            [K, B, ...], "states" with leaves [K, B, ...] after each step, "words", the spikes as bits [B, ...], without
+            gradient and for chunks of at most 32 steps, which goes with none of the others.
+        kwargs: keyword arguments of the ANN's function, as {"rngs": {"dropout": key}}; the same at every step.
+
+    Returns:
+        The pytree of `observe` with leaves [T, ...].
+
+    Raises:
+        ValueError: where num_steps or chunk is below 1, or something else is to be collected.
+    """
+    check_steps(num_steps, chunk)
+    if unknown := set(collect) - set(COLLECTIONS):
+        raise ValueError(f"there is no {min(unknown)!r} to collect: choose from {', '.join(COLLECTIONS)}.")
+
+    def run(carried: Carried, time: jax.Array) -> tuple[Carried, Any]:
+        results, state, collected = _run_chunk(snn, variables, carried.neurons, inputs(time), collect, kwargs)
+        total, totals = running_sum(carried.total, results)
+        return Carried(state, total), observe(Observed(results, totals, collected))
+
+    times, start = time_chunks(num_steps, chunk), initial_carry(snn, variables, inputs, **kwargs)
+    if len(times) == 1:
+        return run(start, times[0])[1]
+    # Backward, a chunk is run again from the state at its start.
+    _, seen = jax.lax.scan(jax.checkpoint(run), start, times)
+    return jax.tree.map(lambda x: x.reshape(times.size, *x.shape[2:])[:num_steps], seen)
+
+
+def _run_chunk(
+    snn: SNN, variables: Variables, state: Mapping[str, State], inputs: jax.Array, collect: Sequence[str], kwargs: Any
+) -> tuple[Any, dict[str, State], dict[str, dict[str, Any]]]:
+    """Results, next state and what is collected of one chunk."""
+    later: dict[str, State] = {}
+    collected: dict[str, dict[str, Any]] = {name: {} for name in collect}
+
+    def spike(layer: str, current: jax.Array) -> jax.Array:
+        parameters = variables[NEURONS][layer]
+        if "words" in collect:
+            words, later[layer] = record(snn.neuron, parameters, state[layer], current)
+            collected["words"][layer] = words
+            return unpack(words, len(current), current.dtype)
+        spikes, later[layer], states = over_time(snn.neuron, parameters, state[layer], current)
+        for name, value in (("spikes", spikes), ("currents", current), ("states", states)):
+            if name in collect:
+                collected[name][layer] = value
+        return spikes
+
+    return drive(snn, spike, variables, inputs, **kwargs), later, collected
+
+
+def running_sum(total: Any, results: Any) -> tuple[Any, Any]:
+    """Sums over time, added step by step: their rounding does not depend on where time is cut.
+
+    Args:
+        total: pytree of [B, ...] before the first step.
+        results: pytree of [K, B, ...].
+
+    Returns:
+        (the total after the last step, the totals [K, B, ...]).
+    """
+
+    def step(total: Any, result: Any) -> tuple[Any, Any]:
+        total = jax.tree.map(jnp.add, total, result)
+        return total, total
+
+    return jax.lax.scan(step, total, results)
+
+
+def initial_carry(snn: SNN, variables: Variables, inputs: Inputs, **kwargs: Any) -> Carried:
+    """What a simulation begins with.
+
+    Args:
+        snn: the network.
+        variables: of the SNN.
+        inputs: time [K] int32 -> inputs [K, B, ...].
+        kwargs: of the ANN's function.
+
+    Returns:
+        The Carried.
+    """
+    first = jax.eval_shape(inputs, jax.ShapeDtypeStruct((1,), jnp.int32))
+    x = jax.ShapeDtypeStruct(first.shape[1:], first.dtype)
+    graph, _ = snn.trace(variables, x, **kwargs)
+    results = [graph.avals[number] for number in graph.outputs]
+    total = [jnp.zeros(result.shape, jnp.promote_types(result.dtype, jnp.float32)) for result in results]
+    return Carried(snn.initial_state(variables, x, **kwargs), jax.tree.unflatten(graph.structure, total))
+
+
+def spikes_per_neuron(words: Mapping[str, jax.Array], num_steps: int) -> dict[str, jax.Array]:
+    """The mean number of spikes per neuron of each layer, at each step and for each sample.
+
+    Args:
+        words: layer -> spikes as bits [B, ...], as `simulate` collects them.
+        num_steps: K, the steps of a word.
+
+    Returns:
+        Layer -> [K, B], spikes per neuron and step. Summed over time this is the paper's activity metric.
+    """
+    spikes = {layer: unpack(word, num_steps, jnp.float32) for layer, word in words.items()}
+    return {layer: x.mean(axis=tuple(range(2, x.ndim))) for layer, x in spikes.items()}

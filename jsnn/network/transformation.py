@@ -1,0 +1,185 @@
+"""The transformation: from the function of an ANN to a spiking network.
+
+The function is traced to a graph, in which every ReLU becomes a layer of neurons; the graph is run once more with an
+axis of time in front of whatever depends on the input. What does not, as a dropout mask or the scale of a batch norm,
+is computed once for all steps.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from jsnn.caching import cached
+from jsnn.kernels import Kernels, fast_kernels, platforms_own
+from jsnn.network.activations import with_neurons
+from jsnn.network.calls import Call, arrays_of, signature
+from jsnn.network.graph import Graph, trace
+from jsnn.network.rules import check
+from jsnn.network.running import Program, Spike, run
+from jsnn.neurons.leaky import lif
+from jsnn.neurons.neuron import Neuron, State, over_time
+
+NEURONS = "neurons"  # the collection of SNN variables that an ANN's variables don't have
+Variables = Mapping[str, Any]
+
+
+class SNN(NamedTuple):
+    """A spiking network as pure functions. `args` and `kwargs` are those of the ANN's function behind its input.
+
+    Attributes:
+        init: (variables, x [B, ...], *args, **kwargs) -> the variables with a collection "neurons" more: layer ->
+            the parameters of its neurons.
+        initial_state: (variables, x [B, ...], *args, **kwargs) -> layer -> the state of its neurons before a
+            presentation.
+        apply: (variables, state, inputs [K, B, ...], *args, **kwargs) -> (results [K, B, ...], the next state) of K
+            time steps. The mean of the results over time tends to the ANN's result.
+        trace: (variables, x [B, ...], *args, **kwargs) -> (its Graph with layers, the arrays that it is run with).
+        neuron: of all layers.
+        kernels: what it computes with.
+    """
+
+    init: Callable[..., Variables]
+    initial_state: Callable[..., dict[str, State]]
+    apply: Callable[..., tuple[Any, dict[str, State]]]
+    trace: Callable[..., tuple[Graph, list[Any]]]
+    neuron: Neuron
+    kernels: Kernels
+
+
+@cached
+def spiking(
+    apply: Callable[..., Any], neuron: Neuron | None = None, operands: DTypeLike | None = None, *, forward: bool = False
+) -> SNN:
+    """Make a spiking network of an ANN's function, as `jax.grad` makes a gradient of it.
+
+        I_l[t] = (the ANN's operations between its ReLUs) of v_k o_k[t] of the layers k before,    o_l = neuron(I_l)
+
+    A neuron that fires stands for its threshold v, so that all numbers keep the ANN's units: v times its firing rate
+    tends to the value of the ReLU (Rueckauer et al., 2017, doi:10.3389/fnins.2017.00682). Biases, batch norm and sums
+    are right as they are.
+
+    Args:
+        apply: (variables, x [B, ...], *args, **kwargs) -> results [B, ...]: of Flax linen `model.apply`, of NNX
+            `lambda variables, x: nnx.merge(graphdef, variables["params"])(x)`, or any function whose variables are a
+            dict. It may consist of operations that are linear in what depends on x, and of ReLU, relu6 and clip.
+        neuron: of all layers; None is `jsnn.neurons.lif()`.
+        operands: dtype in which numbers enter matrix products, e.g. bfloat16; membranes, sums and gradients keep
+            float32. None leaves them as they are.
+        forward: whether products are XLA's own, which have forward mode (jvp, jacfwd) as well and are slow on a CPU;
+            the surrogate then is one of `jsnn.neurons.surrogate.forward_mode`.
+
+    Returns:
+        The SNN, the same one for the same arguments. Its functions raise a ValueError for an operation that can't
+        become spiking.
+    """
+    neuron = lif() if neuron is None else neuron
+    kernels = platforms_own() if forward else fast_kernels(operands)
+
+    graphs: dict[Any, Graph] = {}
+
+    def traced(variables: Variables, x: Any, *args: Any, **kwargs: Any) -> tuple[Graph, list[Any]]:
+        ann = {name: value for name, value in variables.items() if name != NEURONS}
+        call = Call(ann, x, args, kwargs)
+        key = signature(call)
+        if key in graphs:
+            return graphs[key], arrays_of(call)
+        graph = with_neurons(trace(apply, call))
+        check(graph)
+        if key is not None and not any(isinstance(value, jax.core.Tracer) for value in graph.constants.values()):
+            graphs[key] = graph
+        return graph, arrays_of(call)
+
+    def init(variables: Variables, x: Any, *args: Any, **kwargs: Any) -> Variables:
+        graph, _ = traced(variables, x, *args, **kwargs)
+        found = {
+            name: {key: jnp.asarray(value, layer.dtype) for key, value in neuron.parameters().items()}
+            for name, layer in graph.layers.items()
+        }
+        return {**variables, NEURONS: found}
+
+    def initial_state(variables: Variables, x: Any, *args: Any, **kwargs: Any) -> dict[str, State]:
+        graph, _ = traced(variables, x, *args, **kwargs)
+        check_neurons(graph, neuron, variables)
+        return {
+            name: neuron.init(variables[NEURONS][name], jnp.zeros(layer.shape, layer.dtype))
+            for name, layer in graph.layers.items()
+        }
+
+    def step(
+        variables: Variables, state: Mapping[str, State], inputs: jax.Array, *args: Any, **kwargs: Any
+    ) -> tuple[Any, dict[str, State]]:
+        later = {}
+
+        def spike(layer: str, current: jax.Array) -> jax.Array:
+            spikes, later[layer], _ = over_time(neuron, variables[NEURONS][layer], state[layer], current)
+            return spikes
+
+        return drive(snn, spike, variables, inputs, *args, **kwargs), later
+
+    snn = SNN(init, initial_state, step, traced, neuron, kernels)
+    return snn
+
+
+def drive(snn: SNN, spike: Spike, variables: Variables, inputs: jax.Array, *args: Any, **kwargs: Any) -> Any:
+    """Run a network over time with neurons that are somebody else's.
+
+    Args:
+        snn: the network.
+        spike: (layer, current [K, B, ...]) -> spikes [K, B, ...].
+        variables: of the SNN.
+        inputs: [K, B, ...].
+        args: behind the input.
+        kwargs: likewise.
+
+    Returns:
+        The results [K, B, ...].
+    """
+    try:
+        graph, arrays = snn.trace(variables, without_time(inputs), *args, **kwargs)
+    except Exception as error:
+        error.add_note(f"The network was traced with inputs of shape {inputs.shape} as time-major [K, B, ...].")
+        raise
+    check_neurons(graph, snn.neuron, variables)
+    program = Program(graph, arrays, snn.kernels, thresholds_of(variables))
+    results = run(program, inputs, spike, graph.outputs)
+    return jax.tree.unflatten(graph.structure, results)
+
+
+def thresholds_of(variables: Variables) -> dict[str, jax.Array]:
+    """Layer -> what a spike of it stands for, of an SNN's variables."""
+    return {layer: jnp.asarray(parameters["threshold"]) for layer, parameters in variables[NEURONS].items()}
+
+
+def without_time(inputs: Any) -> jax.ShapeDtypeStruct:
+    """The shape and dtype of inputs [K, B, ...] at one step; ValueError where there is no such axis."""
+    if inputs.ndim < 2:
+        raise ValueError(f"a spiking network takes time-major inputs [K, B, ...], got the shape {inputs.shape}.")
+    return jax.ShapeDtypeStruct(inputs.shape[1:], inputs.dtype)
+
+
+def check_neurons(graph: Graph, neuron: Neuron, variables: Variables) -> None:
+    """Refuse variables without the parameters of all neurons, or with those of others.
+
+    Args:
+        graph: of the network.
+        neuron: of its layers.
+        variables: of the SNN.
+
+    Raises:
+        ValueError: naming the layers or the parameters.
+    """
+    there = variables.get(NEURONS)
+    if there is None:
+        raise ValueError('variables have no "neurons": get them from snn.init or jsnn.convert.')
+    if set(there) != set(graph.layers):
+        raise ValueError(
+            f"the network spikes in {', '.join(graph.layers)}, but its variables have neurons for {', '.join(there)}."
+        )
+    for layer, parameters in there.items():
+        if missing := set(neuron.parameters()) - set(parameters):
+            raise ValueError(
+                f"the neurons of {layer} have no {min(missing)!r}: get their parameters from snn.init or jsnn.convert."
+            )

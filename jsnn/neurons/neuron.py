@@ -1,0 +1,133 @@
+"""What a spiking neuron is: parameters, an initial state and one time step, as pure functions.
+
+Time is the first axis, [T, ...]; whatever follows it are independent neurons. A state goes in and comes out, so that
+time can be cut into chunks.
+
+A neuron of your own is three functions:
+
+    class State(NamedTuple):
+        membrane: jax.Array
+        spikes: jax.Array
+
+    def init(neuron, current):
+        return State(jnp.zeros_like(current), jnp.zeros_like(current))
+
+    def step(neuron, state, current):
+        membrane = neuron["leak"] * state.membrane * (1 - state.spikes) + current
+        spikes = surrogate.linear().spike(membrane / neuron["threshold"] - 1, None)
+        return spikes, State(membrane, spikes)
+
+    mine = Neuron(lambda: {"threshold": 1.0, "leak": 0.9}, init, step)
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jsnn.neurons.packing import MOST_STEPS, word_dtype
+
+State = Any  # a NamedTuple of arrays [...], one number for each neuron
+Parameters = Mapping[str, Any]  # name -> a scalar, or an array broadcastable to [...], as [C] for one by channel
+
+
+class Neuron(NamedTuple):
+    """A spiking neuron.
+
+    Attributes:
+        parameters: () -> their names and values before anything is known of them; "threshold" is one, for that is what
+            a spike stands for: what comes behind the neuron gets threshold * spike.
+        init: (parameters, current [...]) -> the state before the first step; the current gives shape and dtype alone.
+        step: (parameters, state, current [...]) -> (spikes [...] of 0 and 1, the next state).
+        record: (parameters, state, current [K, ...]) -> (spikes as words [...], the next state), where there is a
+            faster way than `step`; without a gradient.
+        replay: (parameters, current [K, ...], membrane [...], train) -> (spikes [K, ...], membrane [...]), where spike
+            trains alone give the gradient, see `jsnn.neurons.packed`.
+    """
+
+    parameters: Callable[[], dict[str, float]]
+    init: Callable[[Parameters, jax.Array], State]
+    step: Callable[[Parameters, State, jax.Array], tuple[jax.Array, State]]
+    record: Callable[..., tuple[jax.Array, State]] | None = None
+    replay: Callable[..., tuple[jax.Array, jax.Array]] | None = None
+
+
+def over_time(
+    neuron: Neuron, parameters: Parameters, state: State, current: jax.Array
+) -> tuple[jax.Array, State, State]:
+    """Neurons over time: `step` scanned over the first axis.
+
+    Args:
+        neuron: which.
+        parameters: its parameters.
+        state: of [...] neurons.
+        current: [T, ...] the input current.
+
+    Returns:
+        (spikes [T, ...], the state after the last step, the states after each step with leaves [T, ...]).
+
+    Raises:
+        ValueError: where the state does not fit the current, or the current is no floating-point number.
+    """
+    check_fits(state, current)
+
+    def step(state: State, current: jax.Array) -> tuple[State, tuple[jax.Array, State]]:
+        spikes, state = neuron.step(parameters, state, current)
+        return state, (spikes, state)
+
+    state, (spikes, states) = jax.lax.scan(step, state, current)
+    return spikes, state, states
+
+
+def record(neuron: Neuron, parameters: Parameters, state: State, current: jax.Array) -> tuple[jax.Array, State]:
+    """Neurons over a chunk of time without a gradient, their spikes as bits.
+
+    Args:
+        neuron: which.
+        parameters: its parameters.
+        state: of [...] neurons.
+        current: [K, ...] the input current, K at most 32.
+
+    Returns:
+        (words [...] unsigned, bit t is step t; the state after the last step).
+
+    Raises:
+        ValueError: where there are more than 32 steps, or the state does not fit the current.
+    """
+    check_fits(state, current)
+    num_steps = len(current)
+    if num_steps > MOST_STEPS:
+        raise ValueError(f"a word holds {MOST_STEPS} time steps of spikes, got {num_steps}: choose a smaller chunk.")
+    if neuron.record is not None:
+        return neuron.record(parameters, state, current)
+    dtype = word_dtype(num_steps)
+
+    def step(carry: tuple[State, jax.Array], now: tuple[jax.Array, jax.Array]) -> tuple[tuple, None]:
+        (state, words), (current, time) = carry, now
+        spikes, state = neuron.step(parameters, state, current)
+        return (state, words | (spikes > 0).astype(dtype) << time), None
+
+    start = state, jnp.zeros_like(current[0], dtype)
+    (state, words), _ = jax.lax.scan(step, start, (current, jnp.arange(num_steps, dtype=dtype)))
+    return words, state
+
+
+def check_fits(state: State, current: jax.Array) -> None:
+    """Refuse a current that is no floating-point number, or a state of another shape.
+
+    Args:
+        state: with leaves [...].
+        current: [T, ...].
+
+    Raises:
+        ValueError: naming dtype or shapes.
+    """
+    if not jnp.issubdtype(current.dtype, jnp.floating):
+        raise ValueError(f"an input current is a floating-point number, got {current.dtype}.")
+    for leaf in jax.tree.leaves(state):
+        if leaf.shape != current.shape[1:]:
+            raise ValueError(
+                f"a state of shape {leaf.shape} does not fit a current of shape {current.shape}: "
+                "pass time-major currents [T, ...] and a state of [...]."
+            )

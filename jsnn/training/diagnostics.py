@@ -1,0 +1,177 @@
+"""What surrogate gradients are worth: whether batches agree on them, where a step along them leads, who has none.
+
+Spikes have no gradient to compare a surrogate's with, but the slope along it can be measured: weights are moved a
+little with and against it, and the spiking network is run on both sides. Between batches noise averages out. What they
+agree on does not, and carries the weights along step by step, whether the loss falls on the way or not.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jsnn.data.augment import scale
+from jsnn.data.sources import Batch
+from jsnn.network.simulation import Observer, Presentation, simulate
+from jsnn.network.transformation import Variables
+from jsnn.training.accuracy import correct
+
+
+class Scores(NamedTuple):
+    """Means over samples.
+
+    Attributes:
+        loss: [] cross-entropy, nats.
+        accuracy: [] share of the samples classified correctly.
+    """
+
+    loss: jax.Array
+    accuracy: jax.Array
+
+
+class Silence(NamedTuple):
+    """Shares of neurons that have not fired.
+
+    Attributes:
+        never: layer -> [], of all (neuron, sample) those without a spike in the whole presentation.
+        so_far: layer -> [], of all (neuron, sample, step) those without a spike before; STDB gives them no gradient.
+    """
+
+    never: dict[str, jax.Array]
+    so_far: dict[str, jax.Array]
+
+
+@partial(jax.jit, static_argnums=0)
+def mean_scores(
+    presentation: Presentation, variables: Variables, batches: Batch, key: jax.Array, logit_scale: float = 1.0
+) -> Scores:
+    """How an SNN scores after the last time step, dropout off.
+
+    Args:
+        presentation: the SNN, the encoding of the images and the time steps.
+        variables: of the SNN.
+        batches: N batches with leaves [N, B, ...], none of it padding.
+        key: of the encoding, one for all batches.
+        logit_scale: factor on the logits, which are sums over time, in the loss.
+
+    Returns:
+        Scores of all N * B samples.
+    """
+    score = partial(_score, presentation, variables, key, logit_scale)
+    return jax.tree.map(jnp.mean, jax.lax.map(score, batches))
+
+
+@partial(jax.jit, static_argnums=0)
+def batch_gradients(
+    presentation: Presentation, variables: Variables, batches: Batch, key: jax.Array, logit_scale: float = 1.0
+) -> Any:
+    """The gradient of each batch's loss by the SNN's surrogate, dropout off; their mean is that of all samples' loss.
+
+    Args:
+        presentation: the SNN, the encoding of the images and the time steps.
+        variables: of the SNN.
+        batches: N batches with leaves [N, B, ...], none of it padding.
+        key: of the encoding, one for all batches.
+        logit_scale: factor on the logits, which are sums over time, in the loss.
+
+    Returns:
+        Like the params, with leaves [N, ...].
+    """
+
+    def loss(params: Any, batch: Batch) -> jax.Array:
+        return _score(presentation, {**variables, "params": params}, key, logit_scale, batch).loss
+
+    return jax.lax.map(partial(jax.grad(loss), variables["params"]), batches)
+
+
+def agreement(gradients: jax.Array) -> jax.Array:
+    """How far batches agree on the gradient of some weights.
+
+        mean over weights of |mean over n of g[n]| / sqrt(mean over n of g[n]^2)
+
+    Weights that have no gradient in any batch do not count.
+
+    Args:
+        gradients: [N, ...] of N batches, see `batch_gradients`.
+
+    Returns:
+        [] 1 where all batches agree; about 0.8 / sqrt(N) where each is only noise; 0 where no weight has a gradient.
+    """
+    size = jnp.sqrt((gradients**2).mean(0))
+    ratios = jnp.abs(gradients.mean(0)) / jnp.where(size > 0, size, 1)
+    return ratios.sum() / jnp.maximum((size > 0).sum(), 1)
+
+
+def step_changes(score: Callable[[Variables], Any], variables: Variables, gradients: Any, size: float) -> Any:
+    """What a small step down a gradient does to scores, as far as it differs from a step up, in one layer at a time.
+
+        change = (score(w - s) - score(w + s)) / 2    with    s = size * |w| * g / |g|
+
+    of a layer's weights w and the mean g of its gradients. Where the score is smooth in w and g its gradient, that is
+    -|g| |s|, but for terms of the third order.
+
+    Args:
+        score: variables -> pytree of numbers, such as `mean_scores` of some batches.
+        variables: the network's, of which the `params` are moved.
+        gradients: like the params, with leaves [N, ...]; a layer without a gradient takes no step.
+        size: length of a step, as a share of the norm of the layer's weights.
+
+    Returns:
+        Like what the score returns, with layer -> change for each number.
+    """
+    params = variables["params"]
+
+    def change(layer: str) -> Any:
+        weights, along = params[layer], jax.tree.map(lambda of_batches: of_batches.mean(0), gradients[layer])
+        length = optax.tree.norm(along)
+        share = size * optax.tree.norm(weights) / jnp.where(length > 0, length, 1)
+        step = jax.tree.map(lambda g: share * g, along)
+        moved = (jax.tree.map(move, weights, step) for move in (jnp.subtract, jnp.add))
+        down, up = (score({**variables, "params": {**params, layer: new}}) for new in moved)
+        return jax.tree.map(lambda after, before: (after - before) / 2, down, up)
+
+    return jax.tree.map(lambda *changes: dict(zip(params, changes, strict=True)), *map(change, params))
+
+
+@partial(jax.jit, static_argnums=0)
+def silence(presentation: Presentation, variables: Variables, batches: Batch, key: jax.Array) -> Silence:
+    """How many neurons have not fired, by layer.
+
+    Args:
+        presentation: the SNN, the encoding of the images and the time steps.
+        variables: of the SNN.
+        batches: N batches with leaves [N, B, ...], none of it padding.
+        key: of the encoding, one for all batches.
+
+    Returns:
+        The Silence over all N * B samples.
+    """
+
+    def of_batch(batch: Batch) -> Silence:
+        spikes = _present(presentation, variables, key, batch, lambda seen: seen.layers["spikes"], "spikes")
+        never = {layer: (train.sum(0) == 0).mean() for layer, train in spikes.items()}
+        so_far = {layer: (train.cumsum(0) == train).mean() for layer, train in spikes.items()}
+        return Silence(never, so_far)
+
+    return jax.tree.map(jnp.mean, jax.lax.map(of_batch, batches))
+
+
+def _score(
+    presentation: Presentation, variables: Variables, key: jax.Array, logit_scale: float, batch: Batch
+) -> Scores:
+    """The scores of one batch."""
+    logits = logit_scale * _present(presentation, variables, key, batch, lambda seen: seen.total)[-1]
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+    return Scores(losses.mean(), correct(logits, batch.labels).mean())
+
+
+def _present(
+    presentation: Presentation, variables: Variables, key: jax.Array, batch: Batch, observe: Observer, *collect: str
+) -> Any:
+    """What is observed while the network is presented one batch."""
+    snn, encode, num_steps, chunk, _ = presentation
+    inputs = partial(encode, scale(batch.images), key, batch.index)
+    return simulate(snn, variables, inputs, observe, num_steps=num_steps, chunk=chunk, collect=collect)
