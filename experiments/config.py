@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from jsnn.datasets import info
+from jsnn.data.datasets import info
 from jsnn.models import ARCHITECTURES
 from jsnn.training.optimizers import OPTIMIZERS, SCHEDULES
 
@@ -137,7 +137,7 @@ class Runtime:
     """Where and how a run computes; changes no result, and may change where a run goes on."""
 
     data_dir: str | None = None  # Folder of prepared TFDS data sets; None is TFDS's own default.
-    data_module: str | None = None  # Python module that registers data sets of your own, see jsnn.datasets.register.
+    data_module: str | None = None  # Python module that registers your own data sets, see jsnn.data.datasets.register.
     workers: Size = 0  # Processes that decode streamed images (ImageNet); 0 decodes in threads.
     eval_batch_size: Count = 256  # Images per step in evaluation, over all devices.
     # Time steps that run at once, or auto: 8, or up to 12 where 8 would idle.

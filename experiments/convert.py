@@ -6,6 +6,7 @@ python -m experiments.convert [PRESET] [--workdir DIR] [--field value ...]
 
 import dataclasses
 import time
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,16 @@ import numpy as np
 from experiments.config import AUTO
 from experiments.runs import command_line
 from experiments.runs.health import warn_of_silence
-from experiments.runs.networks import open_source, presentation_of, random_key, snn_like
+from experiments.runs.networks import (
+    build_ann,
+    build_snn,
+    in_paper_units,
+    open_source,
+    presentation_of,
+    random_key,
+    scaled,
+    snn_like,
+)
 from experiments.runs.partial import resumable
 from experiments.runs.progress import say, watched
 from experiments.runs.records import read_results
@@ -22,12 +32,11 @@ from experiments.runs.schema import Results
 from experiments.runs.scoring import halves, score
 from experiments.runs.workdir import Run, checkpoints, finish, require, restored
 from experiments.train_ann import trained_ann
-from jsnn.augment import scale
-from jsnn.balancing import balance_thresholds
-from jsnn.conversion import Thresholds, convert, scale_thresholds
-from jsnn.datasets import TRAIN, VALIDATION
+from jsnn.conversion import Thresholds, balance_thresholds, convert, paper_thresholds
+from jsnn.data.augment import scale
+from jsnn.data.datasets import TRAIN, VALIDATION
 from jsnn.folding import Fold
-from jsnn.simulation import Variables
+from jsnn.network.transformation import Variables
 from jsnn.training.checkpoint import save
 from jsnn.training.evaluation import factor_sweep
 from jsnn.training.hosts import all_gather
@@ -41,9 +50,9 @@ def convert_ann(run: Run) -> None:
     """Convert the trained ANN of a run: a checkpoint in converted/, and `converted` in results.json."""
     ann, (fold, begin) = trained_ann(run), resumable(run, "convert")
     thresholds = balance(run, ann, fold)
-    by_layer = {layer: float(threshold) for layer, threshold in thresholds.items()}
+    by_layer = {layer: float(threshold) for layer, threshold in paper_thresholds(thresholds).items()}
     say("converted thresholds  " + "  ".join(f"{layer} {value:.3g}" for layer, value in by_layer.items()))
-    snn = convert(ann, thresholds)
+    snn = convert(build_snn(run.config), ann, thresholds)
     results = {"thresholds": by_layer, **_best_factor(run, snn, fold)}
     record = {"config": dataclasses.asdict(run.config), "scaling_factor": results["scaling_factor"]}
     save(checkpoints(run, "converted"), 0, snn, record)
@@ -53,18 +62,18 @@ def convert_ann(run: Run) -> None:
 def balance(run: Run, ann: Variables, fold: Fold = watched) -> Thresholds:
     """Thresholds for an ANN's weights, on training images as evaluation sees them."""
     config, options = run.config, run.config.convert
-    model, encode, num_steps, chunk = presentation_of(config, options.balance_steps)
+    what = presentation_of(config, options.balance_steps)
     images, index = _training_images(run)
     return balance_thresholds(
-        model,
+        what.snn,
         ann,
         images,
-        encode,
+        what.encode,
         random_key(config, "balance"),
-        num_steps=num_steps,
+        num_steps=what.num_steps,
         percentile=options.percentile,
-        layers=model.stem_layers if options.balance == "stem" else None,
-        chunk=chunk,
+        layers=build_ann(config).stem_layers if options.balance == "stem" else None,
+        chunk=what.chunk,
         batch_size=config.run.eval_batch_size,
         index=index,
         fold=fold,
@@ -80,7 +89,7 @@ def converted_snn(run: Run) -> Variables:
 
 def scaled_snn(run: Run) -> Variables:
     """The run's converted net (IF), its thresholds scaled by the chosen factor."""
-    return scale_thresholds(converted_snn(run), chosen_factor(run))
+    return scaled(run.config, converted_snn(run), chosen_factor(run))
 
 
 def chosen_factor(run: Run) -> float:
@@ -111,7 +120,9 @@ def _best_factor(run: Run, snn: Variables, fold: Fold) -> Results:
     config, options = run.config, run.config.convert
     factors = FACTORS if options.scaling_factor == AUTO else (options.scaling_factor,)
     presentation, source = presentation_of(config, options.num_steps), open_source(config, VALIDATION)
-    sweep = parallel_evaluation(factor_sweep(presentation, source, factors, SCALES))
+    sweep = parallel_evaluation(
+        factor_sweep(presentation, source, factors, SCALES, partial(scaled, config), partial(in_paper_units, config))
+    )
     key, images = random_key(config, "validation"), halves(config, VALIDATION)[0]
     scores = score(config, sweep, snn, VALIDATION, key, images=images, label="factors", fold=fold)
     accuracy = np.asarray(scores.accuracy[:, -1])

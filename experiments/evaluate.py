@@ -18,7 +18,7 @@ from experiments.reports import plots, table
 from experiments.runs import command_line
 from experiments.runs.environment import environment
 from experiments.runs.health import warn_of_silence
-from experiments.runs.networks import build_snn, stream_keys
+from experiments.runs.networks import build_ann, stream_keys
 from experiments.runs.partial import resumable
 from experiments.runs.progress import say
 from experiments.runs.records import renew_results
@@ -26,9 +26,9 @@ from experiments.runs.schema import Results
 from experiments.runs.scoring import score_ann, score_snn
 from experiments.runs.workdir import Run, finish, require
 from experiments.train_ann import trained_ann
-from jsnn.datasets import TEST
+from jsnn.data.datasets import TEST
 from jsnn.folding import Fold
-from jsnn.simulation import Variables
+from jsnn.network.simulation import Variables
 from jsnn.training.evaluation import Evaluation
 from jsnn.training.hosts import is_first_process
 
@@ -88,7 +88,7 @@ def _score_streams(run: Run, fold: Fold, label: str, variables: Variables, strea
     reduced = np.stack([scores.accuracy[:num_steps] for scores in (first, *others)])
     by_step = np.concatenate([reduced.mean(0), first.accuracy[num_steps:]])
     scores = mean_and_std([float(accuracy) for accuracy in reduced[:, -1]])
-    spikes = {layer: float(first.spikes[layer][:num_steps].sum()) for layer in build_snn(config).spiking_layers}
+    spikes = {layer: float(first.spikes[layer][:num_steps].sum()) for layer in build_ann(config).spiking_layers}
     say(f"{label:<9} test {scores['accuracy']:.2%} at T={num_steps}, {by_step[-1]:.2%} at T={eval_steps}")
     return {
         **scores,

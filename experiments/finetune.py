@@ -19,19 +19,28 @@ from experiments.runs import command_line
 from experiments.runs.epochs import Training, train
 from experiments.runs.health import divergence_warning, diverging, loss_warning, warn_of_silence
 from experiments.runs.journal import Journal
-from experiments.runs.networks import init_variables, presentation_of, snn_like, steps_per_epoch, stream_keys
+from experiments.runs.networks import (
+    build_snn,
+    in_paper_units,
+    init_variables,
+    presentation_of,
+    scaled,
+    snn_like,
+    steps_per_epoch,
+    stream_keys,
+)
 from experiments.runs.partial import resumable
 from experiments.runs.progress import say
 from experiments.runs.records import read_results
 from experiments.runs.schema import CONVERTED, FINETUNED, Results
 from experiments.runs.scoring import halves, score_snn, snn_program, validator
 from experiments.runs.workdir import Run, finish, require, restored
-from jsnn.conversion import convert, scale_thresholds
-from jsnn.datasets import VALIDATION
+from jsnn.conversion import convert
+from jsnn.data.datasets import VALIDATION
 from jsnn.folding import Fold
-from jsnn.simulation import Variables
+from jsnn.network.transformation import NEURONS, Variables
 from jsnn.training.optimizers import learning_rate, optimizer
-from jsnn.training.step import TrainState, init_state, snn_forward
+from jsnn.training.step import TrainState, init_state, snn_forward, summed
 
 STREAMS = 5  # of noise, over which the two are compared
 
@@ -52,9 +61,11 @@ def finetune(run: Run) -> None:
         if diverging(journal.history, before) == epoch:
             say(f"warning: {divergence_warning(config, epoch, before)}")
 
-    forward = snn_forward(*presentation_of(config, num_steps), logit_scale(run))
+    start = starting_snn(run)
+    factor = logit_scale(run) * in_paper_units(config, start)
+    forward = snn_forward(presentation_of(config, num_steps), lambda outcome: factor * summed(outcome))
     training = Training("hybrid", forward, rule, config.finetune.epochs, validate, warn)
-    journal = train(run, training, init_state(starting_snn(run), rule))
+    journal = train(run, training, init_state(start, rule))
     results, (fold, begin) = journal.summary() | {"kept": FINETUNED}, resumable(run, "finetune")
     if not is_scratch:
         results |= {"validation_accuracy_before": before} | _kept(run, fold)
@@ -95,8 +106,7 @@ def last_snn(run: Run) -> Variables:
     """The variables of the run's net after the last epoch of fine-tuning, be they better or worse than before."""
     rule = _optimizer(run.config)
     expected: TrainState = jax.eval_shape(lambda: init_state(snn_like(run.config), rule))
-    state = restored(run, "hybrid", expected)
-    return {"params": state.params, "neuron": state.neuron}
+    return restored(run, "hybrid", expected).variables()
 
 
 def starting_snn(run: Run) -> Variables:
@@ -108,9 +118,10 @@ def starting_snn(run: Run) -> Variables:
         ann = init_variables(run.config, "scratch")
         thresholds = balance(run, ann)
     else:
-        ann = converted_snn(run)
-        thresholds = {layer: values["threshold"] for layer, values in ann.pop("neuron").items()}
-    return scale_thresholds(convert(ann, thresholds, run.config.finetune.leak), chosen_factor(run))
+        ann = dict(converted_snn(run))
+        thresholds = {layer: values["threshold"] for layer, values in ann.pop(NEURONS).items()}
+    snn = convert(build_snn(run.config), ann, thresholds, leak=run.config.finetune.leak)
+    return scaled(run.config, snn, chosen_factor(run))
 
 
 def logit_scale(run: Run) -> float:

@@ -9,11 +9,12 @@ import optax
 from experiments.config import Config
 from experiments.runs import command_line
 from experiments.runs.epochs import Training, train
-from experiments.runs.networks import build_ann, init_variables, steps_per_epoch
+from experiments.runs.networks import ann_function, init_variables, steps_per_epoch
 from experiments.runs.scoring import ann_program, validator
 from experiments.runs.workdir import Run, finish, require, restored
-from jsnn.datasets import VALIDATION
-from jsnn.simulation import Variables
+from jsnn.data.datasets import VALIDATION
+from jsnn.models import dropout_of
+from jsnn.network.transformation import Variables
 from jsnn.training.optimizers import learning_rate, optimizer
 from jsnn.training.step import TrainState, ann_forward, init_state
 
@@ -22,7 +23,7 @@ def train_ann(run: Run) -> None:
     """Train the ANN of a run to its last epoch: checkpoints in ann/, metrics, and `ann` in results.json."""
     config, rule = run.config, _optimizer(run.config)
     validate = validator(config, ann_program(config, VALIDATION))
-    training = Training("ann", ann_forward(build_ann(config)), rule, config.ann.epochs, validate)
+    training = Training("ann", ann_forward(ann_function(config), dropout_of), rule, config.ann.epochs, validate)
     journal = train(run, training, init_state(init_variables(config, "init"), rule))
     finish(run, "train_ann", journal.total("seconds"), {"ann": journal.summary()})
 
@@ -32,7 +33,7 @@ def trained_ann(run: Run) -> Variables:
     require(run, "train_ann")
     rule = _optimizer(run.config)
     expected: TrainState = jax.eval_shape(lambda: init_state(init_variables(run.config, "init"), rule))
-    return {"params": restored(run, "ann", expected).params}
+    return restored(run, "ann", expected).variables()
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:

@@ -1,26 +1,31 @@
 """The network in jsnn: the training step and the evaluation that `experiments.hybrid` runs, on one device.
 
 Also the problem of a net: random weights and images, and thresholds at which every layer spikes. Weights are rounded
-to multiples of 2^-10. Then sums of weights over spikes are exact in float32 whatever their order, all contestants spike
-alike, and thresholds that are found in different ways can be compared to the last bit.
+to multiples of 2^-10, thresholds to powers of two. Then sums of weights over spikes are exact in float32 whatever their
+order and the unit of a spike, and all contestants spike alike.
 """
+
+from collections.abc import Callable
 
 import jax
 import numpy as np
 import optax
 
 from experiments.benchmark.problem import LEARNING_RATE, Contestant, Problem, layers, neurons
-from jsnn.balancing import balance_thresholds
-from jsnn.conversion import convert
-from jsnn.datasets import Split
+from jsnn.conversion import balance_thresholds, convert, from_paper_thresholds, paper_thresholds
+from jsnn.data.datasets import Split
+from jsnn.data.sources import resident_source
 from jsnn.encoding import poisson
-from jsnn.models import VGG, build, spiking
-from jsnn.simulation import Presentation, Variables, fitting_chunk
-from jsnn.sources import resident_source
-from jsnn.surrogate import stdb
+from jsnn.models import VGG, build
+from jsnn.network.bptt import Outcome
+from jsnn.network.chunks import fitting_chunk
+from jsnn.network.simulation import Presentation
+from jsnn.network.transformation import SNN, Variables, spiking
+from jsnn.neurons import lif
+from jsnn.neurons.surrogate import stdb
 from jsnn.training.evaluation import mean, snn_evaluation
 from jsnn.training.parallel import parallel_evaluation, parallel_train_step, replicate, split_over_devices
-from jsnn.training.step import init_state, snn_forward
+from jsnn.training.step import init_state, snn_forward, summed
 
 KEY, GRID = 0, 2.0**-10
 IMAGE_SHAPE, NUM_CLASSES = (32, 32, 3), 10
@@ -36,26 +41,28 @@ def prepare(net: str, width: float, hidden: tuple[int, ...], batch: int, leak: f
     for layer, leaf in shapes.items():
         shape = leaf["kernel"].shape
         drawn = rng.normal(0, np.sqrt(2 / np.prod(shape[:-1])), shape)  # He et al., 2015
-        kernels[layer] = (np.rint(drawn / GRID) * GRID).astype(np.float32)
+        on_grid = drawn if num_steps else np.rint(drawn / GRID) * GRID  # on a grid ties would decide what is balanced
+        kernels[layer] = on_grid.astype(np.float32)
     images = rng.integers(0, 256, (batch, *IMAGE_SHAPE)).astype(np.float32) / np.float32(127.5) - 1
     labels = rng.integers(0, NUM_CLASSES, batch).astype(np.int32)
     problem = Problem(tuple(ann.stages), kernels, {}, leak, images, labels)
-    thresholds = balance(problem._replace(images=images[:SAMPLE]), SAMPLE_STEPS, "cpu", PERCENTILE)
+    thresholds = rounded(balance(problem._replace(images=images[:SAMPLE]), SAMPLE_STEPS, "cpu", PERCENTILE))
     return problem._replace(thresholds=thresholds, inputs=inputs(problem, num_steps) if num_steps else None)
 
 
 def make(problem: Problem, num_steps: int, device: str, precision: str = "float32") -> Contestant:
     """The jsnn network as a contestant; what enters its matrix products is of one precision, float32 or bfloat16."""
     jax.config.update("jax_platforms", device)
-    model, weights = _network(problem, precision)
-    presentation = Presentation(model, poisson, num_steps, fitting_chunk(num_steps))
+    snn, weights = _network(problem, precision)
+    presentation = Presentation(snn, poisson, num_steps, fitting_chunk(num_steps))
     pixels = np.rint((problem.images + 1) * 127.5).astype(np.uint8)  # the images are made from 8-bit pixels
     source, rule = resident_source(Split(pixels, problem.labels)), optax.adam(LEARNING_RATE)
     index = split_over_devices(np.arange(len(problem.labels), dtype=np.int32))
     data = replicate(source.resident), index, jax.random.key(KEY)
-    step = parallel_train_step(source, snn_forward(*presentation), rule)
+    step = parallel_train_step(source, snn_forward(presentation, _paper_logits(problem)), rule)
     present = parallel_evaluation(snn_evaluation(presentation, source))
-    state = replicate(init_state(convert(weights, problem.thresholds, problem.leak), rule))
+    thresholds = from_paper_thresholds(problem.thresholds)
+    state = replicate(init_state(convert(snn, weights, thresholds, leak=problem.leak), rule))
     programs = {}
 
     def train() -> None:
@@ -65,7 +72,7 @@ def make(problem: Problem, num_steps: int, device: str, precision: str = "float3
         state, _ = jax.block_until_ready(programs["step"](state, *data))
 
     def evaluate() -> object:
-        return jax.block_until_ready(present({"params": state.params, "neuron": state.neuron}, *data))
+        return jax.block_until_ready(present(state.variables(), *data))
 
     def rates() -> dict[str, float]:
         return {layer: float(spikes.mean()) for layer, spikes in mean(evaluate()).spikes.items()}
@@ -78,12 +85,22 @@ def make(problem: Problem, num_steps: int, device: str, precision: str = "float3
 
 
 def balance(problem: Problem, num_steps: int, device: str, percentile: float = 100.0) -> dict[str, float]:
-    """Thresholds in one pass over the layers, percentiles of the input current; the problem's own are not used."""
+    """Thresholds in one pass over the layers, percentiles of the input current; the problem's own are not used.
+
+    These are no powers of two, so that currents are rounded, and a membrane that in the step loop is exactly at its
+    threshold may spike here: in deep layers, maxima can differ by more than rounding.
+    """
     jax.config.update("jax_platforms", device)
-    network = *_network(problem), jax.device_put(problem.images)
+    snn, weights = _network(problem)
     options = {"num_steps": num_steps, "percentile": percentile, "chunk": fitting_chunk(num_steps)}
-    thresholds = balance_thresholds(*network, poisson, jax.random.key(KEY), **options)
-    return {layer: float(threshold) for layer, threshold in thresholds.items()}
+    images = jax.device_put(problem.images)
+    thresholds = balance_thresholds(snn, weights, images, poisson, jax.random.key(KEY), **options)
+    return {layer: float(threshold) for layer, threshold in paper_thresholds(thresholds).items()}
+
+
+def rounded(thresholds: dict[str, float]) -> dict[str, float]:
+    """The nearest powers of two: multiplied by these, sums of weights stay exact."""
+    return {layer: float(2.0 ** np.rint(np.log2(threshold))) for layer, threshold in thresholds.items()}
 
 
 def inputs(problem: Problem, num_steps: int) -> np.ndarray:
@@ -93,10 +110,16 @@ def inputs(problem: Problem, num_steps: int) -> np.ndarray:
     return np.stack([np.asarray(draw(time)) for time in times])
 
 
-def _network(problem: Problem, precision: str = "float32") -> tuple[VGG, Variables]:
+def _paper_logits(problem: Problem) -> Callable[[Outcome], jax.Array]:
+    """The paper's logits: sums over time in units of the last threshold."""
+    last = list(from_paper_thresholds(problem.thresholds).values())[-1]
+    return lambda outcome: summed(outcome) / last
+
+
+def _network(problem: Problem, precision: str = "float32") -> tuple[SNN, Variables]:
     """The SNN without dropout, which the other libraries don't have, and its weights."""
     *hidden, classes = (layer.outputs[-1] for layer in layers(problem) if layer.kernel.ndim == 2)
     operands = None if precision == "float32" else np.dtype(precision)
-    ann = VGG(problem.stages, tuple(hidden), classes, conv_dropout=0.0, dense_dropout=0.0, operands=operands)
+    ann = VGG(problem.stages, tuple(hidden), classes, conv_dropout=0.0, dense_dropout=0.0)
     weights = {layer: {"kernel": jax.device_put(kernel)} for layer, kernel in problem.kernels.items()}
-    return spiking(ann, stdb()), {"params": weights}
+    return spiking(ann.apply, lif(stdb()), operands), {"params": weights}

@@ -17,7 +17,7 @@ from flax import nnx
 from spyx.nn import Sequential as Network
 
 from experiments.benchmark.problem import LEARNING_RATE, Contestant, Problem, layers
-from jsnn.convolution import conv_general_dilated
+from jsnn.kernels.convolution import conv_general_dilated
 
 
 def make(problem: Problem, num_steps: int, device: str, own_gradient: bool = True) -> Contestant:

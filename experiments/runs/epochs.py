@@ -17,8 +17,8 @@ from experiments.runs.networks import open_source, random_key, steps_per_epoch
 from experiments.runs.progress import PAUSE, bar, duration, say
 from experiments.runs.stopping import NOTHING, SAVE, STOP, Stopped, is_asked, stop_if_asked
 from experiments.runs.workdir import Run
-from jsnn.datasets import TRAIN
-from jsnn.simulation import Variables
+from jsnn.data.datasets import TRAIN
+from jsnn.network.simulation import Variables
 from jsnn.training.hosts import global_max, on_first_process
 from jsnn.training.metrics import log
 from jsnn.training.parallel import parallel_train_step, replicate, split_over_devices
@@ -151,7 +151,7 @@ def _close_epoch(run: Run, training: Training, state: TrainState, journal: Journ
     values = {
         "loss": loss,
         "train_accuracy": train_accuracy,
-        "validation_accuracy": training.validate({"params": state.params, "neuron": state.neuron}),
+        "validation_accuracy": training.validate(state.variables()),
         "skipped_steps": journal.skipped,
         "seconds": journal.seconds + time.perf_counter() - begin,
         "images_per_second": journal.steps * run.config.data.batch_size / journal.seconds,

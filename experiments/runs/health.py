@@ -7,7 +7,7 @@ from experiments.config import Config
 from experiments.runs.journal import Journal
 from experiments.runs.networks import build_ann
 from experiments.runs.progress import say
-from jsnn.datasets import info
+from jsnn.data.datasets import info
 from jsnn.training.metrics import Record
 from jsnn.training.step import Metrics
 
@@ -24,7 +24,7 @@ def with_step(config: Config, network: str, journal: Journal, metrics: Metrics) 
     journal = journal._replace(steps=journal.steps + 1)
     problem = _problem(config, metrics)
     if problem is None:
-        loss, accuracy = journal.loss + float(metrics.loss), journal.accuracy + float(metrics.accuracy)
+        loss, accuracy = journal.loss + float(metrics.loss), journal.accuracy + float(metrics.scores["accuracy"])
         return journal._replace(loss=loss, accuracy=accuracy)
     where = f"in step {journal.steps} of epoch {journal.epoch} of {network} {problem}"
     if config.run.on_nan == "stop":

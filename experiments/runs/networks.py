@@ -2,18 +2,25 @@
 
 import math
 import os
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from experiments.config import AUTO, Config
-from jsnn import encoding, surrogate
-from jsnn.datasets import TEST, TRAIN, VALIDATION, info, load_split, open_split
-from jsnn.models import VGG, ResNet, build, spiking
-from jsnn.simulation import Presentation, Variables, fitting_chunk
-from jsnn.sources import Source, resident_source
+from jsnn import encoding
+from jsnn.conversion import scale_paper_thresholds
+from jsnn.data.datasets import TEST, TRAIN, VALIDATION, info, load_split, open_split
+from jsnn.data.sources import Source, resident_source
+from jsnn.models import VGG, ResNet, build, dropout_of
+from jsnn.network.acceleration import accelerate
+from jsnn.network.chunks import fitting_chunk
+from jsnn.network.simulation import Presentation
+from jsnn.network.transformation import NEURONS, SNN, Variables, spiking
+from jsnn.neurons import lif, surrogate
 from jsnn.training.parallel import check_batch_size, replicate
 
 BYTES_PER_WEIGHT = 12  # the weight, its gradient and its momentum
@@ -31,13 +38,26 @@ def build_ann(config: Config) -> VGG | ResNet:
         conv_dropout=network.conv_dropout,
         dense_dropout=network.dense_dropout,
         dense_std=network.dense_std,
-        operands=None if network.precision == "float32" else jnp.dtype(network.precision),
     )
 
 
-def build_snn(config: Config) -> VGG | ResNet:
+def ann_function(config: Config) -> Callable[..., Any]:
+    """The function of a config's ANN, (variables, images, **kwargs) -> logits, fast on the platform."""
+    return accelerate(_apply(config), _operands(config))
+
+
+def build_snn(config: Config) -> SNN:
     """The SNN of a config, with its surrogate."""
-    return spiking(build_ann(config), surrogate_of(config))
+    return spiking(_apply(config), lif(surrogate_of(config)), _operands(config))
+
+
+@cache
+def _apply(config: Config) -> Callable[..., Any]:
+    return build_ann(config).apply  # one function, for each that is made is another program
+
+
+def _operands(config: Config) -> jnp.dtype | None:
+    return None if config.network.precision == "float32" else jnp.dtype(config.network.precision)
 
 
 def surrogate_of(config: Config) -> surrogate.Surrogate:
@@ -55,7 +75,17 @@ def encoding_of(config: Config) -> encoding.Encoding:
 def presentation_of(config: Config, num_steps: int) -> Presentation:
     """How the SNN of a config is presented images for `num_steps` steps."""
     chunk = fitting_chunk(num_steps) if config.run.chunk == AUTO else config.run.chunk
-    return Presentation(build_snn(config), encoding_of(config), num_steps, chunk)
+    return Presentation(build_snn(config), encoding_of(config), num_steps, chunk, dropout_of)
+
+
+def scaled(config: Config, snn: Variables, factor: jax.Array | float) -> Variables:
+    """An SNN of a config with its thresholds scaled, each of the paper's v_l by the factor."""
+    return scale_paper_thresholds(snn, factor, build_ann(config).spiking_layers)
+
+
+def in_paper_units(config: Config, snn: Variables) -> jax.Array:
+    """The factor that makes the paper's logits of the sum over time of an SNN's results: 1 / V of the last layer."""
+    return 1 / snn[NEURONS][build_ann(config).spiking_layers[-1]]["threshold"]
 
 
 def random_key(config: Config, purpose: str) -> jax.Array:
@@ -77,9 +107,8 @@ def init_variables(config: Config, purpose: str) -> Variables:
 
 def snn_like(config: Config) -> Variables:
     """SNN variables of the structure, shapes and dtypes of the config's, with thresholds of 1."""
-    inputs = jnp.zeros((1, 1, *info(config.data.dataset).image_shape), jnp.float32)
-    variables = build_snn(config).init(random_key(config, "init"), inputs)
-    return {"params": variables["params"], "neuron": variables["neuron"]}
+    images = jax.ShapeDtypeStruct((1, *info(config.data.dataset).image_shape), jnp.float32)
+    return build_snn(config).init(init_variables(config, "init"), images)
 
 
 def import_data_module(config: Config) -> None:
@@ -96,7 +125,7 @@ def open_source(config: Config, split: str) -> Source:
     """A split of the config's data set, read once and held on the devices where it fits."""
     data, run = config.data, config.run
     if info(data.dataset).streamed:
-        from jsnn.streaming import streamed_source  # grain takes a second to import, and only streams need it
+        from jsnn.data.streaming import streamed_source  # grain takes a second to import, and only streams need it
 
         return streamed_source(data.dataset, split, run.data_dir, run.workers)
     source = resident_source(load_split(data.dataset, split, run.data_dir), data.crop_padding, data.flip)
@@ -118,7 +147,7 @@ def check_data(config: Config) -> None:
     """Read the training images and open what is read later, so that bad data are refused before anything is written.
 
     Raises:
-        ValueError: as `steps_per_epoch` and `jsnn.datasets.open_split`.
+        ValueError: as `steps_per_epoch` and `jsnn.data.datasets.open_split`.
     """
     steps_per_epoch(config)
     if not callable(info(config.data.dataset).origin):

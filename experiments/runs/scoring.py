@@ -1,17 +1,17 @@
 """Networks scored on a split of the data, by programs that all networks of a run share."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import jax
 
 from experiments.config import Config
-from experiments.runs.networks import build_ann, open_source, presentation_of, random_key
+from experiments.runs.networks import ann_function, in_paper_units, open_source, presentation_of, random_key
 from experiments.runs.progress import watched
-from jsnn.datasets import VALIDATION
+from jsnn.data.datasets import VALIDATION
+from jsnn.data.sources import subset
 from jsnn.folding import Fold
-from jsnn.simulation import Variables
-from jsnn.sources import subset
+from jsnn.network.transformation import Variables
 from jsnn.training.evaluation import Evaluate, Evaluation, ann_evaluation, snn_evaluation
 from jsnn.training.parallel import evaluate_split, fitting_batch_size, parallel_evaluation
 
@@ -73,10 +73,12 @@ def halves(config: Config, split: str) -> tuple[range, range]:
 @cache
 def ann_program(config: Config, split: str) -> Evaluate:
     """The compiled evaluation of a batch by the ANN."""
-    return parallel_evaluation(ann_evaluation(build_ann(config), open_source(config, split)))
+    return parallel_evaluation(ann_evaluation(ann_function(config), open_source(config, split)))
 
 
 @cache
 def snn_program(config: Config, num_steps: int, split: str) -> Evaluate:
     """The compiled evaluation of a batch by SNNs."""
-    return parallel_evaluation(snn_evaluation(presentation_of(config, num_steps), open_source(config, split)))
+    return parallel_evaluation(
+        snn_evaluation(presentation_of(config, num_steps), open_source(config, split), partial(in_paper_units, config))
+    )

@@ -7,15 +7,15 @@ from dataclasses import asdict, replace
 from functools import partial
 
 from experiments.convert import FACTORS, balance
-from experiments.runs.networks import random_key, stream_keys
+from experiments.runs.networks import build_snn, random_key, scaled, stream_keys
 from experiments.runs.progress import say
 from experiments.runs.schema import Results
 from experiments.runs.scoring import score_ann, score_snn
 from experiments.runs.workdir import Run
 from experiments.train_ann import trained_ann
-from jsnn.conversion import convert, scale_thresholds
-from jsnn.datasets import TEST, VALIDATION
-from jsnn.simulation import Variables
+from jsnn.conversion import convert, paper_thresholds
+from jsnn.data.datasets import TEST, VALIDATION
+from jsnn.network.transformation import Variables
 
 PERCENTILES = (100.0, 99.7)
 SHORT, FACTORS_FOR_SHORT = (8, 16, 32), FACTORS
@@ -34,7 +34,8 @@ def conversion(run: Run, images: int) -> Results:
 def _of_percentile(run: Run, percentile: float, images: int) -> Results:
     config, ann = replace(run.config, convert=replace(run.config.convert, percentile=percentile)), trained_ann(run)
     thresholds = balance(run._replace(config=config), ann)
-    snn, by_layer = convert(ann, thresholds), {layer: float(value) for layer, value in thresholds.items()}
+    snn = convert(build_snn(config), ann, thresholds)
+    by_layer = {layer: float(value) for layer, value in paper_thresholds(thresholds).items()}
     short = _sweep(run, snn, SHORT, FACTORS_FOR_SHORT, IMAGES_FOR_SHORT)
     long = _sweep(run, snn, LONG, FACTORS_FOR_LONG, IMAGES_FOR_LONG)
     test = on_test(run, snn, short, None) | on_test(run, snn, long, images)
@@ -48,8 +49,8 @@ def on_test(run: Run, snn: Variables, validation: dict[str, dict[str, float]], i
     (key,), curves = stream_keys(run.config, TEST, 1), {}
     for factor in {"1", *chosen.values()}:
         longest = max(int(steps) for steps in chosen if factor in ("1", chosen[steps]))
-        scaled, part = scale_thresholds(snn, float(factor)), range(images) if images else None
-        curves[factor] = score_snn(run.config, scaled, longest, TEST, key, images=part).accuracy.tolist()
+        net, part = scaled(run.config, snn, float(factor)), range(images) if images else None
+        curves[factor] = score_snn(run.config, net, longest, TEST, key, images=part).accuracy.tolist()
     return {
         t: {"factor_1": curves["1"][int(t) - 1], "factor": float(factor), "chosen": curves[factor][int(t) - 1]}
         for t, factor in chosen.items()
@@ -60,5 +61,5 @@ def _sweep(run: Run, snn: Variables, steps: Sequence[int], factors: Sequence[flo
     """Number of steps -> factor -> accuracy on the first images of the validation split."""
     score = partial(score_snn, run.config, num_steps=max(steps), split=VALIDATION, images=range(images))
     key = random_key(run.config, VALIDATION)
-    curves = {f"{factor:g}": score(scale_thresholds(snn, factor), key=key).accuracy.tolist() for factor in factors}
+    curves = {f"{factor:g}": score(scaled(run.config, snn, factor), key=key).accuracy.tolist() for factor in factors}
     return {str(t): {factor: curve[t - 1] for factor, curve in curves.items()} for t in steps}

@@ -1,7 +1,7 @@
 """Question c: where surrogate gradients lead, layer by layer, whether batches agree, and which neurons have none.
 
-By `jsnn.diagnostics`, on validation images: gradients come from one half of the split, the slopes along them from the
-other.
+By `jsnn.training.diagnostics`, on validation images: gradients come from one half of the split, the slopes along them
+from the other.
 """
 
 from dataclasses import replace
@@ -13,13 +13,14 @@ import jax.numpy as jnp
 from experiments.config import Config
 from experiments.convert import calibrated_scale
 from experiments.finetune import logit_scale, starting_snn
-from experiments.runs.networks import open_source, presentation_of, random_key
+from experiments.runs.networks import in_paper_units, open_source, presentation_of, random_key
 from experiments.runs.schema import Results
 from experiments.runs.workdir import Run
-from jsnn import diagnostics
-from jsnn.datasets import VALIDATION
-from jsnn.simulation import Presentation, Variables
-from jsnn.sources import Batch
+from jsnn.data.datasets import VALIDATION
+from jsnn.data.sources import Batch
+from jsnn.network.simulation import Presentation
+from jsnn.network.transformation import Variables
+from jsnn.training import diagnostics
 
 IMAGES, IMAGES_FOR_SILENCE = 2048, 1024  # in each half of the validation split; the first ones of it
 BATCH = 256
@@ -52,13 +53,14 @@ def agreement(run: Run, snn: Variables) -> Results:
 def batch_gradients(config: Config, snn: Variables, batch_size: int, factor: float) -> Results:
     """Gradients of the first half in batches, of the loss of logits times a factor."""
     presentation, batches, key = validation(config, 0, IMAGES, batch_size)
-    return diagnostics.batch_gradients(presentation, snn, batches, key, factor)
+    return diagnostics.batch_gradients(presentation, snn, batches, key, factor * in_paper_units(config, snn))
 
 
 def changes(config: Config, snn: Variables, gradients: Results, factor: float) -> Results:
     """Changes of "loss", of logits times a factor, and "accuracy" on the second half by a step downhill, by layer."""
     presentation, batches, key = validation(config, IMAGES, IMAGES, BATCH)
-    score = partial(diagnostics.mean_scores, presentation, batches=batches, key=key, logit_scale=factor)
+    scale = factor * in_paper_units(config, snn)
+    score = partial(diagnostics.mean_scores, presentation, batches=batches, key=key, logit_scale=scale)
     found = diagnostics.step_changes(score, snn, gradients, MOVE)._asdict()
     return {name: {layer: float(change) for layer, change in by_layer.items()} for name, by_layer in found.items()}
 

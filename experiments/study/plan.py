@@ -23,8 +23,8 @@ from experiments.runs.scoring import score_snn
 from experiments.runs.workdir import Run
 from experiments.study.conversion import conversion
 from experiments.study.gradients import agreement, descent, silent_neurons
-from jsnn.augment import scale
-from jsnn.datasets import TEST, VALIDATION
+from jsnn.data.augment import scale
+from jsnn.data.datasets import TEST, VALIDATION
 
 FASHION, CIFAR = "fashion_mnist_cpu", "cifar10_cpu"
 SEEDS = (0, 1, 2)

@@ -3,17 +3,19 @@
 import json
 from pathlib import Path
 
+import jax
 import pandas as pd
 from pandas import DataFrame, Series
 
 from experiments.config import AUTO, Config, Finetune, from_json
 from experiments.convert import FACTORS
 from experiments.runs.environment import environment
-from experiments.runs.networks import build_ann
+from experiments.runs.networks import build_ann, build_snn, init_variables
 from experiments.runs.schema import Results
-from jsnn.datasets import info
-from jsnn.models import VGG, ResNet
-from jsnn.operations import multiply_accumulates
+from jsnn.data.datasets import info
+from jsnn.network import operations
+from jsnn.network.operations import LayerShape, layer_shapes, multiply_accumulates
+from jsnn.network.transformation import Variables
 from jsnn.training.files import replace_text
 
 RESULTS = Path(__file__).parent.parent / "results"
@@ -147,13 +149,24 @@ def operations_of_training(config: Config) -> dict[str, float]:
 
     A backward pass counts as two forward passes. The conversion balances thresholds and tries all factors.
     """
-    of_image, images = sum(multiply_accumulates(*network(config)).values()), TRAINING_IMAGES[config.data.dataset]
+    of_image, images = sum(multiply_accumulates(shapes(config)).values()), TRAINING_IMAGES[config.data.dataset]
     convert, factors = config.convert, len(FACTORS) if config.convert.scaling_factor == AUTO else 1
     presented = convert.balance_images * convert.balance_steps + factors * VALIDATION_IMAGES * convert.num_steps
     epoch = 3.0 * images * of_image
     return {"ann epoch": epoch, "conversion": presented * of_image, "snn epoch": epoch * convert.num_steps}
 
 
-def network(config: Config) -> tuple[VGG | ResNet, tuple[int, ...]]:
-    """The ANN of a config and the shape of its images, whose operations `jsnn.operations` counts."""
-    return build_ann(config), info(config.data.dataset).image_shape
+def shapes(config: Config) -> dict[str, LayerShape]:
+    """The sizes of a config's layers with weights, whose operations `jsnn.network.operations` counts."""
+    return layer_shapes(build_ann(config).apply, *_one_image(config))
+
+
+def neurons(config: Config) -> dict[str, int]:
+    """Layer -> number of its neurons."""
+    return operations.neurons(build_snn(config).trace(*_one_image(config))[0].layers)
+
+
+def _one_image(config: Config) -> tuple[Variables, jax.ShapeDtypeStruct]:
+    """Variables and an image of a config, as shapes."""
+    variables = jax.eval_shape(lambda: init_variables(config, "init"))
+    return variables, jax.ShapeDtypeStruct((1, *info(config.data.dataset).image_shape), "float32")

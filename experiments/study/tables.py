@@ -11,7 +11,7 @@ from experiments.runs.schema import CONVERTED
 from experiments.study import conversion, results
 from experiments.study.plan import HARMS, RATES, VARIATIONS
 from experiments.study.results import HYBRIDS, measurements, nets_of
-from jsnn import operations
+from jsnn.network import operations
 
 # The paper's table 1, accuracies in %, as the rows of ours; our runs of each are those of a preset's trial.
 PAPER = pd.read_csv(results.RESULTS / "paper.csv", dtype=str, keep_default_na=False).values.tolist()
@@ -187,7 +187,7 @@ def activity_table(runs: DataFrame, trials: Iterable[str]) -> str:
     data = measurements(of_trials(runs, trials), SPIKES)
     data = data.assign(run="T = " + data["T"].map(str) + ", " + data.surrogate)
     spikes = data.set_index(["run", "seed", "net", "layer"]).value.unstack(sort=False)
-    count = Series(operations.neurons(*results.network(data.config.iloc[0])))
+    count = Series(results.neurons(data.config.iloc[0]))
     spikes["all neurons"] = (spikes * count).sum(axis=1) / count.sum()
     converted, hybrid = (spikes.xs(net, level="net") for net in ("converted", "hybrid"))
     kinds = {"converted": (converted, 3), "hybrid": (hybrid, 3), "converted / hybrid": (converted / hybrid, 2)}
@@ -200,12 +200,15 @@ def activity_table(runs: DataFrame, trials: Iterable[str]) -> str:
 
 def operations_table(runs: DataFrame, trials: Iterable[str]) -> str:
     """Question d: accumulates of the SNN beside the ANN's multiply-accumulates, and where their energies are even."""
-    spikes, network = measurements(of_trials(runs, trials), SPIKES), results.network(runs.config.iloc[0])
-    ann, input_rates = Series(operations.multiply_accumulates(*network)), runs.set_index(["trial", "seed"]).input_rate
+    spikes, config = measurements(of_trials(runs, trials), SPIKES), runs.config.iloc[0]
+    shapes, count = results.shapes(config), Series(results.neurons(config))
+    pixels = next(iter(shapes.values())).inputs
+    ann, input_rates = Series(operations.multiply_accumulates(shapes)), runs.set_index(["trial", "seed"]).input_rate
     rows = [["ANN, MAC", *_thousands(ann), "1", "1", ""]]
     for (trial, t, net), of_net in spikes.groupby(["trial", "T", "net"], sort=False):
         of_seeds = of_net.set_index("layer").groupby("seed").value
-        costs = [operations.accumulates(*network, one, t * input_rates[trial, seed]) for seed, one in of_seeds]
+        of_input = {seed: {operations.INPUT: t * input_rates[trial, seed] * pixels} for seed, _ in of_seeds}
+        costs = [operations.accumulates(shapes, {**one * count, **of_input[seed]}) for seed, one in of_seeds]
         cost = DataFrame(costs).agg(mean)
         portion = cost.sum() / ann.sum()
         energy = portion * operations.PICOJOULES_AC / operations.PICOJOULES_MAC
