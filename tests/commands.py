@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import orbax.checkpoint as ocp
+
 from experiments.runs.command_line import main
 from experiments.runs.workdir import Run, reopen
 from jsnn.training.metrics import read
@@ -76,6 +78,12 @@ def together(
 def lines_of(process: subprocess.Popen) -> Iterator[str]:
     """The lines that a process writes, as they come."""
     yield from iter(process.stdout.readline, "")
+
+
+def arrays(checkpoint: Path) -> dict[str, Any]:
+    """All arrays of a checkpoint: params, optimiser, thresholds, steps."""
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        return checkpointer.restore(checkpoint / "tree")
 
 
 def without_time(value: Any) -> Any:

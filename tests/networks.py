@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jsnn.conversion import convert
-from jsnn.models import VGG, ResNet, spiking
-from jsnn.simulation import simulate
-from jsnn.surrogate import stdb
+from jsnn.conversion import convert, from_paper_thresholds
+from jsnn.models import VGG, ResNet, dropout_of
+from jsnn.network.simulation import simulate
+from jsnn.network.transformation import NEURONS, SNN, spiking
+from jsnn.neurons import lif
+from jsnn.neurons.surrogate import stdb
 
 # Few layers, for compiling takes the time of a test: pools before a convolution and a dense layer, convolutions side by
 # side and both kinds of shortcuts. The deep ones have all of it in one network.
@@ -23,8 +25,12 @@ TINY_VGG = VGG(stages=(4, "A", 5), hidden=(9,), num_classes=3)  # where only the
 IMAGE_SHAPE = (12, 8, 2)  # H != W, and even sizes where a stride of 2 meets them
 
 
-def random_snn(ann: VGG | ResNet, seed: int, leak: float, surrogate=None, dtype=jnp.float32) -> tuple[Any, Any]:
-    """An SNN that spikes in all layers: He-like weights, a threshold of its own in each layer."""
+def random_snn(ann: VGG | ResNet, seed: int, leak: float, surrogate=None, dtype=jnp.float32) -> tuple[SNN, Any]:
+    """An SNN that spikes in all layers: He-like weights, a threshold of its own in each layer.
+
+    In a ResNet's block the first layer has the threshold 1 in the paper's units, and larger weights instead: with any
+    other the shortcut would need a gain, which the paper does not have.
+    """
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(ann.init, jax.random.key(0), jnp.zeros((1, *IMAGE_SHAPE), dtype))["params"]
 
@@ -33,11 +39,17 @@ def random_snn(ann: VGG | ResNet, seed: int, leak: float, surrogate=None, dtype=
 
     params = {layer: jax.tree.map(draw, shapes[layer]) for layer in sorted(shapes)}
     thresholds = {layer: float(rng.uniform(0.25, 0.6)) for layer in ann.spiking_layers}
-    variables = convert({"params": params}, thresholds, leak)
-    for values in variables["neuron"].values():  # the paper's equation, which has no gain
-        if "shortcut_gain" in values:
-            values["shortcut_gain"] = jnp.ones((), dtype)
-    return spiking(ann, surrogate or stdb()), variables
+    for layer in thresholds:
+        if layer.endswith("_conv0"):
+            params[layer] = jax.tree.map(lambda leaf, v=thresholds[layer]: leaf / v, params[layer])
+            thresholds[layer] = 1.0
+    snn = spiking(ann.apply, lif(surrogate or stdb()))
+    return snn, convert(snn, {"params": params}, from_paper_thresholds(thresholds), leak=leak)
+
+
+def last_threshold(variables: Any, ann: VGG | ResNet) -> jax.Array:
+    """The unit of the paper's logits."""
+    return variables[NEURONS][ann.spiking_layers[-1]]["threshold"]
 
 
 def random_inputs(num_steps: int, batch: int, seed: int = 0, dtype=jnp.float32) -> jax.Array:
@@ -47,7 +59,7 @@ def random_inputs(num_steps: int, batch: int, seed: int = 0, dtype=jnp.float32) 
 
 
 class Seen(NamedTuple):
-    """What a run shows: logits [T, B, classes], spikes [T, B, ...] by layer, loss of the last step, its gradients."""
+    """The paper's logits [T, B, classes], spikes [T, B, ...] by layer, the loss of the last step and its gradients."""
 
     logits: jax.Array
     spikes: dict[str, jax.Array]
@@ -55,24 +67,25 @@ class Seen(NamedTuple):
     gradients: Any
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def run_network(
-    model: VGG | ResNet, chunk: int, variables: Any, inputs: jax.Array, labels: jax.Array, key=None
+    ann: VGG | ResNet, snn: SNN, chunk: int, variables: Any, inputs: jax.Array, labels: jax.Array, key=None
 ) -> Seen:
     """Run an SNN on given inputs, with dropout where there is a key."""
+    noise = {} if key is None else dropout_of(jnp.arange(inputs.shape[1]), key)
 
     def objective(params):
-        logits, spikes = simulate(
-            model,
+        total, spikes = simulate(
+            snn,
             {**variables, "params": params},
-            lambda time: inputs[time],
-            lambda logits, seen: (logits, {layer: exposed["spikes"] for layer, exposed in seen["spikes"].items()}),
+            lambda time: inputs.at[time].get(mode="fill", fill_value=0),
+            lambda seen: (seen.total, seen.layers["spikes"]),
             num_steps=len(inputs),
             chunk=chunk,
             collect=("spikes",),
-            index=jnp.arange(inputs.shape[1]),
-            rngs=None if key is None else {"dropout": key},
+            **noise,
         )
+        logits = total / last_threshold(variables, ann)
         return optax.softmax_cross_entropy_with_integer_labels(logits[-1], labels).mean(), (logits, spikes)
 
     (loss, seen), gradients = jax.value_and_grad(objective, has_aux=True)(variables["params"])

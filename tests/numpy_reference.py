@@ -1,21 +1,84 @@
-"""One layer of spiking neurons as plain NumPy loops: the yardstick for a neuron's membrane, spikes and STDB gradient.
+"""One layer of spiking neurons as plain NumPy loops: the yardstick for neurons' membranes, spikes and STDB's gradient.
 
-Written from the equations of the method (soft reset, strict threshold, no delay) alone; shares no code with jsnn.
+Written from the equations of each (strict threshold, no delay) alone; shares no code with jsnn. Parameters are scalars
+or broadcastable to [...].
 """
 
 import numpy as np
 
+Parameter = float | np.ndarray
 
-def lif_loop(current: np.ndarray, threshold: float, leak: float) -> tuple[np.ndarray, np.ndarray]:
-    """Drive resting neurons with currents [T, ...]; return their membranes u and spikes o, both [T, ...].
 
-    u[t] = leak * u[t-1] + I[t] - v * o[t-1]    and    o[t] = 1 if u[t] / v - 1 > 0 else 0.
+def lif_loop(
+    current: np.ndarray, threshold: Parameter, leak: Parameter, initial: Parameter = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Drive neurons with currents [T, ...]; return their membranes u and spikes o, both [T, ...].
+
+    u[t] = leak * u[t-1] + I[t] - v * o[t-1],    u[-1] = initial * v    and    o[t] = 1 if u[t] / v - 1 > 0 else 0.
     """
+    membranes, spikes = np.zeros_like(current), np.zeros_like(current)
+    membrane, spike = np.zeros_like(current[0]) + initial * threshold, np.zeros_like(current[0])
+    for t in range(len(current)):
+        membrane = leak * membrane + current[t] - threshold * spike
+        spike = (membrane / threshold - 1 > 0).astype(current.dtype)
+        membranes[t], spikes[t] = membrane, spike
+    return membranes, spikes
+
+
+def hard_reset_lif_loop(
+    current: np.ndarray, threshold: Parameter, leak: Parameter, initial: Parameter = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same where a spike sets the membrane to 0 before the next step."""
+    membranes, spikes = np.zeros_like(current), np.zeros_like(current)
+    membrane = np.zeros_like(current[0]) + initial * threshold
+    for t in range(len(current)):
+        membranes[t] = leak * membrane + current[t]
+        spikes[t] = membranes[t] / threshold - 1 > 0
+        membrane = np.where(spikes[t] > 0, 0, membranes[t])
+    return membranes, spikes
+
+
+def adaptive_lif_loop(
+    current: np.ndarray, threshold: Parameter, leak: Parameter, decay: Parameter, strength: Parameter
+) -> tuple[np.ndarray, np.ndarray]:
+    """Soft reset by a threshold w that rises with every spike.
+
+    a[t] = decay * a[t-1] + o[t-1],    w[t] = v * (1 + strength * a[t])
+    u[t] = leak * u[t-1] + I[t] - w[t-1] * o[t-1]    and    o[t] = 1 if u[t] / w[t] - 1 > 0 else 0.
+    """
+    membranes, spikes = np.zeros_like(current), np.zeros_like(current)
+    membrane, spike, adaptation = (np.zeros_like(current[0]) for _ in range(3))
+    raised = threshold * (1 + strength * adaptation)
+    for t in range(len(current)):
+        membrane = leak * membrane + current[t] - raised * spike
+        adaptation = decay * adaptation + spike
+        raised = threshold * (1 + strength * adaptation)
+        spike = (membrane / raised - 1 > 0).astype(current.dtype)
+        membranes[t], spikes[t] = membrane, spike
+    return membranes, spikes
+
+
+def current_lif_loop(
+    current: np.ndarray, threshold: Parameter, leak: Parameter, decay: Parameter
+) -> tuple[np.ndarray, np.ndarray]:
+    """Soft reset behind a synapse: i[t] = decay * i[t-1] + (1 - decay) * I[t] in place of I[t]."""
+    synapse, filtered = np.zeros_like(current), np.zeros_like(current[0])
+    for t in range(len(current)):
+        filtered = decay * filtered + (1 - decay) * current[t]
+        synapse[t] = filtered
+    return lif_loop(synapse, threshold, leak)
+
+
+def refractory_lif_loop(
+    current: np.ndarray, threshold: Parameter, leak: Parameter, period: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Soft reset, and no spike where there was one in the last `period` steps."""
     membranes, spikes = np.zeros_like(current), np.zeros_like(current)
     membrane, spike = np.zeros_like(current[0]), np.zeros_like(current[0])
     for t in range(len(current)):
         membrane = leak * membrane + current[t] - threshold * spike
-        spike = (membrane / threshold - 1 > 0).astype(current.dtype)
+        has_fired = spikes[max(0, t - period) : t].any(0)
+        spike = ((membrane / threshold - 1 > 0) & ~has_fired).astype(current.dtype)
         membranes[t], spikes[t] = membrane, spike
     return membranes, spikes
 

@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from jsnn.datasets import TEST, TRAIN, Arrays, Info, Split, info, open_split, register
+from jsnn.data.datasets import TEST, TRAIN, Arrays, Info, Split, info, open_split, register
 from tests.conftest import DATA_DIR
 
 COUNTS = {TRAIN: 1500, TEST: 400}

@@ -12,11 +12,13 @@ import pytest
 
 from experiments import hybrid, report, train_ann
 from experiments.runs.command_line import main
-from jsnn import balancing, conversion, encoding, models, neuron, simulation, surrogate
-from jsnn.augment import scale
-from jsnn.datasets import Split, load_split
-from jsnn.packed import record
-from jsnn.sources import resident_source
+from jsnn import conversion, encoding, models
+from jsnn.data.augment import scale
+from jsnn.data.datasets import Split, load_split
+from jsnn.data.sources import resident_source
+from jsnn.network import simulation
+from jsnn.neurons import lif, over_time, surrogate
+from jsnn.neurons.neuron import record
 from jsnn.training import optimizers
 from jsnn.training.checkpoint import restore, save
 from jsnn.training.parallel import check_batch_size, split_over_devices
@@ -248,12 +250,14 @@ KEY = jax.random.key(0)
 IMAGES = jnp.zeros((2, *IMAGE_SHAPE))
 SNN, VARIABLES = random_snn(SMALL_VGG, 0, leak=1.0)
 PIXELS = np.zeros((3, 4, 4, 1), np.uint8)
-balance = partial(balancing.balance_thresholds, encode=encoding.poisson, key=KEY)
+balance = partial(conversion.balance_thresholds, encode=encoding.poisson, key=KEY)
 ANN = {"params": VARIABLES["params"]}
 NAN_WEIGHTS = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), ANN)
 DEAD = jax.tree.map(lambda leaf: -jnp.abs(leaf), ANN)
-BIASED = {"params": {**ANN["params"], "conv0": {"kernel": jnp.ones((3, 3, 2, 4)), "bias": jnp.ones(4)}}}
-THRESHOLDS = dict.fromkeys(SNN.spiking_layers, 1.0)
+THRESHOLDS = dict.fromkeys(SMALL_VGG.spiking_layers, 1.0)
+FIRST, OTHERS = jnp.zeros((1, *IMAGE_SHAPE)), {**THRESHOLDS, "conv9": 1.0}
+AT_REST = lif().init(lif().parameters(), jnp.ones(2))
+drive = partial(over_time, lif(), lif().parameters(), AT_REST)
 
 
 @pytest.mark.parametrize(
@@ -274,23 +278,29 @@ THRESHOLDS = dict.fromkeys(SNN.spiking_layers, 1.0)
         (lambda: encoding.constant(PIXELS, None, None, np.arange(2)), "floating-point pixels .* got uint8"),
         (lambda: encoding.poisson(IMAGES, jax.random.key(0), np.arange(3), np.arange(2)), "each image needs its index"),
         (lambda: scale(IMAGES), "images must be uint8 pixels from 0 to 255, got float32"),
-        (lambda: neuron.lif(jnp.ones((4, 3)), neuron.lif_rest(jnp.ones(2)), 1, 1, surrogate.stdb()), "does not fit"),
-        (lambda: neuron.lif(jnp.ones((4, 2), int), neuron.lif_rest(jnp.ones(2)), 1, 1, surrogate.stdb()), "got int32"),
-        (lambda: record(jnp.ones((33, 2)), neuron.lif_rest(jnp.ones(2)), 1.0, 1.0), "32 time steps of spikes, got 33"),
+        (
+            lambda: encoding.poisson(IMAGES + 2, jax.random.key(0), np.arange(2), np.arange(2)),
+            r"in \[-1, 1\], got up to 2",
+        ),
+        (lambda: drive(jnp.ones((4, 3))), "does not fit"),
+        (lambda: drive(jnp.ones((4, 2), int)), "got int32"),
+        (lambda: record(lif(), lif().parameters(), AT_REST, jnp.ones((33, 2))), "32 time steps of spikes, got 33"),
         (lambda: simulation.check_steps(0, 8), "num_steps must be at least 1 time step, got 0"),
         (lambda: simulation.time_chunks(4, 0), "chunk must be at least 1 time step, got 0"),
-        (lambda: conversion.convert({}, THRESHOLDS), 'variables have no "params"'),
-        (lambda: conversion.convert(NAN_WEIGHTS, THRESHOLDS), "params/conv0/kernel .* holds NaN or infinity"),
+        (lambda: SNN.initial_state(ANN, FIRST), 'variables have no "neurons": get them from snn.init or jsnn.convert'),
+        (lambda: conversion.convert(SNN, NAN_WEIGHTS, THRESHOLDS), "params/conv0/kernel holds NaN or infinity"),
+        (lambda: conversion.convert(SNN, ANN, {**THRESHOLDS, "conv0": 0.0}), "the threshold of conv0 must be above 0"),
+        (lambda: conversion.convert(SNN, ANN, {**THRESHOLDS, "conv0": jnp.inf}), "conv0 must be above 0 and finite"),
+        (lambda: SNN.initial_state(conversion.convert(SNN, ANN, OTHERS), FIRST), "have neurons for .*dense1, conv9"),
+        (lambda: SNN.initial_state(conversion.convert(SNN, ANN, {"conv0": 1.0}), FIRST), "its variables .* for conv0"),
+        (lambda: conversion.convert(SNN, ANN, THRESHOLDS, leak=1.5), r"leak must be in \(0, 1\], got 1.5"),
         (
-            lambda: conversion.convert(BIASED, THRESHOLDS),
-            "params/conv0/bias .* layers must have no bias",
+            lambda: conversion.convert(SNN, ANN, THRESHOLDS, leek=1.0),
+            "these neurons have no 'leek', but threshold, leak",
         ),
-        (lambda: conversion.convert(ANN, {**THRESHOLDS, "conv0": 0.0}), "the threshold of conv0 must be above 0"),
-        (lambda: conversion.convert({"params": {}}, {"conv9": 1.0}), "conv9 .* a threshold but no weights"),
-        (lambda: conversion.convert(ANN, THRESHOLDS, 1.5), r"leak must be in \(0, 1\]"),
         (lambda: conversion.scale_thresholds(VARIABLES, 0.0), "scaling factor must be above 0 and finite, got 0.0"),
         (lambda: balance(SNN, DEAD, -IMAGES - 1, num_steps=4), "the input current of conv1 .* never spike"),
-        (lambda: balance(SNN, NAN_WEIGHTS, IMAGES, num_steps=4), "holds NaN or infinity"),
+        (lambda: balance(SNN, NAN_WEIGHTS, IMAGES, num_steps=4), "params/conv0/kernel holds NaN or infinity"),
         (lambda: balance(SNN, DEAD, IMAGES, num_steps=4, layers=["conv9"]), "no layer 'conv9' to balance"),
         (lambda: balance(SNN, DEAD, IMAGES, num_steps=4, layers=[]), "no layers to balance"),
         (lambda: balance(SNN, DEAD, IMAGES[:0], num_steps=4), "balancing needs images"),
@@ -313,7 +323,7 @@ THRESHOLDS = dict.fromkeys(SNN.spiking_layers, 1.0)
         (lambda: split_over_devices(np.zeros((6, 2))), "can't be split evenly over 4 devices"),
         (lambda: report.report((), None), "a report needs at least one workdir"),
     ],
-    ids=range(47),
+    ids=range(50),
 )
 def test_public_functions_refuse_what_they_cannot_use(call, sentence):
     with pytest.raises(ValueError, match=sentence) as error:

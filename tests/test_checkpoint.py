@@ -32,7 +32,7 @@ def test_what_is_restored_is_what_was_saved(tmp_path):
     assert found.record == {"seed": 1, "config": {"hidden": [4, 5]}}
     chex.assert_trees_all_equal(found.tree, state)
     chex.assert_trees_all_equal_dtypes(found.tree, state)
-    assert float(found.tree.neuron["conv0"]["leak"]) == pytest.approx(0.9)
+    assert float(found.tree.fixed["neurons"]["conv0"]["leak"]) == pytest.approx(0.9)
 
 
 def test_the_last_ones_are_kept(tmp_path):

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
@@ -20,11 +21,13 @@ from experiments.presets import PRESETS
 from experiments.report import report
 from experiments.runs import compilation, epochs, journal
 from experiments.runs.command_line import Arguments, parse
-from experiments.runs.networks import check_fits, snn_like
+from experiments.runs.networks import check_fits, presentation_of, snn_like
 from experiments.runs.records import read_results, saved_config
+from jsnn.conversion import from_paper_thresholds
+from jsnn.network.bptt import Keys, present
 from jsnn.training.checkpoint import restore
 from jsnn.training.step import init_state
-from tests.commands import SHORT, TINY, again, outcome, run, without_time
+from tests.commands import SHORT, TINY, Killed, again, outcome, run, without_time
 from tests.conftest import ROOT
 
 PIPELINE = hybrid.hybrid
@@ -163,6 +166,30 @@ def test_the_control_from_scratch_has_no_logits_to_calibrate(tiny):
     assert finetune.logit_scale(hybrid.Run(with_finetune(config, logit_scale=0.1), tiny, None)) == 0.1
 
 
+def test_a_fine_tune_has_the_papers_logits_calibrated_in_its_loss(tiny_copy, monkeypatch):
+    """Sums over time, in units of the last layer's threshold, times the factor that the conversion found."""
+    begun = []
+
+    def begin(*arguments):
+        begun.append(arguments)
+        raise Killed
+
+    monkeypatch.setattr(finetune, "validator", lambda *_: lambda _: 0.5)
+    monkeypatch.setattr(finetune, "train", begin)
+    opened = hybrid.Run(saved_config(tiny_copy), tiny_copy, None)
+    with pytest.raises(Killed):
+        finetune.finetune(opened)
+    ((_, training, state),) = begun
+    images = np.random.default_rng(0).uniform(-1, 1, (8, 8, 8, 1)).astype(np.float32)
+    variables, index, key = state.variables(), jnp.arange(8), jax.random.key(0)
+    logits, _ = jax.jit(training.forward)(variables, images, index, key)
+    what = presentation_of(opened.config, opened.config.convert.num_steps)
+    outcome = jax.jit(partial(present, what))(variables, images, index, Keys(*jax.random.split(key)))
+    unit = variables["neurons"]["dense0"]["threshold"] / read_results(tiny_copy)["converted"]["logit_scale"]
+    assert np.abs(logits).max() > 0
+    np.testing.assert_allclose(logits, outcome.results.sum(0) / unit, rtol=1e-5)
+
+
 def with_finetune(config, **fields):
     return dataclasses.replace(config, finetune=dataclasses.replace(config.finetune, **fields))
 
@@ -172,9 +199,11 @@ def test_a_checkpoint_holds_everything_that_a_run_needs(tiny):
     expected = json.loads((tiny / "config.json").read_text())
     assert from_json(expected) == parsed.config
     state = finetune.finetuned_snn(hybrid.Run(parsed.config, tiny, None))
-    assert float(state["neuron"]["conv0"]["leak"]) == pytest.approx(0.99)
-    thresholds = read_results(tiny)["converted"]["thresholds"]
-    assert float(state["neuron"]["conv0"]["threshold"]) == pytest.approx(0.5 * thresholds["conv0"])
+    assert float(state["neurons"]["conv0"]["leak"]) == pytest.approx(0.99)
+    of_paper = read_results(tiny)["converted"]["thresholds"]
+    expected_thresholds = from_paper_thresholds({layer: 0.5 * v for layer, v in of_paper.items()})
+    thresholds = {layer: float(values["threshold"]) for layer, values in state["neurons"].items()}
+    assert thresholds == pytest.approx(expected_thresholds)
     record = restore(tiny / "hybrid", hybrid_state_like(parsed.config)).record
     assert record["config"] == expected
 

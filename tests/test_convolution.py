@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsnn import convolution, cpu_convolution, patches, winograd
-from jsnn.convolution import conv_general_dilated
-from jsnn.products import dot_general, product
+from jsnn.kernels import convolution, cpu_convolution, fast_kernels, patches, platforms_own, pool_sum, winograd
+from jsnn.kernels.convolution import conv_general_dilated
+from jsnn.kernels.products import product
+from jsnn.network.rules import convolve_batch, multiply_batch
 
 # (images, channels in, channels out, height, width): odd and even sides, tiny ones, many channels, a prime number.
 SHAPES = [(5, 3, 8, 9, 12), (4, 6, 5, 7, 7), (3, 40, 72, 6, 5), (2, 130, 36, 4, 4), (6, 5, 4, 2, 2), (4, 3, 5, 1, 2)]
@@ -173,8 +174,8 @@ def test_bfloat16_operands_give_float32_sums(shape, on_cpu, monkeypatch):
 def test_products_take_operands_of_their_own_dtype():
     rng = np.random.default_rng(0)
     x, matrix = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((3, 5, 40), (40, 7)))
-    axes = (((2,), (0,)), ((), ()))
-    exact = dot_general(x, matrix, axes)
+    options = {"dimension_numbers": (((2,), (0,)), ((), ())), "preferred_element_type": None}
+    exact = multiply_batch(fast_kernels(), options, x, matrix)
     np.testing.assert_allclose(exact, np.einsum("tbi,io->tbo", x, matrix), rtol=1e-5, atol=1e-5)
 
     def squared(multiply):
@@ -186,10 +187,115 @@ def test_products_take_operands_of_their_own_dtype():
     assert all(np.linalg.norm(a - b) > 0 for a, b in zip(gradients, expected[1], strict=True))
 
 
-def test_what_is_not_supported_is_refused():
+def options_of(x, kernel, strides, padding, layout, **others):
+    """The parameters that jax.lax gives its primitive."""
+    convolve = partial(
+        jax.lax.conv_general_dilated, window_strides=strides, padding=padding, dimension_numbers=layout, **others
+    )
+    return jax.make_jaxpr(convolve)(x, kernel).eqns[0].params
+
+
+ONES_2D, ONES_1D = [(1, 1), (1, 1)], [(1, 1)]
+NHWC, NWC = ("NHWC", "HWIO", "NHWC"), ("NWC", "WIO", "NWC")
+# Shapes of images and kernel, strides, padding, layout, other options.
+CONVOLUTIONS = {
+    "plain": ((2, 6, 5, 4), (3, 3, 4, 6), (1, 2), ONES_2D, NHWC, {}),
+    "grouped": ((2, 6, 5, 4), (3, 3, 2, 6), (1, 1), ONES_2D, NHWC, {"feature_group_count": 2}),
+    "depthwise": ((2, 6, 5, 4), (3, 3, 1, 4), (2, 1), ONES_2D, NHWC, {"feature_group_count": 4}),
+    "grouped batch": ((4, 6, 5, 4), (3, 3, 4, 6), (1, 1), ONES_2D, NHWC, {"batch_group_count": 2}),
+    "dilated": ((2, 9, 8, 4), (3, 3, 4, 6), (1, 1), ONES_2D, NHWC, {"rhs_dilation": (2, 3)}),
+    "transposed": ((2, 6, 5, 4), (3, 3, 4, 6), (1, 1), ONES_2D, NHWC, {"lhs_dilation": (2, 2)}),
+    "cropped": ((2, 9, 8, 4), (3, 3, 4, 6), (1, 1), [(-1, 0), (0, -2)], NHWC, {}),
+    "1-D": ((2, 9, 4), (3, 4, 6), (2,), ONES_1D, NWC, {}),
+    "1-D grouped": ((2, 9, 4), (3, 2, 6), (1,), ONES_1D, NWC, {"feature_group_count": 2}),
+    "3-D": ((2, 4, 3, 5, 4), (3, 3, 3, 4, 6), (1, 1, 1), [(1, 1)] * 3, ("NDHWC", "DHWIO", "NDHWC"), {}),
+    "channels first": ((2, 4, 6, 5), (6, 4, 3, 3), (1, 1), ONES_2D, ("NCHW", "OIHW", "NCHW"), {}),
+}
+
+
+@pytest.mark.parametrize("kernels", [fast_kernels(None), platforms_own()], ids=["fast", "platform's"])
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_convolutions_of_every_kind_equal_those_of_jax(kind, kernels):
+    of_x, of_kernel, strides, padding, layout, others = CONVOLUTIONS[kind]
+    rng = np.random.default_rng(0)
+    case = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in (of_x, of_kernel)]
+    options = options_of(*case, strides, padding, layout, **others)
+
+    def jaxs(x, kernel):
+        return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=layout, **others)
+
+    found = with_gradients(lambda x, kernel: kernels.convolve(x, kernel, options), case)
+    assert_close(found, with_gradients(jaxs, case), 1e-6)
+
+
+@pytest.mark.parametrize("kind", ["plain", "grouped", "dilated", "1-D"])
+def test_operands_are_rounded_in_convolutions_of_every_kind(kind):
+    """Sums and gradients are not, but for what numbers of few bits enter them."""
+    of_x, of_kernel, strides, padding, layout, others = CONVOLUTIONS[kind]
+    rng = np.random.default_rng(0)
+    case = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in (of_x, of_kernel)]
+    options = options_of(*case, strides, padding, layout, **others)
+    (found,), (exact,), (of_rounded,) = (
+        with_gradients(lambda x, kernel, kernels=kernels: kernels.convolve(x, kernel, options), leaves)
+        for kernels, leaves in (
+            (fast_kernels(jnp.bfloat16), case),
+            (platforms_own(), case),
+            (platforms_own(), [leaf.astype(jnp.bfloat16).astype(jnp.float32) for leaf in case]),
+        )
+    )
+    assert_close(found, exact, 1e-2)
+    assert_close(found[0], of_rounded[0], 1e-6)
+    for part in found:
+        assert (part != part.astype(jnp.bfloat16).astype(jnp.float32)).any()
+
+
+def test_what_has_no_batch_in_front_is_left_to_jax():
     x, kernel = arrays(SHAPES[0], 3)
-    for options in ({"rhs_dilation": (2, 2)}, {"feature_group_count": 2}):
-        with pytest.raises(ValueError, match="neither groups nor dilation"):
-            conv_general_dilated(x, kernel, (1, 1), [(1, 1), (1, 1)], **options)
-    with pytest.raises(ValueError, match="multiplies its last axis"):
-        dot_general(x, kernel[0, 0], (((1,), (0,)), ((), ())))
+    options = options_of(x, kernel, (1, 1), ONES_2D, ("HWNC", "HWIO", "HWNC"))
+    assert convolve_batch(fast_kernels(), options, x, kernel) is None
+    for axes in ((((1,), (0,)), ((), ())), (((2,), (1,)), ((), ())), (((2,), (0,)), ((0,), (1,)))):
+        assert multiply_batch(fast_kernels(), {"dimension_numbers": axes}, x[0], kernel[0, 0]) is None
+    assert multiply_batch(fast_kernels(), {"dimension_numbers": (((3,), (2,)), ((), ()))}, x, kernel) is None
+
+
+PLAIN = {"padding": [(0, 0)] * 4, "base_dilation": (1,) * 4, "window_dilation": (1,) * 4}
+
+
+@pytest.mark.parametrize(
+    ("window", "shape"),
+    [
+        ((1, 2, 2, 1), (3, 6, 8, 5)),
+        ((1, 2, 2, 1), (3, 7, 5, 2)),
+        ((1, 3, 1, 2), (2, 7, 4, 5)),
+        ((1, 4, 4, 1), (2, 8, 9, 3)),
+    ],
+    ids=str,
+)
+def test_a_pool_equals_a_window_reduction(window, shape):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+
+    def with_gradient(pool):
+        def both(x):
+            y, backward = jax.vjp(pool, x)
+            return y, *backward(jnp.asarray(np.random.default_rng(1).normal(size=y.shape), y.dtype))
+
+        return jax.jit(both)(x)
+
+    found = with_gradient(lambda x: pool_sum(x, window, window, PLAIN))
+    expected = with_gradient(lambda x: jax.lax.reduce_window(x, 0.0, jax.lax.add, window, window, "VALID"))
+    assert_close(found, expected, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("window", "strides", "change"),
+    [
+        ((1, 3, 3, 1), (1, 2, 2, 1), {}),
+        ((1, 2, 2, 1), (1, 2, 2, 1), {"padding": [(0, 0), (0, 1), (0, 0), (0, 0)]}),
+        ((1, 2, 2, 1), (1, 2, 2, 1), {"base_dilation": (1, 2, 1, 1)}),
+        ((1, 2, 2, 1), (1, 2, 2, 1), {"window_dilation": (1, 2, 1, 1)}),
+        ((1, 5, 5, 1), (1, 5, 5, 1), {}),
+    ],
+    ids=["overlapping", "padded", "dilated", "with a dilated window", "large"],
+)
+def test_other_pools_are_left_to_jax(window, strides, change):
+    assert pool_sum(jnp.ones((2, 10, 10, 3)), window, strides, {**PLAIN, **change}) is None

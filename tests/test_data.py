@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jsnn.augment import random_crop, random_flip, scale
-from jsnn.datasets import DATASETS, SPLITS, Info, Split, check_split, load_split
+from jsnn.data.augment import random_crop, random_flip, scale
+from jsnn.data.datasets import DATASETS, SPLITS, Info, Split, check_split, load_split
+from jsnn.data.sources import PADDING, padded_batches, resident_source, shuffled_order, subset
 from jsnn.randomness import sample_keys
-from jsnn.sources import PADDING, padded_batches, resident_source, shuffled_order, subset
 
 
 @cache

@@ -9,14 +9,15 @@ from experiments.config import Config
 from experiments.hybrid import hybrid
 from experiments.runs.health import warn_of_indifference, warn_of_silence
 from experiments.runs.records import read_results
-from jsnn.accuracy import correct
-from jsnn.datasets import Split
+from jsnn.data.datasets import Split
+from jsnn.data.sources import resident_source
 from jsnn.encoding import poisson
-from jsnn.simulation import Presentation
-from jsnn.sources import resident_source
+from jsnn.network.simulation import Presentation
+from jsnn.network.transformation import NEURONS
+from jsnn.training.accuracy import correct
 from jsnn.training.evaluation import ann_evaluation, mean, snn_evaluation
 from jsnn.training.optimizers import optimizer
-from jsnn.training.step import init_state, snn_forward, train_step
+from jsnn.training.step import init_state, snn_forward, summed, train_step
 from tests.commands import TINY, run
 from tests.networks import IMAGE_SHAPE, TINY_VGG, random_snn
 
@@ -32,25 +33,25 @@ def test_only_a_largest_logit_is_a_decision(shape):
 
 def dead():
     """A network whose thresholds no current reaches, with images of class 0."""
-    model, variables = random_snn(TINY_VGG, seed=0, leak=1.0)
-    for values in variables["neuron"].values():
+    snn, variables = random_snn(TINY_VGG, seed=0, leak=1.0)
+    for values in variables[NEURONS].values():
         values["threshold"] = jnp.full_like(values["threshold"], 1e9)
     images = np.full((8, *IMAGE_SHAPE), 200, np.uint8)
-    return model, variables, resident_source(Split(images, np.zeros(8, np.int32)))
+    return Presentation(snn, poisson, 3, 3), variables, resident_source(Split(images, np.zeros(8, np.int32)))
 
 
 def test_a_dead_network_classifies_nothing():
-    model, variables, source = dead()
-    evaluate = jax.jit(snn_evaluation(Presentation(model, poisson, 3, 3), source))
+    what, variables, source = dead()
+    evaluate = jax.jit(snn_evaluation(what, source))
     scores = mean(evaluate(variables, source.resident, jnp.arange(8), jax.random.key(0)))
     assert not np.asarray(scores.accuracy).any()
     np.testing.assert_allclose(scores.loss, np.log(3), rtol=1e-6)
     rule = optimizer("adam", lambda _: 1e-3, 0.0)
-    step = jax.jit(train_step(source, snn_forward(model, poisson, 3, 3), rule))
+    step = jax.jit(train_step(source, snn_forward(what, summed), rule))
     _, metrics = step(init_state(variables, rule), source.resident, jnp.arange(8), jax.random.key(0))
-    assert float(metrics.accuracy) == 0
+    assert float(metrics.scores["accuracy"]) == 0
     nothing = {"params": jax.tree.map(jnp.zeros_like, variables["params"])}
-    of_ann = ann_evaluation(TINY_VGG, source)(nothing, source.resident, jnp.arange(8), jax.random.key(0))
+    of_ann = ann_evaluation(TINY_VGG.apply, source)(nothing, source.resident, jnp.arange(8), jax.random.key(0))
     assert float(of_ann.accuracy[0]) == 0
 
 

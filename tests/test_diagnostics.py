@@ -5,16 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsnn import diagnostics
-from jsnn.augment import scale
+from jsnn.data.augment import scale
+from jsnn.data.sources import Batch
 from jsnn.encoding import poisson
-from jsnn.simulation import Presentation
-from jsnn.sources import Batch
-from tests.networks import IMAGE_SHAPE, TINY_VGG, random_snn, run_network
+from jsnn.network.simulation import Presentation
+from jsnn.training import diagnostics
+from tests.networks import IMAGE_SHAPE, TINY_VGG, last_threshold, random_snn, run_network
 
 STEPS, KEY, FACTOR = 6, jax.random.key(3), 0.5
-MODEL, SNN = random_snn(TINY_VGG, seed=1, leak=0.9)
-PRESENTATION = Presentation(MODEL, poisson, STEPS, chunk=4)
+SNN, VARIABLES = random_snn(TINY_VGG, seed=1, leak=0.9)
+PRESENTATION = Presentation(SNN, poisson, STEPS, chunk=4)
+UNIT = 1 / float(last_threshold(VARIABLES, TINY_VGG))  # of the paper's logits
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def shown(batches):
 
     def show(batch):
         inputs = poisson(scale(batch.images), KEY, batch.index, jnp.arange(STEPS))
-        return run_network(MODEL, STEPS, SNN, inputs, batch.labels)
+        return run_network(TINY_VGG, SNN, STEPS, VARIABLES, inputs, batch.labels)
 
     seen = [show(jax.tree.map(lambda leaf, n=n: leaf[n], batches)) for n in range(2)]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *seen)
@@ -41,20 +42,20 @@ def test_scores_are_those_of_the_logits(batches, shown):
     logits = FACTOR * shown.logits[:, -1].astype(np.float64)
     chances = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     losses = -np.log(np.take_along_axis(chances, np.asarray(batches.labels)[..., None], -1))
-    scores = diagnostics.mean_scores(PRESENTATION, SNN, batches, KEY, FACTOR)
+    scores = diagnostics.mean_scores(PRESENTATION, VARIABLES, batches, KEY, FACTOR * UNIT)
     assert float(scores.loss) == pytest.approx(losses.mean(), rel=1e-5)
     assert float(scores.accuracy) == (logits.argmax(-1) == batches.labels).mean()
 
 
 def test_gradients_are_those_of_each_batch(batches, shown):
-    found = diagnostics.batch_gradients(PRESENTATION, SNN, batches, KEY)
+    found = diagnostics.batch_gradients(PRESENTATION, VARIABLES, batches, KEY, UNIT)
     for layer, expected in shown.gradients.items():
         np.testing.assert_allclose(found[layer]["kernel"], expected["kernel"], rtol=1e-3, atol=1e-5)
         assert np.abs(expected["kernel"]).max() > 1e-3
 
 
 def test_silence_is_counted_step_by_step(batches, shown):
-    found = diagnostics.silence(PRESENTATION, SNN, batches, KEY)
+    found = diagnostics.silence(PRESENTATION, VARIABLES, batches, KEY)
     assert found.never.keys() == found.so_far.keys() == shown.spikes.keys()
     for layer, spikes in shown.spikes.items():
         silent, waiting = np.ones(spikes[:, 0].shape, bool), []
@@ -96,13 +97,13 @@ def test_changes_by_steps_are_those_of_a_cubic_score():
 
 def test_a_step_down_an_exact_gradient_goes_as_far_as_it_says(batches):
     """The loss is a smooth function of the readout's weights, whatever the surrogate."""
-    gradients = diagnostics.batch_gradients(PRESENTATION, SNN, batches, KEY, FACTOR)
+    gradients = diagnostics.batch_gradients(PRESENTATION, VARIABLES, batches, KEY, FACTOR * UNIT)
 
-    def score(snn):
-        return diagnostics.mean_scores(PRESENTATION, snn, batches, KEY, FACTOR)
+    def score(variables):
+        return diagnostics.mean_scores(PRESENTATION, variables, batches, KEY, FACTOR * UNIT)
 
-    changes = diagnostics.step_changes(score, SNN, gradients, 0.02)
-    weights, gradient = SNN["params"]["readout"]["kernel"], gradients["readout"]["kernel"].mean(0)
+    changes = diagnostics.step_changes(score, VARIABLES, gradients, 0.02)
+    weights, gradient = VARIABLES["params"]["readout"]["kernel"], gradients["readout"]["kernel"].mean(0)
     expected = -0.02 * np.linalg.norm(weights) * np.linalg.norm(gradient)
     assert float(changes.loss["readout"]) == pytest.approx(expected, rel=0.02)
-    assert set(changes.accuracy) == set(SNN["params"])
+    assert set(changes.accuracy) == set(VARIABLES["params"])

@@ -1,10 +1,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jsnn.encoding import constant, poisson
+from jsnn.encoding import constant, events, poisson, poisson_straight_through
 from jsnn.randomness import dropout_mask
 
 KEY = jax.random.key(3)
@@ -45,6 +46,36 @@ def test_constant_repeats_the_image():
     images = jnp.arange(6.0).reshape(2, 3)
     inputs = constant(images, KEY, jnp.arange(2), jnp.arange(5))
     np.testing.assert_array_equal(inputs, np.tile(images, (5, 1, 1)))
+
+
+def test_poisson_has_no_gradient_but_the_straight_through_one_has_that_of_the_mean():
+    images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (2, 50)), jnp.float32)
+    index, time = jnp.arange(2), jnp.arange(7)
+    weights = np.random.default_rng(1).normal(size=(7, 2, 50)).astype(np.float32)
+
+    def gradient(encode):
+        return jax.jit(jax.grad(lambda images: (encode(images, KEY, index, time) * weights).sum()))(images)
+
+    np.testing.assert_array_equal(poisson_straight_through(images, KEY, index, time), poisson(images, KEY, index, time))
+    np.testing.assert_array_equal(gradient(poisson), 0)
+    np.testing.assert_allclose(gradient(poisson_straight_through), weights.sum(0), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("encode", [poisson, poisson_straight_through])
+@pytest.mark.parametrize(("value", "told"), [(1.5, "1.5"), (-2, "2.0"), (np.inf, "inf"), (np.nan, "nan")])
+def test_pixels_out_of_range_are_refused(encode, value, told):
+    images = np.zeros((2, 3), np.float32)
+    images[1, 2] = value
+    with pytest.raises(ValueError, match=rf"takes pixels in \[-1, 1\], got up to {told}: scale them first"):
+        encode(images, KEY, np.arange(2), np.arange(4))
+
+
+def test_events_arrive_at_their_steps():
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 3)), jnp.float32)
+    inputs = events(images, KEY, jnp.arange(2), jnp.array([3, 0, 4, 5, 90]))
+    steps, nothing = images.swapaxes(0, 1), 0 * images[:, 0]
+    np.testing.assert_array_equal(inputs, [steps[3], steps[0], steps[4], nothing, nothing])
+    assert inputs.dtype == images.dtype
 
 
 def test_dropout_masks_belong_to_the_sample():

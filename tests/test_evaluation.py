@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsnn.datasets import Split
+from jsnn.conversion import scale_paper_thresholds
+from jsnn.data.datasets import Split
+from jsnn.data.sources import PADDING, resident_source
 from jsnn.encoding import poisson
-from jsnn.simulation import Presentation
-from jsnn.sources import PADDING, resident_source
-from jsnn.training.evaluation import factor_sweep, mean, snn_evaluation
-from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG, TINY_VGG, random_snn
+from jsnn.network.simulation import Presentation, simulate
+from jsnn.training.evaluation import factor_sweep, mean, snn_evaluation, sum_over_time
+from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG, TINY_VGG, last_threshold, random_snn
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -24,35 +25,53 @@ STEPS = 11
 NET = TINY_VGG.clone(stages=(4, "A"))  # where only the number of steps matters
 
 
+def paper_unit(ann):
+    """The unit of the paper's logits."""
+    return lambda variables: 1 / last_threshold(variables, ann)
+
+
+PAPERS = {ann: paper_unit(ann) for ann in (SMALL_VGG, SMALL_RESNET)}
+
+
 @cache
-def evaluation(ann, num_steps, chunk):
-    model, variables = random_snn(ann, seed=3, leak=0.95)
-    return jax.jit(snn_evaluation(Presentation(model, poisson, num_steps, chunk), SOURCE)), variables
+def evaluation(ann, num_steps, chunk, unit=sum_over_time):
+    snn, variables = random_snn(ann, seed=3, leak=0.95)
+    return jax.jit(snn_evaluation(Presentation(snn, poisson, num_steps, chunk), SOURCE, unit)), variables
 
 
 @cache
 def plain_run(ann):
-    """Logits and spikes of the samples in ITEM at every step, all steps at once."""
-    model, variables = random_snn(ann, seed=3, leak=0.95)
+    """Sums of the results and spikes of the samples in ITEM at every step, all steps at once."""
+    snn, variables = random_snn(ann, seed=3, leak=0.95)
+    images = jnp.asarray(SPLIT.images[ITEM[:4]] / 127.5 - 1, jnp.float32)
 
     @jax.jit
     def run(variables):
-        images = jnp.asarray(SPLIT.images[ITEM[:4]] / 127.5 - 1, jnp.float32)
-        return model.apply(variables, poisson(images, KEY, ITEM[:4], jnp.arange(STEPS)), mutable=["spikes"])
+        return simulate(
+            snn,
+            variables,
+            lambda time: poisson(images, KEY, ITEM[:4], time),
+            lambda seen: (seen.results.cumsum(0), seen.layers["spikes"]),
+            num_steps=STEPS,
+            chunk=STEPS,
+            collect=("spikes",),
+        )
 
-    logits, seen = run(variables)
-    return logits, {layer: np.asarray(exposed["spikes"]) for layer, exposed in seen["spikes"].items()}
+    return jax.device_get(run(variables))
+
+
+def loss_at_every_step(logits):
+    return -jax.nn.log_softmax(logits)[:, np.arange(4), SPLIT.labels[ITEM[:4]]].mean(-1)
 
 
 @pytest.mark.parametrize("ann", [SMALL_VGG, SMALL_RESNET], ids=["vgg", "resnet"])
 def test_scores_are_those_of_the_logits_and_spikes_at_every_step(ann):
-    evaluate, variables = evaluation(ann, STEPS, chunk=4)
+    evaluate, variables = evaluation(ann, STEPS, chunk=4, unit=PAPERS[ann])
     scores = mean(evaluate(variables, SPLIT, ITEM, KEY))
-    logits, spikes = plain_run(ann)
-    labels = SPLIT.labels[ITEM[:4]]
-    np.testing.assert_allclose(scores.accuracy, (logits.argmax(-1) == labels).mean(-1))
-    losses = -jax.nn.log_softmax(logits)[:, np.arange(4), labels]
-    np.testing.assert_allclose(scores.loss, losses.mean(-1), rtol=1e-4)
+    sums, spikes = plain_run(ann)
+    logits = sums / last_threshold(variables, ann)
+    np.testing.assert_allclose(scores.accuracy, (logits.argmax(-1) == SPLIT.labels[ITEM[:4]]).mean(-1))
+    np.testing.assert_allclose(scores.loss, loss_at_every_step(logits), rtol=1e-4)
     for layer in ann.spiking_layers:
         expected = spikes[layer].reshape(STEPS, -1).mean(-1)
         np.testing.assert_allclose(scores.spikes[layer], expected, rtol=1e-5)
@@ -67,14 +86,31 @@ def test_the_chunk_does_not_change_the_scores():
 def test_logit_scales_change_the_loss_and_no_decision():
     evaluate, variables = evaluation(SMALL_VGG, STEPS, chunk=4)
     expected = mean(evaluate(variables, SPLIT, ITEM, KEY))
-    model, _ = random_snn(SMALL_VGG, seed=3, leak=0.95)
-    sweep = factor_sweep(Presentation(model, poisson, STEPS, 4), SOURCE, (1.0,), (1.0, 0.25))
+    snn, _ = random_snn(SMALL_VGG, seed=3, leak=0.95)
+    sweep = factor_sweep(Presentation(snn, poisson, STEPS, 4), SOURCE, (1.0,), (1.0, 0.25))
     scores = mean(jax.jit(sweep)(variables, SPLIT, ITEM, KEY))
     np.testing.assert_allclose(scores.accuracy[0], expected.accuracy)
-    logits, _ = plain_run(SMALL_VGG)
-    labels = SPLIT.labels[ITEM[:4]]
-    losses = [-jax.nn.log_softmax(s * logits)[:, np.arange(4), labels].mean(-1) for s in (1.0, 0.25)]
+    np.testing.assert_allclose(scores.loss[0, :, 0], expected.loss, rtol=1e-5)
+    sums, _ = plain_run(SMALL_VGG)
+    losses = [loss_at_every_step(scale * sums) for scale in (1.0, 0.25)]
     np.testing.assert_allclose(scores.loss[0].T, losses, rtol=1e-4)
+
+
+def test_a_sweep_of_the_paper_s_factors_has_the_logits_in_the_unit_of_each():
+    evaluate, variables = evaluation(SMALL_VGG, STEPS, chunk=4, unit=PAPERS[SMALL_VGG])
+    snn, _ = random_snn(SMALL_VGG, seed=3, leak=0.95)
+    factors, what = (1.0, 0.8), Presentation(snn, poisson, STEPS, 4)
+
+    def scaled(variables, factor):
+        return scale_paper_thresholds(variables, factor, SMALL_VGG.spiking_layers)
+
+    sweep = factor_sweep(what, SOURCE, factors, (1.0,), scaled, PAPERS[SMALL_VGG])
+    scores = jax.jit(sweep)(variables, SPLIT, ITEM, KEY)
+    for i, factor in enumerate(factors):
+        alone = evaluate(scaled(variables, factor), SPLIT, ITEM, KEY)
+        np.testing.assert_allclose(scores.loss[i, :, 0], alone.loss, rtol=1e-5)
+        np.testing.assert_array_equal(scores.accuracy[i], alone.accuracy)
+    assert not np.allclose(scores.loss[0], scores.loss[1], rtol=0.01)
 
 
 @pytest.mark.usefixtures("optimized")

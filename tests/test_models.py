@@ -6,15 +6,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsnn.models import ARCHITECTURES, ResNet, build, spiking
-from jsnn.surrogate import stdb
+from jsnn.models import ARCHITECTURES, ResNet, build, dropout_of
+from jsnn.network.simulation import simulate
+from jsnn.network.transformation import NEURONS, spiking
 
 SHAPES = {"28": (28, 28, 1), "32": (32, 32, 3), "224": (224, 224, 3)}
 
 
-def shapes_of(model, batch_shape, image_shape):
-    images = jax.ShapeDtypeStruct((*batch_shape, *image_shape), jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), images)
+def image_of(shape, batch=1):
+    return jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
+
+
+def shapes_of(model, image_shape):
+    return jax.eval_shape(model.init, jax.random.key(0), image_of(image_shape))
 
 
 # A shallow and a deep network of both kinds, the deep ones with more pools for large images; the rest repeats.
@@ -26,15 +30,26 @@ OTHERS = [case for case in product(ARCHITECTURES, SHAPES) if case not in ESSENTI
     ("architecture", "side"), [*ESSENTIAL, *(pytest.param(*case, marks=pytest.mark.slow) for case in OTHERS)]
 )
 def test_ann_and_snn_have_the_same_weights(architecture, side):
-    ann = build(architecture, 10)
-    snn = spiking(ann, stdb())
-    weights, variables = shapes_of(ann, (2,), SHAPES[side]), shapes_of(snn, (3, 2), SHAPES[side])
+    ann, x = build(architecture, 10), image_of(SHAPES[side], batch=2)
+    snn, weights = spiking(ann.apply), shapes_of(ann, SHAPES[side])
+    variables = jax.eval_shape(snn.init, weights, x)
     chex.assert_trees_all_equal_shapes_and_dtypes(weights["params"], variables["params"])
     assert set(weights) == {"params"}
-    assert set(variables) == {"params", "neuron"}
-    assert set(variables["neuron"]) == set(snn.spiking_layers)
+    assert set(variables) == {"params", NEURONS}
+    assert set(variables[NEURONS]) == set(ann.spiking_layers)
+    assert tuple(snn.trace(weights, x)[0].layers) == ann.spiking_layers
     shortcuts = {name for name in weights["params"] if name.endswith("_shortcut")}
-    assert set(weights["params"]) - shortcuts == {*snn.spiking_layers, "readout"}
+    assert set(weights["params"]) - shortcuts == {*ann.spiking_layers, "readout"}
+
+
+@pytest.mark.parametrize("architecture", ["vgg5", "resnet12"])
+def test_batch_norm_leaves_the_names_of_the_layers_as_they_are(architecture):
+    ann, x = build(architecture, 10, width=1 / 16, hidden=(8,), norm="batch"), image_of(SHAPES["32"], batch=2)
+    weights = shapes_of(ann, SHAPES["32"])
+    assert tuple(spiking(ann.apply).trace(weights, x)[0].layers) == ann.spiking_layers
+    norms = {name for name in weights["params"] if name.endswith("_norm")}
+    assert norms == set(weights["batch_stats"])
+    assert {name.removesuffix("_norm") for name in norms} == set(weights["params"]) - norms - {"readout"}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -61,14 +76,14 @@ def test_layers_run_in_the_order_of_their_names(architecture):
     ],
 )
 def test_dense_input_is_of_a_sane_size(architecture, image_shape, dense_input):
-    params = shapes_of(build(architecture, 10), (1,), image_shape)["params"]
+    params = shapes_of(build(architecture, 10), image_shape)["params"]
     first_dense = "readout" if architecture.startswith("resnet") else "dense0"
     assert params[first_dense]["kernel"].shape[0] == dense_input
 
 
 def test_parameter_counts_of_the_paper():
     def count(architecture):
-        params = shapes_of(build(architecture, 10), (1,), SHAPES["32"])
+        params = shapes_of(build(architecture, 10), SHAPES["32"])
         return sum(leaf.size for leaf in jax.tree.leaves(params))
 
     assert count("vgg5") == 9 * (3 * 64 + 64 * 128 + 128 * 128) + 8192 * 4096 + 4096 * 4096 + 4096 * 10
@@ -83,16 +98,36 @@ def test_initial_weights_follow_the_recipe():
 
 
 def test_dropout_holds_one_mask_over_time():
-    snn = spiking(build("vgg5", 3, width=1 / 16, hidden=(8,), conv_dropout=0.5), stdb())
-    inputs = jnp.ones((1, 2, 8, 8, 1)).repeat(6, 0)
-    variables = jax.jit(snn.init)(jax.random.key(0), inputs)
-    run = jax.jit(lambda x, key: snn.apply(variables, x, jnp.arange(2), rngs={"dropout": key}, mutable=["masks"])[1])
-    short, long = run(inputs[:1], jax.random.key(1)), run(inputs, jax.random.key(1))
-    chex.assert_trees_all_equal(short, long)  # no time axis, the same whatever the number of steps
-    assert set(short["masks"]) == {"conv1_dropout", "dense0_dropout"}
-    chex.assert_shape(short["masks"]["conv1_dropout"]["mask"], (2, 4, 4, 8))
-    other = run(inputs, jax.random.key(2))
-    assert (other["masks"]["conv1_dropout"]["mask"] != long["masks"]["conv1_dropout"]["mask"]).any()
+    """The readout, an identity here, shows what the mask leaves of a layer's spikes at every step."""
+    units, index = 8, jnp.arange(2)
+    ann = build("vgg5", units, width=1 / 16, hidden=(units,), conv_dropout=0.5, dense_std=0.5)
+    snn, x = spiking(ann.apply), jnp.ones((2, 8, 8, 1))
+    params = {**jax.jit(ann.init)(jax.random.key(0), x)["params"], "readout": {"kernel": jnp.eye(units)}}
+    variables = snn.init({"params": params}, x)
+
+    @jax.jit
+    def run(key):
+        found = simulate(
+            snn,
+            variables,
+            lambda time: jnp.broadcast_to(x, (len(time), *x.shape)),
+            lambda seen: (seen.results, seen.layers["spikes"]["dense0"]),
+            num_steps=12,
+            chunk=5,
+            collect=("spikes",),
+            **dropout_of(index, key),
+        )
+        _, seen = ann.apply({"params": params}, x, **dropout_of(index, key), mutable=["masks"])
+        return *found, {name: masks["mask"] for name, masks in seen["masks"].items()}
+
+    (results, spikes, masks), other = run(jax.random.key(1)), run(jax.random.key(2))
+    np.testing.assert_allclose(results, masks["dense0_dropout"] * spikes, rtol=1e-6)
+    assert (spikes.sum(0)[masks["dense0_dropout"] == 0] > 1).any()
+    assert (spikes.sum(0)[masks["dense0_dropout"] > 0] > 1).any()
+    assert set(masks) == {"conv1_dropout", "dense0_dropout"}
+    chex.assert_shape(masks["conv1_dropout"], (2, 4, 4, 8))
+    for name, mask in masks.items():
+        assert (mask != other[-1][name]).any()
 
 
 def test_the_shortcut_enters_the_second_neuron_of_a_block():
@@ -112,12 +147,12 @@ def test_the_shortcut_enters_the_second_neuron_of_a_block():
 
 def test_too_small_images_are_refused():
     with pytest.raises(ValueError, match=r"too small .* 1x1 cannot be pooled"):
-        shapes_of(build("vgg16", 10), (1,), (8, 8, 1))
+        shapes_of(build("vgg16", 10), (8, 8, 1))
 
 
 def test_dropout_without_sample_indices_is_refused():
     model = build("vgg5", 10, width=1 / 16, hidden=(4,))
-    images, variables = jnp.zeros((1, 8, 8, 1)), shapes_of(model, (1,), (8, 8, 1))
+    images, variables = jnp.zeros((1, 8, 8, 1)), shapes_of(model, (8, 8, 1))
     with pytest.raises(ValueError, match="index"):
         jax.eval_shape(lambda variables: model.apply(variables, images, rngs={"dropout": jax.random.key(0)}), variables)
 
@@ -131,6 +166,7 @@ def test_dropout_without_sample_indices_is_refused():
         ({"hidden": (0,)}, "hidden"),
         ({"conv_dropout": 1.0}, "conv_dropout"),
         ({"dense_dropout": -0.1}, "dense_dropout"),
+        ({"norm": "layer"}, "norm"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, word):

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jsnn.neuron import LIFState, integrate, lif, lif_rest
-from jsnn.surrogate import linear, stdb
+from jsnn.network.simulation import running_sum
+from jsnn.neurons import LIFState, lif, over_time
+from jsnn.neurons.surrogate import linear, stdb
 from tests.numpy_reference import lif_loop, stdb_gradient_loop
 
 
@@ -17,13 +18,18 @@ def currents(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(0.4, 0.8, shape)
 
 
+def at_rest(current: jax.Array, surrogate=None) -> LIFState:
+    return lif(surrogate or stdb()).init({"threshold": 1.0, "initial": 0.0}, jnp.asarray(current[0]))
+
+
 @partial(jax.jit, static_argnames="surrogate")
 def run_from(current: jax.Array, state: LIFState, threshold: float, leak: float, surrogate=None):
-    return lif(current, state, threshold, leak, surrogate or stdb())
+    spikes, state, _ = over_time(lif(surrogate or stdb()), {"threshold": threshold, "leak": leak}, state, current)
+    return spikes, state
 
 
 def run(current: jax.Array, threshold=1.0, leak=1.0, surrogate=None) -> tuple[jax.Array, LIFState]:
-    return run_from(current, lif_rest(current[0]), threshold, leak, surrogate)
+    return run_from(current, at_rest(current, surrogate), threshold, leak, surrogate)
 
 
 @pytest.mark.parametrize("leak", [1.0, 0.9])
@@ -77,7 +83,7 @@ def test_time_can_be_cut_anywhere(num_steps, cut, leak, threshold, seed):
     current = currents((num_steps, 3), seed).astype(np.float32)
     cut = min(cut, num_steps)
     spikes, state = run(current, threshold, leak)
-    first, middle = run(current[:cut], threshold, leak) if cut else (current[:0], lif_rest(current[0]))
+    first, middle = run(current[:cut], threshold, leak) if cut else (current[:0], at_rest(current))
     second, end = run_from(current[cut:], middle, threshold, leak)
     chex.assert_trees_all_equal((np.concatenate([first, second]), end), (spikes, state))
 
@@ -91,15 +97,23 @@ def test_soft_reset_keeps_the_residue(threshold, seed):
     np.testing.assert_allclose(current.sum(0), state.membrane + threshold * spikes[:-1].sum(0), atol=2e-5)
 
 
+def test_states_are_those_after_each_step(float64):
+    current = jnp.asarray(currents((30, 5)))
+    _, end, states = over_time(lif(), {"threshold": 0.7, "leak": 0.9}, at_rest(current), current)
+    membranes, expected = lif_loop(np.asarray(current), 0.7, 0.9)
+    np.testing.assert_allclose(states.membrane, membranes, rtol=1e-12)
+    np.testing.assert_array_equal(states.spikes, expected)
+    chex.assert_trees_all_equal(jax.tree.map(lambda leaf: leaf[-1], states), end)
+
+
 def test_jit_and_vmap_agree_with_plain_calls():
     current = jnp.asarray(currents((20, 6)), jnp.float32)
 
     def run(current):
-        return lif(current, lif_rest(current[0]), 0.8, 0.95, stdb())
+        return over_time(lif(), {"threshold": 0.8, "leak": 0.95}, at_rest(current), current)[0]
 
-    plain, _ = run(current)
-    jitted, _ = jax.jit(run)(current)
-    mapped, _ = jax.vmap(run, in_axes=1, out_axes=(1, 0))(current)
+    plain, jitted = run(current), jax.jit(run)(current)
+    mapped = jax.vmap(run, in_axes=1, out_axes=1)(current)
     chex.assert_trees_all_equal(plain, jitted, mapped)
 
 
@@ -109,13 +123,13 @@ def test_thresholds_may_differ_by_neuron():
     np.testing.assert_array_equal(spikes.sum(0), [10, 2])
 
 
-def test_integrate_is_the_running_sum(float64):
+def test_the_readout_is_the_running_sum(float64):
     current = currents((9, 4))
-    logits, last = integrate(jnp.asarray(current), jnp.ones(4))
+    last, logits = running_sum(jnp.ones(4), jnp.asarray(current))
     np.testing.assert_allclose(logits, 1 + current.cumsum(0), rtol=1e-12)
     np.testing.assert_array_equal(last, logits[-1])
 
 
 def test_a_state_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"state of shape \(3,\)"):
-        lif(jnp.zeros((5, 4)), lif_rest(jnp.zeros(3)), 1.0, 1.0, stdb())
+        run_from(jnp.zeros((5, 4)), at_rest(jnp.zeros((5, 3))), 1.0, 1.0)

@@ -6,15 +6,15 @@ import sys
 import numpy as np
 import pytest
 
-import jsnn.datasets
+import jsnn.data.datasets
 from experiments.hybrid import hybrid
-from jsnn.datasets import DATASETS, SPLITS, Info, Split, info, load_split, open_split, register
-from jsnn.streaming import streamed_source
+from jsnn.data.datasets import DATASETS, SPLITS, Info, Split, info, load_split, open_split, register
+from jsnn.data.streaming import streamed_source
 from tests.commands import TINY, outcome, run
 
 MODULE = """
 import numpy as np
-from jsnn.datasets import Info, Split, register
+from jsnn.data.datasets import Info, Split, register
 
 def load():
     file = np.load({path!r})
@@ -27,7 +27,7 @@ register("mine", Info((8, 8, 1), num_classes=10, origin=load))
 @pytest.fixture
 def registry(monkeypatch):
     """What a test registers is forgotten after it."""
-    monkeypatch.setattr("jsnn.datasets.DATASETS", before := dict(DATASETS))
+    monkeypatch.setattr("jsnn.data.datasets.DATASETS", before := dict(DATASETS))
     return before
 
 
@@ -49,7 +49,7 @@ def test_own_arrays_go_through_every_stage_as_those_of_jsnn(mine, tiny, tmp_path
     assert run(hybrid, tmp_path / "run", *arguments) == 0
     assert outcome(tmp_path / "run") == outcome(tiny)
     assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["dataset"] == "mine"
-    del jsnn.datasets.DATASETS["mine"], sys.modules["mydata"]
+    del jsnn.data.datasets.DATASETS["mine"], sys.modules["mydata"]
     assert run(hybrid, tmp_path / "run") == 0  # the workdir knows the module, too
 
 

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jsnn.neuron import LIFState, lif, lif_rest
-from jsnn.packed import Train, record, replay
-from jsnn.packing import age_after, age_at, age_dtype, unpack, word_dtype
-from jsnn.surrogate import stdb
+from jsnn.neurons import LIFState, hard_reset_lif, lif, over_time
+from jsnn.neurons.neuron import record
+from jsnn.neurons.packed import Train, replay
+from jsnn.neurons.packing import age_after, age_at, age_dtype, unpack, word_dtype
+from jsnn.neurons.surrogate import forward_mode, linear, stdb
 
 SURROGATE = stdb(0.3, 0.05)
+NEURON = lif(SURROGATE)
 
 
 def pack(spikes):
@@ -54,13 +56,18 @@ def test_words_and_ages_are_as_small_as_can_be():
 def driven(num_steps, shape=(5,), seed=0):
     """Currents [K, ...] and a state amid a presentation."""
     rng = np.random.default_rng(seed)
-    state = LIFState(jnp.asarray(rng.normal(0.2, 0.3, shape), jnp.float32), jnp.asarray(rng.integers(0, 4, shape)))
+    membrane, age = jnp.asarray(rng.normal(0.2, 0.3, shape), jnp.float32), jnp.asarray(rng.integers(0, 4, shape))
+    state = LIFState(membrane, (age == 1).astype(jnp.float32), age)
     return jnp.asarray(rng.normal(0.4, 0.8, (num_steps, *shape)), jnp.float32), state
+
+
+def parameters(leak, threshold=0.7):
+    return {"threshold": threshold, "leak": leak, "initial": 0.0}
 
 
 @jax.jit
 def recorded_and_plain(current, state, leak):
-    return *record(current, state, 0.7, leak), *lif(current, state, 0.7, leak, SURROGATE)
+    return *record(NEURON, parameters(leak), state, current), *over_time(NEURON, parameters(leak), state, current)[:2]
 
 
 @pytest.mark.usefixtures("optimized")
@@ -77,14 +84,15 @@ def test_recorded_spikes_and_state_are_those_of_the_plain_neuron(num_steps, leak
 def gradients(current, state, weights, leak):
     """In currents and membranes, by replay and by the plain neuron."""
     of_end = jnp.linspace(-1, 1, 5)
-    train = Train(record(current, state, 0.7, leak)[0], state.age)
+    neuron = parameters(leak)
+    train = Train(record(NEURON, neuron, state, current)[0], state.age)
 
     def plain(current, membrane):
-        spikes, end = lif(current, LIFState(membrane, state.age), 0.7, leak, SURROGATE)
+        spikes, end, _ = over_time(NEURON, neuron, state._replace(membrane=membrane), current)
         return (spikes * weights).sum() + (end.membrane * of_end).sum()
 
     def replayed(current, membrane):
-        spikes, end = replay(SURROGATE, current, membrane, train, 0.7, leak)
+        spikes, end = NEURON.replay(neuron, current, membrane, train)
         return (spikes * weights).sum() + (end * of_end).sum()
 
     return [jax.grad(function, (0, 1))(current, state.membrane) for function in (replayed, plain)]
@@ -101,20 +109,41 @@ def test_a_replay_has_the_gradients_of_the_plain_neuron(num_steps, leak):
 def test_a_replay_looks_at_nothing_but_the_spikes():
     """What would compute currents and membranes may be left out of a program."""
     current, state = driven(6)
-    train = Train(record(current, state, 0.7, 0.9)[0], state.age)
+    train = Train(record(NEURON, parameters(0.9), state, current)[0], state.age)
     nothing = jnp.full_like(current, jnp.nan)
-    spikes, _ = replay(SURROGATE, nothing, nothing[0], train, 0.7, 0.9)
-    np.testing.assert_array_equal(spikes, lif(current, state, 0.7, 0.9, SURROGATE)[0])
+    spikes, _ = replay(SURROGATE.by_age, parameters(0.9), nothing, nothing[0], train)
+    np.testing.assert_array_equal(spikes, over_time(NEURON, parameters(0.9), state, current)[0])
 
 
 def test_neurons_that_never_fired_pass_no_gradient():
     current = jnp.full((9, 4), 0.01)
-    train = Train(record(current, lif_rest(current[0]), 1.0, 1.0)[0], jnp.zeros(4, jnp.int32))
-    gradient = jax.grad(lambda i: replay(SURROGATE, i, i[0], train, 1.0, 1.0)[0].sum())(current)
+    neuron = parameters(1.0, threshold=1.0)
+    train = Train(record(NEURON, neuron, NEURON.init(neuron, current[0]), current)[0], jnp.zeros(4, jnp.int32))
+    gradient = jax.grad(lambda i: NEURON.replay(neuron, i, i[0], train)[0].sum())(current)
     np.testing.assert_array_equal(gradient, 0)
 
 
 def test_more_steps_than_a_word_holds_are_refused():
     current, state = driven(33)
     with pytest.raises(ValueError, match="32 time steps of spikes, got 33"):
-        record(current, state, 0.7, 0.9)
+        record(NEURON, parameters(0.9), state, current)
+
+
+def test_trains_replace_membranes_only_where_they_tell_the_gradient():
+    assert NEURON.replay is not None
+    live, forward = lif(SURROGATE, detach_spike=False), lif(forward_mode(SURROGATE))
+    for other in (lif(linear()), live, forward, hard_reset_lif(SURROGATE)):
+        assert other.replay is None
+
+
+@jax.jit
+def recorded_by_steps(current, state, leak):
+    """By the way of a neuron that has none of its own to record."""
+    return record(NEURON._replace(record=None), parameters(leak), state, current)
+
+
+@pytest.mark.usefixtures("optimized")
+@pytest.mark.parametrize("num_steps", [1, 8, 13, 32])
+def test_any_neuron_is_recorded_like_lif(num_steps):
+    current, state = driven(num_steps)
+    chex.assert_trees_all_equal(recorded_by_steps(current, state, 0.9), recorded_and_plain(current, state, 0.9)[:2])

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsnn import cpu_convolution, winograd
-from jsnn.models import VGG
-from jsnn.surrogate import linear, stdb
+from jsnn.conversion import paper_thresholds
+from jsnn.kernels import cpu_convolution, winograd
+from jsnn.models import VGG, dropout_of
+from jsnn.network.transformation import NEURONS
+from jsnn.neurons.surrogate import linear, stdb
 from tests.networks import DEEP_RESNET, DEEP_VGG, SMALL_RESNET, SMALL_VGG, random_inputs, random_snn, run_network
 
 pytestmark = [
@@ -23,11 +25,11 @@ SURROGATES = {"stdb": (stdb(0.3, 0.05), ("stdb", 0.3, 0.05)), "linear": (linear(
 
 
 @partial(jax.jit, static_argnums=0)
-def masks_of(model, variables, inputs, key):
+def masks_of(ann, variables, inputs, key):
     """The dropout masks that the model draws for a key, by layer."""
     if key is None:
         return {}
-    _, seen = model.apply(variables, inputs[:1], jnp.arange(BATCH), rngs={"dropout": key}, mutable=["masks"])
+    _, seen = ann.apply(variables, inputs[0], **dropout_of(jnp.arange(BATCH), key), mutable=["masks"])
     return {name.removesuffix("_dropout"): mask["mask"] for name, mask in seen["masks"].items()}
 
 
@@ -36,22 +38,23 @@ def theirs(ann, variables, surrogate, inputs, labels, masks):
     from tests.torch_reference import run_resnet, run_vgg
 
     kernels = {layer: np.asarray(leaf["kernel"]) for layer, leaf in variables["params"].items()}
-    thresholds = {layer: float(leaf["threshold"]) for layer, leaf in variables["neuron"].items()}
-    leak = float(next(iter(variables["neuron"].values()))["leak"])
+    ours = {layer: variables[NEURONS][layer]["threshold"] for layer in ann.spiking_layers}
+    thresholds = {layer: float(threshold) for layer, threshold in paper_thresholds(ours).items()}
+    leak = float(next(iter(variables[NEURONS].values()))["leak"])
     run, shape = (run_vgg, ann.stages) if isinstance(ann, VGG) else (run_resnet, ann.blocks)
     return run(shape, kernels, thresholds, leak, surrogate, np.asarray(inputs), labels, masks)
 
 
 def assert_parity(ann, surrogate, leak, dropout, dtype, tolerance):
     jax_surrogate, torch_surrogate = SURROGATES[surrogate]
-    model, variables = random_snn(ann, seed=11, leak=leak, surrogate=jax_surrogate, dtype=dtype)
+    snn, variables = random_snn(ann, seed=11, leak=leak, surrogate=jax_surrogate, dtype=dtype)
     inputs, labels = random_inputs(STEPS, BATCH, dtype=dtype), np.arange(BATCH)
     key = jax.random.key(0) if dropout else None
-    seen = run_network(model, 5, variables, inputs, labels, key)
-    masks = jax.device_get(masks_of(model, variables, inputs, key))
+    seen = run_network(ann, snn, 5, variables, inputs, labels, key)
+    masks = jax.device_get(masks_of(ann, {"params": variables["params"]}, inputs, key))
     expected = theirs(ann, variables, torch_surrogate, inputs, labels, masks)
     assert bool(masks) == dropout
-    for layer in model.spiking_layers:
+    for layer in ann.spiking_layers:
         np.testing.assert_array_equal(seen.spikes[layer], expected.spikes[layer], err_msg=layer)
         assert 0.02 < expected.spikes[layer].mean() < 0.98, layer
     _assert_close(seen.logits, expected.logits, tolerance, "logits")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jsnn.percentile import lower_histogram, total, upper_half, upper_histogram, whole
+from jsnn.conversion.percentile import lower_histogram, total, upper_half, upper_histogram, whole
 
 FLOATS = st.floats(-1e6, 1e6, width=32)
 

@@ -1,6 +1,6 @@
 """Mixed precision: bfloat16 into the products, float32 membranes, sums and gradients."""
 
-from functools import partial
+from functools import cache, partial
 
 import chex
 import jax
@@ -9,35 +9,40 @@ import numpy as np
 import optax
 import pytest
 
-from jsnn.bptt import Keys, present
 from jsnn.encoding import poisson
-from jsnn.simulation import Presentation
+from jsnn.network.bptt import Keys, present
+from jsnn.network.simulation import Presentation, simulate
+from jsnn.network.transformation import spiking
 from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG, random_snn
 
 STEPS, BATCH = 12, 4
 IMAGES = np.random.default_rng(1).uniform(-1, 1, (BATCH, *IMAGE_SHAPE)).astype(np.float32)
-WITHOUT_DROPOUT = {
-    "vgg": SMALL_VGG.clone(conv_dropout=0.0, dense_dropout=0.0),
-    "resnet": SMALL_RESNET.clone(conv_dropout=0.0),
-}
+NETWORKS = {"vgg": SMALL_VGG, "resnet": SMALL_RESNET}
+
+
+@cache
+def networks(name):
+    """In bfloat16 and exact, with variables."""
+    exact, variables = random_snn(NETWORKS[name], seed=5, leak=0.9)
+    return spiking(NETWORKS[name].apply, exact.neuron, jnp.bfloat16), exact, variables
 
 
 @partial(jax.jit, static_argnums=0)
-def gradients(model, variables):
+def gradients(snn, variables):
     def loss(params):
-        what = Presentation(model, poisson, STEPS, 8)
+        what = Presentation(snn, poisson, STEPS, 8)
         keys = Keys(jax.random.key(1), jax.random.key(2))
-        logits = present(what, {**variables, "params": params}, jnp.asarray(IMAGES), jnp.arange(BATCH), keys)
+        outcome = present(what, {**variables, "params": params}, jnp.asarray(IMAGES), jnp.arange(BATCH), keys)
+        logits = outcome.results.sum(0)
         return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.arange(BATCH) % 3).mean()
 
     return jax.grad(loss)(variables["params"])
 
 
-@pytest.mark.parametrize("name", WITHOUT_DROPOUT)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_only_the_operands_are_rounded(name):
     """Spikes are exact in bfloat16, so the network is that of rounded weights; its gradients have float32's range."""
-    mixed, variables = random_snn(WITHOUT_DROPOUT[name].clone(operands=jnp.bfloat16), seed=5, leak=0.9)
-    exact, _ = random_snn(WITHOUT_DROPOUT[name], seed=5, leak=0.9)
+    mixed, exact, variables = networks(name)
     rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(jnp.float32), variables["params"])
     found, expected = gradients(mixed, variables), gradients(exact, {**variables, "params": rounded})
     chex.assert_trees_all_equal_shapes_and_dtypes(found, variables["params"])
@@ -46,13 +51,19 @@ def test_only_the_operands_are_rounded(name):
 
 
 def test_states_and_logits_are_float32():
-    model, variables = random_snn(SMALL_VGG.clone(operands=jnp.bfloat16), seed=5, leak=0.9)
+    mixed, _, variables = networks("vgg")
 
     def run():
-        inputs = poisson(jnp.asarray(IMAGES), jax.random.key(0), jnp.arange(BATCH), jnp.arange(3))
-        return model.apply(variables, inputs, mutable=["state", "current"])
+        return simulate(
+            mixed,
+            variables,
+            lambda time: poisson(jnp.asarray(IMAGES), jax.random.key(0), jnp.arange(BATCH), time),
+            lambda seen: seen,
+            num_steps=3,
+            chunk=2,
+            collect=("states", "currents"),
+        )
 
-    logits, seen = jax.eval_shape(run)
-    floats = [leaf for leaf in jax.tree.leaves((logits, seen)) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    assert len(floats) > len(model.spiking_layers)
+    floats = [leaf for leaf in jax.tree.leaves(jax.eval_shape(run)) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    assert len(floats) > 2 * len(SMALL_VGG.spiking_layers)
     assert {leaf.dtype for leaf in floats} == {jnp.dtype(jnp.float32)}

@@ -6,11 +6,11 @@ import re
 import numpy as np
 import pytest
 
-from jsnn import datasets
-from jsnn.datasets import SPLITS, TEST, TRAIN, Info, load_split, open_split
-from jsnn.prepared import readable
-from jsnn.sources import subset
-from jsnn.streaming import streamed_source
+from jsnn.data import datasets
+from jsnn.data.datasets import SPLITS, TEST, TRAIN, Info, load_split, open_split
+from jsnn.data.prepared import readable
+from jsnn.data.sources import subset
+from jsnn.data.streaming import streamed_source
 from tests.commands import TINY, run
 from tests.prepared import encoded, prepare, records
 

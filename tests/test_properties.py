@@ -16,12 +16,20 @@ from hypothesis import strategies as st
 from experiments.config import PREFIXED, Config, check
 from experiments.presets import PRESETS
 from experiments.runs import command_line
-from jsnn.conversion import convert, scale_thresholds
+from jsnn.conversion import (
+    convert,
+    from_paper_thresholds,
+    paper_thresholds,
+    scale_paper_thresholds,
+    scale_thresholds,
+)
 from jsnn.encoding import poisson
-from jsnn.neuron import LIFState, lif, lif_rest
-from jsnn.packed import Train, record, replay
-from jsnn.packing import MOST_STEPS, age_after, unpack
-from jsnn.surrogate import stdb
+from jsnn.network.transformation import NEURONS, spiking
+from jsnn.neurons import LIFState, lif, over_time
+from jsnn.neurons.neuron import record
+from jsnn.neurons.packed import Train
+from jsnn.neurons.packing import MOST_STEPS, age_after, unpack
+from jsnn.neurons.surrogate import stdb
 from jsnn.training import metrics
 from jsnn.training.checkpoint import is_intact, save
 from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG
@@ -36,30 +44,32 @@ chunks_of_shape = st.one_of(
 leaks = st.sampled_from([1.0, 0.99, 0.5]) | st.floats(0.015625, 1.0, width=32)
 thresholds = st.floats(0.0625, 4.0, width=32)
 seeds = st.integers(0, 2**32 - 1)
-SURROGATE = stdb(0.3, 0.05)
+NEURON = lif(stdb(0.3, 0.05))
 
 
 def driven(seed, num_steps, shape):
     """Currents [T, ...] and a state amid a presentation."""
     rng = np.random.default_rng(seed)
-    ages = np.where(rng.random(shape) < 0.5, 0, rng.integers(1, 300, shape))
-    state = LIFState(np.asarray(rng.normal(0, 1, shape), np.float32), np.asarray(ages, np.int32))
+    ages = np.where(rng.random(shape) < 0.5, 0, rng.integers(1, 300, shape) * (rng.random(shape) < 0.7) + 1)
+    membrane = np.asarray(rng.normal(0, 1, shape), np.float32)
+    state = LIFState(membrane, np.asarray(ages == 1, np.float32), np.asarray(ages, np.int32))
     return np.asarray(rng.normal(0.4, 1.5, (num_steps, *shape)), np.float32), state
 
 
 @jax.jit
 def plain_and_packed(current, state, weights, threshold, leak):
     """Spikes, state and gradients of some steps, by the plain neuron and by one that is kept as bits."""
-    spikes, after = lif(current, state, threshold, leak, SURROGATE)
-    words, kept_after = record(current, state, threshold, leak)
+    neuron = {"threshold": threshold, "leak": leak}
+    spikes, after, _ = over_time(NEURON, neuron, state, current)
+    words, kept_after = record(NEURON, neuron, state, current)
     train = Train(words, state.age)
 
     def plain(current, membrane):
-        found, end = lif(current, LIFState(membrane, state.age), threshold, leak, SURROGATE)
+        found, end, _ = over_time(NEURON, neuron, state._replace(membrane=membrane), current)
         return (found * weights).sum() + end.membrane.sum()
 
     def replayed(current, membrane):
-        found, end = replay(SURROGATE, current, membrane, train, threshold, leak)
+        found, end = NEURON.replay(neuron, current, membrane, train)
         return (found * weights).sum() + end.sum()
 
     gradients = [jax.grad(function, (0, 1))(current, state.membrane) for function in (plain, replayed)]
@@ -104,7 +114,8 @@ def test_a_soft_reset_keeps_the_residue(seed, shape, num_steps, exponent):
 
 @jax.jit
 def driven_neurons(current, threshold):
-    return lif(current, lif_rest(current[0]), threshold, 1.0, SURROGATE)
+    neuron = {"threshold": threshold, "leak": 1.0, "initial": 0.0}
+    return over_time(NEURON, neuron, NEURON.init(neuron, current[0]), current)[:2]
 
 
 POISSON_STEPS = 512
@@ -142,22 +153,36 @@ def weights_of(model):
 def test_a_conversion_keeps_the_weights_and_can_be_undone(model, seed, leak, factor, other):
     rng = np.random.default_rng(seed)
     balanced = {layer: np.float32(rng.uniform(0.01, 100)) for layer in model.spiking_layers}
-    snn = convert(weights_of(model), balanced, leak)
-    assert snn["params"] is weights_of(model)["params"]
-    assert list(snn["neuron"]) == list(model.spiking_layers)
-    for layer, values in snn["neuron"].items():
+    variables = convert(spiking(model.apply), weights_of(model), balanced, leak=leak)
+    assert variables["params"] is weights_of(model)["params"]
+    assert list(variables[NEURONS]) == list(model.spiking_layers)
+    for layer, values in variables[NEURONS].items():
         assert values["threshold"] == balanced[layer]
         assert values["leak"] == np.float32(leak)
-    there = scale_thresholds(scale_thresholds(snn, factor), other)
+    there = scale_thresholds(scale_thresholds(variables, factor), other)
     back = scale_thresholds(there, 1 / (factor * other))
-    once = scale_thresholds(snn, factor * other)
-    for layer, values in snn["neuron"].items():
-        for name, value in values.items():
-            np.testing.assert_allclose(back["neuron"][layer][name], value, rtol=1e-6)
-            np.testing.assert_allclose(there["neuron"][layer][name], once["neuron"][layer][name], rtol=1e-6)
-        if "shortcut_gain" in values:
-            first = snn["neuron"][layer.replace("_conv1", "_conv0")]["threshold"]
-            np.testing.assert_allclose(values["shortcut_gain"] * first, 1, rtol=1e-6)
+    assert_close(back, variables)
+    assert_close(there, scale_thresholds(variables, factor * other))
+    assert all(tree["params"] is variables["params"] for tree in (there, back))
+
+
+def assert_close(found, expected):
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), found[NEURONS], expected[NEURONS])
+
+
+@many
+@given(st.sampled_from([SMALL_VGG, SMALL_RESNET]), seeds, st.floats(0.25, 4))
+def test_a_factor_scales_each_threshold_in_the_papers_units(model, seed, factor):
+    rng = np.random.default_rng(seed)
+    papers = {layer: rng.uniform(0.1, 3) for layer in model.spiking_layers}
+    there_and_back = paper_thresholds(from_paper_thresholds(papers))
+    assert list(there_and_back) == list(papers)
+    np.testing.assert_allclose(list(there_and_back.values()), list(papers.values()), rtol=1e-12)
+    variables = convert(spiking(model.apply), weights_of(model), from_paper_thresholds(papers))
+    scaled = scale_paper_thresholds(variables, factor, model.spiking_layers)
+    assert list(scaled[NEURONS]) == list(model.spiking_layers)
+    found = paper_thresholds({layer: values["threshold"] for layer, values in scaled[NEURONS].items()})
+    np.testing.assert_allclose(list(found.values()), [factor * v for v in papers.values()], rtol=1e-5)
 
 
 records = st.fixed_dictionaries({"stage": st.sampled_from(["ann", "hybrid"]), "step": st.integers(1, 99)})

@@ -5,7 +5,7 @@ import pytest
 
 from experiments.hybrid import hybrid
 from experiments.runs.records import read_results
-from jsnn.datasets import TEST, TRAIN, VALIDATION, load_split, open_split
+from jsnn.data.datasets import TEST, TRAIN, VALIDATION, load_split, open_split
 from tests.commands import run
 
 

@@ -9,7 +9,6 @@ import sys
 import time
 
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
 from experiments.hybrid import hybrid
@@ -17,17 +16,11 @@ from experiments.runs import epochs, progress
 from experiments.runs.stopping import STOPPED
 from experiments.train_ann import train_ann
 from jsnn.training.files import locked
-from tests.commands import SHORT, TINY, Killed, finish, lines_of, outcome, run, start
+from tests.commands import SHORT, TINY, Killed, arrays, finish, lines_of, outcome, run, start
 from tests.conftest import ROOT
 
 COMMAND = [*TINY, "--ann.epochs", "8", "--finetune.epochs", "4", "--checkpoint-steps", "7", *SHORT]
 KILL, TERM = signal.SIGKILL, signal.SIGTERM
-
-
-def arrays(checkpoint):
-    """All arrays of a checkpoint: params, optimiser, thresholds, steps."""
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        return checkpointer.restore(checkpoint / "tree")
 
 
 def assert_same_to_the_bit(workdir, other):

@@ -6,31 +6,38 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsnn.simulation import simulate, spikes_per_neuron
-from tests.networks import SMALL_RESNET, SMALL_VGG, random_inputs, random_snn, run_network
+from jsnn.models import dropout_of
+from jsnn.network.chunks import time_chunks
+from jsnn.network.simulation import simulate, spikes_per_neuron
+from jsnn.network.transformation import NEURONS
+from tests.networks import SMALL_RESNET, SMALL_VGG, last_threshold, random_inputs, random_snn, run_network
 
 NETS = pytest.mark.parametrize("ann", [SMALL_VGG, SMALL_RESNET], ids=["vgg", "resnet"])
 STEPS = 10
 LABELS = np.array([0, 2])
+DROPOUT = jax.random.key(5)
 
 
-def seen(model, chunk, variables):
+def seen(ann, snn, chunk, variables):
     """What a run with dropout shows."""
-    return run_network(model, chunk, variables, random_inputs(STEPS, batch=2), LABELS, jax.random.key(5))
+    return run_network(ann, snn, chunk, variables, random_inputs(STEPS, batch=2), LABELS, DROPOUT)
 
 
-@partial(jax.jit, static_argnums=0)
-def forward(model, variables, inputs):
-    """The logits of the same network, without a state."""
-    return model.apply(variables, inputs, jnp.arange(2), rngs={"dropout": jax.random.key(5)})
+@partial(jax.jit, static_argnums=(0, 1))
+def forward(ann, snn, variables, inputs, state=None):
+    """The logits of the same network by `apply`, and its next state; from its initial state where none is given."""
+    noise = dropout_of(jnp.arange(2), DROPOUT)
+    state = snn.initial_state(variables, inputs[0], **noise) if state is None else state
+    results, state = snn.apply(variables, state, inputs, **noise)
+    return results.cumsum(0) / last_threshold(variables, ann), state
 
 
 @NETS
 @pytest.mark.parametrize("chunk", [1, 4])
 def test_chunked_equals_whole_forward_and_backward(ann, chunk):
     for leak in (1.0, 0.9):
-        model, variables = random_snn(ann, seed=1, leak=leak)
-        whole, chunked = (seen(model, length, variables) for length in (STEPS, chunk))
+        snn, variables = random_snn(ann, seed=1, leak=leak)
+        whole, chunked = (seen(ann, snn, length, variables) for length in (STEPS, chunk))
         chex.assert_trees_all_equal(chunked.spikes, whole.spikes)
         chex.assert_trees_all_close(chunked, whole, rtol=1e-4, atol=1e-5)
         assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(whole.gradients))
@@ -38,37 +45,69 @@ def test_chunked_equals_whole_forward_and_backward(ann, chunk):
 
 @NETS
 def test_logits_at_a_step_are_those_of_a_shorter_presentation(ann):
-    model, variables = random_snn(ann, seed=2, leak=1.0)
-    whole, short = seen(model, STEPS, variables).logits, forward(model, variables, random_inputs(STEPS, batch=2)[:4])
+    snn, variables = random_snn(ann, seed=2, leak=1.0)
+    whole = seen(ann, snn, STEPS, variables).logits
+    short, _ = forward(ann, snn, variables, random_inputs(STEPS, batch=2)[:4])
     np.testing.assert_allclose(short, whole[:4], rtol=1e-5, atol=1e-5)
 
 
 def test_spikes_per_neuron_are_means_over_units():
-    model, variables = random_snn(SMALL_VGG, seed=3, leak=1.0)
-    spikes_of = seen(model, STEPS, variables).spikes
+    snn, variables = random_snn(SMALL_VGG, seed=3, leak=1.0)
+    spikes_of = seen(SMALL_VGG, snn, STEPS, variables).spikes
     bits = 1 << np.arange(STEPS, dtype=np.uint16)
-    trains = {
-        layer: {"lif": jnp.asarray(np.tensordot(bits, np.asarray(spikes, np.uint16), axes=1))}
+    words = {
+        layer: jnp.asarray(np.tensordot(bits, np.asarray(spikes, np.uint16), axes=1))
         for layer, spikes in spikes_of.items()
     }
-    counted = spikes_per_neuron(trains, STEPS)
-    assert set(counted) == set(model.spiking_layers)
+    counted = spikes_per_neuron(words, STEPS)
+    assert set(counted) == set(SMALL_VGG.spiking_layers)
     for layer, values in counted.items():
         expected = np.asarray(spikes_of[layer]).reshape(STEPS, 2, -1).mean(-1)
         np.testing.assert_allclose(values, expected, rtol=1e-5)
         assert 0 < expected.mean() < 1
 
 
-def test_a_network_runs_from_rest_without_a_state():
-    model, variables = random_snn(SMALL_VGG, seed=3, leak=1.0)
-    inputs = random_inputs(STEPS, batch=2)
-    found, expected = forward(model, variables, inputs), seen(model, STEPS, variables).logits
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+def test_a_network_runs_by_hand_from_its_initial_state():
+    snn, variables = random_snn(SMALL_VGG, seed=3, leak=1.0)
+    inputs, expected = random_inputs(STEPS, batch=2), seen(SMALL_VGG, snn, STEPS, variables).logits
+    first, state = forward(SMALL_VGG, snn, variables, inputs[:4])
+    second, _ = forward(SMALL_VGG, snn, variables, inputs[4:], state)
+    np.testing.assert_allclose(np.concatenate([first, first[-1] + second]), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 4, 10, 32])
+def test_chunks_are_few_and_of_one_length_and_padded_behind(chunk):
+    times = np.asarray(time_chunks(STEPS, chunk))
+    np.testing.assert_array_equal(times.ravel(), np.arange(times.size))
+    assert times.shape[1] <= chunk
+    assert len(times) == -(-STEPS // chunk)
+    assert STEPS <= times.size < STEPS + len(times)
+
+
+def test_neurons_of_another_network_are_refused_by_name():
+    snn, variables = random_snn(SMALL_VGG, seed=0, leak=1.0)
+    inputs = random_inputs(4, batch=1)
+
+    def run(variables):
+        simulate(snn, variables, lambda t: inputs[t], lambda seen: seen.total, num_steps=4, chunk=4)
+
+    with pytest.raises(ValueError, match='no "neurons"'):
+        run({"params": variables["params"]})
+    others = {name: values for name, values in variables[NEURONS].items() if name != "conv1"}
+    with pytest.raises(ValueError, match=r"spikes in conv0, conv1, .* neurons for conv0, dense0, dense1"):
+        run({**variables, NEURONS: others})
+
+
+def test_something_else_is_not_collected():
+    snn, variables = random_snn(SMALL_VGG, seed=0, leak=1.0)
+    inputs = random_inputs(4, batch=1)
+    with pytest.raises(ValueError, match="no 'membranes' to collect"):
+        simulate(snn, variables, lambda t: inputs[t], lambda _: 0, num_steps=4, chunk=4, collect=("membranes",))
 
 
 @pytest.mark.parametrize(("num_steps", "chunk", "word"), [(0, 4, "num_steps"), (5, 0, "chunk"), (-1, 1, "num_steps")])
 def test_numbers_of_steps_below_one_are_refused(num_steps, chunk, word):
-    model, variables = random_snn(SMALL_VGG, seed=0, leak=1.0)
+    snn, variables = random_snn(SMALL_VGG, seed=0, leak=1.0)
     inputs = random_inputs(4, batch=1)
     with pytest.raises(ValueError, match=word):
-        simulate(model, variables, lambda t: inputs[t], lambda x, _: x, num_steps=num_steps, chunk=chunk)
+        simulate(snn, variables, lambda t: inputs[t], lambda seen: seen.total, num_steps=num_steps, chunk=chunk)

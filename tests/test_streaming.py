@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from jsnn.sources import PADDING
-from jsnn.streaming import centre_crop, random_resized_crop, streamed_source
+from jsnn.data.sources import PADDING
+from jsnn.data.streaming import centre_crop, random_resized_crop, streamed_source
 from tests.conftest import ROOT
 
 
@@ -78,7 +78,7 @@ def test_worker_processes_give_the_same_stream(data_dir):
 READING = """
 import sys, time
 def read():
-    from jsnn.streaming import streamed_source
+    from jsnn.data.streaming import streamed_source
     batches = streamed_source("imagenet2012", "train", sys.argv[1], 2).shuffled(20, 0, 1, 0)
     next(batches)
     print("read", flush=True)

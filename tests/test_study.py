@@ -8,27 +8,36 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from experiments.convert import converted_snn
 from experiments.finetune import last_snn
 from experiments.presets import PRESETS, Preset
 from experiments.runs.command_line import guarded, parse
-from experiments.runs.networks import build_ann, build_snn, encoding_of, open_source, random_key
+from experiments.runs.networks import (
+    build_ann,
+    build_snn,
+    encoding_of,
+    in_paper_units,
+    open_source,
+    random_key,
+    scaled,
+)
 from experiments.runs.records import read_results, saved_config
 from experiments.runs.scoring import score_ann, score_snn
 from experiments.runs.workdir import Run, finish
 from experiments.study import __main__ as study
 from experiments.study import conversion, gradients, plan
 from experiments.study.plan import with_fields
-from experiments.study.results import network, operations_of_training, results_path
+from experiments.study.results import neurons, operations_of_training, results_path, shapes
 from experiments.train_ann import trained_ann
-from jsnn import diagnostics, operations
-from jsnn.augment import scale
-from jsnn.conversion import scale_thresholds
-from jsnn.datasets import TEST, VALIDATION
-from jsnn.models import build
-from jsnn.simulation import simulate
+from jsnn.data.augment import scale
+from jsnn.data.datasets import TEST, VALIDATION
+from jsnn.network import operations
+from jsnn.network.simulation import simulate
+from jsnn.network.transformation import NEURONS
+from jsnn.training import diagnostics
 from tests.commands import TINY, without_time
 
 
@@ -47,41 +56,44 @@ def test_fields_are_changed_in_their_groups_alone():
 
 def test_operations_are_those_counted_by_hand(tiny_run):
     """VGG5 at 1/16 of the width on 8x8 images: 4, 8, 8 channels, pools after the first and the last, 16 units."""
-    assert operations.multiply_accumulates(*network(tiny_run.config)) == {
+    assert operations.multiply_accumulates(shapes(tiny_run.config)) == {
         "conv0": 64 * 9 * 1 * 4,
         "conv1": 16 * 9 * 4 * 8,
         "conv2": 16 * 9 * 8 * 8,
         "dense0": 2 * 2 * 8 * 16,
         "readout": 16 * 10,
     }
-    assert operations.neurons(*network(tiny_run.config)) == {"conv0": 256, "conv1": 128, "conv2": 128, "dense0": 16}
+    assert neurons(tiny_run.config) == {"conv0": 256, "conv1": 128, "conv2": 128, "dense0": 16}
 
 
 def test_a_spike_costs_its_synapses(tiny_run):
-    none = dict.fromkeys(("conv0", "conv1", "conv2", "dense0"), 0.0)
-    silent = operations.accumulates(*network(tiny_run.config), none, input_spikes=0.5)
+    """Of all neurons of a layer: 0.5 spikes of each of the 64 pixels, 2 of each of the 256 neurons of conv0."""
+    silent = operations.accumulates(shapes(tiny_run.config), {"input": 64 * 0.5})
     assert silent == {"conv0": 64 * 0.5 * 9 * 4, "conv1": 0, "conv2": 0, "dense0": 0, "readout": 0}
-    costs = operations.accumulates(*network(tiny_run.config), none | {"conv0": 2.0, "conv2": 3.0}, input_spikes=0.0)
+    costs = operations.accumulates(shapes(tiny_run.config), {"conv0": 256 * 2.0, "conv2": 128 * 3.0})
     assert costs["conv1"] == 256 * 2 * 9 * 8  # a pool hands a spike on to the synapses of one pixel
     assert costs["dense0"] == 128 * 3 * 16
-    assert costs["conv2"] == costs["readout"] == 0
+    assert costs["conv0"] == costs["conv2"] == costs["readout"] == 0
 
 
-def test_a_resnets_shortcuts_are_counted_but_not_what_its_spikes_cost():
+def test_a_resnets_shortcuts_are_counted_and_spikes_cost_in_each_of_their_ways(tiny_run):
     """ResNet8 at 1/16 of the width on 32x32 images: 4 channels at 32x32 in the stem and 16x16, then 8 at 8x8."""
-    model, shape = build("resnet8", 10, width=1 / 16), (32, 32, 3)
-    macs = operations.multiply_accumulates(model, shape)
+    config = with_fields(tiny_run.config, {"data.dataset": "cifar10", "network.architecture": "resnet8"})
+    of_layers = shapes(config)
+    macs = operations.multiply_accumulates(of_layers)
     assert (macs["conv0"], macs["block1_shortcut"], macs["readout"]) == (1024 * 9 * 3 * 4, 64 * 4 * 8, 64 * 8 * 10)
-    assert list(operations.neurons(model, shape)) == list(model.spiking_layers)
-    with pytest.raises(ValueError, match="as in a VGG"):
-        operations.accumulates(model, shape, {}, 0.5)
+    assert list(neurons(config)) == list(build_ann(config).spiking_layers)
+    costs = operations.accumulates(of_layers, {"block0_conv1": 256 * 4 * 2.0})
+    assert {layer for layer, cost in costs.items() if cost} == {"block1_conv0", "block1_shortcut"}
+    assert costs["block1_shortcut"] == 256 * 4 * 2 * 8 / 4  # of four pixels, one goes through
+    assert costs["block1_conv0"] == 256 * 4 * 2 * 9 * 8 / 4
 
 
 def test_training_counts_a_backward_pass_as_two_forward_passes(tiny_run):
     fields = {"data.dataset": "fashion_mnist", "network.hidden": (), "convert.num_steps": 4}
     config = with_fields(tiny_run.config, fields)
     costs = operations_of_training(config)
-    assert costs["ann epoch"] == 3 * 55_000 * sum(operations.multiply_accumulates(*network(config)).values())
+    assert costs["ann epoch"] == 3 * 55_000 * sum(operations.multiply_accumulates(shapes(config)).values())
     assert costs["snn epoch"] == 4 * costs["ann epoch"]
 
 
@@ -110,9 +122,10 @@ def test_silent_neurons_are_those_without_a_spike(tiny_run, monkeypatch):
     inputs = partial(encoding_of(config), scale(source.take(source.resident, index).images))
     inputs = partial(inputs, random_key(config, VALIDATION), index)
     of_steps = {"num_steps": 4, "chunk": 4, "collect": ["spikes"]}
-    spikes = jax.jit(lambda snn: simulate(build_snn(config), snn, inputs, lambda _, c: c["spikes"], **of_steps))(snn)
+    run = partial(simulate, build_snn(config), inputs=inputs, observe=lambda seen: seen.layers["spikes"], **of_steps)
+    spikes = jax.device_get(jax.jit(run)(snn))
     assert spikes.keys() == shares["never"].keys()
-    for layer, train in ((layer, np.asarray(values["spikes"])) for layer, values in spikes.items()):
+    for layer, train in spikes.items():
         assert shares["never"][layer] == pytest.approx((train.max(0) == 0).mean())
         had_fired = np.concatenate([np.zeros_like(train[:1]), np.maximum.accumulate(train)[:-1]])
         assert shares["no gradient"][layer] == pytest.approx((had_fired == 0).mean())
@@ -124,17 +137,35 @@ def test_accuracies_over_streams_are_those_of_the_logits(tiny_run):
     index = jnp.arange(source.num_examples)
     batch, key = source.take(source.resident, index), random_key(config, VALIDATION)
     factor = read_results(tiny_run.directory)["converted"]["scaling_factor"]
-    nets = {"converted": scale_thresholds(converted_snn(tiny_run), factor), "hybrid": last_snn(tiny_run)}
+    nets = {"converted": scaled(config, converted_snn(tiny_run), factor), "hybrid": last_snn(tiny_run)}
+    snn = build_snn(config)
 
     @jax.jit
-    def accuracy(snn, noise):
+    def accuracy(variables, noise):
         spikes = encoding_of(config)(scale(batch.images), noise, index, jnp.arange(config.convert.num_steps))
-        return (build_snn(config).apply(snn, spikes)[-1].argmax(-1) == batch.labels).mean()
+        results, _ = snn.apply(variables, snn.initial_state(variables, spikes[0]), spikes)
+        return (results.sum(0).argmax(-1) == batch.labels).mean()
 
     measured = plan.over_streams(tiny_run)
-    for net, snn in nets.items():
+    for net, variables in nets.items():
         noises = [jax.random.fold_in(key, stream) for stream in range(config.evaluate.streams)]
-        assert measured[net] == pytest.approx([float(accuracy(snn, noise)) for noise in noises])
+        assert measured[net] == pytest.approx([float(accuracy(variables, noise)) for noise in noises])
+
+
+def test_losses_are_of_the_papers_logits(tiny_run):
+    """Sums over time, in units of the last layer's threshold."""
+    config, source, variables = tiny_run.config, open_source(tiny_run.config, VALIDATION), last_snn(tiny_run)
+    batch, key, snn = source.take(source.resident, jnp.arange(64)), random_key(config, VALIDATION), build_snn(config)
+
+    @jax.jit
+    def loss(variables):
+        spikes = encoding_of(config)(scale(batch.images), key, batch.index, jnp.arange(4))
+        results, _ = snn.apply(variables, snn.initial_state(variables, spikes[0]), spikes)
+        logits = results.sum(0) / variables[NEURONS]["dense0"]["threshold"]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean()
+
+    scores = score_snn(config, variables, 4, VALIDATION, key, images=range(64))
+    assert float(scores.loss[-1]) == pytest.approx(float(loss(variables)), rel=1e-5)
 
 
 def test_a_conversion_is_measured_on_the_first_stream(tiny_run):
@@ -150,7 +181,7 @@ def test_the_factor_is_the_best_on_validation_and_the_largest_of_equals(tiny_run
         return SimpleNamespace(accuracy=snn + np.arange(1, num_steps + 1))
 
     monkeypatch.setattr(conversion, "score_snn", score)
-    monkeypatch.setattr(conversion, "scale_thresholds", lambda snn, factor: snn * factor)
+    monkeypatch.setattr(conversion, "scaled", lambda config, snn, factor: snn * factor)
     by_factor = {"0.4": 0.7, "0.55": 0.8, "0.7": 0.8, "1": 0.6}
     measured = conversion.on_test(tiny_run, 10, {"2": by_factor, "3": {"0.4": 0.9, "1": 0.1}}, None)
     assert measured == {
@@ -205,9 +236,10 @@ def test_gradients_are_of_one_half_of_the_images_and_changes_of_the_other(few_im
     config, snn = few_images.config, last_snn(tiny_run)
     (presentation, first, key), (_, second, _) = (gradients.validation(config, start, 32, 16) for start in (0, 32))
     assert np.array_equal(jnp.concatenate([first.index, second.index]).ravel(), np.arange(64))
-    own = diagnostics.batch_gradients(presentation, snn, first, key, 0.5)
+    factor = 0.5 * in_paper_units(config, snn)
+    own = diagnostics.batch_gradients(presentation, snn, first, key, factor)
     chex.assert_trees_all_equal(gradients.batch_gradients(config, snn, 16, 0.5), own)
-    score = partial(diagnostics.mean_scores, presentation, batches=second, key=key, logit_scale=0.5)
+    score = partial(diagnostics.mean_scores, presentation, batches=second, key=key, logit_scale=factor)
     expected = diagnostics.step_changes(score, snn, own, gradients.MOVE)
     changes = gradients.changes(config, snn, own, 0.5)
     chex.assert_trees_all_close(changes, expected._asdict())

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsnn.surrogate import linear, stdb
+from jsnn.neurons.surrogate import linear, stdb
 
 Z = np.array([-1.5, -0.5, 0.0, 0.25, 0.5, 2.0], np.float32)
 AGE = np.array([0, 1, 2, 10, 0, 200], np.int32)

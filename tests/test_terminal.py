@@ -146,14 +146,12 @@ def test_durations_are_short():
 
 
 WITHOUT_ASSERTS = """
-import jax
-from jsnn import balancing, encoding, models, surrogate
+import jax, jsnn
 assert False, "asserts are on"
-snn = models.spiking(ann := models.build("vgg5", 3, width=0.05, hidden=(5,)), surrogate.stdb())
-images = jax.random.uniform(jax.random.key(0), (4, 8, 8, 1))
-thresholds = balancing.balance_thresholds(
-    snn, ann.init(jax.random.key(1), images), images, encoding.poisson, jax.random.key(2), num_steps=6, chunk=6
-)
+ann = jsnn.models.build("vgg5", 3, width=0.05, hidden=(5,))
+images, snn = jax.random.uniform(jax.random.key(0), (4, 8, 8, 1)), jsnn.spiking(ann.apply)
+variables, poisson = ann.init(jax.random.key(1), images), jsnn.encoding.poisson
+thresholds = jsnn.balance_thresholds(snn, variables, images, poisson, jax.random.key(2), num_steps=6, chunk=6)
 print({layer: float(value) for layer, value in thresholds.items()})
 """
 

@@ -18,13 +18,13 @@ from experiments.runs import epochs, journal, records
 from experiments.runs.networks import random_key, stream_keys
 from experiments.runs.records import read_results, saved_config
 from experiments.runs.scoring import halves
-from experiments.runs.workdir import open_run
+from experiments.runs.workdir import Run, open_run
 from jsnn.folding import fold
 from jsnn.training.checkpoint import is_intact, restore, save
 from jsnn.training.evaluation import Evaluation
 from jsnn.training.files import remove_folder
 from jsnn.training.metrics import read
-from tests.commands import TINY, Killed, again, outcome, run
+from tests.commands import TINY, Killed, again, arrays, outcome, run
 
 
 def contents(folder):
@@ -136,6 +136,46 @@ def test_what_a_finished_stage_left_is_made_again_where_it_is_damaged(tiny, tiny
     assert outcome(tiny_copy) == outcome(tiny)
 
 
+def made_before(checkpoint):
+    """Lay a checkpoint out as when a network was a module of jsnn's, and its neurons the collection "neuron"."""
+    tree, record = arrays(checkpoint), json.loads((checkpoint / "record.json").read_text())
+    if "step" in tree:
+        neuron = (tree.pop("fixed") or {}).get("neurons", {})
+        tree |= {"params": tree["params"]["params"], "neuron": neuron}
+    else:
+        tree["neuron"] = tree.pop("neurons")
+    save(checkpoint.parent, int(checkpoint.name), tree, record)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "read"),
+    [
+        ("ann/60", train_ann.trained_ann),
+        ("converted/0", convert.converted_snn),
+        ("hybrid/40", finetune.last_snn),
+    ],
+)
+def test_a_checkpoint_of_an_older_version_is_refused(checkpoint, read, tiny_copy):
+    opened = Run(saved_config(tiny_copy), tiny_copy, None)
+    read(opened)
+    made_before(tiny_copy / checkpoint)
+    assert is_intact(tiny_copy / checkpoint)
+    sentence = f"the checkpoint {tiny_copy}/{checkpoint} .* is of an older version of jsnn: start in a new workdir"
+    with pytest.raises(ValueError, match=sentence):
+        read(opened)
+
+
+@pytest.mark.parametrize("done", [(), ("train_ann",)])
+def test_a_workdir_of_an_older_version_is_refused_and_left_alone(done, tiny_copy, capsys):
+    for stage in ("evaluate", "finetune", "convert", "train_ann")[: 4 - len(done)]:
+        undo(tiny_copy, stage)
+    made_before(tiny_copy / "ann" / "60")
+    before = contents(tiny_copy)
+    assert run(hybrid, tiny_copy) == 2
+    assert "is of an older version of jsnn: start in a new workdir." in capsys.readouterr().err
+    assert contents(tiny_copy) == {**before, Path("lock"): (tiny_copy / "lock").read_bytes()}
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"convert": ', '{"convert": {}}', '{"convert": {"results": 1}}'])
 def test_damaged_notes_are_named(tiny, tiny_copy, capsys, text):
     (tiny_copy / "stages.json").write_text(text)
@@ -245,11 +285,12 @@ def sick_sample(monkeypatch):
     """One training image whose logits are NaN, so that one step of an epoch is bad."""
     ann_forward = train_ann.ann_forward
 
-    def sick(model):
-        forward = ann_forward(model)
+    def sick(apply, noise):
+        forward = ann_forward(apply, noise)
 
         def logits(variables, images, index, key):
-            return jnp.where((index == 5)[:, None], jnp.nan, forward(variables, images, index, key))
+            outputs, changed = forward(variables, images, index, key)
+            return jnp.where((index == 5)[:, None], jnp.nan, outputs), changed
 
         return logits
 

@@ -182,3 +182,34 @@ def run_resnet(
         return x.flatten(1)
 
     return sim.run(step)
+
+
+def dense_lif(
+    inputs: np.ndarray, leaves: Arrays, gamma: float, of_spikes: np.ndarray, of_end: np.ndarray, *,
+    hard_reset: bool, detach_spike: bool, detach_threshold: bool,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:  # fmt: skip
+    """Spikes [T, N, C] of a dense layer of neurons with the linear surrogate, and the gradients of all leaves.
+
+    u[t] = leak * u[t-1] + x[t] W - v * o[t-1],    u[-1] = initial * v
+    or, by a hard reset,    u[t] = leak * u[t-1] * (1 - o[t-1]) + x[t] W.
+
+    The gradients are those of sum(of_spikes * o) + sum(of_end * u[T-1]); the leaves are weights, threshold, leak and
+    initial.
+    """
+    tensors = {name: torch.from_numpy(np.array(leaf)).requires_grad_() for name, leaf in leaves.items()}
+    weights, threshold, leak, initial = (tensors[name] for name in ("weights", "threshold", "leak", "initial"))
+    in_reset = threshold.detach() if detach_threshold else threshold
+    membrane, spikes, every = initial * threshold, torch.zeros(of_end.shape, dtype=weights.dtype), []
+    for x in torch.from_numpy(inputs):
+        before = spikes.detach() if detach_spike else spikes
+        if hard_reset:
+            membrane = leak * membrane * (1 - before) + x @ weights
+        else:
+            membrane = leak * membrane + x @ weights - in_reset * before
+        z = membrane / threshold - 1
+        spikes = Spike.apply(z, gamma * (1 - z.detach().abs()).clamp(min=0))
+        every.append(spikes)
+    value = (torch.stack(every) * torch.from_numpy(of_spikes)).sum() + (membrane * torch.from_numpy(of_end)).sum()
+    gradients = torch.autograd.grad(value, list(tensors.values()))
+    found = {name: gradient.numpy() for name, gradient in zip(tensors, gradients, strict=True)}
+    return torch.stack(every).detach().numpy(), found
