@@ -35,5 +35,8 @@ def cached(make: Callable[P, R]) -> Callable[P, R]:
 
 
 def _identity(value: Any) -> Any:
-    """What tells a value from others: of a method its object and function, for Python compares objects by place."""
-    return (value.__self__, value.__func__) if hasattr(value, "__func__") else value
+    """What tells a value from others: of a method its object and function, for Python compares objects by place.
+
+    The type beside any other, for True equals 1.
+    """
+    return (value.__self__, value.__func__) if hasattr(value, "__func__") else (type(value), value)

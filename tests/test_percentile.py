@@ -29,3 +29,9 @@ def test_equals_numpy_on_any_numbers(numbers, percent):
 def test_equals_numpy_over_a_stream(percent):
     chunks = np.random.default_rng(0).normal(0, 3, (5, 4, 500)).astype(np.float32)
     assert percentile(chunks, percent) == np.percentile(chunks, percent, method="inverted_cdf")
+
+
+@pytest.mark.parametrize(("percentile", "size", "rank"), [(7, 100, 7), (55, 100, 55), (99.9, 1000, 999)])
+def test_the_rank_is_that_of_the_percentile_as_it_is_written(percentile, size, rank):
+    counts = np.ones(size, np.int64)
+    assert upper_half(counts, percentile).bits == rank - 1

@@ -517,3 +517,86 @@ def test_equal_models_and_arguments_give_the_same_functions():
     unhashable = Net([3])
     variables = unhashable.init(jax.random.key(0), jnp.ones((1, 4)))
     assert set(jsnn.spiking(unhashable.apply, neuron).init(variables, jnp.ones((1, 4)))["neurons"]) == {"Dense_1"}
+
+
+HIDDEN = {"w": jnp.eye(3), "out": jnp.eye(3)}
+
+
+def mean_of(apply, variables, x, threshold=2.0, steps=64):
+    """The mean over time of a converted function's results."""
+    snn = jsnn.spiking(apply)
+    spiking = snn.init(variables, x)
+    spiking["neurons"] = {name: {**n, "threshold": jnp.asarray(threshold)} for name, n in spiking["neurons"].items()}
+    return snn.apply(spiking, snn.initial_state(spiking, x), jnp.broadcast_to(x, (steps, *x.shape)))[0].mean(0)
+
+
+def test_a_fill_value_is_no_spike():
+    def apply(variables, x):
+        return jnp.take(jax.nn.relu(x @ variables["w"]), jnp.array([0, 9]), axis=1, mode="fill", fill_value=1.0)
+
+    found = mean_of(apply, HIDDEN, jnp.array([[1.0, 0.5, 0.0]]))
+    np.testing.assert_allclose(found, [[1.0, 1.0]], atol=0.05)
+
+
+def reduced(variables, x):
+    return jax.lax.reduce(jax.nn.relu(x @ variables["w"]), 0.0, lambda a, b: jax.lax.max(a, b) * 1.0, (1,))
+
+
+@jax.custom_vjp
+def reversal(x):
+    return x
+
+
+reversal.defvjp(lambda x: (x, None), lambda _, cotangent: (-cotangent,))
+
+
+def reversed_gradient(variables, x):
+    return reversal(jax.nn.relu(x @ variables["w"])) @ variables["out"]
+
+
+def halved_integers(variables, x):
+    return jax.lax.div(jax.nn.relu((x @ variables["w"]).astype(jnp.float32)).astype(jnp.int32), 2)
+
+
+@pytest.mark.parametrize(
+    ("apply", "word"),
+    [(reduced, "^reduce in"), (reversed_gradient, "a gradient of its own would be lost"), (halved_integers, "convert")],
+)
+def test_what_looks_linear_is_refused(apply, word):
+    with pytest.raises(ValueError, match=word):
+        jsnn.spiking(apply).init(HIDDEN, jnp.ones((1, 3)))
+
+
+def test_integers_are_no_currents():
+    with pytest.raises(ValueError, match="no floating-point number"):
+        jsnn.spiking(lambda v, x: jax.nn.relu(x) @ v["w"]).init(HIDDEN, jnp.ones((1, 3), jnp.int32))
+
+
+def test_arguments_of_another_type_are_other_arguments():
+    def apply(variables, x, flag):
+        return jax.nn.relu(x @ variables["w"]) * (3.0 if flag is True else 1.0)
+
+    snn, x = jsnn.spiking(apply), jnp.ones((1, 3))
+    variables = snn.init(HIDDEN, x, True)
+    state = snn.initial_state(variables, x, True)
+    results = [snn.apply(variables, state, jnp.stack([2 * x] * 2), flag)[0] for flag in (True, 1)]
+    np.testing.assert_allclose(results[0], 3 * results[1])
+
+
+def test_a_layer_of_relu6_gets_no_more_than_six_from_the_layer_before():
+    def apply(variables, x):
+        return jax.nn.relu6(jax.nn.relu(x @ variables["w"]) @ variables["out"])
+
+    x, key = jnp.full((2, 3), 20.0), jax.random.key(0)
+    found = jsnn.balance_thresholds(
+        jsnn.spiking(apply), HIDDEN, x, jsnn.encoding.constant, key, num_steps=4, layers=["w"]
+    )
+    assert (float(found["w"]), float(found["out"])) == (20.0, 6.0)
+
+
+def test_weights_that_are_used_twice_are_counted_twice():
+    def apply(variables, x):
+        return jax.nn.relu(x @ variables["w"]) @ variables["w"]
+
+    shapes = jsnn.layer_shapes(apply, HIDDEN, jnp.ones((1, 3)))
+    assert list(shapes) == ["w", "w_2"]

@@ -142,7 +142,7 @@ def balance_thresholds(
                 threshold = whole(upper, _measured(setting, second, name, spiking, words, ())[0])
             least = threshold if layer.ceiling is None else min(threshold, layer.ceiling)
             before = jnp.asarray(_positive(name, least), layer.dtype)
-        thresholds[name] = before
+        thresholds[name] = before if layer.ceiling is None else jnp.minimum(before, layer.ceiling)
     return thresholds
 
 

@@ -6,6 +6,7 @@ half of the number sought; the second counts the lower 16 bits of the numbers th
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 import jax
@@ -49,7 +50,8 @@ def upper_half(counts: np.ndarray, percentile: float) -> UpperHalf:
     Returns:
         The UpperHalf.
     """
-    rank = max(1, math.ceil(percentile / 100 * counts.sum()))
+    share = Fraction(str(percentile)) / 100  # as it is written: 0.07 * 100 is more than 7
+    rank = max(1, math.ceil(share * int(counts.sum())))
     bits = int(np.searchsorted(counts.cumsum(), rank))
     return UpperHalf(bits, int(rank - counts[:bits].sum()))
 

@@ -80,7 +80,7 @@ def check_finite(variables: Variables) -> None:
 
 
 def scale_thresholds(variables: Variables, factor: jax.Array | float) -> Variables:
-    """Multiply the thresholds of an SNN by one factor, for fewer time steps.
+    """Multiply the thresholds of an SNN by one factor, for fewer time steps; it serves nets with initial 1/2.
 
         V_l -> factor * V_l
 
@@ -122,7 +122,7 @@ def paper_thresholds(thresholds: Mapping[str, Any]) -> dict[str, Any]:
     """Thresholds in the paper's units: v_l = V_l / V_(l-1).
 
     Args:
-        thresholds: layer -> V_l, in forward order.
+        thresholds: layer -> V_l in forward order, as `balance_thresholds` gives them; jit sorts a dict by its names.
 
     Returns:
         Layer -> v_l.

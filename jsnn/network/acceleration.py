@@ -61,9 +61,9 @@ def _evaluate(kernels: Kernels, closed: ClosedJaxpr, arrays: Sequence[Any]) -> l
 
 
 def _run(kernels: Kernels, jaxpr: Jaxpr, equation: JaxprEqn, taken: list[Any]) -> list[Any]:
-    """One equation; a call is opened where there is something to replace in it, so that others keep their gradients."""
+    """One equation; a call is opened where there is something to replace in it and no gradient of its own to lose."""
     name, inner = equation.primitive.name, called(equation)
-    if inner is not None and _has_weights(inner.jaxpr):
+    if inner is not None and name != "custom_jvp_call" and _has_weights(inner.jaxpr):
         # A call that is run again backward stays one.
         run = (
             jax.checkpoint(_evaluate, static_argnums=(0, 1)) if name in ("checkpoint", "remat", "remat2") else _evaluate

@@ -1,7 +1,7 @@
 """Which operations of a network are activations that neurons stand for: ReLU in its usual spellings, relu6 and clip."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -121,7 +121,7 @@ def _layers(graph: Graph, operations: tuple[Operation, ...]) -> dict[str, Layer]
         sources = tuple(dict.fromkeys(name for number in operation.inputs for name in feeds.get(number, ())))
         if operation.primitive is None:
             (current,), (output,), aval = operation.inputs, operation.outputs, graph.avals[operation.inputs[0]]
-            name = _unique(scope[1] or "neurons", layers)
+            name = unique(scope[1] or "neurons", layers)
             shape, ceiling = tuple(aval.shape), operation.options["ceiling"]
             dtype = jnp.promote_types(aval.dtype, jnp.float32)
             layers[name] = Layer(name, current, output, shape, dtype, ceiling, depth + 1, sources)
@@ -148,7 +148,15 @@ def layer_name(path: tuple[str, ...]) -> str:
     return "/".join(names)
 
 
-def _unique(name: str, taken: Mapping[str, Layer]) -> str:
-    """The name, or with a number behind it where it is taken."""
+def unique(name: str, taken: Mapping[str, Any]) -> str:
+    """The name, or with a number behind it where it is taken.
+
+    Args:
+        name: of a layer.
+        taken: names of others.
+
+    Returns:
+        The name.
+    """
     names = (name, *(f"{name}_{i}" for i in range(2, len(taken) + 3)))
     return next(candidate for candidate in names if candidate not in taken)

@@ -8,6 +8,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var, jaxpr_as_fun
 
 LOOPS = ("scan", "while", "cond")
+CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2", "custom_jvp_call")
 
 
 class Call(NamedTuple):
@@ -34,13 +35,19 @@ def arrays_of(call: Call) -> list[Any]:
 def signature(call: Call) -> Any:
     """What the graph of a call depends on, to be compared with others; None where that can't be."""
     leaves, structure = jax.tree.flatten(call)
-    known = tuple((leaf.shape, str(leaf.dtype)) if is_array(leaf) else (leaf,) for leaf in leaves)
-    key = structure, known, jax.config.jax_enable_x64
+    key = structure, tuple(map(_kind, leaves)), jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision
     try:
         hash(key)
     except TypeError:
         return None
     return key
+
+
+def _kind(leaf: Any) -> tuple:
+    """What a trace sees of a leaf; the type beside a static one, for True equals 1."""
+    if is_array(leaf):
+        return leaf.shape, str(leaf.dtype), getattr(leaf, "weak_type", False)
+    return type(leaf), leaf
 
 
 def is_array(leaf: Any) -> bool:
@@ -67,7 +74,7 @@ def as_function(jaxpr: Jaxpr, equation: JaxprEqn) -> Callable[..., list[Any]]:
 
 
 def called(equation: JaxprEqn) -> ClosedJaxpr | None:
-    """What an equation calls with all of its inputs: of jit, remat, custom_jvp and custom_vjp, but of no loop.
+    """What an equation calls with all of its inputs: of jit, remat and custom_jvp, but of no loop or custom_vjp.
 
     Args:
         equation: any.
@@ -75,7 +82,7 @@ def called(equation: JaxprEqn) -> ClosedJaxpr | None:
     Returns:
         The ClosedJaxpr, or None where it calls nothing.
     """
-    if equation.primitive.name in LOOPS:
+    if equation.primitive.name not in CALLS:
         return None
     for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         jaxpr = equation.params.get(name)

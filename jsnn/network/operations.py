@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jsnn.network.activations import WITH_WEIGHTS, layer_name, with_neurons
+from jsnn.network.activations import WITH_WEIGHTS, layer_name, unique, with_neurons
 from jsnn.network.calls import Call
 from jsnn.network.graph import Graph, Operation, trace
 
@@ -54,7 +54,7 @@ def layer_shapes(apply: Callable[..., Any], variables: Any, x: Any, **kwargs: An
         if not operation.depends:
             origins |= dict.fromkeys(operation.outputs, paths[0]) if paths else {}
         elif operation.primitive is not None and operation.primitive.name in WITH_WEIGHTS and paths:
-            shapes[layer_name(paths[0])] = _shape(graph, operation, origins, feeds)
+            shapes[unique(layer_name(paths[0]), shapes)] = _shape(graph, operation, origins, feeds)
         for number in operation.outputs:
             sources[number] = (names[number],) if number in names else feeds
     return shapes

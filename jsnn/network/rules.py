@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jsnn.kernels import Kernels, pool_sum
 from jsnn.network.calls import LOOPS
@@ -18,7 +19,7 @@ JOINTLY_LINEAR = {
     *("add", "add_any", "sub", "neg", "concatenate", "pad", "copy", "copy_p", "stop_gradient", "real", "imag", "split"),
     *("broadcast_in_dim", "reshape", "transpose", "squeeze", "expand_dims", "slice", "rev", "reduce_precision"),
     *("reduce_sum", "cumsum", "reduce_window_sum", "optimization_barrier", "sharding_constraint", "device_put"),
-    *("tile", "stack", "unstack"),
+    *("tile", "stack", "unstack", "name", "pvary"),
 }
 # Linear in each of them while the others do not depend on time.
 SEPARATELY_LINEAR = {"mul", "dot_general", "conv_general_dilated"}
@@ -46,6 +47,7 @@ ADVICE = {
     "clamp": "clip from 0 to a constant above 0 to get a layer of neurons",
     "select_n": "choose by something that does not depend on the input, or use jax.nn.relu",
     **dict.fromkeys(("gt", "ge", "lt", "le", "eq", "ne"), "compare nothing that depends on the input: use jax.nn.relu"),
+    "custom_vjp_call": "a gradient of its own would be lost: write it in plain operations",
     **dict.fromkeys(LOOPS, "unroll the loop or branch: spikes do not enter it"),
     **dict.fromkeys(
         ("tanh", "logistic", "erf", "exp", "log1p", "exp2", "abs", "sin"), "use jax.nn.relu as the activation"
@@ -67,6 +69,9 @@ def check(graph: Graph) -> None:
     for operation in graph.operations:
         if operation.depends and operation.primitive is not None:
             _check(graph, operation, [number in over_time for number in operation.inputs])
+    for layer in graph.layers.values():
+        if not jnp.issubdtype(graph.avals[layer.current].dtype, jnp.floating):
+            raise ValueError(f"the current of {layer.name} is no floating-point number: convert the input first.")
     for number in graph.outputs:
         if number not in over_time:
             raise ValueError("the network's result does not depend on its input, so it has nothing to spike for.")
@@ -75,10 +80,10 @@ def check(graph: Graph) -> None:
 def _check(graph: Graph, operation: Operation, depends: Sequence[bool]) -> None:
     name = operation.primitive.name
     places = [place for place, is_over_time in enumerate(depends) if is_over_time]
-    to_integers = any(graph.avals[number].dtype.kind not in "fcV" for number in operation.outputs)
-    is_linear = (
+    to_integers = not all(jnp.issubdtype(graph.avals[number].dtype, jnp.inexact) for number in operation.outputs)
+    is_linear = not to_integers and (
         name in JOINTLY_LINEAR
-        or (name == "convert_element_type" and not to_integers)
+        or name == "convert_element_type"
         or (name in SEPARATELY_LINEAR and len(places) == 1)
         or (name == "select_n" and 0 not in places)
         or (name in LINEAR_AT and set(places) <= set(LINEAR_AT[name]))
@@ -122,7 +127,7 @@ def convolve_batch(kernels: Kernels, options: Mapping[str, Any], x: jax.Array, k
         The convolution; None where the batch is not in front.
     """
     numbers = options["dimension_numbers"]
-    if numbers.lhs_spec[0] != 0 or numbers.out_spec[0] != 0:
+    if numbers.lhs_spec[0] != 0 or numbers.out_spec[0] != 0 or options["batch_group_count"] != 1:
         return None
     return kernels.convolve(x, kernel, options).astype(options["preferred_element_type"] or x.dtype)
 
@@ -158,7 +163,7 @@ def _convolve(kernels: Kernels, operation: Operation, values: Sequence[Any], dep
 def _multiply(kernels: Kernels, operation: Operation, values: Sequence[Any], depends: Sequence[bool]) -> Any:
     """Time merged into the batch, for the same reason."""
     x, matrix = values
-    if tuple(depends) != (True, False):
+    if tuple(depends) != (True, False) or x.ndim < 3:
         return None
     merged = multiply_batch(kernels, operation.options, x.reshape(-1, *x.shape[2:]), matrix)
     return None if merged is None else merged.reshape(*x.shape[:2], *merged.shape[1:])

@@ -30,7 +30,7 @@ HOMOGENEOUS = {
         "rev",
         "copy",
     ),
-    *("reduce_sum", "reduce_window_sum", "cumsum", "convert_element_type", "gather", "dynamic_slice"),
+    *("reduce_sum", "reduce_window_sum", "cumsum", "convert_element_type", "dynamic_slice", "name"),
 }
 
 Spike = Callable[[str, jax.Array], jax.Array]  # (layer, current [K, B, ...]) -> spikes [K, B, ...]

@@ -10,7 +10,7 @@ import numpy as np
 
 from jsnn.network.transformation import SNN, Variables
 
-PROGRAM, LEAF = "program", "leaf{}"
+PROGRAM, DTYPES, LEAF = "program", "dtypes", "leaf{}"
 
 
 def save(path: str | Path, snn: SNN, variables: Variables, inputs: Any, **kwargs: Any) -> None:
@@ -23,7 +23,7 @@ def save(path: str | Path, snn: SNN, variables: Variables, inputs: Any, **kwargs
         inputs: [T, B, ...] of the shape and dtype that it is to run on, or their jax.ShapeDtypeStruct.
         kwargs: of the ANN's function.
     """
-    leaves, structure = jax.tree.flatten(dict(variables))
+    leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, dict(variables)))
     is_key = [jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves]  # as of an NNX network with dropout
     leaves = [jax.random.key_data(leaf) if key else leaf for leaf, key in zip(leaves, is_key, strict=True)]
 
@@ -33,7 +33,8 @@ def save(path: str | Path, snn: SNN, variables: Variables, inputs: Any, **kwargs
         return snn.apply(variables, snn.initial_state(variables, inputs[0], **kwargs), inputs, **kwargs)[0]
 
     program = jax.export.export(jax.jit(run))(leaves, inputs).serialize()
-    arrays = {LEAF.format(i): np.asarray(leaf) for i, leaf in enumerate(leaves)}
+    arrays = {LEAF.format(i): _storable(np.asarray(leaf)) for i, leaf in enumerate(leaves)}
+    arrays[DTYPES] = np.array([str(leaf.dtype) for leaf in leaves])
     written = Path(path).with_name(Path(path).name + ".part")
     with written.open("wb") as file:
         np.savez(file, **{PROGRAM: np.frombuffer(program, np.uint8)}, **arrays)
@@ -47,7 +48,7 @@ def load(path: str | Path) -> Callable[[jax.Array], Any]:
         path: that `save` wrote.
 
     Returns:
-        inputs [T, B, ...] -> results [T, B, ...] from the initial state; their mean over time are the logits.
+        inputs [T, B, ...] -> results [T, B, ...] from the initial state; their mean over time is the logits.
 
     Raises:
         ValueError: where the file is no such archive.
@@ -56,5 +57,10 @@ def load(path: str | Path) -> Callable[[jax.Array], Any]:
         if PROGRAM not in file:
             raise ValueError(f"{path} holds no network: write it with jsnn.save.")
         program = jax.export.deserialize(bytearray(file[PROGRAM].tobytes()))
-        leaves = [file[LEAF.format(i)] for i in range(len(file.files) - 1)]
+        leaves = [file[LEAF.format(i)].view(jnp.dtype(str(dtype))) for i, dtype in enumerate(file[DTYPES])]
     return lambda inputs: program.call(leaves, inputs)
+
+
+def _storable(array: np.ndarray) -> np.ndarray:
+    """The bytes of an array as a dtype that NumPy's files know, which bfloat16 is not."""
+    return array.view(f"u{array.itemsize}") if array.dtype.kind == "V" else array

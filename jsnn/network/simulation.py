@@ -118,6 +118,8 @@ def simulate(
     check_steps(num_steps, chunk)
     if unknown := set(collect) - set(COLLECTIONS):
         raise ValueError(f"there is no {min(unknown)!r} to collect: choose from {', '.join(COLLECTIONS)}.")
+    if "words" in collect and len(collect) > 1:
+        raise ValueError(f"words are collected alone, got {', '.join(collect)}: take spikes in their place.")
 
     def run(carried: Carried, time: jax.Array) -> tuple[Carried, Any]:
         results, state, collected = _run_chunk(snn, variables, carried.neurons, inputs(time), collect, kwargs)

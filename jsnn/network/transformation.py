@@ -57,9 +57,9 @@ def spiking(
 
         I_l[t] = (the ANN's operations between its ReLUs) of v_k o_k[t] of the layers k before,    o_l = neuron(I_l)
 
-    A neuron that fires stands for its threshold v, so that all numbers keep the ANN's units: v times its firing rate
-    tends to the value of the ReLU (Rueckauer et al., 2017, doi:10.3389/fnins.2017.00682). Biases, batch norm and sums
-    are right as they are.
+    A neuron that fires stands for its threshold v, so that all numbers keep the ANN's units: of `lif` without leak, v
+    times the firing rate tends to the value of the ReLU (Rueckauer et al., 2017, doi:10.3389/fnins.2017.00682). Biases,
+    batch norm and sums are right as they are.
 
     Args:
         apply: (variables, x [B, ...], *args, **kwargs) -> results [B, ...]: of Flax linen `model.apply`, of NNX
