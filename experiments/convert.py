@@ -48,7 +48,7 @@ SCALES = tuple(2 ** (-i / 2) for i in range(25))  # on logits, 1 to 1/4096
 
 def convert_ann(run: Run) -> None:
     """Convert the trained ANN of a run: a checkpoint in converted/, and `converted` in results.json."""
-    ann, (fold, begin) = trained_ann(run), resumable(run, "convert")
+    (fold, begin), ann = resumable(run, "convert"), trained_ann(run)
     thresholds = balance(run, ann, fold)
     by_layer = {layer: float(threshold) for layer, threshold in paper_thresholds(thresholds).items()}
     say("converted thresholds  " + "  ".join(f"{layer} {value:.3g}" for layer, value in by_layer.items()))

@@ -61,11 +61,14 @@ def finetune(run: Run) -> None:
         if diverging(journal.history, before) == epoch:
             say(f"warning: {divergence_warning(config, epoch, before)}")
 
-    start = starting_snn(run)
-    factor = logit_scale(run) * in_paper_units(config, start)
-    forward = snn_forward(presentation_of(config, num_steps), lambda outcome: factor * summed(outcome))
+    present, factor = snn_forward(presentation_of(config, num_steps), summed), logit_scale(run)
+
+    def forward(snn: Variables, *inputs: jax.Array) -> tuple[jax.Array, Variables]:
+        logits, changed = present(snn, *inputs)
+        return factor * in_paper_units(config, snn) * logits, changed
+
     training = Training("hybrid", forward, rule, config.finetune.epochs, validate, warn)
-    journal = train(run, training, init_state(start, rule))
+    journal = train(run, training, init_state(starting_snn(run), rule))
     results, (fold, begin) = journal.summary() | {"kept": FINETUNED}, resumable(run, "finetune")
     if not is_scratch:
         results |= {"validation_accuracy_before": before} | _kept(run, fold)

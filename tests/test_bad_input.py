@@ -293,6 +293,7 @@ drive = partial(over_time, lif(), lif().parameters(), AT_REST)
         (lambda: conversion.convert(SNN, ANN, {**THRESHOLDS, "conv0": jnp.inf}), "conv0 must be above 0 and finite"),
         (lambda: SNN.initial_state(conversion.convert(SNN, ANN, OTHERS), FIRST), "have neurons for .*dense1, conv9"),
         (lambda: SNN.initial_state(conversion.convert(SNN, ANN, {"conv0": 1.0}), FIRST), "its variables .* for conv0"),
+        (lambda: conversion.convert(SNN, ANN, THRESHOLDS, initial=jnp.nan), "initial must be finite, got nan"),
         (lambda: conversion.convert(SNN, ANN, THRESHOLDS, leak=1.5), r"leak must be in \(0, 1\], got 1.5"),
         (
             lambda: conversion.convert(SNN, ANN, THRESHOLDS, leek=1.0),
@@ -323,7 +324,7 @@ drive = partial(over_time, lif(), lif().parameters(), AT_REST)
         (lambda: split_over_devices(np.zeros((6, 2))), "can't be split evenly over 4 devices"),
         (lambda: report.report((), None), "a report needs at least one workdir"),
     ],
-    ids=range(50),
+    ids=range(51),
 )
 def test_public_functions_refuse_what_they_cannot_use(call, sentence):
     with pytest.raises(ValueError, match=sentence) as error:

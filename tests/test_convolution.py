@@ -294,8 +294,9 @@ def test_a_pool_equals_a_window_reduction(window, shape):
         ((1, 2, 2, 1), (1, 2, 2, 1), {"base_dilation": (1, 2, 1, 1)}),
         ((1, 2, 2, 1), (1, 2, 2, 1), {"window_dilation": (1, 2, 1, 1)}),
         ((1, 5, 5, 1), (1, 5, 5, 1), {}),
+        ((4, 1, 1, 1), (4, 1, 1, 1), {}),
     ],
-    ids=["overlapping", "padded", "dilated", "with a dilated window", "large"],
+    ids=["overlapping", "padded", "dilated", "with a dilated window", "large", "larger than the image"],
 )
 def test_other_pools_are_left_to_jax(window, strides, change):
     assert pool_sum(jnp.ones((2, 10, 10, 3)), window, strides, {**PLAIN, **change}) is None

@@ -363,6 +363,24 @@ def test_a_saved_network_gives_the_same_without_its_code(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["net.npz"]
 
 
+def test_bfloat16_weights_and_random_keys_are_saved_too(tmp_path):
+    """As an NNX network has them, whose dropout carries its key."""
+    snn = jsnn.spiking(lambda variables, x: jax.nn.relu(x @ variables["w"]) @ variables["w"])
+    x = jnp.asarray(RNG.normal(size=(2, 3)), jnp.bfloat16)
+    variables = snn.init({"w": jnp.asarray(RNG.normal(size=(3, 3)), jnp.bfloat16), "rngs": jax.random.key(0)}, x)
+    inputs = jnp.stack([x] * STEPS)
+    jsnn.save(tmp_path / "net.npz", snn, variables, inputs)
+    expected = snn.apply(variables, snn.initial_state(variables, x), inputs)[0]
+    np.testing.assert_array_equal(jsnn.load(tmp_path / "net.npz")(inputs), expected)
+
+
+def test_a_network_of_one_batch_size_is_balanced_in_batches_of_it():
+    snn = jsnn.spiking(lambda variables, x: jax.nn.relu(x.reshape(4, -1) @ variables["w"]))
+    x = jnp.asarray(RNG.normal(size=(8, 3, 1)), jnp.float32)
+    found = jsnn.balance_thresholds(snn, {"w": jnp.eye(3)}, x, jsnn.encoding.constant, KEY, num_steps=2, batch_size=4)
+    assert float(found["w"]) == float(x.max())
+
+
 def test_a_file_that_holds_no_network_is_refused(tmp_path):
     np.savez(tmp_path / "other.npz", x=np.zeros(3))
     with pytest.raises(ValueError, match=r"other\.npz holds no network: write it with jsnn.save"):

@@ -101,6 +101,8 @@ def test_neurons_of_another_network_are_refused_by_name():
 def test_something_else_is_not_collected():
     snn, variables = random_snn(SMALL_VGG, seed=0, leak=1.0)
     inputs = random_inputs(4, batch=1)
+    with pytest.raises(ValueError, match="words are collected alone, got words, spikes"):
+        simulate(snn, variables, lambda t: inputs[t], lambda _: 0, num_steps=4, chunk=4, collect=("words", "spikes"))
     with pytest.raises(ValueError, match="no 'membranes' to collect"):
         simulate(snn, variables, lambda t: inputs[t], lambda _: 0, num_steps=4, chunk=4, collect=("membranes",))
 

@@ -554,22 +554,25 @@ def reversed_gradient(variables, x):
     return reversal(jax.nn.relu(x @ variables["w"])) @ variables["out"]
 
 
-def halved_integers(variables, x):
-    return jax.lax.div(jax.nn.relu((x @ variables["w"]).astype(jnp.float32)).astype(jnp.int32), 2)
-
-
 @pytest.mark.parametrize(
     ("apply", "word"),
-    [(reduced, "^reduce in"), (reversed_gradient, "a gradient of its own would be lost"), (halved_integers, "convert")],
+    [(reduced, "^reduce in"), (reversed_gradient, "a gradient of its own would be lost")],
 )
 def test_what_looks_linear_is_refused(apply, word):
     with pytest.raises(ValueError, match=word):
         jsnn.spiking(apply).init(HIDDEN, jnp.ones((1, 3)))
 
 
-def test_integers_are_no_currents():
-    with pytest.raises(ValueError, match="no floating-point number"):
-        jsnn.spiking(lambda v, x: jax.nn.relu(x) @ v["w"]).init(HIDDEN, jnp.ones((1, 3), jnp.int32))
+@pytest.mark.parametrize(
+    ("apply", "word"),
+    [
+        (lambda v, x: jax.nn.relu(x) @ v["w"], "no floating-point number"),
+        (lambda v, x: jax.nn.relu(jax.lax.div(x, 2).astype(jnp.float32) @ v["w"]), "^div in"),
+    ],
+)
+def test_integers_are_no_currents_and_are_not_divided(apply, word):
+    with pytest.raises(ValueError, match=word):
+        jsnn.spiking(apply).init(HIDDEN, jnp.ones((1, 3), jnp.int32))
 
 
 def test_arguments_of_another_type_are_other_arguments():
@@ -600,3 +603,16 @@ def test_weights_that_are_used_twice_are_counted_twice():
 
     shapes = jsnn.layer_shapes(apply, HIDDEN, jnp.ones((1, 3)))
     assert list(shapes) == ["w", "w_2"]
+
+
+def test_a_graph_is_of_the_precision_that_it_was_traced_with():
+    snn, x = jsnn.spiking(lambda variables, x: jax.nn.relu(x @ variables["w"])), jnp.ones((1, 3))
+
+    def precisions():
+        operations = snn.trace(HIDDEN, x)[0].operations
+        return [operation.options["precision"] for operation in operations if "precision" in operation.options]
+
+    assert precisions() == [None]
+    with jax.default_matmul_precision("highest"):
+        assert precisions() == [(jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)]
+    assert precisions() == [None]

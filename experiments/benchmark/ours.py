@@ -2,7 +2,7 @@
 
 Also the problem of a net: random weights and images, and thresholds at which every layer spikes. Weights are rounded
 to multiples of 2^-10, thresholds to powers of two. Then sums of weights over spikes are exact in float32 whatever their
-order and the unit of a spike, and all contestants spike alike.
+order and the unit of a spike, and all contestants spike alike. For balancing they are as they were drawn.
 """
 
 from collections.abc import Callable
@@ -87,8 +87,8 @@ def make(problem: Problem, num_steps: int, device: str, precision: str = "float3
 def balance(problem: Problem, num_steps: int, device: str, percentile: float = 100.0) -> dict[str, float]:
     """Thresholds in one pass over the layers, percentiles of the input current; the problem's own are not used.
 
-    These are no powers of two, so that currents are rounded, and a membrane that in the step loop is exactly at its
-    threshold may spike here: in deep layers, maxima can differ by more than rounding.
+    These are no powers of two, so that currents are rounded: a membrane within rounding of its threshold may spike here
+    and not in the step loop, after which maxima of deep layers can differ by more.
     """
     jax.config.update("jax_platforms", device)
     snn, weights = _network(problem)

@@ -43,17 +43,12 @@ def build_ann(config: Config) -> VGG | ResNet:
 
 def ann_function(config: Config) -> Callable[..., Any]:
     """The function of a config's ANN, (variables, images, **kwargs) -> logits, fast on the platform."""
-    return accelerate(_apply(config), _operands(config))
+    return accelerate(build_ann(config).apply, _operands(config))
 
 
 def build_snn(config: Config) -> SNN:
     """The SNN of a config, with its surrogate."""
-    return spiking(_apply(config), lif(surrogate_of(config)), _operands(config))
-
-
-@cache
-def _apply(config: Config) -> Callable[..., Any]:
-    return build_ann(config).apply  # one function, for each that is made is another program
+    return spiking(build_ann(config).apply, lif(surrogate_of(config)), _operands(config))
 
 
 def _operands(config: Config) -> jnp.dtype | None:

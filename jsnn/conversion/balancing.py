@@ -140,18 +140,19 @@ def balance_thresholds(
                 upper = upper_half(threshold, percentile)
                 second = Measure("lower half", lower_histogram, total, (jnp.uint32(upper.bits),))
                 threshold = whole(upper, _measured(setting, second, name, spiking, words, ())[0])
-            least = threshold if layer.ceiling is None else min(threshold, layer.ceiling)
-            before = jnp.asarray(_positive(name, least), layer.dtype)
-        thresholds[name] = before if layer.ceiling is None else jnp.minimum(before, layer.ceiling)
+            before = jnp.asarray(_positive(name, threshold), layer.dtype)
+        if layer.ceiling is not None:
+            before = jnp.minimum(before, layer.ceiling)
+        thresholds[name] = before
     return thresholds
 
 
 def _graph(setting: Setting, variables: Variables) -> Graph:
-    """The network's graph for one image."""
-    what, few = setting.presentation, slice(1)
+    """The network's graph for a batch, the one that `observe` runs."""
+    what, first = setting.presentation, slice(setting.batch_size)
 
     def inputs() -> jax.Array:
-        return what.inputs(setting.images[few], setting.key, setting.index[few], what.times()[0])[0]
+        return what.inputs(setting.images[first], setting.key, setting.index[first], what.times()[0])[0]
 
     return what.snn.trace(variables, jax.eval_shape(inputs))[0]
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax
 
-from jsnn.network.graph import needed
+from jsnn.network.graph import Graph, needed
 from jsnn.network.running import Program, run
 from jsnn.network.simulation import Presentation
 from jsnn.network.transformation import NEURONS, Variables, thresholds_of
@@ -83,7 +83,7 @@ def observe(
     return jax.lax.scan(of_chunk, {name: states[name] for name in ahead}, (what.times(), words))[1]
 
 
-def running(graph: object, layer: str, given: Sequence[str] | Words) -> list[str]:
+def running(graph: Graph, layer: str, given: Sequence[str] | Words) -> list[str]:
     """The layers that run for the current of one.
 
     Args:

@@ -80,9 +80,13 @@ def check_finite(variables: Variables) -> None:
 
 
 def scale_thresholds(variables: Variables, factor: jax.Array | float) -> Variables:
-    """Multiply the thresholds of an SNN by one factor, for fewer time steps; it serves nets with initial 1/2.
+    """Multiply the thresholds of an SNN by one factor, for fewer time steps.
 
         V_l -> factor * V_l
+
+    It wants neurons with initial 1/2: of the digits preset's validation images at T = 4 the best factor then gets
+    96.5 % right, and with initial 0 22.4 %, for a layer spikes late behind layers that do; `scale_paper_thresholds`
+    gets 96.5 % in both (commit afd9158).
 
     Args:
         variables: of the SNN, see `convert`.

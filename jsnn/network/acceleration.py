@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jsnn.caching import cached
 from jsnn.kernels import Kernels, fast_kernels
 from jsnn.network.activations import WITH_WEIGHTS
-from jsnn.network.calls import as_function, called
+from jsnn.network.calls import REMAT, Call, arrays_of, as_function, called, closed_jaxpr
 from jsnn.network.rules import convolve_batch, multiply_batch
 
 
@@ -31,18 +31,9 @@ def accelerate(apply: Callable[..., Any], operands: DTypeLike | None = None) -> 
     kernels = fast_kernels(operands)
 
     def accelerated(*args: Any, **kwargs: Any) -> Any:
-        leaves, structure = jax.tree.flatten((args, kwargs))
-        is_array = [hasattr(leaf, "dtype") for leaf in leaves]
-
-        def call(arrays: list[Any]) -> Any:
-            given = iter(arrays)
-            filled = [next(given) if array else leaf for leaf, array in zip(leaves, is_array, strict=True)]
-            args, kwargs = jax.tree.unflatten(structure, filled)
-            return apply(*args, **kwargs)
-
-        arrays = [leaf for leaf, array in zip(leaves, is_array, strict=True) if array]
-        closed, shapes = jax.make_jaxpr(call, return_shape=True)(arrays)
-        return jax.tree.unflatten(jax.tree.structure(shapes), _evaluate(kernels, closed, arrays))
+        call = Call(args, None, (), kwargs)
+        closed, structure = closed_jaxpr(lambda args, _, **kwargs: apply(*args, **kwargs), call)
+        return jax.tree.unflatten(structure, _evaluate(kernels, closed, arrays_of(call)))
 
     return accelerated
 
@@ -65,9 +56,7 @@ def _run(kernels: Kernels, jaxpr: Jaxpr, equation: JaxprEqn, taken: list[Any]) -
     name, inner = equation.primitive.name, called(equation)
     if inner is not None and name != "custom_jvp_call" and _has_weights(inner.jaxpr):
         # A call that is run again backward stays one.
-        run = (
-            jax.checkpoint(_evaluate, static_argnums=(0, 1)) if name in ("checkpoint", "remat", "remat2") else _evaluate
-        )
+        run = jax.checkpoint(_evaluate, static_argnums=(0, 1)) if name in REMAT else _evaluate
         return run(kernels, inner, taken)
     replaced = None
     if name == "conv_general_dilated":

@@ -1,6 +1,6 @@
 """Which operations of a network are activations that neurons stand for: ReLU in its usual spellings, relu6 and clip."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -106,31 +106,46 @@ def _constant(graph: Graph, makers: Mapping[int, Operation], number: int) -> flo
 
 def _layers(graph: Graph, operations: tuple[Operation, ...]) -> dict[str, Layer]:
     """The layers of neurons by name, in the order in which they run."""
-    origins: dict[int, tuple[str, ...]] = dict(graph.paths)  # of a value without time the weights that it is made of
+    origins = origins_of(graph, operations)
     scopes: dict[int, tuple[int, str]] = {}  # of a value over time the latest operation with weights, and their name
-    depths: dict[int, int] = {}
     feeds: dict[int, tuple[str, ...]] = {}
     layers: dict[str, Layer] = {}
     for position, operation in enumerate(operations):
-        paths = [origins[number] for number in operation.inputs if number in origins]
         if not operation.depends:
-            origins |= dict.fromkeys(operation.outputs, paths[0]) if paths else {}
             continue
+        path = next((origins[number] for number in operation.inputs if number in origins), None)
         scope = max((scopes[number] for number in operation.inputs if number in scopes), default=(-1, ""))
-        depth = max((depths.get(number, 0) for number in operation.inputs), default=0)
         sources = tuple(dict.fromkeys(name for number in operation.inputs for name in feeds.get(number, ())))
         if operation.primitive is None:
             (current,), (output,), aval = operation.inputs, operation.outputs, graph.avals[operation.inputs[0]]
             name = unique(scope[1] or "neurons", layers)
             shape, ceiling = tuple(aval.shape), operation.options["ceiling"]
             dtype = jnp.promote_types(aval.dtype, jnp.float32)
-            layers[name] = Layer(name, current, output, shape, dtype, ceiling, depth + 1, sources)
-            depth, sources = depth + 1, (name,)
-        elif operation.primitive.name in WITH_WEIGHTS and paths:
-            scope = position, layer_name(paths[0])
+            layers[name] = Layer(name, current, output, shape, dtype, ceiling, sources)
+            sources = (name,)
+        elif operation.primitive.name in WITH_WEIGHTS and path is not None:
+            scope = position, layer_name(path)
         for number in operation.outputs:
-            scopes[number], depths[number], feeds[number] = scope, depth, sources
+            scopes[number], feeds[number] = scope, sources
     return layers
+
+
+def origins_of(graph: Graph, operations: Sequence[Operation]) -> dict[int, tuple[str, ...]]:
+    """Whose weights the values are made of that do not depend on the network's input.
+
+    Args:
+        graph: of the network.
+        operations: of it.
+
+    Returns:
+        Value number -> path of the first of its weights.
+    """
+    origins = dict(graph.paths)
+    for operation in operations:
+        path = next((origins[number] for number in operation.inputs if number in origins), None)
+        if path is not None and not operation.depends:
+            origins |= dict.fromkeys(operation.outputs, path)
+    return origins
 
 
 def layer_name(path: tuple[str, ...]) -> str:

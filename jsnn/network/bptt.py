@@ -124,27 +124,21 @@ def _present_forward(what: Presentation, given: Any) -> tuple[Outcome, tuple]:
             "spike trains alone do not give the gradient in the parameters of neurons: take it in the weights only, or "
             "differentiate jsnn.simulate, which keeps membranes."
         )
-    is_differentiated = jax.tree.map(lambda leaf: leaf.perturbed, given)
+    differentiated = [leaf.value if leaf.perturbed else None for leaf in jax.tree.leaves(given)]
     given = custom_vjp_primal_tree_values(given)
     outcome, words = _run(what, given)
-    return outcome, (given, [leaf if on else None for leaf, on in _pairs(given, is_differentiated)], words)
-
-
-def _pairs(tree: Any, flags: Any) -> list[tuple[Any, bool]]:
-    return list(zip(jax.tree.leaves(tree), jax.tree.leaves(flags), strict=True))
+    return outcome, (given, differentiated, words)
 
 
 def _present_backward(what: Presentation, residuals: tuple, of_outcome: Outcome) -> tuple[Any]:
-    def dense(cotangent: Any) -> jax.Array | None:
-        return None if isinstance(cotangent, SymbolicZero) else cotangent
-
     def is_zero(leaf: Any) -> bool:
         return isinstance(leaf, SymbolicZero)
 
-    of_results = jax.tree.map(
-        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype) if is_zero(leaf) else leaf, of_outcome.results, is_leaf=is_zero
-    )
-    of_spikes = jax.tree.map(dense, of_outcome.spikes, is_leaf=is_zero)
+    def dense(leaf: Any) -> jax.Array:
+        return jnp.zeros(leaf.shape, leaf.dtype) if is_zero(leaf) else leaf
+
+    of_results = jax.tree.map(dense, of_outcome.results, is_leaf=is_zero)
+    of_spikes = {layer: None if is_zero(leaf) else leaf for layer, leaf in of_outcome.spikes.items()}
     given, differentiated, words = residuals
     found = iter(_first_derivative(what, given, differentiated, words, of_results, of_spikes))
     structure = jax.tree.structure(given)

@@ -8,7 +8,8 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var, jaxpr_as_fun
 
 LOOPS = ("scan", "while", "cond")
-CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2", "custom_jvp_call")
+REMAT = ("checkpoint", "remat", "remat2")
+CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", *REMAT)
 
 
 class Call(NamedTuple):
@@ -48,6 +49,27 @@ def _kind(leaf: Any) -> tuple:
     if is_array(leaf):
         return leaf.shape, str(leaf.dtype), getattr(leaf, "weak_type", False)
     return type(leaf), leaf
+
+
+def closed_jaxpr(apply: Callable[..., Any], call: Call) -> tuple[ClosedJaxpr, Any]:
+    """The jaxpr of a call of a function.
+
+    Args:
+        apply: (variables, x, *args, **kwargs) -> results.
+        call: its arguments.
+
+    Returns:
+        (its jaxpr, whose inputs are `arrays_of` the call and then x; the treedef of the results).
+    """
+    leaves, structure = jax.tree.flatten(call._replace(x=None))
+
+    def run(arrays: list[Any], x: Any) -> Any:
+        given = iter(arrays)
+        filled = jax.tree.unflatten(structure, [next(given) if is_array(leaf) else leaf for leaf in leaves])
+        return apply(filled.variables, x, *filled.args, **filled.kwargs)
+
+    closed, shapes = jax.make_jaxpr(run, return_shape=True)(arrays_of(call), call.x)
+    return closed, jax.tree.structure(shapes)
 
 
 def is_array(leaf: Any) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Primitive, Var
 from jax.extend.source_info_util import summarize
 
-from jsnn.network.calls import Call, arrays_of, as_function, called, is_array
+from jsnn.network.calls import Call, as_function, called, closed_jaxpr, is_array
 
 LIBRARIES = *(f"{Path(module.__file__).parent}/" for module in (jax, flax)), f"{Path(__file__).parents[1]}/"
 NAMES_OF_LEAVES = ("value", "kernel", "embedding", "weight", "weights", "w")  # which are not those of a layer
@@ -52,7 +52,6 @@ class Layer(NamedTuple):
         shape: [B, ...] of its current.
         dtype: of its neurons, that of its current but float32 for one in half precision.
         ceiling: the largest value of the activation that it stands for, as of relu6; None where there is none.
-        depth: layers of neurons on the longest way from the input up to it, itself included.
         feeds: names of the layers whose spikes its current is made of.
     """
 
@@ -62,7 +61,6 @@ class Layer(NamedTuple):
     shape: tuple[int, ...]
     dtype: np.dtype
     ceiling: float | None
-    depth: int
     feeds: tuple[str, ...]
 
 
@@ -102,17 +100,10 @@ def trace(apply: Callable[..., Any], call: Call) -> Graph:
     Returns:
         The Graph.
     """
-    leaves, structure = jax.tree_util.tree_flatten_with_path(call._replace(x=None))
-    arrays = arrays_of(call)
-
-    def run(arrays: list[Any], x: Any) -> Any:
-        given = iter(arrays)
-        filled = jax.tree.unflatten(structure, [next(given) if is_array(leaf) else leaf for _, leaf in leaves])
-        return apply(filled.variables, x, *filled.args, **filled.kwargs)
-
-    closed, shapes = jax.make_jaxpr(run, return_shape=True)(arrays, call.x)
+    closed, structure = closed_jaxpr(apply, call)
     builder = _Builder()
     inputs = [builder.new(var.aval) for var in closed.jaxpr.invars]
+    leaves = jax.tree_util.tree_leaves_with_path(call._replace(x=None))
     paths = [path for path, leaf in leaves if is_array(leaf)]
     builder.paths = {number: _names(path) for number, path in zip(inputs, paths, strict=False)}
     builder.depends.add(inputs[-1])
@@ -123,7 +114,7 @@ def trace(apply: Callable[..., Any], call: Call) -> Graph:
         tuple(inputs[:-1]),
         inputs[-1],
         tuple(outputs),
-        jax.tree.structure(shapes),
+        structure,
         builder.avals,
         builder.paths,
     )

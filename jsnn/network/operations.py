@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jsnn.network.activations import WITH_WEIGHTS, layer_name, unique, with_neurons
+from jsnn.network.activations import WITH_WEIGHTS, layer_name, origins_of, unique, with_neurons
 from jsnn.network.calls import Call
 from jsnn.network.graph import Graph, Operation, trace
 
@@ -47,14 +47,13 @@ def layer_shapes(apply: Callable[..., Any], variables: Any, x: Any, **kwargs: An
     graph = with_neurons(trace(apply, Call(variables, x, (), kwargs)))
     sources: dict[int, tuple[str, ...]] = {graph.input: (INPUT,)}
     names = {layer.output: layer.name for layer in graph.layers.values()}
-    origins, shapes = dict(graph.paths), {}
+    origins, shapes = origins_of(graph, graph.operations), {}
     for operation in graph.operations:
         feeds = tuple(dict.fromkeys(name for number in operation.inputs for name in sources.get(number, ())))
-        paths = [origins[number] for number in operation.inputs if number in origins]
-        if not operation.depends:
-            origins |= dict.fromkeys(operation.outputs, paths[0]) if paths else {}
-        elif operation.primitive is not None and operation.primitive.name in WITH_WEIGHTS and paths:
-            shapes[unique(layer_name(paths[0]), shapes)] = _shape(graph, operation, origins, feeds)
+        path = next((origins[number] for number in operation.inputs if number in origins), None)
+        is_product = operation.primitive is not None and operation.primitive.name in WITH_WEIGHTS
+        if operation.depends and is_product and path is not None:
+            shapes[unique(layer_name(path), shapes)] = _shape(graph, operation, origins, feeds)
         for number in operation.outputs:
             sources[number] = (names[number],) if number in names else feeds
     return shapes

@@ -16,10 +16,9 @@ from jsnn.network.graph import Graph, Operation
 
 # Linear, or affine, in all inputs together.
 JOINTLY_LINEAR = {
-    *("add", "add_any", "sub", "neg", "concatenate", "pad", "copy", "copy_p", "stop_gradient", "real", "imag", "split"),
-    *("broadcast_in_dim", "reshape", "transpose", "squeeze", "expand_dims", "slice", "rev", "reduce_precision"),
-    *("reduce_sum", "cumsum", "reduce_window_sum", "optimization_barrier", "sharding_constraint", "device_put"),
-    *("tile", "stack", "unstack", "name", "pvary"),
+    *"add add_any sub neg concatenate pad copy stop_gradient real imag split tile stack unstack name pvary".split(),
+    *"broadcast_in_dim reshape transpose squeeze slice rev reduce_precision reduce_sum cumsum".split(),
+    *"reduce_window_sum optimization_barrier sharding_constraint device_put".split(),
 }
 # Linear in each of them while the others do not depend on time.
 SEPARATELY_LINEAR = {"mul", "dot_general", "conv_general_dilated"}
@@ -49,9 +48,7 @@ ADVICE = {
     **dict.fromkeys(("gt", "ge", "lt", "le", "eq", "ne"), "compare nothing that depends on the input: use jax.nn.relu"),
     "custom_vjp_call": "a gradient of its own would be lost: write it in plain operations",
     **dict.fromkeys(LOOPS, "unroll the loop or branch: spikes do not enter it"),
-    **dict.fromkeys(
-        ("tanh", "logistic", "erf", "exp", "log1p", "exp2", "abs", "sin"), "use jax.nn.relu as the activation"
-    ),
+    **dict.fromkeys("tanh logistic erf exp log1p exp2 abs sin".split(), "use jax.nn.relu as the activation"),
     "rsqrt": "use batch norm with its running averages in place of a norm by the input",
 }
 

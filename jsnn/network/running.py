@@ -17,20 +17,8 @@ from jsnn.network.rules import run_over_time
 
 # Operations of one input that a factor passes through.
 HOMOGENEOUS = {
-    *(
-        "mul",
-        "div",
-        "neg",
-        "reshape",
-        "transpose",
-        "squeeze",
-        "expand_dims",
-        "broadcast_in_dim",
-        "slice",
-        "rev",
-        "copy",
-    ),
-    *("reduce_sum", "reduce_window_sum", "cumsum", "convert_element_type", "dynamic_slice", "name"),
+    *"mul div neg reshape transpose squeeze broadcast_in_dim slice dynamic_slice rev copy name".split(),
+    *"reduce_sum reduce_window_sum cumsum convert_element_type".split(),
 }
 
 Spike = Callable[[str, jax.Array], jax.Array]  # (layer, current [K, B, ...]) -> spikes [K, B, ...]
