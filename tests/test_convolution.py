@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsnn.kernels import convolution, cpu_convolution, fast_kernels, patches, platforms_own, pool_sum, winograd
+from jsnn.kernels import cpu_convolution, fast_kernels, patches, platforms_own, pool_sum, winograd
 from jsnn.kernels.convolution import conv_general_dilated
 from jsnn.kernels.products import product
 from jsnn.network.rules import convolve_batch, multiply_batch
@@ -67,10 +67,15 @@ WAYS = {
 }
 
 
+def lower_for(on_cpu, monkeypatch):
+    """Run what a CPU is given, or what other platforms are."""
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, cpu, default: (cpu if on_cpu else default)(*args))
+
+
 def take(way, monkeypatch):
     """Have convolutions go one way where they can."""
     on_cpu, narrow_ones, channels = WAYS[way]
-    monkeypatch.setattr(convolution, "_on_cpu", lambda: on_cpu)
+    lower_for(on_cpu, monkeypatch)
     monkeypatch.setattr(cpu_convolution, "XLA_TAKES_NARROW_ONES", narrow_ones)
     monkeypatch.setattr(cpu_convolution, "CHANNELS_FOR_WINOGRAD", channels)
 
@@ -158,7 +163,7 @@ def test_double_precision_is_kept(float64, stride):
 @pytest.mark.parametrize("on_cpu", [True, False], ids=["CPU's", "platform's"])
 @pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[4]], ids=str)
 def test_bfloat16_operands_give_float32_sums(shape, on_cpu, monkeypatch):
-    monkeypatch.setattr(convolution, "_on_cpu", lambda: on_cpu)
+    lower_for(on_cpu, monkeypatch)
     monkeypatch.setattr(cpu_convolution, "CHANNELS_FOR_WINOGRAD", ALWAYS)  # whose sums of operands must not be rounded
     x, kernel = arrays(shape, 3)
     x = jnp.sign(x)  # exact in bfloat16, as spikes are

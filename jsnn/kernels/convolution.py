@@ -1,7 +1,7 @@
 """Convolution whose gradients are fast on every platform, in a chosen precision.
 
-On CPU convolutions and gradients are those of `jsnn.kernels.cpu_convolution`, or products with one matrix where images
-are tiny; on GPU and TPU the platform's own are right.
+On CPU convolutions and gradients are those of `jsnn.kernels.cpu_convolution`; on GPU and TPU the platform's own are
+right. Which is taken is settled when the program is lowered: what a CPU lowers for a TPU holds no CPU way.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,8 @@ import jax.numpy as jnp
 
 from jsnn.kernels import cpu_convolution
 from jsnn.kernels.cpu_convolution import CHANNELS_LAST
-from jsnn.kernels.products import cast, dtype_of_sums, product
-from jsnn.kernels.tiny import as_matrix, is_tiny
-from jsnn.kernels.windows import Padding, Pair, output_sides
+from jsnn.kernels.products import cast, dtype_of_sums
+from jsnn.kernels.windows import Padding, Pair
 
 
 def conv_general_dilated(
@@ -38,16 +37,7 @@ def conv_general_dilated(
         [N, H', W', C_out] of at least float32.
     """
     strides, padding = tuple(window_strides), tuple(map(tuple, padding))
-    sides, outputs = lhs.shape[1:3], output_sides(lhs.shape[1:3], rhs.shape[:2], strides, padding)
-    if _on_cpu() and rhs.shape[:2] != (1, 1) and is_tiny(sides, outputs):
-        matrix = as_matrix(sides, outputs, rhs, strides, padding)
-        return product(operands, lhs.reshape(lhs.shape[0], -1), matrix).reshape(lhs.shape[0], *outputs, -1)
     return _convolve(operands, strides, padding, lhs, rhs)
-
-
-def _on_cpu() -> bool:
-    """Whether programs are compiled for a CPU."""
-    return jax.default_backend() == "cpu"
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -55,9 +45,12 @@ def _convolve(
     operands: jnp.dtype | None, strides: Pair, padding: Padding, x: jax.Array, kernel: jax.Array
 ) -> jax.Array:
     x, kernel = cast(operands, x, kernel)
-    if _on_cpu():
-        return cpu_convolution.convolve(x, kernel, strides, padding)
-    return _platforms_own(strides, padding, x, kernel, dtype_of_sums(x.dtype))
+    return jax.lax.platform_dependent(
+        x,
+        kernel,
+        cpu=partial(cpu_convolution.convolve, strides=strides, padding=padding),
+        default=partial(_platforms_own, strides, padding, sums=dtype_of_sums(x.dtype)),
+    )
 
 
 def _convolve_forward(
@@ -73,18 +66,21 @@ def _convolve_backward(
     residuals: tuple[jax.Array, jax.Array],
     cotangent: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    x, kernel = residuals
     dtype = cotangent.dtype
-    (cotangent,) = cast(operands, cotangent)
-    if _on_cpu():
+
+    def on_cpu(x: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> list[jax.Array]:
         of_image = cpu_convolution.image_gradient(cotangent, kernel, x.shape[1:3], strides, padding)
-        gradients = of_image, cpu_convolution.filter_gradient(x, cotangent, kernel.shape[:2], strides, padding)
-    else:
+        of_kernel = cpu_convolution.filter_gradient(x, cotangent, kernel.shape[:2], strides, padding)
+        return cast(dtype, of_image, of_kernel)
+
+    def elsewhere(*arrays: jax.Array) -> list[jax.Array]:
         # Rounded numbers, but in float32, so that the gradients are not rounded too.
-        x, kernel, cotangent = (leaf.astype(dtype) for leaf in (x, kernel, cotangent))
+        x, kernel, cotangent = cast(dtype, *arrays)
         _, backward = jax.vjp(partial(_platforms_own, strides, padding), x, kernel)
-        gradients = backward(cotangent)
-    return tuple(gradient.astype(dtype) for gradient in gradients)
+        return list(backward(cotangent))
+
+    arrays = (*residuals, *cast(operands, cotangent))
+    return tuple(jax.lax.platform_dependent(*arrays, cpu=on_cpu, default=elsewhere))
 
 
 _convolve.defvjp(_convolve_forward, _convolve_backward)

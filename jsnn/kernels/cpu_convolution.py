@@ -1,7 +1,8 @@
-"""A convolution and its gradients on a CPU, by the fastest way for a shape: Winograd's, XLA's or products of patches.
+"""A convolution and its gradients on a CPU, by the fastest way for a shape.
 
-XLA:CPU's own filter gradient falls to a hundredth of the machine's rate inside a loop and to a tenth at a large batch,
-its input gradient to a fifth, and all of it to a hundredth where an image is two pixels high or wide.
+That is Winograd's, XLA's, products of patches, or of one matrix where images are tiny. XLA:CPU's own filter gradient
+falls to a hundredth of the machine's rate inside a loop and to a tenth at a large batch, its input gradient to a fifth,
+and all of it to a hundredth where an image is two pixels high or wide.
 """
 
 import math
@@ -9,7 +10,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jsnn.kernels import patches, winograd
+from jsnn.kernels import patches, tiny, winograd
 from jsnn.kernels.products import dtype_of_sums
 from jsnn.kernels.windows import Padding, Pair, output_sides
 
@@ -31,6 +32,8 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -
     Returns:
         [N, H', W', C_out] of at least float32.
     """
+    if tiny.suits(x.shape[1:3], kernel.shape[:2], strides, padding):
+        return tiny.convolve(x, kernel, strides, padding)
     if _suits_winograd(x.dtype, kernel.shape, strides):
         return winograd.convolve(x, kernel, padding)
     if _suits_xla(x.shape[1:3], kernel.shape, strides, padding):
@@ -53,6 +56,8 @@ def image_gradient(cotangent: jax.Array, kernel: jax.Array, sides: Pair, strides
     Returns:
         [N, H, W, C_in] of at least float32.
     """
+    if tiny.suits(sides, kernel.shape[:2], strides, padding):
+        return tiny.image_gradient(cotangent, kernel, sides, strides, padding)
     edges, around = [(0, 0, 0)], []
     for side, outputs, stride, window, (before, _) in zip(
         sides, cotangent.shape[1:3], strides, kernel.shape[:2], padding, strict=True
@@ -81,6 +86,8 @@ def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, strides: P
     Returns:
         [kH, kW, C_in, C_out] of at least float32.
     """
+    if tiny.suits(x.shape[1:3], window, strides, padding):
+        return tiny.filter_gradient(x, cotangent, window, strides, padding)
     channels, features = x.shape[-1], cotangent.shape[-1]
     if channels * features <= WEIGHTS_FOR_WINOGRAD and _suits_winograd(x.dtype, (*window, channels, features), strides):
         return winograd.filter_gradient(x, cotangent, padding)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import Any
 
@@ -26,6 +26,25 @@ def pool_sum(x: jax.Array, window: Sequence[int], strides: Sequence[int], option
     is_dilated = {*options["base_dilation"], *options["window_dilation"]} != {1}
     if not is_plain or is_dilated or math.prod(window) > 16 or any(np.less(x.shape, window)):
         return None
-    sides = [side // width * width for side, width in zip(x.shape, window, strict=True)]
-    corners = (jax.lax.slice(x, start, sides, strides) for start in np.ndindex(*window))
+    return _sum_of_slices(tuple(window), x)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _sum_of_slices(window: tuple[int, ...], x: jax.Array) -> jax.Array:
+    sides = _covered(x.shape, window)
+    corners = (jax.lax.slice(x, start, sides, window) for start in np.ndindex(*window))
     return reduce(add, corners)
+
+
+@_sum_of_slices.defjvp
+def _with_tangent(window: tuple[int, ...], primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    # The transpose of this form hands each number back to its window at once; that of slices is a large array for each.
+    (x,), (tangent,) = primals, tangents
+    covered = jax.lax.slice(tangent, [0] * x.ndim, _covered(x.shape, window))
+    split = [part for side, width in zip(covered.shape, window, strict=True) for part in (side // width, width)]
+    return _sum_of_slices(window, x), covered.reshape(split).sum(range(1, 2 * x.ndim, 2))
+
+
+def _covered(shape: Sequence[int], window: Sequence[int]) -> list[int]:
+    """The sides of the part of an array that windows cover."""
+    return [side // width * width for side, width in zip(shape, window, strict=True)]

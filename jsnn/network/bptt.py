@@ -14,7 +14,7 @@ from jax.custom_derivatives import SymbolicZero, custom_vjp_primal_tree_values
 
 from jsnn.network.chunks import check_steps
 from jsnn.network.simulation import Presentation, initial_carry
-from jsnn.network.trains import Words, ages_between, trains_of
+from jsnn.network.trains import Words, ages_between, no_words, put, trains_of
 from jsnn.network.transformation import NEURONS, Variables, drive
 from jsnn.neurons.neuron import record
 from jsnn.neurons.packed import Train
@@ -90,21 +90,24 @@ def _run(what: Presentation, given: _Given) -> tuple[Outcome, Words]:
     noise = what.noise(given.index, given.keys.noise)
     encode = partial(what.inputs, given.images, given.keys.encoding, given.index)
     state = initial_carry(what.snn, given.variables, encode, **noise).neurons
-    neurons = given.variables[NEURONS]
+    neurons, times = given.variables[NEURONS], what.times()
 
-    def run(state: Any, time: jax.Array) -> tuple[Any, tuple]:
-        later, words, counts = {}, {}, {}
+    def run(carry: tuple[Any, Words], now: tuple[jax.Array, jax.Array]) -> tuple[tuple[Any, Words], tuple]:
+        (state, words), (chunk, time) = carry, now
+        later, longer, counts = {}, {}, {}
 
         def spike(layer: str, current: jax.Array) -> jax.Array:
-            words[layer], later[layer] = record(what.snn.neuron, neurons[layer], state[layer], current)
-            spikes = unpack(words[layer], len(current), current.dtype)
+            word, later[layer] = record(what.snn.neuron, neurons[layer], state[layer], current)
+            longer[layer] = put(words[layer], word, chunk, len(current))
+            spikes = unpack(word, len(current), current.dtype)
             counts[layer] = _per_neuron(what, spikes, time)
             return spikes
 
         results = drive(what.snn, spike, given.variables, encode(time), **noise)
-        return later, (results, words, counts)
+        return (later, longer), (results, counts)
 
-    _, (results, words, counts) = jax.lax.scan(run, state, what.times())
+    silence = no_words({layer: neurons.membrane.shape for layer, neurons in state.items()}, times)
+    (_, words), (results, counts) = jax.lax.scan(run, (state, silence), (jnp.arange(len(times)), times))
     return Outcome(_joined(results, what.num_steps), jax.tree.map(lambda count: count.sum(0), counts)), words
 
 
@@ -164,7 +167,7 @@ def _first_derivative(
         return jax.tree.unflatten(structure, [old if leaf is None else next(values) for old, leaf in together])
 
     def run(chosen: list[jax.Array], membranes: dict[str, jax.Array], chunk: jax.Array) -> tuple:
-        trains = trains_of(words, ages, times, chunk)
+        trains = trains_of(words, ages, times, chunk, {layer: leaf.shape for layer, leaf in membranes.items()})
         results, later, counts = _replay_chunk(what, filled(chosen), trains, membranes, times[chunk])
         return results, later, {layer: count for layer, count in counts.items() if of_spikes[layer] is not None}
 

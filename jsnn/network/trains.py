@@ -1,44 +1,79 @@
-"""The spike trains of all layers in a presentation: words of each chunk, and the ages of neurons before them."""
+"""The spike trains of all layers in a presentation: words of spikes, and the ages of neurons before them.
+
+A word holds the spikes of one chunk, or of several where chunks are short, so that no byte is kept for a few bits. The
+neurons of a sample are one axis, for a TPU would pad 64 channels to 128.
+"""
+
+import math
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
 from jsnn.neurons.packed import Train
-from jsnn.neurons.packing import age_after, age_dtype
+from jsnn.neurons.packing import age_after, age_at, age_dtype, word_dtype
 
+STEPS_OF_BYTE = 8
 STEPS_BETWEEN_AGES = 64  # ages are kept this often, and counted on from the spikes in between
 
-Words = dict[str, jax.Array]  # layer -> spikes as bits [C, B, ...]
+Words = dict[str, jax.Array]  # layer -> spikes as bits [W, B, neurons], one word after the other
+Shapes = Mapping[str, tuple[int, ...]]  # layer -> shape [B, ...] of its neurons
+
+
+def no_words(shapes: Shapes, times: jax.Array) -> Words:
+    """Words without a spike.
+
+    Args:
+        shapes: of the neurons.
+        times: [C, K] of all chunks.
+
+    Returns:
+        The Words.
+    """
+    num_chunks, num_steps = times.shape
+    count, dtype = -(-num_chunks // _chunks_of_word(num_steps)), word_dtype(_steps_of_word(num_steps))
+    return {name: jnp.zeros((count, batch, math.prod(rest)), dtype) for name, (batch, *rest) in shapes.items()}
+
+
+def put(words: jax.Array, spikes: jax.Array, chunk: jax.Array, num_steps: int) -> jax.Array:
+    """A layer's words with the spikes of another chunk.
+
+    Args:
+        words: [W, B, neurons].
+        spikes: [B, ...] as bits, of the chunk.
+        chunk: [] its number.
+        num_steps: K.
+
+    Returns:
+        [W, B, neurons].
+    """
+    number, shift = _place(chunk, num_steps)
+    bits = spikes.reshape(words.shape[1:]).astype(words.dtype)
+    return words.at[number].set(words[number] | bits << shift.astype(words.dtype))
 
 
 def ages_between(words: Words, times: jax.Array) -> Words:
-    """The age of every neuron before some of the chunks.
+    """The age of every neuron before some of the words.
 
     Args:
         words: of all layers.
         times: [C, K] of all chunks.
 
     Returns:
-        layer -> [ceil(C / stride), B, ...] before every stride-th chunk.
+        layer -> [ceil(W / stride), B, neurons] before every stride-th word.
     """
-    num_chunks, num_steps = times.shape
-    stride = _stride(num_steps)
-    dtype = age_dtype(times.size)
+    num_steps, dtype = times.shape[1], age_dtype(times.size)
+    count, stride = len(jax.tree.leaves(words)[0]), _stride(num_steps)
 
-    def of_layer(words: jax.Array) -> jax.Array:
-        def stretch(age: jax.Array, first: jax.Array) -> tuple[jax.Array, jax.Array]:
-            last = _forward(
-                words, Train(words[first], age), first, jnp.minimum(first + stride, num_chunks) - 1, num_steps
-            )
-            return age_after(*last, num_steps), age.astype(dtype)
+    def stretch(ages: Words, first: jax.Array) -> tuple[Words, Words]:
+        last = _forward(words, ages, first, jnp.minimum(first + stride, count), num_steps)
+        return last, ages
 
-        never = jnp.zeros_like(words[0], dtype=jnp.int32)
-        return jax.lax.scan(stretch, never, jnp.arange(0, num_chunks, stride))[1]
-
-    return jax.tree.map(of_layer, words)
+    never = jax.tree.map(lambda words: jnp.zeros_like(words[0], dtype), words)
+    return jax.lax.scan(stretch, never, jnp.arange(0, count, stride))[1]
 
 
-def trains_of(words: Words, ages: Words, times: jax.Array, chunk: jax.Array) -> dict[str, Train]:
+def trains_of(words: Words, ages: Words, times: jax.Array, chunk: jax.Array, shapes: Shapes) -> dict[str, Train]:
     """The spike trains of all layers over one chunk.
 
     Args:
@@ -46,28 +81,54 @@ def trains_of(words: Words, ages: Words, times: jax.Array, chunk: jax.Array) -> 
         ages: see `ages_between`.
         times: [C, K] of all chunks.
         chunk: [] number of the chunk.
+        shapes: of the neurons.
 
     Returns:
         layer -> Train.
     """
     num_steps = times.shape[1]
-    kept, first = chunk // _stride(num_steps), chunk // _stride(num_steps) * _stride(num_steps)
+    (number, shift), stride = _place(chunk, num_steps), _stride(num_steps)
+    kept = jax.tree.map(lambda ages: ages[number // stride], ages)
+    before = _forward(words, kept, number // stride * stride, number, num_steps)
 
-    def of_layer(words: jax.Array, ages: jax.Array) -> Train:
-        return _forward(words, Train(words[first], ages[kept].astype(jnp.int32)), first, chunk, num_steps)
+    def train(layer: str, shape: tuple[int, ...]) -> Train:
+        word, age = words[layer][number].reshape(shape), before[layer].reshape(shape)
+        if _chunks_of_word(num_steps) == 1:
+            return Train(word, age)
+        spikes = word >> shift.astype(word.dtype) & (1 << num_steps) - 1
+        return Train(spikes, age_at(word, age.astype(jnp.int32), shift).astype(age.dtype))
 
-    return jax.tree.map(of_layer, words, ages)
+    return {layer: train(layer, shape) for layer, shape in shapes.items()}
 
 
-def _forward(words: jax.Array, train: Train, first: jax.Array, last: jax.Array, num_steps: int) -> Train:
-    """From the train of one chunk to that of a later one."""
+def _forward(words: Words, ages: Words, first: jax.Array, last: jax.Array, num_steps: int) -> Words:
+    """From the ages before one word to those before a later one."""
 
-    def advance(chunk: jax.Array, train: Train) -> Train:
-        return Train(words[chunk + 1], age_after(*train, num_steps))
+    def advance(number: jax.Array, ages: Words) -> Words:
+        def of_layer(age: jax.Array, words: jax.Array) -> jax.Array:
+            return age_after(words[number], age.astype(jnp.int32), _steps_of_word(num_steps)).astype(age.dtype)
 
-    return jax.lax.fori_loop(first, last, advance, train)
+        return jax.tree.map(of_layer, ages, words)
+
+    return jax.lax.fori_loop(first, last, advance, ages)
+
+
+def _place(chunk: jax.Array, num_steps: int) -> tuple[jax.Array, jax.Array]:
+    """The word that holds a chunk's spikes, and the first of its bits."""
+    chunks = _chunks_of_word(num_steps)
+    return chunk // chunks, chunk % chunks * num_steps
+
+
+def _chunks_of_word(num_steps: int) -> int:
+    """Chunks of `num_steps` steps that share a word."""
+    return max(1, STEPS_OF_BYTE // num_steps)
+
+
+def _steps_of_word(num_steps: int) -> int:
+    """Steps of a word that holds chunks of `num_steps` steps."""
+    return num_steps * _chunks_of_word(num_steps)
 
 
 def _stride(num_steps: int) -> int:
-    """Chunks of `num_steps` steps from one age that is kept to the next."""
-    return max(1, STEPS_BETWEEN_AGES // num_steps)
+    """Words from one age that is kept to the next."""
+    return max(1, STEPS_BETWEEN_AGES // _steps_of_word(num_steps))
