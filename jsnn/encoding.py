@@ -72,8 +72,7 @@ def events(images: jax.Array, key: jax.Array, index: jax.Array, time: jax.Array)
 
     Args:
         images: [B, T, ...] float, for each sample what arrives at each step.
-        key: not used.
-        index: not used.
+        key, index: not used.
         time: [K] int32, the time steps.
 
     Returns:
@@ -92,8 +91,7 @@ def constant(images: jax.Array, key: jax.Array, index: jax.Array, time: jax.Arra
 
     Args:
         images: [B, ...] float.
-        key: not used.
-        index: not used.
+        key, index: not used.
         time: [K] int32, the time steps.
 
     Returns:

@@ -42,20 +42,10 @@ def observe(
     words: Words,
     *arguments: jax.Array,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """A statistic of a layer's input current in each chunk, and the spikes of layers before it, in one run.
+    """A statistic [C, ...] of a layer's current in each chunk and the spikes, words [C, B, ...], of layers before it.
 
-    Only the layers between those whose spikes are given and this one are run.
-
-    Args:
-        what: the presentation.
-        question: what is asked.
-        variables: of the SNN.
-        presented: (images [B, ...], index [B] int32, key of the encoding).
-        words: spikes of earlier layers.
-        arguments: of the statistic.
-
-    Returns:
-        (the statistic [C, ...], layer -> words [C, B, ...]).
+    Only the layers between those whose spikes are given as `words` and this one are run, on what is `presented`: images
+    [B, ...], their index [B] int32 and the key of the encoding.
     """
     images, index, key = presented
     x = jax.eval_shape(lambda: what.inputs(images, key, index, what.times()[0])[0])
@@ -84,16 +74,7 @@ def observe(
 
 
 def running(graph: Graph, layer: str, given: Sequence[str] | Words) -> list[str]:
-    """The layers that run for the current of one.
-
-    Args:
-        graph: of the SNN.
-        layer: name of the layer.
-        given: names of the layers whose spikes are known.
-
-    Returns:
-        Their names in forward order.
-    """
+    """The layers, in forward order, that run for the current of one where the spikes of some are given."""
     known = {graph.layers[name].output for name in given}
     known.add(graph.input)
     operations = needed(graph.operations, [graph.layers[layer].current], known)
@@ -102,16 +83,7 @@ def running(graph: Graph, layer: str, given: Sequence[str] | Words) -> list[str]
 
 
 def bytes_of_spikes(what: Presentation, shape: Sequence[int], num_images: int) -> int:
-    """What the spikes of a layer take, kept as words.
-
-    Args:
-        what: the presentation.
-        shape: [B, ...] of the layer.
-        num_images: of the balancing.
-
-    Returns:
-        Bytes.
-    """
+    """What the spikes of a layer [B, ...] take for all images of a balancing, kept as words."""
     num_chunks, length = what.times().shape
     size = num_images * num_chunks * word_dtype(length).itemsize
     for side in shape[1:]:

@@ -47,19 +47,10 @@ class Examples(NamedTuple):
 
 
 def streamed_source(name: str, split: str, data_dir: str | None = None, num_workers: int = 0) -> Source:
-    """A split that is read image by image.
+    """A split of a data set of TFDS that is read image by image; its items are Batches.
 
-    Args:
-        name: a data set of TFDS.
-        split: "train", "validation" or "test".
-        data_dir: TFDS's data directory; None for its default.
-        num_workers: processes that decode; 0 decodes in threads of this one.
-
-    Returns:
-        The Source; its items are Batches.
-
-    Raises:
-        ValueError: where the data set is not prepared; later where an image is not RGB or a label is out of range.
+    So many processes decode; 0 decodes in threads of this one. ValueError where the data set is not prepared; later
+    where an image is not RGB or a label is out of range.
     """
     examples = Examples(name, info(name), open_split(name, split, data_dir))
     num_examples = len(examples.records)
@@ -89,15 +80,7 @@ def streamed_source(name: str, split: str, data_dir: str | None = None, num_work
 
 
 def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
-    """The central `size` x `size` pixels after the shorter side was resized to size * 256 / 224.
-
-    Args:
-        image: [H, W, 3] uint8.
-        size: pixels.
-
-    Returns:
-        [size, size, 3] uint8.
-    """
+    """The central `size` x `size` pixels of an image [H, W, 3] whose shorter side was resized to size * 256 / 224."""
     height, width = image.shape[:2]
     side = min(height, width) / RESIZE
     return _resized(image, (width - side) / 2, (height - side) / 2, side, side, size)
@@ -107,14 +90,6 @@ def random_resized_crop(image: np.ndarray, size: int, rng: np.random.Generator) 
     """A random part of 8 to 100 % of the area and aspect ratio 3/4 to 4/3, resized; flipped with probability 1/2.
 
     Szegedy et al., "Going deeper with convolutions", 2015. Where ten draws don't fit the image, the centre crop.
-
-    Args:
-        image: [H, W, 3] uint8.
-        size: pixels.
-        rng: random generator of this sample.
-
-    Returns:
-        [size, size, 3] uint8.
     """
     height, width = image.shape[:2]
     flip = rng.random() < 0.5

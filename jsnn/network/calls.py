@@ -52,15 +52,7 @@ def _kind(leaf: Any) -> tuple:
 
 
 def closed_jaxpr(apply: Callable[..., Any], call: Call) -> tuple[ClosedJaxpr, Any]:
-    """The jaxpr of a call of a function.
-
-    Args:
-        apply: (variables, x, *args, **kwargs) -> results.
-        call: its arguments.
-
-    Returns:
-        (its jaxpr, whose inputs are `arrays_of` the call and then x; the treedef of the results).
-    """
+    """The jaxpr of a call, whose inputs are `arrays_of` it and then x, and the treedef of the results."""
     leaves, structure = jax.tree.flatten(call._replace(x=None))
 
     def run(arrays: list[Any], x: Any) -> Any:
@@ -78,15 +70,7 @@ def is_array(leaf: Any) -> bool:
 
 
 def as_function(jaxpr: Jaxpr, equation: JaxprEqn) -> Callable[..., list[Any]]:
-    """One equation of a jaxpr as a function.
-
-    Args:
-        jaxpr: that has the equation.
-        equation: of it.
-
-    Returns:
-        The values of all of its inputs -> a list of those of its outputs.
-    """
+    """One equation of a jaxpr as a function: the values of all of its inputs -> a list of those of its outputs."""
     variables = list(dict.fromkeys(atom for atom in equation.invars if isinstance(atom, Var)))
     places = [equation.invars.index(variable) for variable in variables]
     unnamed = jaxpr.debug_info._replace(arg_names=None, result_paths=None)
@@ -96,14 +80,7 @@ def as_function(jaxpr: Jaxpr, equation: JaxprEqn) -> Callable[..., list[Any]]:
 
 
 def called(equation: JaxprEqn) -> ClosedJaxpr | None:
-    """What an equation calls with all of its inputs: of jit, remat and custom_jvp, but of no loop or custom_vjp.
-
-    Args:
-        equation: any.
-
-    Returns:
-        The ClosedJaxpr, or None where it calls nothing.
-    """
+    """What an equation calls with all of its inputs, of jit, remat and custom_jvp, no loop or custom_vjp; else None."""
     if equation.primitive.name not in CALLS:
         return None
     for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):

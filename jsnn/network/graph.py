@@ -91,15 +91,7 @@ class Graph(NamedTuple):
 
 
 def trace(apply: Callable[..., Any], call: Call) -> Graph:
-    """The graph of a call of a function.
-
-    Args:
-        apply: (variables, x, *args, **kwargs) -> results.
-        call: its arguments.
-
-    Returns:
-        The Graph.
-    """
+    """The graph of a call of (variables, x, *args, **kwargs) -> results."""
     closed, structure = closed_jaxpr(apply, call)
     builder = _Builder()
     inputs = [builder.new(var.aval) for var in closed.jaxpr.invars]
@@ -122,16 +114,7 @@ def trace(apply: Callable[..., Any], call: Call) -> Graph:
 
 
 def needed(operations: Sequence[Operation], targets: Iterable[int], given: Iterable[int] = ()) -> list[Operation]:
-    """The operations that some values need.
-
-    Args:
-        operations: in the order in which they run.
-        targets: numbers of the values.
-        given: numbers of values that are known without being computed.
-
-    Returns:
-        Those operations, in the same order.
-    """
+    """The operations, in the order in which they run, that some values need where others are given."""
     known, wanted, kept = set(given), set(targets), []
     for operation in reversed(operations):
         if any(number in wanted and number not in known for number in operation.outputs):

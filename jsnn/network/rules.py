@@ -54,13 +54,9 @@ ADVICE = {
 
 
 def check(graph: Graph) -> None:
-    """Refuse a network with an operation that spikes can't go through.
+    """Refuse a graph with an operation that spikes can't go through.
 
-    Args:
-        graph: of it, its activations replaced by neurons.
-
-    Raises:
-        ValueError: naming the operation, its module, its line of source and what to use instead.
+    The ValueError names the operation, its module, its line of source and what to use instead.
     """
     over_time = {graph.input, *(n for operation in graph.operations if operation.depends for n in operation.outputs)}
     for operation in graph.operations:
@@ -91,17 +87,7 @@ def _check(graph: Graph, operation: Operation, depends: Sequence[bool]) -> None:
 
 
 def run_over_time(operation: Operation, values: Sequence[Any], depends: Sequence[bool], kernels: Kernels) -> list[Any]:
-    """An operation with an axis of time in front of each input that depends on it.
-
-    Args:
-        operation: one that `check` lets pass.
-        values: what goes in, [K, ...] where it depends on time.
-        depends: which of them do.
-        kernels: what convolutions and products are computed with.
-
-    Returns:
-        What comes out, [K, ...].
-    """
+    """An operation that `check` lets pass, with an axis of time in front of each input that depends on it."""
     rule = _RULES.get(operation.primitive.name)
     if rule is not None:
         found = rule(kernels, operation, values, depends)
@@ -112,17 +98,7 @@ def run_over_time(operation: Operation, values: Sequence[Any], depends: Sequence
 
 
 def convolve_batch(kernels: Kernels, options: Mapping[str, Any], x: jax.Array, kernel: jax.Array) -> jax.Array | None:
-    """A convolution by the kernels, in the dtype that XLA would give.
-
-    Args:
-        kernels: what it is computed with.
-        options: parameters of the primitive.
-        x: images, their batch in front.
-        kernel: of the convolution.
-
-    Returns:
-        The convolution; None where the batch is not in front.
-    """
+    """A convolution by the kernels, in the dtype that XLA would give; None where the batch is not in front."""
     numbers = options["dimension_numbers"]
     if numbers.lhs_spec[0] != 0 or numbers.out_spec[0] != 0 or options["batch_group_count"] != 1:
         return None
@@ -130,17 +106,7 @@ def convolve_batch(kernels: Kernels, options: Mapping[str, Any], x: jax.Array, k
 
 
 def multiply_batch(kernels: Kernels, options: Mapping[str, Any], x: jax.Array, matrix: jax.Array) -> jax.Array | None:
-    """A dense layer's product by the kernels: the last axis with a matrix's first.
-
-    Args:
-        kernels: what it is computed with.
-        options: parameters of the primitive.
-        x: [..., in].
-        matrix: [in, out].
-
-    Returns:
-        [..., out]; None where it is another product.
-    """
+    """A dense layer's product [..., in] with [in, out] by the kernels; None where it is another product."""
     (of_x, of_matrix), (batch, _) = options["dimension_numbers"]
     if matrix.ndim != 2 or (tuple(of_x), tuple(of_matrix), tuple(batch)) != ((x.ndim - 1,), (0,), ()):
         return None

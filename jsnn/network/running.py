@@ -65,17 +65,9 @@ def run(
     targets: Sequence[int],
     given: Mapping[str, jax.Array] | None = None,
 ) -> list[jax.Array]:
-    """Run what some values of a network's graph need.
+    """Run what some values of a network's graph need, on inputs [K, B, ...]; returns these values [K, B, ...].
 
-    Args:
-        program: the network.
-        inputs: [K, B, ...].
-        spike: (layer, current [K, B, ...]) -> spikes [K, B, ...].
-        targets: numbers of the values.
-        given: layer -> spikes [K, B, ...] that are known, so that nothing before them need run.
-
-    Returns:
-        The values [K, B, ...].
+    Of layers whose spikes [K, B, ...] are given, nothing before them need run.
     """
     graph = program.graph
     values = {number: Value(array) for number, array in graph.constants.items()}

@@ -159,12 +159,7 @@ def _run_chunk(
 def running_sum(total: Any, results: Any) -> tuple[Any, Any]:
     """Sums over time, added step by step: their rounding does not depend on where time is cut.
 
-    Args:
-        total: pytree of [B, ...] before the first step.
-        results: pytree of [K, B, ...].
-
-    Returns:
-        (the total after the last step, the totals [K, B, ...]).
+    From a total [B, ...] and results [K, B, ...] to the total after the last step and the totals [K, B, ...].
     """
 
     def step(total: Any, result: Any) -> tuple[Any, Any]:
@@ -175,17 +170,7 @@ def running_sum(total: Any, results: Any) -> tuple[Any, Any]:
 
 
 def initial_carry(snn: SNN, variables: Variables, inputs: Inputs, **kwargs: Any) -> Carried:
-    """What a simulation begins with.
-
-    Args:
-        snn: the network.
-        variables: of the SNN.
-        inputs: time [K] int32 -> inputs [K, B, ...].
-        kwargs: of the ANN's function.
-
-    Returns:
-        The Carried.
-    """
+    """What a simulation begins with."""
     first = jax.eval_shape(inputs, jax.ShapeDtypeStruct((1,), jnp.int32))
     x = jax.ShapeDtypeStruct(first.shape[1:], first.dtype)
     graph, _ = snn.trace(variables, x, **kwargs)
@@ -195,14 +180,9 @@ def initial_carry(snn: SNN, variables: Variables, inputs: Inputs, **kwargs: Any)
 
 
 def spikes_per_neuron(words: Mapping[str, jax.Array], num_steps: int) -> dict[str, jax.Array]:
-    """The mean number of spikes per neuron of each layer, at each step and for each sample.
+    """Layer -> mean number of spikes per neuron [K, B], at each of K steps and for each sample, of words [B, ...].
 
-    Args:
-        words: layer -> spikes as bits [B, ...], as `simulate` collects them.
-        num_steps: K, the steps of a word.
-
-    Returns:
-        Layer -> [K, B], spikes per neuron and step. Summed over time this is the paper's activity metric.
+    Summed over time this is the paper's activity metric.
     """
     spikes = {layer: unpack(word, num_steps, jnp.float32) for layer, word in words.items()}
     return {layer: x.mean(axis=tuple(range(2, x.ndim))) for layer, x in spikes.items()}

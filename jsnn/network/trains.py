@@ -12,15 +12,7 @@ Words = dict[str, jax.Array]  # layer -> spikes as bits [C, B, ...]
 
 
 def ages_between(words: Words, times: jax.Array) -> Words:
-    """The age of every neuron before some of the chunks.
-
-    Args:
-        words: of all layers.
-        times: [C, K] of all chunks.
-
-    Returns:
-        layer -> [ceil(C / stride), B, ...] before every stride-th chunk.
-    """
+    """The age of every neuron before every stride-th chunk, [ceil(C / stride), B, ...], for times [C, K]."""
     num_chunks, num_steps = times.shape
     stride = _stride(num_steps)
     dtype = age_dtype(times.size)
@@ -39,17 +31,7 @@ def ages_between(words: Words, times: jax.Array) -> Words:
 
 
 def trains_of(words: Words, ages: Words, times: jax.Array, chunk: jax.Array) -> dict[str, Train]:
-    """The spike trains of all layers over one chunk.
-
-    Args:
-        words: of all layers.
-        ages: see `ages_between`.
-        times: [C, K] of all chunks.
-        chunk: [] number of the chunk.
-
-    Returns:
-        layer -> Train.
-    """
+    """The spike trains of all layers over one chunk of times [C, K], from the ages of `ages_between`."""
     num_steps = times.shape[1]
     kept, first = chunk // _stride(num_steps), chunk // _stride(num_steps) * _stride(num_steps)
 

@@ -4,16 +4,9 @@ import jax
 
 
 def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Whether the largest logit is the label's.
+    """Whether the largest of the logits [..., classes] is that of the label [...].
 
     Logits that are all equal, as of a net whose spikes don't reach the readout, decide for no class, not for the first.
-
-    Args:
-        logits: [..., classes].
-        labels: [...] int32.
-
-    Returns:
-        [...] bool.
     """
     is_decided = logits.max(-1) > logits.min(-1)
     return is_decided & (logits.argmax(-1) == labels)

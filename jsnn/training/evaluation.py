@@ -45,14 +45,7 @@ def sum_over_time(variables: Variables) -> float:
 
 
 def mean(sums: Evaluation) -> Evaluation:
-    """Turn sums over samples into means per sample.
-
-    Args:
-        sums: Evaluation of sums.
-
-    Returns:
-        Evaluation of means, with the count as it was.
-    """
+    """Turn sums over samples into means per sample, with the count as it was."""
     return Evaluation(sums.count, *jax.tree.map(lambda x: x / sums.count, tuple(sums[1:])))
 
 
@@ -107,22 +100,11 @@ def factor_sweep(
     scaled: Callable[[Variables, jax.Array], Variables] = scale_thresholds,
     unit: Unit = sum_over_time,
 ) -> Evaluate:
-    """How a converted SNN is scored at each of several threshold factors and scales of the logits, in one program.
+    """How a converted SNN is scored at each of F threshold factors and S scales of the logits, in one program.
 
     The sum of currents over time is mostly far too sure of itself. The scale of the least loss calibrates it and
-    changes no decision (temperature scaling: Guo et al., 2017, arXiv:1706.04599).
-
-    Args:
-        presentation: the SNN, the encoding of the images and the time steps.
-        source: tells how to take samples.
-        factors: F factors on the thresholds, each above 0.
-        scales: S factors on the logits in the loss, each above 0.
-        scaled: (variables, factor) -> the variables with other thresholds.
-        unit: as of `snn_evaluation`.
-
-    Returns:
-        (variables, resident, item, key) -> Evaluation of sums over the item with leading axis F, but for the count,
-        which all factors share; the loss is [F, T, S].
+    changes no decision (temperature scaling: Guo et al., 2017, arXiv:1706.04599). The evaluation is that of
+    `snn_evaluation` with leading axis F, but for the count, which all factors share; the loss is [F, T, S].
     """
 
     def evaluate(variables: Variables, resident: Any, item: Any, key: jax.Array) -> Evaluation:

@@ -14,14 +14,6 @@ Loss = Callable[[Any, Batch], tuple[jax.Array, dict[str, jax.Array]]]
 
 
 def cross_entropy(logits: jax.Array, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Softmax cross-entropy of the labels, a mean over the batch.
-
-    Args:
-        logits: [B, classes].
-        batch: with labels [B] int32.
-
-    Returns:
-        ([] loss in nats, {"accuracy": [] share of the samples classified correctly}).
-    """
+    """Softmax cross-entropy of logits [B, classes] in nats, and {"accuracy"}; means over the batch."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
     return losses.mean(), {"accuracy": correct(logits, batch.labels).mean(dtype=jnp.float32)}
