@@ -27,41 +27,24 @@ AllGather = Callable[[np.ndarray], np.ndarray]
 
 
 class Setting(NamedTuple):
-    """What all passes of a balancing share.
-
-    Attributes:
-        presentation: of the SNN.
-        key: random key of the encoding.
-        images: [B, H, W, C] in [-1, 1].
-        index: [B] int32, their indices.
-        batch_size: images at a time.
-        fold: how a pass is run.
-        all_gather: gives the arrays of all processes.
-    """
+    """What all passes of a balancing share."""
 
     presentation: Presentation
-    key: jax.Array
-    images: jax.Array
-    index: jax.Array
-    batch_size: int
-    fold: Fold
-    all_gather: AllGather
+    key: jax.Array  # of the encoding
+    images: jax.Array  # [B, H, W, C] in [-1, 1]
+    index: jax.Array  # [B] int32, their indices
+    batch_size: int  # images at a time
+    fold: Fold  # how a pass is run
+    all_gather: AllGather  # gives the arrays of all processes
 
 
 class Measure(NamedTuple):
-    """A statistic of a layer's input current.
+    """A statistic of a layer's input current."""
 
-    Attributes:
-        name: of the passes that take it.
-        statistic: (current [K, B, ...], counted [K, 1, ...], *arguments) -> array.
-        gather: [n, ...] of n parts of the current -> [...] of all.
-        arguments: of the statistic.
-    """
-
-    name: str
-    statistic: Callable[..., jax.Array]
-    gather: Callable[[Any], Any]
-    arguments: tuple[jax.Array, ...] = ()
+    name: str  # of the passes that take it
+    statistic: Callable[..., jax.Array]  # (current [K, B, ...], counted [K, 1, ...], *arguments) -> array
+    gather: Callable[[Any], Any]  # [n, ...] of n parts of the current -> [...] of all
+    arguments: tuple[jax.Array, ...] = ()  # of the statistic
 
 
 def balance_thresholds(

@@ -20,17 +20,11 @@ Words = Mapping[str, jax.Array]  # layer -> its spikes as words [C, B, ...]
 
 
 class Question(NamedTuple):
-    """What is asked of a layer.
-
-    Attributes:
-        layer: its name.
-        wanted: names of earlier layers, among those that run, whose spikes are asked for.
-        statistic: (current [K, B, ...], counted [K, 1, ...], *arguments) -> array; steps of padding do not count.
-    """
+    """What is asked of a layer."""
 
     layer: str
-    wanted: tuple[str, ...]
-    statistic: Callable[..., jax.Array]
+    wanted: tuple[str, ...]  # names of earlier layers, among those that run, whose spikes are asked for
+    statistic: Callable[..., jax.Array]  # (current [K, B, ...], counted [K, 1, ...], *arguments) -> array
 
 
 @partial(jax.jit, static_argnums=(0, 1))

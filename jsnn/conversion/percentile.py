@@ -17,15 +17,10 @@ HALF = 16  # bits
 
 
 class UpperHalf(NamedTuple):
-    """What the first pass tells of the number sought.
+    """What the first pass tells of the number sought."""
 
-    Attributes:
-        bits: its upper 16 bits, in the ordered representation.
-        rank: its rank among the numbers that share them, from 1.
-    """
-
-    bits: int
-    rank: int
+    bits: int  # its upper 16 bits, in the ordered representation
+    rank: int  # its rank among the numbers that share them, from 1
 
 
 def total(histograms: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:

@@ -33,17 +33,11 @@ UNFREED = "ignore::UserWarning:multiprocessing.resource_tracker"
 
 
 class Examples(NamedTuple):
-    """The records of a split, and what is known of them.
+    """The records of a split, and what is known of them."""
 
-    Attributes:
-        name: of the data set.
-        about: its Info.
-        records: a sequence of {"image": [H, W, 3] uint8, "label": int}.
-    """
-
-    name: str
+    name: str  # of the data set
     about: Info
-    records: Sequence[Any]
+    records: Sequence[Any]  # {"image": [H, W, 3] uint8, "label": int}
 
 
 def streamed_source(name: str, split: str, data_dir: str | None = None, num_workers: int = 0) -> Source:

@@ -14,15 +14,10 @@ UNCHANGED = ("broadcast_in_dim", "convert_element_type", "reshape", "copy", "squ
 
 
 class Activation(NamedTuple):
-    """An operation that is an activation.
+    """An operation that is an activation."""
 
-    Attributes:
-        current: number of the value that it is the activation of.
-        ceiling: its largest value, or None.
-    """
-
-    current: int
-    ceiling: float | None = None
+    current: int  # number of the value that it is the activation of
+    ceiling: float | None = None  # its largest value, or None
 
 
 def with_neurons(graph: Graph) -> Graph:

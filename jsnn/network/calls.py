@@ -13,19 +13,12 @@ CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", *REMAT)
 
 
 class Call(NamedTuple):
-    """The arguments of an ANN's function.
+    """The arguments of an ANN's function."""
 
-    Attributes:
-        variables: pytree of arrays.
-        x: [B, ...] the input, or its jax.ShapeDtypeStruct.
-        args: other arguments; what is no array in them is static.
-        kwargs: likewise.
-    """
-
-    variables: Any
-    x: Any
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = {}  # never written to
+    variables: Any  # pytree of arrays
+    x: Any  # [B, ...] the input, or its jax.ShapeDtypeStruct
+    args: tuple[Any, ...] = ()  # other arguments; what is no array in them is static
+    kwargs: Mapping[str, Any] = {}  # likewise; never written to
 
 
 def arrays_of(call: Call) -> list[Any]:

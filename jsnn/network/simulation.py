@@ -72,15 +72,10 @@ class Observed(NamedTuple):
 
 
 class Carried(NamedTuple):
-    """What goes from one chunk of a simulation to the next.
+    """What goes from one chunk of a simulation to the next."""
 
-    Attributes:
-        neurons: layer -> the state of its neurons.
-        total: the sum over time of the network's results so far, [B, ...].
-    """
-
-    neurons: dict[str, State]
-    total: Any
+    neurons: dict[str, State]  # layer -> the state of its neurons
+    total: Any  # the sum over time of the network's results so far, [B, ...]
 
 
 def simulate(

@@ -22,15 +22,10 @@ ByAge = Callable[[jax.Array, jnp.dtype], jax.Array]
 
 
 class Train(NamedTuple):
-    """The spikes of a layer over a chunk of K time steps.
+    """The spikes of a layer over a chunk of K time steps."""
 
-    Attributes:
-        words: [...] unsigned, bit t is step t of the chunk.
-        age: [...] integer, steps from the last spike before the chunk to its first step; 0 where there is none.
-    """
-
-    words: jax.Array
-    age: jax.Array
+    words: jax.Array  # [...] unsigned, bit t is step t of the chunk
+    age: jax.Array  # [...] integer, steps from the last spike before the chunk to its first step; 0 where there is none
 
 
 def record(

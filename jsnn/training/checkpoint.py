@@ -31,17 +31,11 @@ DRAFT = "draft-"  # begins the name of what is being written, its number follows
 
 
 class Checkpoint(NamedTuple):
-    """What was saved.
+    """What was saved."""
 
-    Attributes:
-        step: the number that it was saved under.
-        tree: the pytree of arrays.
-        record: the JSON record.
-    """
-
-    step: int
-    tree: Any
-    record: dict[str, Any]
+    step: int  # what it was saved under
+    tree: Any  # of arrays
+    record: dict[str, Any]  # of JSON values
 
 
 def save(directory: Path, step: int, tree: Any, record: dict[str, Any], keep: int = 2) -> None:

@@ -21,27 +21,17 @@ from jsnn.training.accuracy import correct
 
 
 class Scores(NamedTuple):
-    """Means over samples.
+    """Means over samples."""
 
-    Attributes:
-        loss: [] cross-entropy, nats.
-        accuracy: [] share of the samples classified correctly.
-    """
-
-    loss: jax.Array
-    accuracy: jax.Array
+    loss: jax.Array  # [] cross-entropy, nats
+    accuracy: jax.Array  # [] share of the samples classified correctly
 
 
 class Silence(NamedTuple):
-    """Shares of neurons that have not fired.
+    """Shares of neurons that have not fired."""
 
-    Attributes:
-        never: layer -> [], of all (neuron, sample) those without a spike in the whole presentation.
-        so_far: layer -> [], of all (neuron, sample, step) those without a spike before; STDB gives them no gradient.
-    """
-
-    never: dict[str, jax.Array]
-    so_far: dict[str, jax.Array]
+    never: dict[str, jax.Array]  # layer -> [], of all (neuron, sample) those without a spike in the whole presentation
+    so_far: dict[str, jax.Array]  # layer -> [], of all (neuron, sample, step) those without a spike before: no gradient
 
 
 @partial(jax.jit, static_argnums=0)

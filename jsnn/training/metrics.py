@@ -13,17 +13,11 @@ Record = dict[str, Any]
 
 
 class MetricsLog(NamedTuple):
-    """Where the records of a run go.
+    """Where the records of a run go."""
 
-    Attributes:
-        path: the JSONL file.
-        tensorboard: folder for TensorBoard, which is made with the first record, or None.
-        writers: stage -> tensorboardX's EventsWriter, of this process.
-    """
-
-    path: Path
-    tensorboard: Path | None
-    writers: dict[str, Any]
+    path: Path  # the JSONL file
+    tensorboard: Path | None  # folder for TensorBoard, which is made with the first record, or None
+    writers: dict[str, Any]  # stage -> tensorboardX's EventsWriter, of this process
 
 
 def open_metrics(directory: Path, tensorboard: bool = True) -> MetricsLog:
