@@ -63,23 +63,13 @@ def trace(apply: Callable[..., Any], call: Call) -> Graph:
     """The graph of a call of (variables, x, *args, **kwargs) -> results."""
     closed, structure = closed_jaxpr(apply, call)
     builder = _Builder()
-    inputs = [builder.new(var.aval) for var in closed.jaxpr.invars]
-    leaves = jax.tree_util.tree_leaves_with_path(call._replace(x=None))
-    paths = [path for path, leaf in leaves if is_array(leaf)]
-    builder.paths = {number: _names(path) for number, path in zip(inputs, paths, strict=False)}
-    builder.depends.add(inputs[-1])
+    *arrays, x = inputs = [builder.new(var.aval) for var in closed.jaxpr.invars]
+    builder.depends.add(x)
     outputs = builder.open(closed.jaxpr, closed.consts, inputs)
-    graph = Graph(
-        tuple(builder.operations),
-        builder.constants,
-        tuple(inputs[:-1]),
-        inputs[-1],
-        tuple(outputs),
-        structure,
-        builder.avals,
-        builder.paths,
-    )
-    return graph._replace(operations=tuple(needed(graph.operations, outputs)))
+    leaves = jax.tree_util.tree_leaves_with_path(call._replace(x=None))
+    paths = dict(zip(arrays, (_names(path) for path, leaf in leaves if is_array(leaf)), strict=True))
+    operations = tuple(needed(builder.operations, outputs))
+    return Graph(operations, builder.constants, tuple(arrays), x, tuple(outputs), structure, builder.avals, paths)
 
 
 def needed(operations: Sequence[Operation], targets: Iterable[int], given: Iterable[int] = ()) -> list[Operation]:
@@ -99,7 +89,6 @@ class _Builder:
         self.operations: list[Operation] = []
         self.constants: dict[int, Any] = {}
         self.avals: dict[int, Any] = {}
-        self.paths: dict[int, tuple[str, ...]] = {}
         self.depends: set[int] = set()
         self._numbers: Iterator[int] = count()
 

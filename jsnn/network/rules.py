@@ -114,21 +114,16 @@ def multiply_batch(kernels: Kernels, options: Mapping[str, Any], x: jax.Array, m
     return product.reshape(*x.shape[:-1], -1).astype(options["preferred_element_type"] or x.dtype)
 
 
-def _convolve(kernels: Kernels, operation: Operation, values: Sequence[Any], depends: Sequence[bool]) -> Any:
+# What convolutions and products are replaced by: (kernels, parameters of the primitive, x, weights) -> result or None.
+ON_BATCHES = {"conv_general_dilated": convolve_batch, "dot_general": multiply_batch}
+
+
+def _merged(kernels: Kernels, operation: Operation, values: Sequence[Any], depends: Sequence[bool]) -> Any:
     """Time merged into the batch: a vmap of convolutions would sum their gradients step by step."""
-    x, kernel = values
-    if tuple(depends) != (True, False):
-        return None
-    merged = convolve_batch(kernels, operation.options, x.reshape(-1, *x.shape[2:]), kernel)
-    return None if merged is None else merged.reshape(*x.shape[:2], *merged.shape[1:])
-
-
-def _multiply(kernels: Kernels, operation: Operation, values: Sequence[Any], depends: Sequence[bool]) -> Any:
-    """Time merged into the batch, for the same reason."""
-    x, matrix = values
+    x, weights = values
     if tuple(depends) != (True, False) or x.ndim < 3:
         return None
-    merged = multiply_batch(kernels, operation.options, x.reshape(-1, *x.shape[2:]), matrix)
+    merged = ON_BATCHES[operation.primitive.name](kernels, operation.options, x.reshape(-1, *x.shape[2:]), weights)
     return None if merged is None else merged.reshape(*x.shape[:2], *merged.shape[1:])
 
 
@@ -139,8 +134,4 @@ def _pool(kernels: Kernels, operation: Operation, values: Sequence[Any], depends
     return pool_sum(x, (1, *options["window_dimensions"]), (1, *options["window_strides"]), options)
 
 
-_RULES: dict[str, Callable[..., Any]] = {
-    "conv_general_dilated": _convolve,
-    "dot_general": _multiply,
-    "reduce_window_sum": _pool,
-}
+_RULES: dict[str, Callable[..., Any]] = {**dict.fromkeys(ON_BATCHES, _merged), "reduce_window_sum": _pool}
