@@ -54,7 +54,8 @@ def streamed_source(name: str, split: str, data_dir: str | None = None, num_work
         order = order[: len(order) // batch_size * batch_size]
         if start * batch_size >= len(order):
             return iter(())
-        items = grain.MapDataset.source(order).random_map(partial(_training_sample, examples), seed=_mix(seed, epoch))
+        mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+        items = grain.MapDataset.source(order).random_map(partial(_training_sample, examples), seed=mixed)
         return _batches(items, batch_size, num_workers, start)
 
     def in_order(batch_size: int, start: int = 0, images: range | None = None) -> Iterator[Batch]:
@@ -167,8 +168,3 @@ def _end_with_parent() -> None:
     """Wait for the end of the process that trains, however it ends, and end this one."""
     multiprocessing.parent_process().join()
     os._exit(1)
-
-
-def _mix(seed: int, epoch: int) -> int:
-    """One 32-bit seed for (seed, epoch)."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
