@@ -3,6 +3,7 @@
 The layers whose spikes are given hand them on as they are, so neither they nor what is before them run again.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -79,7 +80,4 @@ def running(graph: Graph, layer: str, given: Sequence[str] | Words) -> list[str]
 def bytes_of_spikes(what: Presentation, shape: Sequence[int], num_images: int) -> int:
     """What the spikes of a layer [B, ...] take for all images of a balancing, kept as words."""
     num_chunks, length = what.times().shape
-    size = num_images * num_chunks * word_dtype(length).itemsize
-    for side in shape[1:]:
-        size *= side
-    return size
+    return num_images * num_chunks * word_dtype(length).itemsize * math.prod(shape[1:])
