@@ -21,9 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental.multihost_utils import broadcast_one_to_all
 
 from jsnn.training.files import move_folder, remove_folder, replace_text
-from jsnn.training.hosts import broadcast, on_first_process
+from jsnn.training.hosts import on_first_process
 
 CHECKSUMS = "SHA256SUMS"
 TREE, RECORD = "tree", "record.json"
@@ -70,7 +71,7 @@ def restore(directory: Path, like: Any) -> Checkpoint | None:
     damaged, step, record = on_first_process(read)
     for path in damaged:
         warnings.warn(f"the checkpoint {path} is damaged: going on from the one before.", stacklevel=2)
-    return None if step is None else Checkpoint(step, jax.tree.map(jnp.asarray, broadcast(tree)), record)
+    return None if step is None else Checkpoint(step, jax.tree.map(jnp.asarray, broadcast_one_to_all(tree)), record)
 
 
 def latest_is_intact(directory: Path) -> bool | None:

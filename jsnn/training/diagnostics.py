@@ -17,7 +17,7 @@ from jsnn.data.augment import scale
 from jsnn.data.sources import Batch
 from jsnn.network.simulation import Observer, Presentation, simulate
 from jsnn.network.transformation import Variables
-from jsnn.training.accuracy import correct
+from jsnn.training.loss import correct
 
 
 class Scores(NamedTuple):

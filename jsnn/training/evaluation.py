@@ -15,7 +15,7 @@ from jsnn.data.sources import PADDING, Batch, Source
 from jsnn.network.simulation import Observed, Presentation, simulate, spikes_per_neuron
 from jsnn.network.transformation import Variables
 from jsnn.neurons.packing import MOST_STEPS
-from jsnn.training.accuracy import correct
+from jsnn.training.loss import correct
 
 
 class Evaluation(NamedTuple):

@@ -74,8 +74,9 @@ def on_first_process(work: Callable[[], Any]) -> Any:
         except (ValueError, OSError) as error:
             answer, cause = {"error": str(error)}, error
     message = json.dumps(answer).encode()
-    size = int(broadcast(np.int32(max(SHORTEST, 1 << len(message).bit_length()))))  # few sizes: each is compiled
-    answer = json.loads(broadcast(np.frombuffer(message.ljust(size)[:size], np.uint8)).tobytes())
+    # Of few sizes, for a broadcast of each is compiled.
+    size = int(broadcast_one_to_all(np.int32(max(SHORTEST, 1 << len(message).bit_length()))))
+    answer = json.loads(broadcast_one_to_all(np.frombuffer(message.ljust(size)[:size], np.uint8)).tobytes())
     if "error" in answer:
         raise ValueError(answer["error"]) from cause
     return answer["result"]
@@ -91,18 +92,6 @@ def on_every_process(work: Callable[[], Any]) -> Any:
     if not all_gather(np.array(failure is not None)).any():
         return result
     raise failure or ValueError("another process of the run has failed: see what it says.")
-
-
-def broadcast(tree: Any) -> Any:
-    """The arrays of the first process, on all.
-
-    Args:
-        tree: pytree of arrays; in the others, of any values of the same shapes and dtypes.
-
-    Returns:
-        The first one's pytree, of NumPy arrays.
-    """
-    return broadcast_one_to_all(tree)
 
 
 def all_gather(value: np.ndarray) -> np.ndarray:

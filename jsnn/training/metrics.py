@@ -67,24 +67,17 @@ def _parsed(path: Path, number: int, line: str) -> Record:
 
 def _write_event(metrics: MetricsLog, stage: str, step: int, values: dict[str, float]) -> None:
     """Write for TensorBoard at once: SummaryWriter has a thread do it, which tells nobody that the disk is full."""
-    from tensorboardX.proto.event_pb2 import Event
-    from tensorboardX.proto.summary_pb2 import Summary
-
-    writer = _writer(metrics, stage, step)
-    scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-    writer.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=scalars)))
-    writer.flush()
-
-
-def _writer(metrics: MetricsLog, stage: str, step: int) -> Any:
-    """The writer of a stage; a new one tells TensorBoard that a session starts with this step."""
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.summary_pb2 import Summary
 
     if stage not in metrics.writers:
         folder = metrics.tensorboard / stage
         folder.mkdir(parents=True, exist_ok=True)
-        writer = metrics.writers[stage] = EventsWriter(str(folder / "events"))
-        start = SessionLog(status=SessionLog.START)
-        writer.write_event(Event(wall_time=time.time(), step=step, session_log=start))
-    return metrics.writers[stage]
+        metrics.writers[stage] = EventsWriter(str(folder / "events"))
+        start = SessionLog(status=SessionLog.START)  # what TensorBoard has of the stage from this step on is void
+        metrics.writers[stage].write_event(Event(wall_time=time.time(), step=step, session_log=start))
+    writer = metrics.writers[stage]
+    scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+    writer.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=scalars)))
+    writer.flush()

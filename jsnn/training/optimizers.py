@@ -4,12 +4,14 @@ Weight decay is L2 in the gradient (added before the momentum and the second mom
 """
 
 import math
+from functools import partial
 
 import jax.numpy as jnp
 import optax
 
 SCHEDULES = ("tenths", "halvings", "constant")
-OPTIMIZERS = ("sgd", "adam", "amsgrad")
+RULES = {"sgd": partial(optax.sgd, momentum=0.9), "adam": optax.adam, "amsgrad": optax.amsgrad}
+OPTIMIZERS = tuple(RULES)
 
 
 def learning_rate(
@@ -55,9 +57,7 @@ def optimizer(
         raise ValueError(f"weight_decay must be at least 0 and finite, got {weight_decay}.")
     if clip is not None and not clip > 0:
         raise ValueError(f"clip must be above 0, or None, got {clip}.")
-    rules = {"sgd": lambda: optax.sgd(rate, momentum=0.9), "adam": lambda: optax.adam(rate)}
-    rules["amsgrad"] = lambda: optax.amsgrad(rate)
-    if name not in rules:
+    if name not in RULES:
         raise ValueError(f"unknown optimiser {name!r}: choose one of {', '.join(OPTIMIZERS)}.")
     first = () if clip is None else (optax.clip_by_global_norm(clip),)
-    return optax.chain(*first, optax.add_decayed_weights(weight_decay), rules[name]())
+    return optax.chain(*first, optax.add_decayed_weights(weight_decay), RULES[name](rate))
