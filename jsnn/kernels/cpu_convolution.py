@@ -20,17 +20,7 @@ CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
 
 
 def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-    """The convolution, by the fastest way for its shape.
-
-    Args:
-        x: [N, H, W, C_in] images.
-        kernel: [kH, kW, C_in, C_out].
-        strides: steps of the window.
-        padding: pixels (before, after) each side of the image.
-
-    Returns:
-        [N, H', W', C_out] of at least float32.
-    """
+    """The convolution of images [N, H, W, C_in] with [kH, kW, C_in, C_out] by the fastest way, of at least float32."""
     if _suits_winograd(x.dtype, kernel.shape, strides):
         return winograd.convolve(x, kernel, padding)
     if _suits_xla(x.shape[1:3], kernel.shape, strides, padding):
@@ -41,18 +31,7 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -
 
 
 def image_gradient(cotangent: jax.Array, kernel: jax.Array, sides: Pair, strides: Pair, padding: Padding) -> jax.Array:
-    """The gradient of a convolution with respect to its images: the cotangent convolved with the turned kernel.
-
-    Args:
-        cotangent: [N, H', W', C_out] the gradient with respect to the output.
-        kernel: [kH, kW, C_in, C_out].
-        sides: (H, W) of the images.
-        strides: steps of the window.
-        padding: pixels (before, after) each side of the image.
-
-    Returns:
-        [N, H, W, C_in] of at least float32.
-    """
+    """The gradient [N, H, W, C_in] with respect to the images: the cotangent convolved with the turned kernel."""
     edges, around = [(0, 0, 0)], []
     for side, outputs, stride, window, (before, _) in zip(
         sides, cotangent.shape[1:3], strides, kernel.shape[:2], padding, strict=True
@@ -69,18 +48,7 @@ def image_gradient(cotangent: jax.Array, kernel: jax.Array, sides: Pair, strides
 
 
 def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, strides: Pair, padding: Padding) -> jax.Array:
-    """The gradient of a convolution with respect to its kernel, by the fastest way for its shape.
-
-    Args:
-        x: [N, H, W, C_in] images.
-        cotangent: [N, H', W', C_out] the gradient with respect to the output.
-        window: (kH, kW).
-        strides: steps of the window.
-        padding: pixels (before, after) each side of the image.
-
-    Returns:
-        [kH, kW, C_in, C_out] of at least float32.
-    """
+    """The gradient [kH, kW, C_in, C_out] with respect to the kernel, by the fastest way for its shape."""
     channels, features = x.shape[-1], cotangent.shape[-1]
     if channels * features <= WEIGHTS_FOR_WINOGRAD and _suits_winograd(x.dtype, (*window, channels, features), strides):
         return winograd.filter_gradient(x, cotangent, padding)

@@ -12,31 +12,12 @@ MOST_BLOCKS = 64  # of the matrix
 
 
 def is_tiny(sides: Pair, outputs: Pair) -> bool:
-    """Whether images are so small that a convolution is best made one matrix: two pixels high or wide, in or out.
-
-    Args:
-        sides: (H, W) of the images.
-        outputs: (H', W').
-
-    Returns:
-        Whether they are.
-    """
+    """Whether a convolution of (H, W) to (H', W') is best made one matrix: two pixels high or wide, in or out."""
     return min(*sides, *outputs) <= 2 and math.prod(sides) * math.prod(outputs) <= MOST_BLOCKS
 
 
 def as_matrix(sides: Pair, outputs: Pair, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-    """The convolution of tiny images as one matrix, of a block for each pixel and output.
-
-    Args:
-        sides: (H, W) of the images.
-        outputs: (H', W').
-        kernel: [kH, kW, C_in, C_out].
-        strides: steps of the window.
-        padding: pixels (before, after) each side of the image.
-
-    Returns:
-        [H * W * C_in, H' * W' * C_out].
-    """
+    """The convolution of tiny images as one matrix [H * W * C_in, H' * W' * C_out]: a block by pixel and output."""
 
     def block(pixel: Pair, output: Pair) -> jax.Array:
         i, j = (p + before - s * o for p, (before, _), s, o in zip(pixel, padding, strides, output, strict=True))
