@@ -53,10 +53,7 @@ def poisson_straight_through(images: jax.Array, key: jax.Array, index: jax.Array
     Bengio et al., 2013 (arXiv:1308.3432).
 
     Args:
-        images: [B, ...] float, pixels in [-1, 1].
-        key: a key that stands for (seed, train step).
-        index: [B] int32, the samples' indices in the data set.
-        time: [K] int32, the time steps.
+        images, key, index, time: those of `poisson`.
 
     Returns:
         [K, B, ...] of -1, 0 and 1.

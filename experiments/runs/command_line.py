@@ -144,13 +144,10 @@ def refuse_empty(arguments: Sequence[str]) -> None:
 
 
 def parse(program: str, description: str, arguments: Sequence[str]) -> Arguments:
-    """Read a command line: [PRESET] [--workdir DIR] [--field value ...].
+    """Read a command line: [PRESET] [--workdir DIR] [--field value ...]; SystemExit where it can't be, or after --help.
 
     Without a preset the config is that of the workdir where there is one, else that of the fields' own defaults where a
     data set is named, else the default preset's.
-
-    Raises:
-        SystemExit: with status 2 where a preset or field is unknown or its value can't be read, with 0 after --help.
     """
     if arguments and not arguments[0].startswith("-"):
         choices = {name: (text, Arguments(config, RUNS / name)) for name, (text, config) in PRESETS.items()}

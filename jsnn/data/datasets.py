@@ -168,11 +168,6 @@ def open_split(name: str, split: str, data_dir: str | None = None) -> Sequence[d
     return open_records(name, builder, f"{official}[{part.start}:{part.stop}]")
 
 
-def validation_size(num_train: int) -> int:
-    """How many of `num_train` official training images are held out: a tenth, at most 5,000."""
-    return min(LARGEST_VALIDATION, num_train // 10)
-
-
 def part_of_train(name: str, split: str, num_train: int) -> slice:
     """Which of the official training images "train" or "validation" has; ValueError where they are too few for both."""
     if num_train < FEWEST_TRAINING:
@@ -180,7 +175,7 @@ def part_of_train(name: str, split: str, num_train: int) -> slice:
             f"{name} has {num_train} training images, of which a tenth is held out for validation: "
             f"{FEWEST_TRAINING} are needed at least."
         )
-    kept = num_train - validation_size(num_train)
+    kept = num_train - min(LARGEST_VALIDATION, num_train // 10)
     return slice(0, kept) if split == TRAIN else slice(kept, num_train)
 
 

@@ -17,19 +17,12 @@ INPUT = "input"
 
 
 class LayerShape(NamedTuple):
-    """The size of an operation with weights, for one sample.
+    """The size of an operation with weights, for one sample."""
 
-    Attributes:
-        inputs: numbers that enter it.
-        outputs: neurons that it drives.
-        fan_in: synapses of each of them.
-        feeds: layers of neurons whose spikes arrive; "input" is the network's.
-    """
-
-    inputs: int
-    outputs: int
-    fan_in: int
-    feeds: tuple[str, ...]
+    inputs: int  # numbers that enter it
+    outputs: int  # neurons that it drives
+    fan_in: int  # synapses of each of them
+    feeds: tuple[str, ...]  # layers of neurons whose spikes arrive; "input" is the network's
 
 
 def layer_shapes(apply: Callable[..., Any], variables: Any, x: Any, **kwargs: Any) -> dict[str, LayerShape]:

@@ -58,17 +58,11 @@ class Presentation(NamedTuple):
 
 
 class Observed(NamedTuple):
-    """What an observer of a simulation is shown of K time steps.
+    """What an observer of a simulation is shown of K time steps."""
 
-    Attributes:
-        results: of the network at each step, [K, B, ...].
-        total: their running sum from the first step of the presentation on, [K, B, ...].
-        layers: what is collected -> layer -> arrays, see `simulate`.
-    """
-
-    results: Any
-    total: Any
-    layers: dict[str, dict[str, Any]]
+    results: Any  # of the network at each step, [K, B, ...]
+    total: Any  # their running sum from the first step of the presentation on, [K, B, ...]
+    layers: dict[str, dict[str, Any]]  # what is collected -> layer -> arrays, see `simulate`
 
 
 class Carried(NamedTuple):

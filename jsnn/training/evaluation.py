@@ -19,19 +19,12 @@ from jsnn.training.loss import correct
 
 
 class Evaluation(NamedTuple):
-    """Sums over samples, or means per sample after `mean`; an ANN counts as one time step.
+    """Sums over samples, or means per sample after `mean`; an ANN counts as one time step."""
 
-    Attributes:
-        count: [] number of samples.
-        accuracy: [T] top-1 after t + 1 steps: samples classified correctly, see `correct`, or their share.
-        loss: [T] cross-entropy of the logits after t + 1 steps, nats.
-        spikes: layer -> [T] spikes per neuron at step t.
-    """
-
-    count: jax.Array
-    accuracy: jax.Array
-    loss: jax.Array
-    spikes: dict[str, jax.Array]
+    count: jax.Array  # [] number of samples
+    accuracy: jax.Array  # [T] top-1 after t + 1 steps: samples classified correctly, see `correct`, or their share
+    loss: jax.Array  # [T] cross-entropy of the logits after t + 1 steps, nats
+    spikes: dict[str, jax.Array]  # layer -> [T] spikes per neuron at step t
 
 
 Unit = Callable[[Variables], Any]
