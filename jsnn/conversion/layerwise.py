@@ -18,6 +18,7 @@ from jsnn.neurons.neuron import record
 from jsnn.neurons.packing import unpack, word_dtype
 
 Words = Mapping[str, jax.Array]  # layer -> its spikes as words [C, B, ...]
+Presented = tuple[jax.Array, jax.Array, jax.Array]  # images [B, ...], their index [B] int32, key of the encoding
 
 
 class Question(NamedTuple):
@@ -33,17 +34,16 @@ def observe(
     what: Presentation,
     question: Question,
     variables: Variables,
-    presented: tuple[jax.Array, jax.Array, jax.Array],
+    presented: Presented,
     words: Words,
     *arguments: jax.Array,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """A statistic [C, ...] of a layer's current in each chunk and the spikes, words [C, B, ...], of layers before it.
 
-    Only the layers between those whose spikes are given as `words` and this one are run, on what is `presented`: images
-    [B, ...], their index [B] int32 and the key of the encoding.
+    Only the layers between those whose spikes are given as `words` and this one are run.
     """
     images, index, key = presented
-    x = jax.eval_shape(lambda: what.inputs(images, key, index, what.times()[0])[0])
+    x = inputs_like(what, presented)
     graph, arrays = what.snn.trace(variables, x)
     target = graph.layers[question.layer].current
     program = Program(graph, arrays, what.snn.kernels, thresholds_of(variables))
@@ -66,6 +66,12 @@ def observe(
 
     states = what.snn.initial_state(variables, x)
     return jax.lax.scan(of_chunk, {name: states[name] for name in ahead}, (what.times(), words))[1]
+
+
+def inputs_like(what: Presentation, presented: Presented) -> jax.ShapeDtypeStruct:
+    """The shape of what a network is fed at one step."""
+    images, index, key = presented
+    return jax.eval_shape(lambda: what.inputs(images, key, index, what.times()[0])[0])
 
 
 def running(graph: Graph, layer: str, given: Sequence[str] | Words) -> list[str]:
