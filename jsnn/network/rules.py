@@ -18,7 +18,7 @@ from jsnn.network.graph import Graph, Operation
 JOINTLY_LINEAR = {
     *"add add_any sub neg concatenate pad copy stop_gradient real imag split tile stack unstack name pvary".split(),
     *"broadcast_in_dim reshape transpose squeeze slice rev reduce_precision reduce_sum cumsum".split(),
-    *"reduce_window_sum optimization_barrier sharding_constraint device_put".split(),
+    *"reduce_window_sum optimization_barrier sharding_constraint device_put convert_element_type".split(),
 }
 # Linear in each of them while the others do not depend on time.
 SEPARATELY_LINEAR = {"mul", "dot_general", "conv_general_dilated"}
@@ -61,7 +61,7 @@ def check(graph: Graph) -> None:
     over_time = {graph.input, *(n for operation in graph.operations if operation.depends for n in operation.outputs)}
     for operation in graph.operations:
         if operation.depends and operation.primitive is not None:
-            _check(graph, operation, [number in over_time for number in operation.inputs])
+            _check(graph, operation, {place for place, number in enumerate(operation.inputs) if number in over_time})
     for layer in graph.layers.values():
         if not jnp.issubdtype(graph.avals[layer.current].dtype, jnp.floating):
             raise ValueError(f"the current of {layer.name} is no floating-point number: convert the input first.")
@@ -70,16 +70,15 @@ def check(graph: Graph) -> None:
             raise ValueError("the network's result does not depend on its input, so it has nothing to spike for.")
 
 
-def _check(graph: Graph, operation: Operation, depends: Sequence[bool]) -> None:
+def _check(graph: Graph, operation: Operation, places: set[int]) -> None:
+    """Refuse an operation that is not linear in its inputs at some places, those that depend on time."""
     name = operation.primitive.name
-    places = [place for place, is_over_time in enumerate(depends) if is_over_time]
     to_integers = not all(jnp.issubdtype(graph.avals[number].dtype, jnp.inexact) for number in operation.outputs)
     is_linear = not to_integers and (
         name in JOINTLY_LINEAR
-        or name == "convert_element_type"
         or (name in SEPARATELY_LINEAR and len(places) == 1)
         or (name == "select_n" and 0 not in places)
-        or (name in LINEAR_AT and set(places) <= set(LINEAR_AT[name]))
+        or (name in LINEAR_AT and places <= set(LINEAR_AT[name]))
     )
     if not is_linear:
         advice = ADVICE.get(name, "of what depends on the input only sums, weights and ReLU become spiking: use these")
