@@ -31,7 +31,7 @@ def total(histograms: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
 def upper_half(counts: np.ndarray, percentile: float) -> UpperHalf:
     """The upper half of the smallest number of a stream that at least `percentile` percent of them do not exceed.
 
-    Counted are the upper halves [65536] of the whole stream.
+    The counts [65536] are the total of `upper_histogram` over the stream.
     """
     share = Fraction(str(percentile)) / 100  # as it is written: 0.07 * 100 is more than 7
     rank = max(1, math.ceil(share * int(counts.sum())))
@@ -40,7 +40,7 @@ def upper_half(counts: np.ndarray, percentile: float) -> UpperHalf:
 
 
 def whole(upper: UpperHalf, counts: np.ndarray) -> np.float32:
-    """The number sought, one of the stream (numpy's method "inverted_cdf"), by the counts [65536] of lower halves."""
+    """The number sought, one of the stream (numpy's "inverted_cdf"), by the total [65536] of `lower_histogram`."""
     lower = int(np.searchsorted(counts.cumsum(), upper.rank))
     return _from_ordered(upper.bits << HALF | lower)
 

@@ -65,7 +65,7 @@ def convert(
 
 
 def check_finite(variables: Variables) -> None:
-    """Refuse variables that hold NaN or infinity, by the name of the first."""
+    """Refuse variables that hold NaN or infinity, naming the first that does."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(dict(variables)):
         if not _all(leaf, np.isfinite):
             where = jax.tree_util.keystr(path, simple=True, separator="/")

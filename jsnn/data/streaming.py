@@ -43,8 +43,8 @@ class Examples(NamedTuple):
 def streamed_source(name: str, split: str, data_dir: str | None = None, num_workers: int = 0) -> Source:
     """A split of a data set of TFDS that is read image by image; its items are Batches.
 
-    So many processes decode; 0 decodes in threads of this one. ValueError where the data set is not prepared; later
-    where an image is not RGB or a label is out of range.
+    `num_workers` processes decode; 0 decodes in threads of this one. ValueError where the data set is not prepared;
+    later where an image is not RGB or a label is out of range.
     """
     examples = Examples(name, info(name), open_split(name, split, data_dir))
     num_examples = len(examples.records)

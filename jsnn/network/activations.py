@@ -21,7 +21,7 @@ class Activation(NamedTuple):
 
 
 def with_neurons(graph: Graph) -> Graph:
-    """The graph of an ANN with a layer of neurons in place of every activation, and its `layers`."""
+    """The graph of an ANN with a layer of neurons in place of every activation."""
     makers = {number: operation for operation in graph.operations for number in operation.outputs}
     replaced = []
     for operation in graph.operations:

@@ -52,9 +52,9 @@ def run(
     targets: Sequence[int],
     given: Mapping[str, jax.Array] | None = None,
 ) -> list[jax.Array]:
-    """Run what some values of a network's graph need, on inputs [K, B, ...]; returns these values [K, B, ...].
+    """Values [K, B, ...] of a network's graph for inputs [K, B, ...], of which only what the values need is run.
 
-    Of layers whose spikes [K, B, ...] are given, nothing before them need run.
+    Nothing runs before layers whose spikes [K, B, ...] are given.
     """
     graph = program.graph
     values = {number: Value(array) for number, array in graph.constants.items()}

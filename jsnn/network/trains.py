@@ -12,7 +12,7 @@ Words = dict[str, jax.Array]  # layer -> spikes as bits [C, B, ...]
 
 
 def ages_between(words: Words, times: jax.Array) -> Words:
-    """The age of every neuron before every stride-th chunk, [ceil(C / stride), B, ...], for times [C, K]."""
+    """The ages of all neurons before every stride-th of C chunks, [ceil(C / stride), B, ...], for times [C, K]."""
     num_chunks, num_steps = times.shape
     stride = _stride(num_steps)
     dtype = age_dtype(times.size)

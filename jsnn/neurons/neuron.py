@@ -83,8 +83,8 @@ def over_time(
 def record(neuron: Neuron, parameters: Parameters, state: State, current: jax.Array) -> tuple[jax.Array, State]:
     """Neurons over a chunk of time without a gradient, their spikes as bits.
 
-    From currents [K, ...], at most 32, and a state of [...] neurons to (words [...], bit t for step t; the next state);
-    ValueError where there are more steps or the state does not fit the current.
+    Currents [K, ...] and a state of [...] neurons give words [...], bit t for step t, and the next state. ValueError
+    where K is above 32 or the state does not fit the current.
     """
     check_fits(state, current)
     num_steps = len(current)

@@ -26,13 +26,13 @@ def unpack(words: jax.Array, num_steps: int, dtype: jnp.dtype) -> jax.Array:
 
 
 def age_at(words: jax.Array, age: jax.Array, time: jax.Array | int) -> jax.Array:
-    """Steps [...] int32 since the last spike before step `time`, below 32, of words and ages at step 0, both [...]."""
+    """The age [...] int32 at step `time`, in [0, 32), from words [...] and the age at step 0."""
     earlier = (jnp.uint32(1) << jnp.asarray(time, jnp.uint32)) - 1
     return _age(words.astype(jnp.uint32) & earlier, age, time)
 
 
 def age_after(words: jax.Array, age: jax.Array, num_steps: int) -> jax.Array:
-    """The age [...] int32 at the step after `num_steps` steps of words [...], from the age at step 0."""
+    """The age [...] int32 at the step after the last of `num_steps`, from words [...] and the age at step 0."""
     return _age(words.astype(jnp.uint32), age, num_steps)
 
 

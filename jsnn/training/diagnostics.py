@@ -79,9 +79,9 @@ def step_changes(score: Callable[[Variables], Any], variables: Variables, gradie
 
         change = (score(w - s) - score(w + s)) / 2    with    s = size * |w| * g / |g|
 
-    of a layer's weights w and the mean g of its gradients [N, ...]; for each number that the score of the variables
-    gives, layer -> change. Where the score is smooth in w and g its gradient, that is -|g| |s|, but for terms of the
-    third order. A layer without a gradient takes no step.
+    of a layer's weights w and the mean g of its gradients [N, ...]; given is what the score gives for the variables,
+    with layer -> change for each number. Where the score is smooth in w and g its gradient, that is -|g| |s|, but for
+    terms of the third order. A layer without a gradient takes no step.
     """
     params = variables["params"]
 

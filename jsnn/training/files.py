@@ -38,7 +38,7 @@ def remove_folder(folder: Path) -> None:
 
 
 def move_folder(folder: Path, to: Path) -> None:
-    """Give a folder a path beside it that does not exist."""
+    """Give a folder another name, a path beside it that does not exist."""
     os.rename(folder, to)
     _keep_names(to.parent)
 

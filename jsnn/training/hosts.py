@@ -63,7 +63,7 @@ def is_first_process() -> bool:
 def on_first_process(work: Callable[[], Any]) -> Any:
     """Let the first process do something and wait for it: an exclusive write, or a read that all shall agree on.
 
-    What it returns, a JSON value, all get; where it raises a ValueError or an OSError, all raise a ValueError.
+    All get the JSON value that it returns, or a ValueError where it raises one or an OSError.
     """
     if jax.process_count() == 1:
         return work()
@@ -83,7 +83,7 @@ def on_first_process(work: Callable[[], Any]) -> Any:
 
 
 def on_every_process(work: Callable[[], Any]) -> Any:
-    """Do something in all processes; where it fails in one, all raise a ValueError or what failed here."""
+    """Do something in all processes; where it fails in one, that one raises what failed and the others a ValueError."""
     result, failure = None, None
     try:
         result = work()
@@ -102,7 +102,7 @@ def all_gather(value: np.ndarray) -> np.ndarray:
 
 
 def global_max(value: int) -> jax.Array | int:
-    """The highest of small integers of all processes, an int32 on its way while the host goes on; alone, the value."""
+    """The highest of the processes' small integers, on its way while the host goes on; alone, the value itself."""
     if jax.process_count() == 1:
         return value
     return _global_max(np.full(jax.local_device_count(), value, np.int32))

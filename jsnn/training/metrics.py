@@ -37,7 +37,7 @@ def log(metrics: MetricsLog, stage: str, step: int, values: dict[str, float]) ->
 
 
 def read(path: Path) -> list[Record]:
-    """All records of a JSONL file, if there is one, but a torn last line of a process that was killed.
+    """All records of a JSONL file, none without a file, but for a torn last line of a process that was killed.
 
     ValueError where another line can't be read.
     """
