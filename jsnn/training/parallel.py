@@ -98,7 +98,7 @@ def evaluate_split(
 
 
 def fitting_batch_size(most: int, source: Source) -> int:
-    """At most so many samples, a multiple of the devices, at a time: fewer where these hold all of the split."""
+    """Samples at a time, at most so many and a multiple of the devices: fewer where these hold the whole split."""
     devices = jax.device_count()
     return min(most, -(-source.num_examples // devices) * devices)
 
