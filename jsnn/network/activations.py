@@ -27,9 +27,8 @@ def with_neurons(graph: Graph) -> Graph:
     for operation in graph.operations:
         found = _activation(graph, makers, operation)
         if found is not None:
-            operation = Operation(
-                None, {"ceiling": found.ceiling}, None, (found.current,), operation.outputs, operation.where, True
-            )
+            options = {"ceiling": found.ceiling}
+            operation = operation._replace(primitive=None, options=options, call=None, inputs=(found.current,))
         replaced.append(operation)
     operations = tuple(needed(replaced, graph.outputs))
     return graph._replace(operations=operations, layers=_layers(graph, operations))

@@ -4,6 +4,7 @@ The readout's potential is a running sum, so the logits at step t are those of a
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -118,21 +119,14 @@ def _present(
 ) -> Evaluation:
     """Sums over a batch, with the loss [T, S] at each scale of the logits, which are sums over time."""
     snn, encode, num_steps, chunk, _ = presentation
-    inputs = source.prepare(batch.images)
+    inputs = partial(encode, source.prepare(batch.images), key, batch.index)
 
     def observe(observed: Observed) -> Any:
         spikes = spikes_per_neuron(observed.layers["words"], len(observed.total))
         return _sums(batch, *_scores(observed.total, batch.labels, scales), spikes)
 
-    sums = simulate(
-        snn,
-        variables,
-        lambda time: encode(inputs, key, batch.index, time),
-        observe,
-        num_steps=num_steps,
-        chunk=min(chunk, MOST_STEPS),
-        collect=("words",),
-    )
+    chunk = min(chunk, MOST_STEPS)
+    sums = simulate(snn, variables, inputs, observe, num_steps=num_steps, chunk=chunk, collect=("words",))
     return Evaluation(_count(batch), *sums)
 
 
