@@ -6,7 +6,6 @@ python -m experiments.evaluate [PRESET] [--workdir DIR] [--field value ...]
 """
 
 import time
-from collections.abc import Sequence
 from statistics import mean, stdev
 
 import jax
@@ -67,11 +66,6 @@ def show(run: Run) -> None:
     say(table.markdown([results]))
 
 
-def mean_and_std(accuracies: Sequence[float]) -> dict[str, float]:
-    """Mean and standard deviation over streams of noise, the latter 0 where there is one."""
-    return {"accuracy": mean(accuracies), "accuracy_std": stdev(accuracies) if len(accuracies) > 1 else 0.0}
-
-
 def _score_streams(run: Run, fold: Fold, label: str, variables: Variables, streams: int) -> Results:
     """Accuracy by step and at num_steps, its spread over streams of noise, and spikes per neuron by layer.
 
@@ -87,7 +81,8 @@ def _score_streams(run: Run, fold: Fold, label: str, variables: Variables, strea
     first, *others = (score(stream, key) for stream, key in enumerate(stream_keys(config, TEST, streams)))
     reduced = np.stack([scores.accuracy[:num_steps] for scores in (first, *others)])
     by_step = np.concatenate([reduced.mean(0), first.accuracy[num_steps:]])
-    scores = mean_and_std([float(accuracy) for accuracy in reduced[:, -1]])
+    last = [float(accuracy) for accuracy in reduced[:, -1]]
+    scores = {"accuracy": mean(last), "accuracy_std": stdev(last) if len(last) > 1 else 0.0}
     spikes = {layer: float(first.spikes[layer][:num_steps].sum()) for layer in build_ann(config).spiking_layers}
     say(f"{label:<9} test {scores['accuracy']:.2%} at T={num_steps}, {by_step[-1]:.2%} at T={eval_steps}")
     return {

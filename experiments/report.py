@@ -27,11 +27,7 @@ class Arguments:
 
 
 def report(workdirs: tuple[Path, ...], output: Path) -> str:
-    """Write report.md, whose table is returned, and report.png of finished runs into a folder.
-
-    Raises:
-        ValueError: where a folder holds no finished run.
-    """
+    """Write report.md, whose table is returned, and report.png of finished runs; ValueError where there are none."""
     if not workdirs:
         raise ValueError("a report needs at least one workdir: python -m experiments.report WORKDIR...")
     runs = [_finished(workdir) for workdir in workdirs]

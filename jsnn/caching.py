@@ -11,12 +11,6 @@ def cached(make: Callable[P, R]) -> Callable[P, R]:
     """`functools.cache` that knows methods of equal objects as equal, as `model.apply` of two models with like fields.
 
     What can't be hashed, as a method of a module with a list among its fields, is made anew each time.
-
-    Args:
-        make: the function whose results are kept.
-
-    Returns:
-        The function with a cache.
     """
     results: dict[Hashable, R] = {}
 

@@ -53,10 +53,7 @@ def poisson_straight_through(images: jax.Array, key: jax.Array, index: jax.Array
     Bengio et al., 2013 (arXiv:1308.3432).
 
     Args:
-        images: [B, ...] float, pixels in [-1, 1].
-        key: a key that stands for (seed, train step).
-        index: [B] int32, the samples' indices in the data set.
-        time: [K] int32, the time steps.
+        images, key, index, time: those of `poisson`.
 
     Returns:
         [K, B, ...] of -1, 0 and 1.
@@ -72,8 +69,7 @@ def events(images: jax.Array, key: jax.Array, index: jax.Array, time: jax.Array)
 
     Args:
         images: [B, T, ...] float, for each sample what arrives at each step.
-        key: not used.
-        index: not used.
+        key, index: not used.
         time: [K] int32, the time steps.
 
     Returns:
@@ -92,8 +88,7 @@ def constant(images: jax.Array, key: jax.Array, index: jax.Array, time: jax.Arra
 
     Args:
         images: [B, ...] float.
-        key: not used.
-        index: not used.
+        key, index: not used.
         time: [K] int32, the time steps.
 
     Returns:

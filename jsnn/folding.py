@@ -12,7 +12,7 @@ Fold = Callable[[str, int, Callable[[int], Iterable[Any]], Callable[[State, Any]
 
 
 def fold(name: str, total: int, items: Callable[[int], Iterable[Any]], add: Callable[[State, Any], State]) -> State:
-    """Add all items to a state, one after another.
+    """Add all items to a state, one after another, and return the last state.
 
         state[0] = None,    state[n + 1] = add(state[n], item[n])
 
@@ -23,9 +23,6 @@ def fold(name: str, total: int, items: Callable[[int], Iterable[Any]], add: Call
         total: how many items there are, at least 1.
         items: n -> the items from the n-th on, from 0.
         add: (state, item) -> the next state, a dict of arrays.
-
-    Returns:
-        The state after the last item.
     """
     del name, total
     return reduce(add, items(0), None)

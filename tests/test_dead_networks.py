@@ -14,8 +14,8 @@ from jsnn.data.sources import resident_source
 from jsnn.encoding import poisson
 from jsnn.network.simulation import Presentation
 from jsnn.network.transformation import NEURONS
-from jsnn.training.accuracy import correct
 from jsnn.training.evaluation import ann_evaluation, mean, snn_evaluation
+from jsnn.training.loss import correct
 from jsnn.training.optimizers import optimizer
 from jsnn.training.step import init_state, snn_forward, summed, train_step
 from tests.commands import TINY, run

@@ -23,10 +23,8 @@ ARRIVING = "arriving"  # a folder of checkpoints while it is copied
 def adopt(run: Run, donor: Path) -> None:
     """Take over the ANN of another run, and its conversion where all fields agree that matter to it.
 
-    Stages that the run has done itself stay as they are; the donor's folder is only read.
-
-    Raises:
-        ValueError: where the other run has no trained ANN, one of another config, or a damaged checkpoint.
+    Stages that the run has done itself stay as they are; the donor's folder is only read. ValueError where the other
+    run has no trained ANN, one of another config, or a damaged checkpoint.
     """
     for stage, done in on_first_process(lambda: _offered(run, donor)).items():
         if not is_done(run, stage):

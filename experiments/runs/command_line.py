@@ -73,32 +73,32 @@ def run_command(name: str, description: str, work: Callable[[Run], None]) -> Non
 
 def main(program: str, description: str, work: Callable[[Run], None], arguments: Sequence[str]) -> int:
     """Parse a command line, open the run and do the work; returns the exit status, an error is one sentence."""
-    take_any_output()
-    try:
-        refuse_empty(arguments)
+
+    def in_run() -> None:
         parsed = parse(program, description, arguments)
         hosts.join(parsed.coordinator, parsed.num_processes, parsed.process_id)
         compilation.watch()
         compilation.keep_programs(parsed.config.run.compilation_cache)
-        if not parsed.debug:
-            _quiet_libraries()
+        if not parsed.debug:  # which shows what libraries say on the side of an error
+            logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's threads log tracebacks of a full disk
+            sys.unraisablehook = lambda _: None  # ... and go on failing after it
         with _warnings_as_lines(), stopping.on_signals(), open_run(parsed.config, parsed.workdir) as run:
             if parsed.from_run:
                 adopt(run, parsed.from_run)
             work(run)
-    except Exception as error:
-        return refuse(error, "--debug" in arguments)
-    return 0
+
+    return guarded(in_run, arguments)
 
 
-def guarded(work: Callable[[], object]) -> int:
-    """The main of what is no run: does the work; returns the exit status, an error is one sentence."""
+def guarded(work: Callable[[], object], arguments: Sequence[str] | None = None) -> int:
+    """Do the work of a command line, this process's own if none is given; returns the exit status, see `refuse`."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     take_any_output()
     try:
-        refuse_empty(sys.argv[1:])
+        refuse_empty(arguments)
         work()
     except Exception as error:
-        return refuse(error, debug=False)
+        return refuse(error, "--debug" in arguments)
     return 0
 
 
@@ -109,7 +109,7 @@ def refuse(error: Exception, debug: bool) -> int:
         return stopping.STOPPED
     if debug:
         traceback.print_exception(error)
-    if _is_out_of_memory(error):
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):  # of the host, or of a device
         error = ValueError(
             f"out of memory ({' '.join(str(error).split())[:100] or type(error).__name__}): choose a smaller "
             "batch_size, eval_batch_size or width, or raise what this process may take (ulimit -v)."
@@ -119,11 +119,6 @@ def refuse(error: Exception, debug: bool) -> int:
     with suppress(OSError):  # nobody may read it any more
         print(f"error: {name}{' '.join(str(error).split())}", file=sys.stderr)
     return 2 if isinstance(error, ValueError | OSError) else 1
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether the host's or a device's memory was too small."""
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def take_any_output() -> None:
@@ -144,13 +139,10 @@ def refuse_empty(arguments: Sequence[str]) -> None:
 
 
 def parse(program: str, description: str, arguments: Sequence[str]) -> Arguments:
-    """Read a command line: [PRESET] [--workdir DIR] [--field value ...].
+    """Read a command line: [PRESET] [--workdir DIR] [--field value ...]; SystemExit where it can't be, or after --help.
 
     Without a preset the config is that of the workdir where there is one, else that of the fields' own defaults where a
     data set is named, else the default preset's.
-
-    Raises:
-        SystemExit: with status 2 where a preset or field is unknown or its value can't be read, with 0 after --help.
     """
     if arguments and not arguments[0].startswith("-"):
         choices = {name: (text, Arguments(config, RUNS / name)) for name, (text, config) in PRESETS.items()}
@@ -177,9 +169,3 @@ def _warnings_as_lines() -> Iterator[None]:
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = show
         yield
-
-
-def _quiet_libraries() -> None:
-    """Leave what libraries say on the side of an error to --debug, for the rest of the process."""
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's threads log tracebacks of a full disk
-    sys.unraisablehook = lambda _: None  # ... and go on failing after it

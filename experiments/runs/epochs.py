@@ -29,32 +29,21 @@ AHEAD = 2  # steps that the host may be ahead of the devices
 
 
 class Training(NamedTuple):
-    """What a stage trains.
+    """What a stage trains."""
 
-    Attributes:
-        network: "ann" or "hybrid"; the name in the metrics and of the checkpoints' folder.
-        forward: of the network.
-        optimizer: the optax transformation.
-        epochs: number of epochs.
-        validate: variables -> accuracy on the validation split.
-        after_epoch: is handed the Journal after each epoch.
-    """
-
-    network: str
+    network: str  # "ann" or "hybrid"; the name in the metrics and of the checkpoints' folder
     forward: Forward
     optimizer: optax.GradientTransformation
     epochs: int
-    validate: Callable[[Variables], float]
-    after_epoch: Callable[[Journal], None] = lambda journal: None
+    validate: Callable[[Variables], float]  # variables -> accuracy on the validation split
+    after_epoch: Callable[[Journal], None] = lambda journal: None  # is handed the Journal after each epoch
 
 
 def train(run: Run, training: Training, state: TrainState) -> Journal:
     """Train to the last epoch, from the latest checkpoint on where there is one.
 
-    Raises:
-        FloatingPointError: where a loss or gradient is not finite and steps are not to be skipped; the last checkpoint
-            stays.
-        Stopped: where the run was asked to stop; a checkpoint is saved.
+    Stopped where the run is asked to stop, when a checkpoint is saved; FloatingPointError where a number is not finite
+    and steps are not to be skipped: the last checkpoint stays.
     """
     network = training.network
     step = parallel_train_step(open_source(run.config, TRAIN), training.forward, training.optimizer)

@@ -18,8 +18,7 @@ REVIVE = "train the ANN longer or with larger dense_std, raise num_steps or lowe
 def with_step(config: Config, network: str, journal: Journal, metrics: Metrics) -> Journal:
     """The journal with one step more, which counts as skipped where a number is not finite.
 
-    Raises:
-        FloatingPointError: where one is not finite and `on_nan` is "stop": the step, the layer and what to change.
+    FloatingPointError, naming the step, the layer and what to change, where `on_nan` is "stop".
     """
     journal = journal._replace(steps=journal.steps + 1)
     problem = _problem(config, metrics)
@@ -36,11 +35,7 @@ def with_step(config: Config, network: str, journal: Journal, metrics: Metrics) 
 
 
 def mean_metrics(config: Config, network: str, journal: Journal) -> tuple[float, float]:
-    """Mean loss and training accuracy of the epoch under way, over the steps that were not skipped.
-
-    Raises:
-        FloatingPointError: where all of them were.
-    """
+    """Mean loss and training accuracy of the epoch's steps that were not skipped; FloatingPointError if all were."""
     counted = journal.steps - journal.skipped
     if not counted:
         raise FloatingPointError(
@@ -51,12 +46,7 @@ def mean_metrics(config: Config, network: str, journal: Journal) -> tuple[float,
 
 
 def warn_of_silence(network: str, spikes: Mapping[str, float]) -> None:
-    """Warn of layers that never spike: their neurons have no say, and STDB can't train them.
-
-    Args:
-        network: which.
-        spikes: layer -> spikes per neuron and image.
-    """
+    """Warn of layers without a spike for any image: their neurons have no say, and STDB can't train them."""
     silent = [layer for layer, count in spikes.items() if count == 0]
     if silent:
         say(f"warning: the {network} net is dead: no neuron of {', '.join(silent)} spikes for any image; {REVIVE}.")

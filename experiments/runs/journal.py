@@ -14,23 +14,14 @@ from jsnn.training.step import TrainState
 
 
 class Journal(NamedTuple):
-    """The past of a training stage.
+    """The past of a training stage."""
 
-    Attributes:
-        history: the records of the epochs that are done, as in metrics.jsonl.
-        steps: steps taken in the epoch under way; its next batch is that of this number.
-        loss: sum of the losses of these steps.
-        accuracy: sum of their training accuracies.
-        skipped: how many of them were skipped, and are not in the sums.
-        seconds: spent on them.
-    """
-
-    history: tuple[Record, ...] = ()
-    steps: int = 0
-    loss: float = 0.0
-    accuracy: float = 0.0
-    skipped: int = 0
-    seconds: float = 0.0
+    history: tuple[Record, ...] = ()  # the records of the epochs that are done, as in metrics.jsonl
+    steps: int = 0  # steps taken in the epoch under way; its next batch is that of this number
+    loss: float = 0.0  # sum of the losses of these steps
+    accuracy: float = 0.0  # sum of their training accuracies
+    skipped: int = 0  # how many of them were skipped, and are not in the sums
+    seconds: float = 0.0  # spent on them
 
     @property
     def epoch(self) -> int:
@@ -63,8 +54,7 @@ def save_journal(run: Run, network: str, state: TrainState, journal: Journal) ->
 def resume(run: Run, network: str, state: TrainState) -> tuple[TrainState, Journal]:
     """The last state of "ann" or "hybrid", or the given first one, and its journal, which metrics.jsonl is made to say.
 
-    Raises:
-        ValueError: where there are checkpoints and none is intact, or another config made the last one.
+    ValueError where there are checkpoints and none is intact, or another config made the last one.
     """
     checkpoint = latest(run, network, state)
     journal = Journal() if checkpoint is None else _journal(checkpoint.record)

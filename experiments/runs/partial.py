@@ -23,29 +23,20 @@ EVERY = 20.0  # seconds between two saves of a pass
 
 
 class Saved(NamedTuple):
-    """What a file of a pass holds.
+    """What a file of a pass holds."""
 
-    Attributes:
-        about: what the pass depends on.
-        done: items that are in the state.
-        state: of arrays, as `_encoded`.
-        seconds: of the stage, up to here.
-    """
-
-    about: dict[str, Any]
-    done: int
-    state: Any
-    seconds: float
+    about: dict[str, Any]  # what the pass depends on
+    done: int  # items that are in the state
+    state: Any  # of arrays, as `_encoded`
+    seconds: float  # of the stage, up to here
 
 
 def resumable(run: Run, stage: str) -> tuple[Fold, float]:
-    """How a stage that begins or goes on now folds: with a bar, saved every 20 seconds, when it is done and on request.
+    """How a stage folds: with a bar, saved every 20 seconds, at the end and on request; and when the stage began.
 
-    A pass of another stage, or whose config, data, batch size or number of devices has changed since, begins anew. The
-    fold raises Stopped where the run is asked to stop, when its state is saved.
-
-    Returns:
-        (the fold, when the stage would have begun without interruptions, by `time.perf_counter`).
+    That is when it would have begun without interruptions, by `time.perf_counter`. A pass of another stage, or whose
+    config, data, batch size or number of devices has changed since, begins anew. The fold raises Stopped where the run
+    is asked to stop, when its state is saved.
     """
     begin = time.perf_counter() - on_first_process(lambda: _spent(run, stage))
     fields = asdict(run.config)

@@ -58,9 +58,8 @@ class Run(NamedTuple):
 def open_run(config: Config, directory: Path) -> Iterator[Run]:
     """Open the folder of a run, or make it, and hold it for this process.
 
-    Raises:
-        ValueError: where a field is out of its range, the network can't take the images, the data set is not
-            prepared, or the folder belongs to another config or is in use; then nothing is written.
+    Nothing is written, but a ValueError raised, where a field is out of its range, the network can't take the images,
+    the data set is not prepared, or the folder belongs to another config or is in use.
     """
     import_data_module(config)
     check(config)
@@ -153,10 +152,8 @@ def reopen(run: Run, stage: str) -> None:
     """Make a stage and all that follow it undone, for it is about to run again.
 
     Where the stage was done, it begins anew; where it was interrupted, its checkpoints stay and it goes on from them.
-
-    Raises:
-        ValueError: where an earlier stage is not done or its last checkpoint is damaged, or no checkpoint of this one
-            is intact; then nothing is changed.
+    ValueError where an earlier stage is not done or its last checkpoint is damaged, or no checkpoint of this one is
+    intact; then nothing is changed.
     """
     begin = STAGES.index(stage)
     for earlier in STAGES[:begin]:

@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsnn.conversion.layerwise import Question, bytes_of_spikes, observe, running
+from jsnn.conversion.layerwise import Question, bytes_of_spikes, inputs_like, observe, running
 from jsnn.conversion.percentile import lower_histogram, total, upper_half, upper_histogram, whole
 from jsnn.conversion.thresholds import Thresholds, check_finite
 from jsnn.encoding import Encoding
 from jsnn.folding import Fold, State, fold
 from jsnn.network.chunks import check_steps
-from jsnn.network.graph import Graph, Layer
+from jsnn.network.graph import Graph
 from jsnn.network.simulation import Presentation
 from jsnn.network.transformation import NEURONS, SNN, Variables
 
@@ -27,41 +27,24 @@ AllGather = Callable[[np.ndarray], np.ndarray]
 
 
 class Setting(NamedTuple):
-    """What all passes of a balancing share.
-
-    Attributes:
-        presentation: of the SNN.
-        key: random key of the encoding.
-        images: [B, H, W, C] in [-1, 1].
-        index: [B] int32, their indices.
-        batch_size: images at a time.
-        fold: how a pass is run.
-        all_gather: gives the arrays of all processes.
-    """
+    """What all passes of a balancing share."""
 
     presentation: Presentation
-    key: jax.Array
-    images: jax.Array
-    index: jax.Array
-    batch_size: int
-    fold: Fold
-    all_gather: AllGather
+    key: jax.Array  # of the encoding
+    images: jax.Array  # [B, H, W, C] in [-1, 1]
+    index: jax.Array  # [B] int32, their indices
+    batch_size: int  # images at a time
+    fold: Fold  # how a pass is run
+    all_gather: AllGather  # gives the arrays of all processes
 
 
 class Measure(NamedTuple):
-    """A statistic of a layer's input current.
+    """A statistic of a layer's input current."""
 
-    Attributes:
-        name: of the passes that take it.
-        statistic: (current [K, B, ...], counted [K, 1, ...], *arguments) -> array.
-        gather: [n, ...] of n parts of the current -> [...] of all.
-        arguments: of the statistic.
-    """
-
-    name: str
-    statistic: Callable[..., jax.Array]
-    gather: Callable[[Any], Any]
-    arguments: tuple[jax.Array, ...] = ()
+    name: str  # of the passes that take it
+    statistic: Callable[..., jax.Array]  # (current [K, B, ...], counted [K, 1, ...], *arguments) -> array
+    gather: Callable[[Any], Any]  # [n, ...] of n parts of the current -> [...] of all
+    arguments: tuple[jax.Array, ...] = ()  # of the statistic
 
 
 def balance_thresholds(
@@ -119,21 +102,19 @@ def balance_thresholds(
     check_finite(variables)
     _check(len(images), percentile, batch_size)
     index = jnp.arange(len(images), dtype=jnp.int32) if index is None else index
-    setting = Setting(Presentation(snn, encode, num_steps, chunk), key, images, index, batch_size, fold, all_gather)
-    graph = _graph(setting, variables)
+    what = Presentation(snn, encode, num_steps, chunk)
+    setting = Setting(what, key, images, index, batch_size, fold, all_gather)
+    x = inputs_like(what, (images[:batch_size], index[:batch_size], key))
+    (graph, _), spiking = snn.trace(variables, x), snn.init(variables, x)
     chosen = _checked_layers(graph, layers)
-    kept = {
-        name: bytes_of_spikes(setting.presentation, layer.shape, len(images)) <= keep_bytes
-        for name, layer in graph.layers.items()
-    }
+    sizes = {name: bytes_of_spikes(what, layer.shape, len(images)) for name, layer in graph.layers.items()}
     first = Measure("maximum", _maximum, np.max) if percentile == 100 else Measure("upper half", upper_histogram, total)
     thresholds: Thresholds = {}
     words: Words = {}
     before = jnp.ones((), next(iter(graph.layers.values())).dtype)
     for position, (name, layer) in enumerate(graph.layers.items()):
         if name in chosen:
-            spiking = _with(snn, variables, graph, thresholds)
-            wanted = tuple(other for other in running(graph, name, words) if kept[other])
+            wanted = tuple(other for other in running(graph, name, words) if sizes[other] <= keep_bytes)
             threshold, new = _measured(setting, first, name, spiking, words, wanted)
             words = _still_read(graph, position, {**words, **new})
             if percentile < 100:
@@ -144,27 +125,8 @@ def balance_thresholds(
         if layer.ceiling is not None:
             before = jnp.minimum(before, layer.ceiling)
         thresholds[name] = before
+        spiking[NEURONS][name]["threshold"] = jnp.asarray(before, layer.dtype)
     return thresholds
-
-
-def _graph(setting: Setting, variables: Variables) -> Graph:
-    """The network's graph for a batch, the one that `observe` runs."""
-    what, first = setting.presentation, slice(setting.batch_size)
-
-    def inputs() -> jax.Array:
-        return what.inputs(setting.images[first], setting.key, setting.index[first], what.times()[0])[0]
-
-    return what.snn.trace(variables, jax.eval_shape(inputs))[0]
-
-
-def _with(snn: SNN, variables: Variables, graph: Graph, thresholds: Thresholds) -> Variables:
-    """SNN variables with the thresholds that are known so far."""
-
-    def parameters(layer: Layer) -> dict[str, jax.Array]:
-        values = {**snn.neuron.parameters(), "threshold": thresholds.get(layer.name, 1.0)}
-        return {name: jnp.asarray(value, layer.dtype) for name, value in values.items()}
-
-    return {**variables, NEURONS: {name: parameters(layer) for name, layer in graph.layers.items()}}
 
 
 def _still_read(graph: Graph, position: int, words: Words) -> Words:

@@ -3,6 +3,7 @@
 The layers whose spikes are given hand them on as they are, so neither they nor what is before them run again.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -17,20 +18,15 @@ from jsnn.neurons.neuron import record
 from jsnn.neurons.packing import unpack, word_dtype
 
 Words = Mapping[str, jax.Array]  # layer -> its spikes as words [C, B, ...]
+Presented = tuple[jax.Array, jax.Array, jax.Array]  # images [B, ...], their index [B] int32, key of the encoding
 
 
 class Question(NamedTuple):
-    """What is asked of a layer.
-
-    Attributes:
-        layer: its name.
-        wanted: names of earlier layers, among those that run, whose spikes are asked for.
-        statistic: (current [K, B, ...], counted [K, 1, ...], *arguments) -> array; steps of padding do not count.
-    """
+    """What is asked of a layer."""
 
     layer: str
-    wanted: tuple[str, ...]
-    statistic: Callable[..., jax.Array]
+    wanted: tuple[str, ...]  # names of earlier layers, among those that run, whose spikes are asked for
+    statistic: Callable[..., jax.Array]  # (current [K, B, ...], counted [K, 1, ...], *arguments) -> array
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -38,27 +34,16 @@ def observe(
     what: Presentation,
     question: Question,
     variables: Variables,
-    presented: tuple[jax.Array, jax.Array, jax.Array],
+    presented: Presented,
     words: Words,
     *arguments: jax.Array,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """A statistic of a layer's input current in each chunk, and the spikes of layers before it, in one run.
+    """A statistic [C, ...] of a layer's current in each chunk and the spikes, words [C, B, ...], of layers before it.
 
-    Only the layers between those whose spikes are given and this one are run.
-
-    Args:
-        what: the presentation.
-        question: what is asked.
-        variables: of the SNN.
-        presented: (images [B, ...], index [B] int32, key of the encoding).
-        words: spikes of earlier layers.
-        arguments: of the statistic.
-
-    Returns:
-        (the statistic [C, ...], layer -> words [C, B, ...]).
+    Only the layers between those whose spikes are given as `words` and this one are run.
     """
     images, index, key = presented
-    x = jax.eval_shape(lambda: what.inputs(images, key, index, what.times()[0])[0])
+    x = inputs_like(what, presented)
     graph, arrays = what.snn.trace(variables, x)
     target = graph.layers[question.layer].current
     program = Program(graph, arrays, what.snn.kernels, thresholds_of(variables))
@@ -83,17 +68,14 @@ def observe(
     return jax.lax.scan(of_chunk, {name: states[name] for name in ahead}, (what.times(), words))[1]
 
 
+def inputs_like(what: Presentation, presented: Presented) -> jax.ShapeDtypeStruct:
+    """The shape of what a network is fed at one step."""
+    images, index, key = presented
+    return jax.eval_shape(lambda: what.inputs(images, key, index, what.times()[0])[0])
+
+
 def running(graph: Graph, layer: str, given: Sequence[str] | Words) -> list[str]:
-    """The layers that run for the current of one.
-
-    Args:
-        graph: of the SNN.
-        layer: name of the layer.
-        given: names of the layers whose spikes are known.
-
-    Returns:
-        Their names in forward order.
-    """
+    """The layers, in forward order, that run for the current of one where the spikes of some are given."""
     known = {graph.layers[name].output for name in given}
     known.add(graph.input)
     operations = needed(graph.operations, [graph.layers[layer].current], known)
@@ -102,18 +84,6 @@ def running(graph: Graph, layer: str, given: Sequence[str] | Words) -> list[str]
 
 
 def bytes_of_spikes(what: Presentation, shape: Sequence[int], num_images: int) -> int:
-    """What the spikes of a layer take, kept as words.
-
-    Args:
-        what: the presentation.
-        shape: [B, ...] of the layer.
-        num_images: of the balancing.
-
-    Returns:
-        Bytes.
-    """
+    """What the spikes of a layer [B, ...] take for all images of a balancing, kept as words."""
     num_chunks, length = what.times().shape
-    size = num_images * num_chunks * word_dtype(length).itemsize
-    for side in shape[1:]:
-        size *= side
-    return size
+    return num_images * num_chunks * word_dtype(length).itemsize * math.prod(shape[1:])

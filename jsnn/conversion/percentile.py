@@ -17,38 +17,21 @@ HALF = 16  # bits
 
 
 class UpperHalf(NamedTuple):
-    """What the first pass tells of the number sought.
+    """What the first pass tells of the number sought."""
 
-    Attributes:
-        bits: its upper 16 bits, in the ordered representation.
-        rank: its rank among the numbers that share them, from 1.
-    """
-
-    bits: int
-    rank: int
+    bits: int  # its upper 16 bits, in the ordered representation
+    rank: int  # its rank among the numbers that share them, from 1
 
 
 def total(histograms: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """The sum of histograms in 64 bits, for a stream may be longer than 2^31.
-
-    Args:
-        histograms: [n, 65536].
-
-    Returns:
-        [65536] int64.
-    """
+    """The sum [65536] of histograms [n, 65536] in 64 bits, for a stream may be longer than 2^31."""
     return np.sum(histograms, axis=0, dtype=np.int64)
 
 
 def upper_half(counts: np.ndarray, percentile: float) -> UpperHalf:
     """The upper half of the smallest number of a stream that at least `percentile` percent of them do not exceed.
 
-    Args:
-        counts: [65536], the total of the `upper_histogram` of all chunks of the stream.
-        percentile: in (0, 100].
-
-    Returns:
-        The UpperHalf.
+    The counts [65536] are the total of `upper_histogram` over the stream.
     """
     share = Fraction(str(percentile)) / 100  # as it is written: 0.07 * 100 is more than 7
     rank = max(1, math.ceil(share * int(counts.sum())))
@@ -57,43 +40,21 @@ def upper_half(counts: np.ndarray, percentile: float) -> UpperHalf:
 
 
 def whole(upper: UpperHalf, counts: np.ndarray) -> np.float32:
-    """The number sought, one of the stream (numpy's method "inverted_cdf").
-
-    Args:
-        upper: its upper half.
-        counts: [65536], the total of the `lower_histogram` of all chunks of the same stream.
-
-    Returns:
-        The percentile.
-    """
+    """The number sought, one of the stream (numpy's "inverted_cdf"), by the total [65536] of `lower_histogram`."""
     lower = int(np.searchsorted(counts.cumsum(), upper.rank))
     return _from_ordered(upper.bits << HALF | lower)
 
 
 def upper_histogram(numbers: jax.Array, counted: jax.Array) -> jax.Array:
-    """Count the upper 16 bits of the ordered representation of numbers.
+    """Count [65536] the upper 16 bits, in the ordered representation, of those float32 numbers that are counted.
 
-    Args:
-        numbers: [...] float32, less than 2^31 of them.
-        counted: broadcastable to [...], the numbers that count.
-
-    Returns:
-        [65536] int32.
+    They are less than 2^31; `counted` is broadcastable to them.
     """
     return _histogram(_to_ordered(numbers) >> HALF, jnp.broadcast_to(counted, numbers.shape))
 
 
 def lower_histogram(numbers: jax.Array, counted: jax.Array, upper: jax.Array) -> jax.Array:
-    """Count the lower 16 bits of the numbers with a given upper half.
-
-    Args:
-        numbers: [...] float32, less than 2^31 of them.
-        counted: broadcastable to [...], the numbers that count.
-        upper: [] uint32, the upper 16 bits of the ordered representation.
-
-    Returns:
-        [65536] int32.
-    """
+    """Count [65536] the lower 16 bits of numbers whose upper 16 bits, in the ordered representation, are `upper`."""
     ordered = _to_ordered(numbers)
     return _histogram(ordered & ((1 << HALF) - 1), counted & (ordered >> HALF == upper))
 

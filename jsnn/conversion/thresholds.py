@@ -65,14 +65,7 @@ def convert(
 
 
 def check_finite(variables: Variables) -> None:
-    """Refuse variables that are not finite.
-
-    Args:
-        variables: of an ANN.
-
-    Raises:
-        ValueError: naming the first that holds NaN or infinity.
-    """
+    """Refuse variables that hold NaN or infinity, naming the first that does."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(dict(variables)):
         if not _all(leaf, np.isfinite):
             where = jax.tree_util.keystr(path, simple=True, separator="/")

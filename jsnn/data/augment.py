@@ -5,33 +5,14 @@ import jax.numpy as jnp
 
 
 def scale(images: jax.Array) -> jax.Array:
-    """Pixels to the range that ANN and SNN are both fed: x = (pixel / 255 - 0.5) / 0.5.
-
-    Args:
-        images: [B, H, W, C] uint8.
-
-    Returns:
-        [B, H, W, C] float32 in [-1, 1].
-
-    Raises:
-        ValueError: where the images are not uint8.
-    """
+    """Pixels, uint8, to what ANN and SNN are both fed, float32 in [-1, 1]: x = (pixel / 255 - 0.5) / 0.5."""
     if images.dtype != jnp.uint8:
         raise ValueError(f"images must be uint8 pixels from 0 to 255, got {images.dtype}.")
     return images.astype(jnp.float32) / 127.5 - 1
 
 
 def random_crop(images: jax.Array, keys: jax.Array, padding: int) -> jax.Array:
-    """A crop of the images' own size at a random place of the images padded with black.
-
-    Args:
-        images: [B, H, W, C].
-        keys: [B] random keys, one for each sample.
-        padding: pixels added at every side.
-
-    Returns:
-        [B, H, W, C].
-    """
+    """Crops of the images' own size [B, H, W, C], each by its key, at random places of the images padded with black."""
     border = (padding, padding)
     padded = jnp.pad(images, ((0, 0), border, border, (0, 0)))
 
@@ -43,14 +24,6 @@ def random_crop(images: jax.Array, keys: jax.Array, padding: int) -> jax.Array:
 
 
 def random_flip(images: jax.Array, keys: jax.Array) -> jax.Array:
-    """Each image, or its mirror image (left to right) with probability 1/2.
-
-    Args:
-        images: [B, H, W, C].
-        keys: [B] random keys, one for each sample.
-
-    Returns:
-        [B, H, W, C].
-    """
+    """Each of the images [B, H, W, C], or by its key with probability 1/2 its mirror image, left to right."""
     flipped = jax.vmap(jax.random.bernoulli)(keys)
     return jnp.where(flipped[:, None, None, None], images[:, :, ::-1], images)

@@ -155,18 +155,10 @@ def load_split(name: str, split: str, data_dir: str | None = None) -> Split:
 
 
 def open_split(name: str, split: str, data_dir: str | None = None) -> Sequence[dict[str, Any]]:
-    """Open a split of a data set that TFDS has prepared, for random access.
+    """Open a split of a data set that TFDS has prepared: a sequence of {"image": [H, W, C] uint8, "label": int, ...}.
 
-    Args:
-        name: one of DATASETS that TFDS reads.
-        split: "train", "validation" or "test".
-        data_dir: TFDS's data directory; None for its default.
-
-    Returns:
-        A sequence of {"image": [H, W, C] uint8, "label": int, ...}; an image is decoded when it is asked for.
-
-    Raises:
-        ValueError: where the data set is not prepared, with the command that prepares it, or where it is damaged.
+    An image is decoded when it is asked for. ValueError where the data set is damaged or not prepared, with the command
+    that prepares it.
     """
     about = info(name)
     builder = open_builder(name, str(about.origin or name), data_dir)
@@ -176,48 +168,19 @@ def open_split(name: str, split: str, data_dir: str | None = None) -> Sequence[d
     return open_records(name, builder, f"{official}[{part.start}:{part.stop}]")
 
 
-def validation_size(num_train: int) -> int:
-    """How many of `num_train` official training images are held out: a tenth, at most 5,000."""
-    return min(LARGEST_VALIDATION, num_train // 10)
-
-
 def part_of_train(name: str, split: str, num_train: int) -> slice:
-    """Which of the official training images a split has.
-
-    Args:
-        name: of the data set, for the message.
-        split: "train" or "validation".
-        num_train: number of the official training images.
-
-    Returns:
-        A slice with start and stop.
-
-    Raises:
-        ValueError: where there are too few images for all splits.
-    """
+    """Which of the official training images "train" or "validation" has; ValueError where they are too few for both."""
     if num_train < FEWEST_TRAINING:
         raise ValueError(
             f"{name} has {num_train} training images, of which a tenth is held out for validation: "
             f"{FEWEST_TRAINING} are needed at least."
         )
-    kept = num_train - validation_size(num_train)
+    kept = num_train - min(LARGEST_VALIDATION, num_train // 10)
     return slice(0, kept) if split == TRAIN else slice(kept, num_train)
 
 
 def check_split(name: str, split: Split, about: Info) -> Split:
-    """Refuse images and labels that are not what the data set is known to hold.
-
-    Args:
-        name: of the data set, for the message.
-        split: images and labels.
-        about: what is known of the data set.
-
-    Returns:
-        The split, as it is.
-
-    Raises:
-        ValueError: naming the first thing that is wrong.
-    """
+    """The split; ValueError, naming what is wrong first, where it is not what the data set is known to hold."""
     images, labels = split
     if images.dtype != np.uint8:
         raise ValueError(

@@ -9,14 +9,7 @@ from typing import Any
 
 @contextmanager
 def readable(name: str) -> Iterator[None]:
-    """Tell that a data set can't be read where reading it fails.
-
-    Args:
-        name: of the data set, for the message.
-
-    Raises:
-        ValueError: where a file is damaged, an image can't be decoded, or the memory does not suffice.
-    """
+    """Name the data set in a ValueError where reading it fails: damaged files, images, too little memory."""
     try:
         yield
     except MemoryError as error:
@@ -29,18 +22,9 @@ def readable(name: str) -> Iterator[None]:
 
 
 def open_builder(name: str, origin: str, data_dir: str | None) -> Any:
-    """TFDS's reader of a prepared data set.
+    """TFDS's builder of a prepared data set, by its name or the folder of a builder, in a data directory or TFDS's own.
 
-    Args:
-        name: of the data set, for messages.
-        origin: TFDS's name, or the folder of a builder.
-        data_dir: TFDS's data directory; None for its default.
-
-    Returns:
-        The tfds.core.DatasetBuilder.
-
-    Raises:
-        ValueError: where it is not prepared, with the command that prepares it, or its description is damaged.
+    ValueError where it is not prepared, with the command that prepares it, or its description is damaged.
     """
     import tensorflow_datasets as tfds  # a second to import, and not needed for arrays
 
@@ -63,19 +47,7 @@ def open_builder(name: str, origin: str, data_dir: str | None) -> Any:
 
 
 def num_records(name: str, builder: Any, split: str) -> int:
-    """How many records a split has, by its description and by its files.
-
-    Args:
-        name: of the data set, for messages.
-        builder: see `open_builder`.
-        split: TFDS's name of it.
-
-    Returns:
-        Their number.
-
-    Raises:
-        ValueError: where the two differ, or there is no such split.
-    """
+    """How many records a split has; ValueError where its description and files differ, or there is no such split."""
     from array_record.python.array_record_module import ArrayRecordReader
 
     with readable(name):
@@ -92,19 +64,7 @@ def num_records(name: str, builder: Any, split: str) -> int:
 
 
 def open_records(name: str, builder: Any, part: str) -> Sequence[dict[str, Any]]:
-    """Open a part of a data set, for random access.
-
-    Args:
-        name: of the data set, for messages.
-        builder: see `open_builder`.
-        part: in TFDS's notation, such as "train[:90]".
-
-    Returns:
-        A sequence of records.
-
-    Raises:
-        ValueError: where it can't be read.
-    """
+    """Open a part of a data set, such as "train[:90]", for random access; ValueError where it can't be read."""
     with readable(name):
         records = builder.as_data_source(part)
         _ = records[0], records[len(records) - 1]  # damage is told now where it shows now

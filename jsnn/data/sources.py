@@ -79,15 +79,12 @@ def resident_source(split: Split, crop_padding: int = 0, flip: bool = False) -> 
     if crop_padding < 0:
         raise ValueError(f"crop_padding must be at least 0 pixels, got {crop_padding}.")
 
-    def take(resident: Split, index: jax.Array) -> Batch:
-        return Batch(jnp.asarray(resident.images)[index], jnp.asarray(resident.labels)[index], index)
-
     def augment(images: jax.Array, keys: jax.Array) -> jax.Array:
         crop_keys, flip_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
         images = random_crop(images, crop_keys, crop_padding) if crop_padding else images
         return random_flip(images, flip_keys) if flip else images
 
-    return _resident(split, take, augment, scale)
+    return _resident(split, augment, scale)
 
 
 def array_source(inputs: np.ndarray, targets: np.ndarray) -> Source:
@@ -103,12 +100,9 @@ def array_source(inputs: np.ndarray, targets: np.ndarray) -> Source:
     Raises:
         ValueError: where there are no inputs, or not one target for each.
     """
-    _check_arrays(inputs, targets)
-
-    def take(resident: Split, index: jax.Array) -> Batch:
-        return Batch(jnp.asarray(resident.images)[index], jnp.asarray(resident.labels)[index], index)
-
-    return _resident(Split(inputs, targets), take, lambda inputs, keys: inputs, lambda inputs: inputs)
+    if len(inputs) == 0 or len(inputs) != len(targets):
+        raise ValueError(f"each input needs its target, at least one, got {len(inputs)} and {len(targets)}.")
+    return _resident(Split(inputs, targets), lambda inputs, keys: inputs, lambda inputs: inputs)
 
 
 def event_source(events: np.ndarray, targets: np.ndarray) -> Source:
@@ -124,21 +118,19 @@ def event_source(events: np.ndarray, targets: np.ndarray) -> Source:
     Raises:
         ValueError: where there are no events, or not one target for each.
     """
-    _check_arrays(events, targets)
 
     def take(resident: Split, index: jax.Array) -> Batch:
-        taken = jnp.asarray(resident.images)[index].astype(jnp.float32)
-        return Batch(taken, jnp.asarray(resident.labels)[index], index)
+        batch = _take(resident, index)
+        return batch._replace(images=batch.images.astype(jnp.float32))
 
-    return _resident(Split(events, targets), take, lambda events, keys: events, lambda events: events)
-
-
-def _check_arrays(inputs: np.ndarray, targets: np.ndarray) -> None:
-    if len(inputs) == 0 or len(inputs) != len(targets):
-        raise ValueError(f"each input needs its target, at least one, got {len(inputs)} and {len(targets)}.")
+    return array_source(events, targets)._replace(take=take)
 
 
-def _resident(split: Split, take: Any, augment: Any, prepare: Any) -> Source:
+def _take(resident: Split, index: jax.Array) -> Batch:
+    return Batch(jnp.asarray(resident.images)[index], jnp.asarray(resident.labels)[index], index)
+
+
+def _resident(split: Split, augment: Any, prepare: Any) -> Source:
     """A Source whose items are indices."""
     num_examples = len(split.labels)
 
@@ -150,7 +142,7 @@ def _resident(split: Split, take: Any, augment: Any, prepare: Any) -> Source:
     def in_order(batch_size: int, start: int = 0, images: range | None = None) -> Iterator[np.ndarray]:
         return map(process_share, padded_batches(range(num_examples) if images is None else images, batch_size, start))
 
-    return Source(num_examples, split, take, augment, prepare, shuffled, in_order)
+    return Source(num_examples, split, _take, augment, prepare, shuffled, in_order)
 
 
 def subset(source: Source, images: range) -> Source:

@@ -33,33 +33,18 @@ UNFREED = "ignore::UserWarning:multiprocessing.resource_tracker"
 
 
 class Examples(NamedTuple):
-    """The records of a split, and what is known of them.
+    """The records of a split, and what is known of them."""
 
-    Attributes:
-        name: of the data set.
-        about: its Info.
-        records: a sequence of {"image": [H, W, 3] uint8, "label": int}.
-    """
-
-    name: str
+    name: str  # of the data set
     about: Info
-    records: Sequence[Any]
+    records: Sequence[Any]  # {"image": [H, W, 3] uint8, "label": int}
 
 
 def streamed_source(name: str, split: str, data_dir: str | None = None, num_workers: int = 0) -> Source:
-    """A split that is read image by image.
+    """A split of a data set of TFDS that is read image by image; its items are Batches.
 
-    Args:
-        name: a data set of TFDS.
-        split: "train", "validation" or "test".
-        data_dir: TFDS's data directory; None for its default.
-        num_workers: processes that decode; 0 decodes in threads of this one.
-
-    Returns:
-        The Source; its items are Batches.
-
-    Raises:
-        ValueError: where the data set is not prepared; later where an image is not RGB or a label is out of range.
+    `num_workers` processes decode; 0 decodes in threads of this one. ValueError where the data set is not prepared;
+    later where an image is not RGB or a label is out of range.
     """
     examples = Examples(name, info(name), open_split(name, split, data_dir))
     num_examples = len(examples.records)
@@ -69,7 +54,8 @@ def streamed_source(name: str, split: str, data_dir: str | None = None, num_work
         order = order[: len(order) // batch_size * batch_size]
         if start * batch_size >= len(order):
             return iter(())
-        items = grain.MapDataset.source(order).random_map(partial(_training_sample, examples), seed=_mix(seed, epoch))
+        mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+        items = grain.MapDataset.source(order).random_map(partial(_training_sample, examples), seed=mixed)
         return _batches(items, batch_size, num_workers, start)
 
     def in_order(batch_size: int, start: int = 0, images: range | None = None) -> Iterator[Batch]:
@@ -89,15 +75,7 @@ def streamed_source(name: str, split: str, data_dir: str | None = None, num_work
 
 
 def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
-    """The central `size` x `size` pixels after the shorter side was resized to size * 256 / 224.
-
-    Args:
-        image: [H, W, 3] uint8.
-        size: pixels.
-
-    Returns:
-        [size, size, 3] uint8.
-    """
+    """The central `size` x `size` pixels of an image [H, W, 3] whose shorter side was resized to size * 256 / 224."""
     height, width = image.shape[:2]
     side = min(height, width) / RESIZE
     return _resized(image, (width - side) / 2, (height - side) / 2, side, side, size)
@@ -107,14 +85,6 @@ def random_resized_crop(image: np.ndarray, size: int, rng: np.random.Generator) 
     """A random part of 8 to 100 % of the area and aspect ratio 3/4 to 4/3, resized; flipped with probability 1/2.
 
     Szegedy et al., "Going deeper with convolutions", 2015. Where ten draws don't fit the image, the centre crop.
-
-    Args:
-        image: [H, W, 3] uint8.
-        size: pixels.
-        rng: random generator of this sample.
-
-    Returns:
-        [size, size, 3] uint8.
     """
     height, width = image.shape[:2]
     flip = rng.random() < 0.5
@@ -198,8 +168,3 @@ def _end_with_parent() -> None:
     """Wait for the end of the process that trains, however it ends, and end this one."""
     multiprocessing.parent_process().join()
     os._exit(1)
-
-
-def _mix(seed: int, epoch: int) -> int:
-    """One 32-bit seed for (seed, epoch)."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])

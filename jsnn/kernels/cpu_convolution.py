@@ -21,17 +21,7 @@ CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
 
 
 def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-    """The convolution, by the fastest way for its shape.
-
-    Args:
-        x: [N, H, W, C_in] images.
-        kernel: [kH, kW, C_in, C_out].
-        strides: steps of the window.
-        padding: pixels (before, after) each side of the image.
-
-    Returns:
-        [N, H', W', C_out] of at least float32.
-    """
+    """The convolution of images [N, H, W, C_in] with [kH, kW, C_in, C_out] by the fastest way, of at least float32."""
     if tiny.suits(x.shape[1:3], kernel.shape[:2], strides, padding):
         return tiny.convolve(x, kernel, strides, padding)
     if _suits_winograd(x.dtype, kernel.shape, strides):
@@ -44,18 +34,7 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -
 
 
 def image_gradient(cotangent: jax.Array, kernel: jax.Array, sides: Pair, strides: Pair, padding: Padding) -> jax.Array:
-    """The gradient of a convolution with respect to its images: the cotangent convolved with the turned kernel.
-
-    Args:
-        cotangent: [N, H', W', C_out] the gradient with respect to the output.
-        kernel: [kH, kW, C_in, C_out].
-        sides: (H, W) of the images.
-        strides: steps of the window.
-        padding: pixels (before, after) each side of the image.
-
-    Returns:
-        [N, H, W, C_in] of at least float32.
-    """
+    """The gradient [N, H, W, C_in] with respect to the images: the cotangent convolved with the turned kernel."""
     if tiny.suits(sides, kernel.shape[:2], strides, padding):
         return tiny.image_gradient(cotangent, kernel, sides, strides, padding)
     edges, around = [(0, 0, 0)], []
@@ -74,18 +53,7 @@ def image_gradient(cotangent: jax.Array, kernel: jax.Array, sides: Pair, strides
 
 
 def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, strides: Pair, padding: Padding) -> jax.Array:
-    """The gradient of a convolution with respect to its kernel, by the fastest way for its shape.
-
-    Args:
-        x: [N, H, W, C_in] images.
-        cotangent: [N, H', W', C_out] the gradient with respect to the output.
-        window: (kH, kW).
-        strides: steps of the window.
-        padding: pixels (before, after) each side of the image.
-
-    Returns:
-        [kH, kW, C_in, C_out] of at least float32.
-    """
+    """The gradient [kH, kW, C_in, C_out] with respect to the kernel, by the fastest way for its shape."""
     if tiny.suits(x.shape[1:3], window, strides, padding):
         return tiny.filter_gradient(x, cotangent, window, strides, padding)
     channels, features = x.shape[-1], cotangent.shape[-1]

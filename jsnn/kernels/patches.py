@@ -15,17 +15,7 @@ MANY_COLUMNS = 1000  # of patches, from which on transposing in memory pays: the
 
 
 def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-    """The convolution as products of patches with the kernel as a matrix.
-
-    Args:
-        x: [N, H, W, C_in] images.
-        kernel: [kH, kW, C_in, C_out].
-        strides: steps of the window.
-        padding: pixels (before, after) each side of the image.
-
-    Returns:
-        [N, H', W', C_out] of at least float32.
-    """
+    """The convolution of images [N, H, W, C_in] as products of patches with [kH, kW, C_in, C_out] as a matrix."""
     outputs = output_sides(x.shape[1:3], kernel.shape[:2], strides, padding)
     matrix = kernel.reshape(-1, kernel.shape[-1])
 
@@ -40,19 +30,11 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -
 
 
 def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, strides: Pair, padding: Padding) -> jax.Array:
-    """The gradient of a convolution with respect to its kernel.
+    """The gradient [kH, kW, C_in, C_out] of a convolution with respect to its kernel.
 
         dK[i, j] = sum over samples n and outputs p, q of  x[n, s p + i, s q + j]^T g[n, p, q]
 
-    Args:
-        x: [N, H, W, C_in] images.
-        cotangent: [N, H', W', C_out] g, the gradient with respect to the output.
-        window: (kH, kW).
-        strides: s, steps of the window.
-        padding: pixels (before, after) each side of the image.
-
-    Returns:
-        [kH, kW, C_in, C_out] of at least float32.
+    for the images x [N, H, W, C_in], the gradient g [N, H', W', C_out] with respect to the output and the strides s.
     """
     columns = math.prod(window) * x.shape[-1]
     pieces = [in_pieces(leaf, columns * math.prod(cotangent.shape[1:3]), PATCHES_AT_ONCE) for leaf in (x, cotangent)]

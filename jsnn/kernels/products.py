@@ -8,56 +8,27 @@ import jax.numpy as jnp
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def product(operands: jnp.dtype | None, x: jax.Array, matrix: jax.Array) -> jax.Array:
-    """The product x @ matrix, and its gradients likewise.
+    """The product x @ matrix of [N, in] and [in, out], of at least float32, and its gradients likewise.
 
-    Args:
-        operands: dtype in which numbers enter the products, of the gradients too; None leaves them as they are.
-        x: [N, in].
-        matrix: [in, out].
-
-    Returns:
-        [N, out] of at least float32.
+    Numbers enter it in the dtype of `operands`; None leaves them as they are.
     """
     x, matrix = cast(operands, x, matrix)
     return jnp.matmul(x, matrix, preferred_element_type=dtype_of_sums(x.dtype))
 
 
 def cast(operands: jnp.dtype | None, *arrays: jax.Array) -> list[jax.Array]:
-    """The arrays in the dtype of operands.
-
-    Args:
-        operands: the dtype; None leaves them as they are.
-        arrays: [...].
-
-    Returns:
-        The arrays, in the same order.
-    """
+    """The arrays in the dtype of operands; None leaves them as they are."""
     return [array if operands is None else array.astype(operands) for array in arrays]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def rounded(operands: jnp.dtype, x: jax.Array) -> jax.Array:
-    """An array rounded to a dtype of few bits but kept in its own, its gradient not rounded.
-
-    Args:
-        operands: the dtype.
-        x: [...].
-
-    Returns:
-        [...] of the dtype of x.
-    """
+    """An array rounded to a dtype of few bits but kept in its own, its gradient not rounded."""
     return x.astype(operands).astype(x.dtype)
 
 
 def dtype_of_sums(dtype: jnp.dtype) -> jnp.dtype:
-    """The dtype in which products are summed: float32, or better where the operands are.
-
-    Args:
-        dtype: of the operands.
-
-    Returns:
-        float32 or float64.
-    """
+    """The dtype in which products are summed: float32, or better where the operands are."""
     return jnp.promote_types(dtype, jnp.float32)
 
 

@@ -28,16 +28,7 @@ Grid = Sequence[Sequence[jax.Array]]
 
 
 def convolve(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
-    """The convolution of stride 1.
-
-    Args:
-        x: [N, H, W, C_in] images.
-        kernel: [3, 3, C_in, C_out].
-        padding: pixels (before, after) each side of the image.
-
-    Returns:
-        [N, H', W', C_out] of at least float32.
-    """
+    """The convolution of stride 1 of images [N, H, W, C_in] with a kernel [3, 3, C_in, C_out], of at least float32."""
     outputs = output_sides(x.shape[1:3], WINDOW, (1, 1), padding)
     kernels = _on_both_sides(_kernel_transform, [[kernel[i, j] for j in range(3)] for i in range(3)])
 
@@ -51,19 +42,11 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
 
 
 def filter_gradient(x: jax.Array, cotangent: jax.Array, padding: Padding) -> jax.Array:
-    """The gradient of the convolution with respect to its kernel, by the transposed transforms.
+    """The gradient [3, 3, C_in, C_out] of the convolution with respect to its kernel, by the transposed transforms.
 
         dg = G^T (sum over tiles of  (B^T d B)^T (A dy A^T)) G
 
     where B^T, G and A^T are the transforms of the pixels d, the kernel g and the products m above.
-
-    Args:
-        x: [N, H, W, C_in] images.
-        cotangent: [N, H', W', C_out] the gradient with respect to the output.
-        padding: pixels (before, after) each side of the image.
-
-    Returns:
-        [3, 3, C_in, C_out] of at least float32.
     """
     outputs = cotangent.shape[1:3]
     pieces = [in_pieces(leaf, _numbers_of_tiles(x, outputs), NUMBERS_AT_ONCE) for leaf in (x, cotangent)]

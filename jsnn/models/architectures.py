@@ -179,8 +179,8 @@ def build(
     Raises:
         ValueError: where the architecture is unknown or a number is out of its range.
     """
-    _check_build(architecture, num_classes, width, hidden, norm)
-    _check_rates(conv_dropout=conv_dropout, dense_dropout=dense_dropout)
+    rates = {"conv_dropout": conv_dropout, "dense_dropout": dense_dropout}
+    _check_build(architecture, num_classes, width, hidden, norm, rates)
 
     def narrowed(channels: int) -> int:
         return max(1, round(channels * width))
@@ -193,7 +193,9 @@ def build(
     return ResNet(RESNET_BLOCKS[architecture], channels, num_classes, conv_dropout, dense_std, norm)
 
 
-def _check_build(architecture: str, num_classes: int, width: float, hidden: Sequence[int], norm: str | None) -> None:
+def _check_build(
+    architecture: str, num_classes: int, width: float, hidden: Sequence[int], norm: str | None, rates: dict[str, float]
+) -> None:
     """Raise a ValueError for the first argument of `build` that is out of its range."""
     if architecture not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {architecture!r}: choose one of {', '.join(ARCHITECTURES)}.")
@@ -205,9 +207,6 @@ def _check_build(architecture: str, num_classes: int, width: float, hidden: Sequ
         raise ValueError(f"hidden dense layers need at least 1 unit, got {tuple(hidden)}.")
     if norm not in (None, "batch"):
         raise ValueError(f"norm must be None or 'batch', got {norm!r}.")
-
-
-def _check_rates(**rates: float) -> None:
     for name, rate in rates.items():
         if not 0 <= rate < 1:
             raise ValueError(f"{name} must be in [0, 1), got {rate}.")

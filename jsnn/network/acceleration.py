@@ -9,9 +9,8 @@ from jax.typing import DTypeLike
 
 from jsnn.caching import cached
 from jsnn.kernels import Kernels, fast_kernels
-from jsnn.network.activations import WITH_WEIGHTS
 from jsnn.network.calls import REMAT, Call, arrays_of, as_function, called, closed_jaxpr
-from jsnn.network.rules import convolve_batch, multiply_batch
+from jsnn.network.rules import ON_BATCHES
 
 
 @cached
@@ -58,15 +57,11 @@ def _run(kernels: Kernels, jaxpr: Jaxpr, equation: JaxprEqn, taken: list[Any]) -
         # A call that is run again backward stays one.
         run = jax.checkpoint(_evaluate, static_argnums=(0, 1)) if name in REMAT else _evaluate
         return run(kernels, inner, taken)
-    replaced = None
-    if name == "conv_general_dilated":
-        replaced = convolve_batch(kernels, equation.params, *taken)
-    elif name == "dot_general":
-        replaced = multiply_batch(kernels, equation.params, *taken)
+    replaced = ON_BATCHES[name](kernels, equation.params, *taken) if name in ON_BATCHES else None
     return as_function(jaxpr, equation)(*taken) if replaced is None else [replaced]
 
 
 def _has_weights(jaxpr: Jaxpr) -> bool:
     """Whether something in a jaxpr can be replaced."""
     inner = [found.jaxpr for found in map(called, jaxpr.eqns) if found is not None]
-    return any(equation.primitive.name in WITH_WEIGHTS for equation in jaxpr.eqns) or any(map(_has_weights, inner))
+    return any(equation.primitive.name in ON_BATCHES for equation in jaxpr.eqns) or any(map(_has_weights, inner))

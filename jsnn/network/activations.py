@@ -14,34 +14,21 @@ UNCHANGED = ("broadcast_in_dim", "convert_element_type", "reshape", "copy", "squ
 
 
 class Activation(NamedTuple):
-    """An operation that is an activation.
+    """An operation that is an activation."""
 
-    Attributes:
-        current: number of the value that it is the activation of.
-        ceiling: its largest value, or None.
-    """
-
-    current: int
-    ceiling: float | None = None
+    current: int  # number of the value that it is the activation of
+    ceiling: float | None = None  # its largest value, or None
 
 
 def with_neurons(graph: Graph) -> Graph:
-    """The graph with a layer of neurons in place of every activation.
-
-    Args:
-        graph: of an ANN, see `jsnn.network.graph.trace`.
-
-    Returns:
-        The Graph with its `layers`.
-    """
+    """The graph of an ANN with a layer of neurons in place of every activation."""
     makers = {number: operation for operation in graph.operations for number in operation.outputs}
     replaced = []
     for operation in graph.operations:
         found = _activation(graph, makers, operation)
         if found is not None:
-            operation = Operation(
-                None, {"ceiling": found.ceiling}, None, (found.current,), operation.outputs, operation.where, True
-            )
+            options = {"ceiling": found.ceiling}
+            operation = operation._replace(primitive=None, options=options, call=None, inputs=(found.current,))
         replaced.append(operation)
     operations = tuple(needed(replaced, graph.outputs))
     return graph._replace(operations=operations, layers=_layers(graph, operations))
@@ -131,15 +118,7 @@ def _layers(graph: Graph, operations: tuple[Operation, ...]) -> dict[str, Layer]
 
 
 def origins_of(graph: Graph, operations: Sequence[Operation]) -> dict[int, tuple[str, ...]]:
-    """Whose weights the values are made of that do not depend on the network's input.
-
-    Args:
-        graph: of the network.
-        operations: of it.
-
-    Returns:
-        Value number -> path of the first of its weights.
-    """
+    """Value number -> path of the first of the weights that it is made of, where it does not depend on the input."""
     origins = dict(graph.paths)
     for operation in operations:
         path = next((origins[number] for number in operation.inputs if number in origins), None)
@@ -149,14 +128,7 @@ def origins_of(graph: Graph, operations: Sequence[Operation]) -> dict[int, tuple
 
 
 def layer_name(path: tuple[str, ...]) -> str:
-    """The name of a layer: ("params", "conv0", "kernel") is conv0.
-
-    Args:
-        path: of its weights in the variables.
-
-    Returns:
-        The name.
-    """
+    """The name of the layer whose weights are at a path: ("params", "conv0", "kernel") is conv0."""
     names = list(path[1:] if path[0] == "params" and len(path) > 1 else path)
     while len(names) > 1 and names[-1] in NAMES_OF_LEAVES:
         names.pop()
@@ -164,14 +136,6 @@ def layer_name(path: tuple[str, ...]) -> str:
 
 
 def unique(name: str, taken: Mapping[str, Any]) -> str:
-    """The name, or with a number behind it where it is taken.
-
-    Args:
-        name: of a layer.
-        taken: names of others.
-
-    Returns:
-        The name.
-    """
+    """The name, or with a number behind it where it is taken."""
     names = (name, *(f"{name}_{i}" for i in range(2, len(taken) + 3)))
     return next(candidate for candidate in names if candidate not in taken)

@@ -55,21 +55,10 @@ class _Given(NamedTuple):
 
 
 def present(what: Presentation, variables: Variables, images: jax.Array, index: jax.Array, keys: Keys) -> Outcome:
-    """What an SNN gives in training, differentiable in its weights and in the images.
+    """What an SNN gives in training for images [B, ...], differentiable in its weights and in the images.
 
-    Args:
-        what: the presentation, of a network whose neurons' gradient needs spike trains alone, as `lif(stdb())`.
-        variables: of the SNN; the parameters of its neurons get no gradient.
-        images: [B, ...].
-        index: [B] int32, the samples' indices in the data set.
-        keys: random keys.
-
-    Returns:
-        The Outcome.
-
-    Raises:
-        ValueError: where a number of steps is below 1, the neurons need membranes for their gradient, or a gradient in
-            their parameters or a second derivative is asked for.
+    The parameters of its neurons get no gradient. ValueError where a number of steps is below 1, the neurons need
+    membranes for their gradient, or a gradient in their parameters or a second derivative is asked for.
     """
     check_steps(what.num_steps, what.chunk)
     if what.snn.neuron.replay is None:

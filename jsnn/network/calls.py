@@ -13,19 +13,12 @@ CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", *REMAT)
 
 
 class Call(NamedTuple):
-    """The arguments of an ANN's function.
+    """The arguments of an ANN's function."""
 
-    Attributes:
-        variables: pytree of arrays.
-        x: [B, ...] the input, or its jax.ShapeDtypeStruct.
-        args: other arguments; what is no array in them is static.
-        kwargs: likewise.
-    """
-
-    variables: Any
-    x: Any
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = {}  # never written to
+    variables: Any  # pytree of arrays
+    x: Any  # [B, ...] the input, or its jax.ShapeDtypeStruct
+    args: tuple[Any, ...] = ()  # other arguments; what is no array in them is static
+    kwargs: Mapping[str, Any] = {}  # likewise; never written to
 
 
 def arrays_of(call: Call) -> list[Any]:
@@ -52,15 +45,7 @@ def _kind(leaf: Any) -> tuple:
 
 
 def closed_jaxpr(apply: Callable[..., Any], call: Call) -> tuple[ClosedJaxpr, Any]:
-    """The jaxpr of a call of a function.
-
-    Args:
-        apply: (variables, x, *args, **kwargs) -> results.
-        call: its arguments.
-
-    Returns:
-        (its jaxpr, whose inputs are `arrays_of` the call and then x; the treedef of the results).
-    """
+    """The jaxpr of a call, whose inputs are `arrays_of` it and then x, and the treedef of the results."""
     leaves, structure = jax.tree.flatten(call._replace(x=None))
 
     def run(arrays: list[Any], x: Any) -> Any:
@@ -78,15 +63,7 @@ def is_array(leaf: Any) -> bool:
 
 
 def as_function(jaxpr: Jaxpr, equation: JaxprEqn) -> Callable[..., list[Any]]:
-    """One equation of a jaxpr as a function.
-
-    Args:
-        jaxpr: that has the equation.
-        equation: of it.
-
-    Returns:
-        The values of all of its inputs -> a list of those of its outputs.
-    """
+    """One equation of a jaxpr as a function: the values of all of its inputs -> a list of those of its outputs."""
     variables = list(dict.fromkeys(atom for atom in equation.invars if isinstance(atom, Var)))
     places = [equation.invars.index(variable) for variable in variables]
     unnamed = jaxpr.debug_info._replace(arg_names=None, result_paths=None)
@@ -96,14 +73,7 @@ def as_function(jaxpr: Jaxpr, equation: JaxprEqn) -> Callable[..., list[Any]]:
 
 
 def called(equation: JaxprEqn) -> ClosedJaxpr | None:
-    """What an equation calls with all of its inputs: of jit, remat and custom_jvp, but of no loop or custom_vjp.
-
-    Args:
-        equation: any.
-
-    Returns:
-        The ClosedJaxpr, or None where it calls nothing.
-    """
+    """What an equation calls with all of its inputs, of jit, remat and custom_jvp, no loop or custom_vjp; else None."""
     if equation.primitive.name not in CALLS:
         return None
     for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):

@@ -21,117 +21,59 @@ NAMES_OF_LEAVES = ("value", "kernel", "embedding", "weight", "weights", "w")  # 
 
 
 class Operation(NamedTuple):
-    """One operation of a network.
+    """One operation of a network."""
 
-    Attributes:
-        primitive: of JAX; None for a layer of neurons.
-        options: the primitive's parameters; of a layer its `ceiling`, the largest value of its activation or None.
-        call: the inputs' values -> a list of those of the outputs.
-        inputs: numbers of the values that go in.
-        outputs: numbers of the values that come out.
-        where: the scope of the module and the line of source that it comes from.
-        depends: whether it depends on the network's input, and so on time.
-    """
-
-    primitive: Primitive | None
-    options: dict[str, Any]
-    call: Callable[..., list[Any]] | None
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    where: str
-    depends: bool
+    primitive: Primitive | None  # of JAX; None for a layer of neurons
+    options: dict[str, Any]  # the primitive's parameters; of a layer its `ceiling`
+    call: Callable[..., list[Any]] | None  # the inputs' values -> a list of those of the outputs
+    inputs: tuple[int, ...]  # numbers of the values that go in
+    outputs: tuple[int, ...]  # numbers of the values that come out
+    where: str  # the scope of the module and the line of source that it comes from
+    depends: bool  # whether it depends on the network's input, and so on time
 
 
 class Layer(NamedTuple):
-    """A layer of spiking neurons.
+    """A layer of spiking neurons."""
 
-    Attributes:
-        name: of the weights that feed it.
-        current: number of the value that is its input current.
-        output: number of the value that stands for its spikes.
-        shape: [B, ...] of its current.
-        dtype: of its neurons, that of its current but float32 for one in half precision.
-        ceiling: the largest value of the activation that it stands for, as of relu6; None where there is none.
-        feeds: names of the layers whose spikes its current is made of.
-    """
-
-    name: str
-    current: int
-    output: int
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    ceiling: float | None
-    feeds: tuple[str, ...]
+    name: str  # of the weights that feed it
+    current: int  # number of the value that is its input current
+    output: int  # number of the value that stands for its spikes
+    shape: tuple[int, ...]  # [B, ...] of its current
+    dtype: np.dtype  # of its neurons, that of its current but float32 for one in half precision
+    ceiling: float | None  # the largest value of the activation that it stands for, as of relu6
+    feeds: tuple[str, ...]  # names of the layers whose spikes its current is made of
 
 
 class Graph(NamedTuple):
-    """A network's operations in the order in which they run.
-
-    Attributes:
-        operations: all of them.
-        constants: value number -> array.
-        arrays: numbers of the values that are the function's arguments but for the input.
-        input: number of the input.
-        outputs: numbers of the results.
-        structure: the treedef of the results.
-        avals: value number -> its shape and dtype, without an axis of time.
-        paths: value number -> path of the argument that it is.
-        layers: name -> Layer in the order in which they run; empty before `jsnn.network.activations.with_neurons`.
-    """
+    """A network's operations in the order in which they run."""
 
     operations: tuple[Operation, ...]
-    constants: dict[int, Any]
-    arrays: tuple[int, ...]
+    constants: dict[int, Any]  # value number -> array
+    arrays: tuple[int, ...]  # numbers of the values that are the function's arguments but for the input
     input: int
-    outputs: tuple[int, ...]
-    structure: Any
-    avals: dict[int, Any]
-    paths: dict[int, tuple[str, ...]]
+    outputs: tuple[int, ...]  # numbers of the results
+    structure: Any  # the treedef of the results
+    avals: dict[int, Any]  # value number -> its shape and dtype, without an axis of time
+    paths: dict[int, tuple[str, ...]]  # value number -> path of the argument that it is
+    # In the order in which they run; empty before `jsnn.network.activations.with_neurons`.
     layers: dict[str, Layer] = {}  # noqa: RUF012  # replaced, never written to
 
 
 def trace(apply: Callable[..., Any], call: Call) -> Graph:
-    """The graph of a call of a function.
-
-    Args:
-        apply: (variables, x, *args, **kwargs) -> results.
-        call: its arguments.
-
-    Returns:
-        The Graph.
-    """
+    """The graph of a call of (variables, x, *args, **kwargs) -> results."""
     closed, structure = closed_jaxpr(apply, call)
     builder = _Builder()
-    inputs = [builder.new(var.aval) for var in closed.jaxpr.invars]
-    leaves = jax.tree_util.tree_leaves_with_path(call._replace(x=None))
-    paths = [path for path, leaf in leaves if is_array(leaf)]
-    builder.paths = {number: _names(path) for number, path in zip(inputs, paths, strict=False)}
-    builder.depends.add(inputs[-1])
+    *arrays, x = inputs = [builder.new(var.aval) for var in closed.jaxpr.invars]
+    builder.depends.add(x)
     outputs = builder.open(closed.jaxpr, closed.consts, inputs)
-    graph = Graph(
-        tuple(builder.operations),
-        builder.constants,
-        tuple(inputs[:-1]),
-        inputs[-1],
-        tuple(outputs),
-        structure,
-        builder.avals,
-        builder.paths,
-    )
-    return graph._replace(operations=tuple(needed(graph.operations, outputs)))
+    leaves = jax.tree_util.tree_leaves_with_path(call._replace(x=None))
+    paths = dict(zip(arrays, (_names(path) for path, leaf in leaves if is_array(leaf)), strict=True))
+    operations = tuple(needed(builder.operations, outputs))
+    return Graph(operations, builder.constants, tuple(arrays), x, tuple(outputs), structure, builder.avals, paths)
 
 
 def needed(operations: Sequence[Operation], targets: Iterable[int], given: Iterable[int] = ()) -> list[Operation]:
-    """The operations that some values need.
-
-    Args:
-        operations: in the order in which they run.
-        targets: numbers of the values.
-        given: numbers of values that are known without being computed.
-
-    Returns:
-        Those operations, in the same order.
-    """
+    """The operations, in the order in which they run, that some values need where others are given."""
     known, wanted, kept = set(given), set(targets), []
     for operation in reversed(operations):
         if any(number in wanted and number not in known for number in operation.outputs):
@@ -147,7 +89,6 @@ class _Builder:
         self.operations: list[Operation] = []
         self.constants: dict[int, Any] = {}
         self.avals: dict[int, Any] = {}
-        self.paths: dict[int, tuple[str, ...]] = {}
         self.depends: set[int] = set()
         self._numbers: Iterator[int] = count()
 

@@ -17,19 +17,12 @@ INPUT = "input"
 
 
 class LayerShape(NamedTuple):
-    """The size of an operation with weights, for one sample.
+    """The size of an operation with weights, for one sample."""
 
-    Attributes:
-        inputs: numbers that enter it.
-        outputs: neurons that it drives.
-        fan_in: synapses of each of them.
-        feeds: layers of neurons whose spikes arrive; "input" is the network's.
-    """
-
-    inputs: int
-    outputs: int
-    fan_in: int
-    feeds: tuple[str, ...]
+    inputs: int  # numbers that enter it
+    outputs: int  # neurons that it drives
+    fan_in: int  # synapses of each of them
+    feeds: tuple[str, ...]  # layers of neurons whose spikes arrive; "input" is the network's
 
 
 def layer_shapes(apply: Callable[..., Any], variables: Any, x: Any, **kwargs: Any) -> dict[str, LayerShape]:
@@ -72,44 +65,25 @@ def _shape(graph: Graph, operation: Operation, origins: Mapping[int, Any], feeds
 
 
 def multiply_accumulates(shapes: Mapping[str, LayerShape]) -> dict[str, int]:
-    """The multiply-accumulates of an ANN for one sample, outputs * fan_in in each layer.
+    """Layer -> the multiply-accumulates of an ANN for one sample, outputs * fan_in.
 
     Also those of one time step of its SNN on dense hardware, which multiplies silent inputs too.
-
-    Args:
-        shapes: see `layer_shapes`.
-
-    Returns:
-        Layer -> number of multiply-accumulates.
     """
     return {name: shape.outputs * shape.fan_in for name, shape in shapes.items()}
 
 
 def accumulates(shapes: Mapping[str, LayerShape], spikes: Mapping[str, float]) -> dict[str, float]:
-    """The accumulates of an SNN for one sample, (arriving spikes) * outputs * fan_in / inputs in each layer.
+    """Layer -> the accumulates of an SNN for one sample, (arriving spikes) * outputs * fan_in / inputs.
 
     A spike costs one accumulate for each synapse that it reaches, its fan-out (Rueckauer et al., 2017,
     doi:10.3389/fnins.2017.00682), which is outputs * fan_in / inputs on average over the inputs of a layer. A pool
-    hands a spike on to the synapses of one pixel.
-
-    Args:
-        shapes: see `layer_shapes`.
-        spikes: layer of neurons, and "input" -> spikes of all its neurons in a presentation; 0 where it is missing.
-
-    Returns:
-        Layer -> number of accumulates.
+    hands a spike on to the synapses of one pixel. Given are the spikes of all neurons of a layer, and of "input", in a
+    presentation; none where a name is missing.
     """
     arriving = {name: sum(spikes.get(source, 0.0) for source in shape.feeds) for name, shape in shapes.items()}
     return {name: arriving[name] * shape.outputs * shape.fan_in / shape.inputs for name, shape in shapes.items()}
 
 
 def neurons(layers: Mapping[str, Any]) -> dict[str, int]:
-    """The numbers of spiking neurons for one sample.
-
-    Args:
-        layers: `Graph.layers` of an SNN.
-
-    Returns:
-        Layer -> number of its neurons, in forward order.
-    """
+    """Layer -> number of spiking neurons for one sample, of the `Graph.layers` of an SNN."""
     return {name: math.prod(layer.shape[1:]) for name, layer in layers.items()}

@@ -18,7 +18,7 @@ from jsnn.network.graph import Graph, Operation
 JOINTLY_LINEAR = {
     *"add add_any sub neg concatenate pad copy stop_gradient real imag split tile stack unstack name pvary".split(),
     *"broadcast_in_dim reshape transpose squeeze slice rev reduce_precision reduce_sum cumsum".split(),
-    *"reduce_window_sum optimization_barrier sharding_constraint device_put".split(),
+    *"reduce_window_sum optimization_barrier sharding_constraint device_put convert_element_type".split(),
 }
 # Linear in each of them while the others do not depend on time.
 SEPARATELY_LINEAR = {"mul", "dot_general", "conv_general_dilated"}
@@ -54,18 +54,14 @@ ADVICE = {
 
 
 def check(graph: Graph) -> None:
-    """Refuse a network with an operation that spikes can't go through.
+    """Refuse a graph with an operation that spikes can't go through.
 
-    Args:
-        graph: of it, its activations replaced by neurons.
-
-    Raises:
-        ValueError: naming the operation, its module, its line of source and what to use instead.
+    The ValueError names the operation, its module, its line of source and what to use instead.
     """
     over_time = {graph.input, *(n for operation in graph.operations if operation.depends for n in operation.outputs)}
     for operation in graph.operations:
         if operation.depends and operation.primitive is not None:
-            _check(graph, operation, [number in over_time for number in operation.inputs])
+            _check(graph, operation, {place for place, number in enumerate(operation.inputs) if number in over_time})
     for layer in graph.layers.values():
         if not jnp.issubdtype(graph.avals[layer.current].dtype, jnp.floating):
             raise ValueError(f"the current of {layer.name} is no floating-point number: convert the input first.")
@@ -74,16 +70,15 @@ def check(graph: Graph) -> None:
             raise ValueError("the network's result does not depend on its input, so it has nothing to spike for.")
 
 
-def _check(graph: Graph, operation: Operation, depends: Sequence[bool]) -> None:
+def _check(graph: Graph, operation: Operation, places: set[int]) -> None:
+    """Refuse an operation that is not linear in its inputs at some places, those that depend on time."""
     name = operation.primitive.name
-    places = [place for place, is_over_time in enumerate(depends) if is_over_time]
     to_integers = not all(jnp.issubdtype(graph.avals[number].dtype, jnp.inexact) for number in operation.outputs)
     is_linear = not to_integers and (
         name in JOINTLY_LINEAR
-        or name == "convert_element_type"
         or (name in SEPARATELY_LINEAR and len(places) == 1)
         or (name == "select_n" and 0 not in places)
-        or (name in LINEAR_AT and set(places) <= set(LINEAR_AT[name]))
+        or (name in LINEAR_AT and places <= set(LINEAR_AT[name]))
     )
     if not is_linear:
         advice = ADVICE.get(name, "of what depends on the input only sums, weights and ReLU become spiking: use these")
@@ -91,17 +86,7 @@ def _check(graph: Graph, operation: Operation, depends: Sequence[bool]) -> None:
 
 
 def run_over_time(operation: Operation, values: Sequence[Any], depends: Sequence[bool], kernels: Kernels) -> list[Any]:
-    """An operation with an axis of time in front of each input that depends on it.
-
-    Args:
-        operation: one that `check` lets pass.
-        values: what goes in, [K, ...] where it depends on time.
-        depends: which of them do.
-        kernels: what convolutions and products are computed with.
-
-    Returns:
-        What comes out, [K, ...].
-    """
+    """An operation that `check` lets pass, with an axis of time in front of each input that depends on it."""
     rule = _RULES.get(operation.primitive.name)
     if rule is not None:
         found = rule(kernels, operation, values, depends)
@@ -112,17 +97,7 @@ def run_over_time(operation: Operation, values: Sequence[Any], depends: Sequence
 
 
 def convolve_batch(kernels: Kernels, options: Mapping[str, Any], x: jax.Array, kernel: jax.Array) -> jax.Array | None:
-    """A convolution by the kernels, in the dtype that XLA would give.
-
-    Args:
-        kernels: what it is computed with.
-        options: parameters of the primitive.
-        x: images, their batch in front.
-        kernel: of the convolution.
-
-    Returns:
-        The convolution; None where the batch is not in front.
-    """
+    """A convolution by the kernels, in the dtype that XLA would give; None where the batch is not in front."""
     numbers = options["dimension_numbers"]
     if numbers.lhs_spec[0] != 0 or numbers.out_spec[0] != 0 or options["batch_group_count"] != 1:
         return None
@@ -130,17 +105,7 @@ def convolve_batch(kernels: Kernels, options: Mapping[str, Any], x: jax.Array, k
 
 
 def multiply_batch(kernels: Kernels, options: Mapping[str, Any], x: jax.Array, matrix: jax.Array) -> jax.Array | None:
-    """A dense layer's product by the kernels: the last axis with a matrix's first.
-
-    Args:
-        kernels: what it is computed with.
-        options: parameters of the primitive.
-        x: [..., in].
-        matrix: [in, out].
-
-    Returns:
-        [..., out]; None where it is another product.
-    """
+    """A dense layer's product [..., in] with [in, out] by the kernels; None where it is another product."""
     (of_x, of_matrix), (batch, _) = options["dimension_numbers"]
     if matrix.ndim != 2 or (tuple(of_x), tuple(of_matrix), tuple(batch)) != ((x.ndim - 1,), (0,), ()):
         return None
@@ -148,21 +113,16 @@ def multiply_batch(kernels: Kernels, options: Mapping[str, Any], x: jax.Array, m
     return product.reshape(*x.shape[:-1], -1).astype(options["preferred_element_type"] or x.dtype)
 
 
-def _convolve(kernels: Kernels, operation: Operation, values: Sequence[Any], depends: Sequence[bool]) -> Any:
+# What convolutions and products are replaced by: (kernels, parameters of the primitive, x, weights) -> result or None.
+ON_BATCHES = {"conv_general_dilated": convolve_batch, "dot_general": multiply_batch}
+
+
+def _merged(kernels: Kernels, operation: Operation, values: Sequence[Any], depends: Sequence[bool]) -> Any:
     """Time merged into the batch: a vmap of convolutions would sum their gradients step by step."""
-    x, kernel = values
-    if tuple(depends) != (True, False):
-        return None
-    merged = convolve_batch(kernels, operation.options, x.reshape(-1, *x.shape[2:]), kernel)
-    return None if merged is None else merged.reshape(*x.shape[:2], *merged.shape[1:])
-
-
-def _multiply(kernels: Kernels, operation: Operation, values: Sequence[Any], depends: Sequence[bool]) -> Any:
-    """Time merged into the batch, for the same reason."""
-    x, matrix = values
+    x, weights = values
     if tuple(depends) != (True, False) or x.ndim < 3:
         return None
-    merged = multiply_batch(kernels, operation.options, x.reshape(-1, *x.shape[2:]), matrix)
+    merged = ON_BATCHES[operation.primitive.name](kernels, operation.options, x.reshape(-1, *x.shape[2:]), weights)
     return None if merged is None else merged.reshape(*x.shape[:2], *merged.shape[1:])
 
 
@@ -173,8 +133,4 @@ def _pool(kernels: Kernels, operation: Operation, values: Sequence[Any], depends
     return pool_sum(x, (1, *options["window_dimensions"]), (1, *options["window_strides"]), options)
 
 
-_RULES: dict[str, Callable[..., Any]] = {
-    "conv_general_dilated": _convolve,
-    "dot_general": _multiply,
-    "reduce_window_sum": _pool,
-}
+_RULES: dict[str, Callable[..., Any]] = {**dict.fromkeys(ON_BATCHES, _merged), "reduce_window_sum": _pool}

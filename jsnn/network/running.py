@@ -25,33 +25,20 @@ Spike = Callable[[str, jax.Array], jax.Array]  # (layer, current [K, B, ...]) ->
 
 
 class Program(NamedTuple):
-    """A network's graph and what it is run with.
+    """A network's graph and what it is run with."""
 
-    Attributes:
-        graph: of the SNN.
-        arrays: of the graph, see `Graph.arrays`.
-        kernels: what it computes with.
-        thresholds: layer -> what a spike stands for, a scalar or broadcastable to the layer.
-    """
-
-    graph: Graph
-    arrays: Sequence[Any]
-    kernels: Kernels
-    thresholds: Mapping[str, jax.Array]
+    graph: Graph  # of the SNN
+    arrays: Sequence[Any]  # of the graph, see `Graph.arrays`
+    kernels: Kernels  # what it computes with
+    thresholds: Mapping[str, jax.Array]  # layer -> what a spike stands for, a scalar or broadcastable to the layer
 
 
 class Value(NamedTuple):
-    """A value while a graph runs.
+    """A value while a graph runs."""
 
-    Attributes:
-        array: the number, divided by the factor.
-        factor: a scalar, or None for 1.
-        over_time: whether it has an axis of time in front.
-    """
-
-    array: Any
-    factor: Any = None
-    over_time: bool = False
+    array: Any  # the number, divided by the factor
+    factor: Any = None  # a scalar, or None for 1
+    over_time: bool = False  # whether it has an axis of time in front
 
     def product(self) -> Any:
         """The number itself."""
@@ -65,17 +52,9 @@ def run(
     targets: Sequence[int],
     given: Mapping[str, jax.Array] | None = None,
 ) -> list[jax.Array]:
-    """Run what some values of a network's graph need.
+    """Values [K, B, ...] of a network's graph for inputs [K, B, ...], of which only what the values need is run.
 
-    Args:
-        program: the network.
-        inputs: [K, B, ...].
-        spike: (layer, current [K, B, ...]) -> spikes [K, B, ...].
-        targets: numbers of the values.
-        given: layer -> spikes [K, B, ...] that are known, so that nothing before them need run.
-
-    Returns:
-        The values [K, B, ...].
+    Nothing runs before layers whose spikes [K, B, ...] are given.
     """
     graph = program.graph
     values = {number: Value(array) for number, array in graph.constants.items()}

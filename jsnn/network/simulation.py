@@ -58,29 +58,18 @@ class Presentation(NamedTuple):
 
 
 class Observed(NamedTuple):
-    """What an observer of a simulation is shown of K time steps.
+    """What an observer of a simulation is shown of K time steps."""
 
-    Attributes:
-        results: of the network at each step, [K, B, ...].
-        total: their running sum from the first step of the presentation on, [K, B, ...].
-        layers: what is collected -> layer -> arrays, see `simulate`.
-    """
-
-    results: Any
-    total: Any
-    layers: dict[str, dict[str, Any]]
+    results: Any  # of the network at each step, [K, B, ...]
+    total: Any  # their running sum from the first step of the presentation on, [K, B, ...]
+    layers: dict[str, dict[str, Any]]  # what is collected -> layer -> arrays, see `simulate`
 
 
 class Carried(NamedTuple):
-    """What goes from one chunk of a simulation to the next.
+    """What goes from one chunk of a simulation to the next."""
 
-    Attributes:
-        neurons: layer -> the state of its neurons.
-        total: the sum over time of the network's results so far, [B, ...].
-    """
-
-    neurons: dict[str, State]
-    total: Any
+    neurons: dict[str, State]  # layer -> the state of its neurons
+    total: Any  # the sum over time of the network's results so far, [B, ...]
 
 
 def simulate(
@@ -159,12 +148,7 @@ def _run_chunk(
 def running_sum(total: Any, results: Any) -> tuple[Any, Any]:
     """Sums over time, added step by step: their rounding does not depend on where time is cut.
 
-    Args:
-        total: pytree of [B, ...] before the first step.
-        results: pytree of [K, B, ...].
-
-    Returns:
-        (the total after the last step, the totals [K, B, ...]).
+    From a total [B, ...] and results [K, B, ...] to the total after the last step and the totals [K, B, ...].
     """
 
     def step(total: Any, result: Any) -> tuple[Any, Any]:
@@ -175,17 +159,7 @@ def running_sum(total: Any, results: Any) -> tuple[Any, Any]:
 
 
 def initial_carry(snn: SNN, variables: Variables, inputs: Inputs, **kwargs: Any) -> Carried:
-    """What a simulation begins with.
-
-    Args:
-        snn: the network.
-        variables: of the SNN.
-        inputs: time [K] int32 -> inputs [K, B, ...].
-        kwargs: of the ANN's function.
-
-    Returns:
-        The Carried.
-    """
+    """What a simulation begins with."""
     first = jax.eval_shape(inputs, jax.ShapeDtypeStruct((1,), jnp.int32))
     x = jax.ShapeDtypeStruct(first.shape[1:], first.dtype)
     graph, _ = snn.trace(variables, x, **kwargs)
@@ -195,14 +169,9 @@ def initial_carry(snn: SNN, variables: Variables, inputs: Inputs, **kwargs: Any)
 
 
 def spikes_per_neuron(words: Mapping[str, jax.Array], num_steps: int) -> dict[str, jax.Array]:
-    """The mean number of spikes per neuron of each layer, at each step and for each sample.
+    """Layer -> mean number of spikes per neuron [K, B], at each of K steps and for each sample, of words [B, ...].
 
-    Args:
-        words: layer -> spikes as bits [B, ...], as `simulate` collects them.
-        num_steps: K, the steps of a word.
-
-    Returns:
-        Layer -> [K, B], spikes per neuron and step. Summed over time this is the paper's activity metric.
+    Summed over time this is the paper's activity metric.
     """
     spikes = {layer: unpack(word, num_steps, jnp.float32) for layer, word in words.items()}
     return {layer: x.mean(axis=tuple(range(2, x.ndim))) for layer, x in spikes.items()}

@@ -21,47 +21,21 @@ Shapes = Mapping[str, tuple[int, ...]]  # layer -> shape [B, ...] of its neurons
 
 
 def no_words(shapes: Shapes, times: jax.Array) -> Words:
-    """Words without a spike.
-
-    Args:
-        shapes: of the neurons.
-        times: [C, K] of all chunks.
-
-    Returns:
-        The Words.
-    """
+    """Words without a spike, for times [C, K]."""
     num_chunks, num_steps = times.shape
     count, dtype = -(-num_chunks // _chunks_of_word(num_steps)), word_dtype(_steps_of_word(num_steps))
     return {name: jnp.zeros((count, batch, math.prod(rest)), dtype) for name, (batch, *rest) in shapes.items()}
 
 
 def put(words: jax.Array, spikes: jax.Array, chunk: jax.Array, num_steps: int) -> jax.Array:
-    """A layer's words with the spikes of another chunk.
-
-    Args:
-        words: [W, B, neurons].
-        spikes: [B, ...] as bits, of the chunk.
-        chunk: [] its number.
-        num_steps: K.
-
-    Returns:
-        [W, B, neurons].
-    """
+    """A layer's words with the spikes [B, ...] of another chunk of `num_steps` steps, as bits."""
     number, shift = _place(chunk, num_steps)
     bits = spikes.reshape(words.shape[1:]).astype(words.dtype)
     return words.at[number].set(words[number] | bits << shift.astype(words.dtype))
 
 
 def ages_between(words: Words, times: jax.Array) -> Words:
-    """The age of every neuron before some of the words.
-
-    Args:
-        words: of all layers.
-        times: [C, K] of all chunks.
-
-    Returns:
-        layer -> [ceil(W / stride), B, neurons] before every stride-th word.
-    """
+    """The ages of all neurons before every stride-th of W words, [ceil(W / stride), B, neurons], for times [C, K]."""
     num_steps, dtype = times.shape[1], age_dtype(times.size)
     count, stride = len(jax.tree.leaves(words)[0]), _stride(num_steps)
 
@@ -74,18 +48,7 @@ def ages_between(words: Words, times: jax.Array) -> Words:
 
 
 def trains_of(words: Words, ages: Words, times: jax.Array, chunk: jax.Array, shapes: Shapes) -> dict[str, Train]:
-    """The spike trains of all layers over one chunk.
-
-    Args:
-        words: of all layers.
-        ages: see `ages_between`.
-        times: [C, K] of all chunks.
-        chunk: [] number of the chunk.
-        shapes: of the neurons.
-
-    Returns:
-        layer -> Train.
-    """
+    """The spike trains of all layers over one chunk of times [C, K], from the ages of `ages_between`."""
     num_steps = times.shape[1]
     (number, shift), stride = _place(chunk, num_steps), _stride(num_steps)
     kept = jax.tree.map(lambda ages: ages[number // stride], ages)

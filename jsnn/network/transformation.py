@@ -124,19 +124,7 @@ def spiking(
 
 
 def drive(snn: SNN, spike: Spike, variables: Variables, inputs: jax.Array, *args: Any, **kwargs: Any) -> Any:
-    """Run a network over time with neurons that are somebody else's.
-
-    Args:
-        snn: the network.
-        spike: (layer, current [K, B, ...]) -> spikes [K, B, ...].
-        variables: of the SNN.
-        inputs: [K, B, ...].
-        args: behind the input.
-        kwargs: likewise.
-
-    Returns:
-        The results [K, B, ...].
-    """
+    """Run a network over inputs [K, B, ...] with neurons that are somebody else's; returns the results [K, B, ...]."""
     try:
         graph, arrays = snn.trace(variables, without_time(inputs), *args, **kwargs)
     except Exception as error:
@@ -161,16 +149,7 @@ def without_time(inputs: Any) -> jax.ShapeDtypeStruct:
 
 
 def check_neurons(graph: Graph, neuron: Neuron, variables: Variables) -> None:
-    """Refuse variables without the parameters of all neurons, or with those of others.
-
-    Args:
-        graph: of the network.
-        neuron: of its layers.
-        variables: of the SNN.
-
-    Raises:
-        ValueError: naming the layers or the parameters.
-    """
+    """Refuse variables without the parameters of all neurons, or with those of others."""
     there = variables.get(NEURONS)
     if there is None:
         raise ValueError('variables have no "neurons": get them from snn.init or jsnn.convert.')

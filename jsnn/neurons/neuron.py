@@ -83,17 +83,8 @@ def over_time(
 def record(neuron: Neuron, parameters: Parameters, state: State, current: jax.Array) -> tuple[jax.Array, State]:
     """Neurons over a chunk of time without a gradient, their spikes as bits.
 
-    Args:
-        neuron: which.
-        parameters: its parameters.
-        state: of [...] neurons.
-        current: [K, ...] the input current, K at most 32.
-
-    Returns:
-        (words [...] unsigned, bit t is step t; the state after the last step).
-
-    Raises:
-        ValueError: where there are more than 32 steps, or the state does not fit the current.
+    Currents [K, ...] and a state of [...] neurons give words [...], bit t for step t, and the next state. ValueError
+    where K is above 32 or the state does not fit the current.
     """
     check_fits(state, current)
     num_steps = len(current)
@@ -114,15 +105,7 @@ def record(neuron: Neuron, parameters: Parameters, state: State, current: jax.Ar
 
 
 def check_fits(state: State, current: jax.Array) -> None:
-    """Refuse a current that is no floating-point number, or a state of another shape.
-
-    Args:
-        state: with leaves [...].
-        current: [T, ...].
-
-    Raises:
-        ValueError: naming dtype or shapes.
-    """
+    """Refuse a current [T, ...] that is no floating-point number, or a state whose leaves are not [...]."""
     if not jnp.issubdtype(current.dtype, jnp.floating):
         raise ValueError(f"an input current is a floating-point number, got {current.dtype}.")
     for leaf in jax.tree.leaves(state):

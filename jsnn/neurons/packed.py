@@ -22,32 +22,16 @@ ByAge = Callable[[jax.Array, jnp.dtype], jax.Array]
 
 
 class Train(NamedTuple):
-    """The spikes of a layer over a chunk of K time steps.
+    """The spikes of a layer over a chunk of K time steps."""
 
-    Attributes:
-        words: [...] unsigned, bit t is step t of the chunk.
-        age: [...] integer, steps from the last spike before the chunk to its first step; 0 where there is none.
-    """
-
-    words: jax.Array
-    age: jax.Array
+    words: jax.Array  # [...] unsigned, bit t is step t of the chunk
+    age: jax.Array  # [...] integer, steps from the last spike before the chunk to its first step; 0 where there is none
 
 
 def record(
     current: jax.Array, membrane: jax.Array, spikes: jax.Array, threshold: jax.Array | float, leak: jax.Array | float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """LIF neurons over a chunk of time, `jsnn.neurons.lif` without a gradient: spikes as bits.
-
-    Args:
-        current: [K, ...] the input current, K at most 32.
-        membrane: [...] before the first step.
-        spikes: [...] of the step before.
-        threshold: v > 0, a scalar or broadcastable to [...].
-        leak: in (0, 1] per step, a scalar or broadcastable to [...].
-
-    Returns:
-        (words [...] unsigned, membrane [...] and spikes [...] of the last step).
-    """
+    """LIF neurons over currents [K, ...] without a gradient: words, and membrane and spikes of the last step, [...]."""
     dtype = word_dtype(len(current))
 
     def step(carry: tuple[jax.Array, ...], now: tuple[jax.Array, jax.Array]) -> tuple[tuple[jax.Array, ...], None]:
@@ -65,24 +49,15 @@ def record(
 def replay(
     by_age: ByAge, neuron: Parameters, current: jax.Array, membrane: jax.Array, train: Train
 ) -> tuple[jax.Array, jax.Array]:
-    """The spikes of a recorded chunk, with the gradient that `jsnn.neurons.lif` has.
+    """The spikes [K, ...] of a recorded chunk, with the gradient that `jsnn.neurons.lif` has.
 
         d[t] = leak * d[t+1] + (do/dz)[t] / v * dL/do[t],    dL/dI[t] = d[t] = dL/du[t]
 
     for the spike times give do/dz and the reset carries no gradient (equations 8 to 10 of arXiv:2005.01807).
 
-    Neither the current nor the membrane is looked at, so that whatever computes them is not run; they are what the
-    gradient is taken with respect to.
-
-    Args:
-        by_age: the surrogate's derivative, see `jsnn.neurons.surrogate.Surrogate`.
-        neuron: threshold and leak, scalars or broadcastable to [...]; they get no gradient.
-        current: [K, ...] stands for the input current.
-        membrane: [...] stands for the membrane before the chunk.
-        train: the chunk's spikes.
-
-    Returns:
-        (spikes [K, ...], [...] that stands for the membrane after the chunk).
+    Current [K, ...] and membrane [...] are only what the gradient is taken with respect to: their values are not looked
+    at, so that whatever computes them is not run. Returned beside the spikes is what stands for the membrane after the
+    chunk. Threshold and leak, scalars or broadcastable to [...], get no gradient.
     """
     return unpack(train.words, current.shape[0], current.dtype), membrane
 

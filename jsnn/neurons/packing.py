@@ -10,70 +10,29 @@ MOST_STEPS = 32  # of one word
 
 
 def word_dtype(num_steps: int) -> jnp.dtype:
-    """The smallest unsigned integer that holds `num_steps` bits.
-
-    Args:
-        num_steps: in [1, 32].
-
-    Returns:
-        uint8, uint16 or uint32.
-    """
+    """The smallest unsigned integer that holds `num_steps` bits, 1 to 32."""
     return jnp.dtype(jnp.uint8 if num_steps <= 8 else jnp.uint16 if num_steps <= 16 else jnp.uint32)
 
 
 def age_dtype(num_steps: int) -> jnp.dtype:
-    """The smallest integer that holds every age within `num_steps` steps.
-
-    Args:
-        num_steps: T, at least 1.
-
-    Returns:
-        uint8, uint16 or int32.
-    """
+    """The smallest integer that holds every age within `num_steps` steps."""
     return jnp.dtype(jnp.uint8 if num_steps < 2**8 else jnp.uint16 if num_steps < 2**16 else jnp.int32)
 
 
 def unpack(words: jax.Array, num_steps: int, dtype: jnp.dtype) -> jax.Array:
-    """The spikes of `num_steps` steps.
-
-    Args:
-        words: [...] unsigned, bit t is step t.
-        num_steps: K, in [1, 32].
-        dtype: of the spikes.
-
-    Returns:
-        [K, ...] of 0 and 1.
-    """
+    """The spikes [K, ...] of the first `num_steps` bits of words [...], as 0 and 1."""
     time = jnp.arange(num_steps, dtype=words.dtype).reshape(num_steps, *[1] * words.ndim)
     return (words >> time & 1).astype(dtype)
 
 
 def age_at(words: jax.Array, age: jax.Array, time: jax.Array | int) -> jax.Array:
-    """Steps since the last spike before step `time`.
-
-    Args:
-        words: [...] unsigned.
-        age: [...] int32, the age at step 0.
-        time: [] int32, in [0, 32).
-
-    Returns:
-        [...] int32.
-    """
+    """The age [...] int32 at step `time`, in [0, 32), from words [...] and the age at step 0."""
     earlier = (jnp.uint32(1) << jnp.asarray(time, jnp.uint32)) - 1
     return _age(words.astype(jnp.uint32) & earlier, age, time)
 
 
 def age_after(words: jax.Array, age: jax.Array, num_steps: int) -> jax.Array:
-    """The age at the step after the last one.
-
-    Args:
-        words: [...] unsigned.
-        age: [...] int32, the age at step 0.
-        num_steps: K, in [1, 32].
-
-    Returns:
-        [...] int32.
-    """
+    """The age [...] int32 at the step after the last of `num_steps`, from words [...] and the age at step 0."""
     return _age(words.astype(jnp.uint32), age, num_steps)
 
 

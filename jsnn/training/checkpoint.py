@@ -21,9 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental.multihost_utils import broadcast_one_to_all
 
 from jsnn.training.files import move_folder, remove_folder, replace_text
-from jsnn.training.hosts import broadcast, on_first_process
+from jsnn.training.hosts import on_first_process
 
 CHECKSUMS = "SHA256SUMS"
 TREE, RECORD = "tree", "record.json"
@@ -31,33 +32,19 @@ DRAFT = "draft-"  # begins the name of what is being written, its number follows
 
 
 class Checkpoint(NamedTuple):
-    """What was saved.
+    """What was saved."""
 
-    Attributes:
-        step: the number that it was saved under.
-        tree: the pytree of arrays.
-        record: the JSON record.
-    """
-
-    step: int
-    tree: Any
-    record: dict[str, Any]
+    step: int  # what it was saved under
+    tree: Any  # of arrays
+    record: dict[str, Any]  # of JSON values
 
 
 def save(directory: Path, step: int, tree: Any, record: dict[str, Any], keep: int = 2) -> None:
-    """Save a checkpoint and delete all but the last `keep`. All processes of a run call it; the first one writes.
+    """Save a pytree and its JSON record and delete all but the last `keep`; all processes call it, the first writes.
 
-    Args:
-        directory: folder of the checkpoints; made where there is none.
-        step: number of the checkpoint, e.g. optimiser steps done; an earlier one of this number is replaced, and those
-            of higher numbers are deleted: the run has gone back to before them.
-        tree: pytree of arrays, the same in all processes.
-        record: what belongs to it and is no array (config, seed): JSON values.
-        keep: how many to keep, at least 1.
-
-    Raises:
-        ValueError: where keep is below 1.
-        OSError: where it can't be written, e.g. to a full disk; what was there before stays.
+    An earlier checkpoint of this step is replaced, and those of higher steps are deleted: the run has gone back to
+    before them. ValueError where keep is below 1; OSError where it can't be written, e.g. to a full disk: what was
+    there stays.
     """
     if keep < 1:
         raise ValueError(f"at least 1 checkpoint is kept, got keep {keep}.")
@@ -65,18 +52,10 @@ def save(directory: Path, step: int, tree: Any, record: dict[str, Any], keep: in
 
 
 def restore(directory: Path, like: Any) -> Checkpoint | None:
-    """Restore the latest intact checkpoint, with a warning for each later one that is damaged.
+    """The latest intact checkpoint, or None without any; a warning is given for each later one that is damaged.
 
-    Args:
-        directory: folder of the checkpoints.
-        like: pytree of arrays or jax.ShapeDtypeStruct with the structure, shapes and dtypes to expect.
-
-    Returns:
-        The Checkpoint, its arrays on the default device, or None where there is none.
-
-    Raises:
-        ValueError: where there are checkpoints but none is intact, or the latest holds another network than expected,
-            as one of an older version of jsnn does; nothing is touched.
+    Expected are the structure, shapes and dtypes of `like`. ValueError where there are checkpoints but none is intact,
+    or the latest holds another network, as one of an older version of jsnn does; nothing is touched.
     """
     tree = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)  # where another process reads
 
@@ -92,46 +71,22 @@ def restore(directory: Path, like: Any) -> Checkpoint | None:
     damaged, step, record = on_first_process(read)
     for path in damaged:
         warnings.warn(f"the checkpoint {path} is damaged: going on from the one before.", stacklevel=2)
-    return None if step is None else Checkpoint(step, jax.tree.map(jnp.asarray, broadcast(tree)), record)
+    return None if step is None else Checkpoint(step, jax.tree.map(jnp.asarray, broadcast_one_to_all(tree)), record)
 
 
 def latest_is_intact(directory: Path) -> bool | None:
-    """Whether the latest checkpoint is intact.
-
-    Args:
-        directory: folder of the checkpoints.
-
-    Returns:
-        Whether it is; None where there is no checkpoint.
-
-    Raises:
-        ValueError: where none is intact.
-    """
+    """Whether the latest checkpoint is intact; None where there is none, ValueError where none is intact."""
     step, damaged = on_first_process(lambda: _latest_intact(directory))
     return None if step is None else not damaged
 
 
 def latest_step(directory: Path) -> int | None:
-    """The number of the latest checkpoint, be it damaged.
-
-    Args:
-        directory: folder of the checkpoints.
-
-    Returns:
-        The number; None where there is no checkpoint.
-    """
+    """The number of the latest checkpoint, be it damaged; None where there is none."""
     return max(_steps(directory), default=None)
 
 
 def is_intact(checkpoint: Path) -> bool:
-    """Whether every file of a checkpoint is there and as it was written.
-
-    Args:
-        checkpoint: its folder.
-
-    Returns:
-        Whether the folder's SHA256SUMS can be read and holds the sum of each of its files.
-    """
+    """Whether the SHA256SUMS of a checkpoint's folder can be read and holds the sum of each of its files."""
     try:
         has_record = (checkpoint / RECORD).is_file()
         return has_record and (checkpoint / CHECKSUMS).read_bytes() == _checksums(checkpoint).encode()

@@ -17,48 +17,30 @@ from jsnn.data.augment import scale
 from jsnn.data.sources import Batch
 from jsnn.network.simulation import Observer, Presentation, simulate
 from jsnn.network.transformation import Variables
-from jsnn.training.accuracy import correct
+from jsnn.training.loss import correct
 
 
 class Scores(NamedTuple):
-    """Means over samples.
+    """Means over samples."""
 
-    Attributes:
-        loss: [] cross-entropy, nats.
-        accuracy: [] share of the samples classified correctly.
-    """
-
-    loss: jax.Array
-    accuracy: jax.Array
+    loss: jax.Array  # [] cross-entropy, nats
+    accuracy: jax.Array  # [] share of the samples classified correctly
 
 
 class Silence(NamedTuple):
-    """Shares of neurons that have not fired.
+    """Shares of neurons that have not fired."""
 
-    Attributes:
-        never: layer -> [], of all (neuron, sample) those without a spike in the whole presentation.
-        so_far: layer -> [], of all (neuron, sample, step) those without a spike before; STDB gives them no gradient.
-    """
-
-    never: dict[str, jax.Array]
-    so_far: dict[str, jax.Array]
+    never: dict[str, jax.Array]  # layer -> [], of all (neuron, sample) those without a spike in the whole presentation
+    so_far: dict[str, jax.Array]  # layer -> [], of all (neuron, sample, step) those without a spike before: no gradient
 
 
 @partial(jax.jit, static_argnums=0)
 def mean_scores(
     presentation: Presentation, variables: Variables, batches: Batch, key: jax.Array, logit_scale: float = 1.0
 ) -> Scores:
-    """How an SNN scores after the last time step, dropout off.
+    """How an SNN scores on batches [N, B, ...], none of it padding, after the last time step, dropout off.
 
-    Args:
-        presentation: the SNN, the encoding of the images and the time steps.
-        variables: of the SNN.
-        batches: N batches with leaves [N, B, ...], none of it padding.
-        key: of the encoding, one for all batches.
-        logit_scale: factor on the logits, which are sums over time, in the loss.
-
-    Returns:
-        Scores of all N * B samples.
+    The loss is that of the sums over time times `logit_scale`.
     """
     score = partial(_score, presentation, variables, key, logit_scale)
     return jax.tree.map(jnp.mean, jax.lax.map(score, batches))
@@ -68,17 +50,9 @@ def mean_scores(
 def batch_gradients(
     presentation: Presentation, variables: Variables, batches: Batch, key: jax.Array, logit_scale: float = 1.0
 ) -> Any:
-    """The gradient of each batch's loss by the SNN's surrogate, dropout off; their mean is that of all samples' loss.
+    """The gradient of the loss of each of the batches [N, B, ...] by the SNN's surrogate, [N, ...] for each weight.
 
-    Args:
-        presentation: the SNN, the encoding of the images and the time steps.
-        variables: of the SNN.
-        batches: N batches with leaves [N, B, ...], none of it padding.
-        key: of the encoding, one for all batches.
-        logit_scale: factor on the logits, which are sums over time, in the loss.
-
-    Returns:
-        Like the params, with leaves [N, ...].
+    The loss is that of `mean_scores`; the mean of the gradients is that of all samples' loss.
     """
 
     def loss(params: Any, batch: Batch) -> jax.Array:
@@ -88,17 +62,12 @@ def batch_gradients(
 
 
 def agreement(gradients: jax.Array) -> jax.Array:
-    """How far batches agree on the gradient of some weights.
+    """How far batches agree on the gradient of some weights, of their gradients [N, ...].
 
         mean over weights of |mean over n of g[n]| / sqrt(mean over n of g[n]^2)
 
-    Weights that have no gradient in any batch do not count.
-
-    Args:
-        gradients: [N, ...] of N batches, see `batch_gradients`.
-
-    Returns:
-        [] 1 where all batches agree; about 0.8 / sqrt(N) where each is only noise; 0 where no weight has a gradient.
+    It is 1 where all batches agree, about 0.8 / sqrt(N) where each is only noise, and 0 where no weight has a gradient.
+    Weights that have none in any batch do not count.
     """
     size = jnp.sqrt((gradients**2).mean(0))
     ratios = jnp.abs(gradients.mean(0)) / jnp.where(size > 0, size, 1)
@@ -110,17 +79,9 @@ def step_changes(score: Callable[[Variables], Any], variables: Variables, gradie
 
         change = (score(w - s) - score(w + s)) / 2    with    s = size * |w| * g / |g|
 
-    of a layer's weights w and the mean g of its gradients. Where the score is smooth in w and g its gradient, that is
-    -|g| |s|, but for terms of the third order.
-
-    Args:
-        score: variables -> pytree of numbers, such as `mean_scores` of some batches.
-        variables: the network's, of which the `params` are moved.
-        gradients: like the params, with leaves [N, ...]; a layer without a gradient takes no step.
-        size: length of a step, as a share of the norm of the layer's weights.
-
-    Returns:
-        Like what the score returns, with layer -> change for each number.
+    of a layer's weights w and the mean g of its gradients [N, ...]; given is what the score gives for the variables,
+    with layer -> change for each number. Where the score is smooth in w and g its gradient, that is -|g| |s|, but for
+    terms of the third order. A layer without a gradient takes no step.
     """
     params = variables["params"]
 
@@ -138,17 +99,7 @@ def step_changes(score: Callable[[Variables], Any], variables: Variables, gradie
 
 @partial(jax.jit, static_argnums=0)
 def silence(presentation: Presentation, variables: Variables, batches: Batch, key: jax.Array) -> Silence:
-    """How many neurons have not fired, by layer.
-
-    Args:
-        presentation: the SNN, the encoding of the images and the time steps.
-        variables: of the SNN.
-        batches: N batches with leaves [N, B, ...], none of it padding.
-        key: of the encoding, one for all batches.
-
-    Returns:
-        The Silence over all N * B samples.
-    """
+    """How many neurons have not fired, by layer, in batches [N, B, ...], none of it padding."""
 
     def of_batch(batch: Batch) -> Silence:
         spikes = _present(presentation, variables, key, batch, lambda seen: seen.layers["spikes"], "spikes")

@@ -4,6 +4,7 @@ The readout's potential is a running sum, so the logits at step t are those of a
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,23 +16,16 @@ from jsnn.data.sources import PADDING, Batch, Source
 from jsnn.network.simulation import Observed, Presentation, simulate, spikes_per_neuron
 from jsnn.network.transformation import Variables
 from jsnn.neurons.packing import MOST_STEPS
-from jsnn.training.accuracy import correct
+from jsnn.training.loss import correct
 
 
 class Evaluation(NamedTuple):
-    """Sums over samples, or means per sample after `mean`; an ANN counts as one time step.
+    """Sums over samples, or means per sample after `mean`; an ANN counts as one time step."""
 
-    Attributes:
-        count: [] number of samples.
-        accuracy: [T] top-1 after t + 1 steps: samples classified correctly, see `correct`, or their share.
-        loss: [T] cross-entropy of the logits after t + 1 steps, nats.
-        spikes: layer -> [T] spikes per neuron at step t.
-    """
-
-    count: jax.Array
-    accuracy: jax.Array
-    loss: jax.Array
-    spikes: dict[str, jax.Array]
+    count: jax.Array  # [] number of samples
+    accuracy: jax.Array  # [T] top-1 after t + 1 steps: samples classified correctly, see `correct`, or their share
+    loss: jax.Array  # [T] cross-entropy of the logits after t + 1 steps, nats
+    spikes: dict[str, jax.Array]  # layer -> [T] spikes per neuron at step t
 
 
 Unit = Callable[[Variables], Any]
@@ -45,14 +39,7 @@ def sum_over_time(variables: Variables) -> float:
 
 
 def mean(sums: Evaluation) -> Evaluation:
-    """Turn sums over samples into means per sample.
-
-    Args:
-        sums: Evaluation of sums.
-
-    Returns:
-        Evaluation of means, with the count as it was.
-    """
+    """Turn sums over samples into means per sample, with the count as it was."""
     return Evaluation(sums.count, *jax.tree.map(lambda x: x / sums.count, tuple(sums[1:])))
 
 
@@ -107,22 +94,11 @@ def factor_sweep(
     scaled: Callable[[Variables, jax.Array], Variables] = scale_thresholds,
     unit: Unit = sum_over_time,
 ) -> Evaluate:
-    """How a converted SNN is scored at each of several threshold factors and scales of the logits, in one program.
+    """How a converted SNN is scored at each of F threshold factors and S scales of the logits, in one program.
 
     The sum of currents over time is mostly far too sure of itself. The scale of the least loss calibrates it and
-    changes no decision (temperature scaling: Guo et al., 2017, arXiv:1706.04599).
-
-    Args:
-        presentation: the SNN, the encoding of the images and the time steps.
-        source: tells how to take samples.
-        factors: F factors on the thresholds, each above 0.
-        scales: S factors on the logits in the loss, each above 0.
-        scaled: (variables, factor) -> the variables with other thresholds.
-        unit: as of `snn_evaluation`.
-
-    Returns:
-        (variables, resident, item, key) -> Evaluation of sums over the item with leading axis F, but for the count,
-        which all factors share; the loss is [F, T, S].
+    changes no decision (temperature scaling: Guo et al., 2017, arXiv:1706.04599). The evaluation is that of
+    `snn_evaluation` with leading axis F, but for the count, which all factors share; the loss is [F, T, S].
     """
 
     def evaluate(variables: Variables, resident: Any, item: Any, key: jax.Array) -> Evaluation:
@@ -143,21 +119,14 @@ def _present(
 ) -> Evaluation:
     """Sums over a batch, with the loss [T, S] at each scale of the logits, which are sums over time."""
     snn, encode, num_steps, chunk, _ = presentation
-    inputs = source.prepare(batch.images)
+    inputs = partial(encode, source.prepare(batch.images), key, batch.index)
 
     def observe(observed: Observed) -> Any:
         spikes = spikes_per_neuron(observed.layers["words"], len(observed.total))
         return _sums(batch, *_scores(observed.total, batch.labels, scales), spikes)
 
-    sums = simulate(
-        snn,
-        variables,
-        lambda time: encode(inputs, key, batch.index, time),
-        observe,
-        num_steps=num_steps,
-        chunk=min(chunk, MOST_STEPS),
-        collect=("words",),
-    )
+    chunk = min(chunk, MOST_STEPS)
+    sums = simulate(snn, variables, inputs, observe, num_steps=num_steps, chunk=chunk, collect=("words",))
     return Evaluation(_count(batch), *sums)
 
 

@@ -13,12 +13,7 @@ RUBBISH = "rubbish"  # name of a folder that is being deleted
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a text file in one move: a reader sees the old file or the new one, also where the disk is full.
-
-    Args:
-        path: the file; beside it a draft exists while it is written.
-        text: its new contents.
-    """
+    """Write a text file in one move: a reader sees the old file or the new one, also where the disk is full."""
     draft = path.with_name(f"{path.name}.draft")
     try:
         with draft.open("w", encoding="utf-8") as file:
@@ -33,11 +28,7 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a folder, its name first: an interruption leaves no half of it, only rubbish that the next call removes.
-
-    Args:
-        folder: what to delete; nothing happens where it does not exist.
-    """
+    """Delete a folder, its name first: an interruption leaves no half of it, only rubbish for the next call."""
     rubbish = folder.with_name(RUBBISH)
     if rubbish.exists():
         shutil.rmtree(rubbish)
@@ -47,12 +38,7 @@ def remove_folder(folder: Path) -> None:
 
 
 def move_folder(folder: Path, to: Path) -> None:
-    """Give a folder another name.
-
-    Args:
-        folder: the folder.
-        to: its new path, beside it, which does not exist.
-    """
+    """Give a folder another name, a path beside it that does not exist."""
     os.rename(folder, to)
     _keep_names(to.parent)
 
@@ -61,11 +47,7 @@ def move_folder(folder: Path, to: Path) -> None:
 def locked(directory: Path) -> Iterator[None]:
     """Hold a folder for this process, by a lock that the system takes back when its holder ends, however it ends.
 
-    Args:
-        directory: the folder, which exists; its file `lock` names the holder.
-
-    Raises:
-        ValueError: where another process holds it.
+    Its file `lock` names the holder, and so does a ValueError where that is another process.
     """
     with (directory / LOCK).open("a+") as file:
         try:

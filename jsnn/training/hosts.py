@@ -24,14 +24,9 @@ SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", 
 def join(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
     """Join the other processes of a run; to be called before anything else of jax.
 
-    Args:
-        coordinator: host:port of the first process. Without it, the processes are those that SLURM or the TPU pod
-            slice names; where neither does, this one is alone.
-        num_processes: how many there are.
-        process_id: which of them this is, from 0.
-
-    Raises:
-        ValueError: where only some of the three are given, one is out of its range, or the processes don't meet.
+    The coordinator is host:port of the first process. Without it, the processes are those that SLURM or the TPU pod
+    slice names; where neither does, this one is alone. ValueError where only some of the three are given, one is out of
+    its range, or the processes don't meet.
     """
     given = (coordinator, num_processes, process_id)
     if given == (None, None, None):
@@ -51,11 +46,7 @@ def join(coordinator: str | None = None, num_processes: int | None = None, proce
 
 
 def leave(status: int) -> None:
-    """End this process. After an error it does not wait for the others, which then stop too.
-
-    Args:
-        status: the exit status.
-    """
+    """End this process with a status. After an error it does not wait for the others, which then stop too."""
     if status and jax.distributed.is_initialized():
         if is_first_process():
             time.sleep(GRACE)
@@ -72,14 +63,7 @@ def is_first_process() -> bool:
 def on_first_process(work: Callable[[], Any]) -> Any:
     """Let the first process do something and wait for it: an exclusive write, or a read that all shall agree on.
 
-    Args:
-        work: what to do; returns a JSON value.
-
-    Returns:
-        What it returned, on all processes.
-
-    Raises:
-        ValueError: on all processes, where the first met a ValueError or an OSError.
+    All get the JSON value that it returns, or a ValueError where it raises one or an OSError.
     """
     if jax.process_count() == 1:
         return work()
@@ -90,25 +74,16 @@ def on_first_process(work: Callable[[], Any]) -> Any:
         except (ValueError, OSError) as error:
             answer, cause = {"error": str(error)}, error
     message = json.dumps(answer).encode()
-    size = int(broadcast(np.int32(max(SHORTEST, 1 << len(message).bit_length()))))  # few sizes: each is compiled
-    answer = json.loads(broadcast(np.frombuffer(message.ljust(size)[:size], np.uint8)).tobytes())
+    # Of few sizes, for a broadcast of each is compiled.
+    size = int(broadcast_one_to_all(np.int32(max(SHORTEST, 1 << len(message).bit_length()))))
+    answer = json.loads(broadcast_one_to_all(np.frombuffer(message.ljust(size)[:size], np.uint8)).tobytes())
     if "error" in answer:
         raise ValueError(answer["error"]) from cause
     return answer["result"]
 
 
 def on_every_process(work: Callable[[], Any]) -> Any:
-    """Do something in all processes and raise in all what goes wrong in one.
-
-    Args:
-        work: what to do.
-
-    Returns:
-        What it returned here.
-
-    Raises:
-        ValueError: where it failed in another process; here, what failed.
-    """
+    """Do something in all processes; where it fails in one, that one raises what failed and the others a ValueError."""
     result, failure = None, None
     try:
         result = work()
@@ -119,41 +94,15 @@ def on_every_process(work: Callable[[], Any]) -> Any:
     raise failure or ValueError("another process of the run has failed: see what it says.")
 
 
-def broadcast(tree: Any) -> Any:
-    """The arrays of the first process, on all.
-
-    Args:
-        tree: pytree of arrays; in the others, of any values of the same shapes and dtypes.
-
-    Returns:
-        The first one's pytree, of NumPy arrays.
-    """
-    return broadcast_one_to_all(tree)
-
-
 def all_gather(value: np.ndarray) -> np.ndarray:
-    """The values of all processes, to the bit.
-
-    Args:
-        value: [...], of one shape and dtype in all processes.
-
-    Returns:
-        [P, ...] for P processes, in their order.
-    """
+    """The arrays [...] of all P processes in their order, [P, ...], to the bit."""
     value = np.asarray(value)
     raw = process_allgather(np.frombuffer(value.tobytes(), np.uint8))  # as bytes: jax would cut 64 bits down to 32
     return np.asarray(raw).reshape(-1).view(value.dtype).reshape(-1, *value.shape)
 
 
 def global_max(value: int) -> jax.Array | int:
-    """The highest of the values of all processes, on its way while the host goes on.
-
-    Args:
-        value: of this process, a small integer.
-
-    Returns:
-        [] int32, the same in all processes; the value itself where there is one process only.
-    """
+    """The highest of the processes' small integers, on its way while the host goes on; alone, the value itself."""
     if jax.process_count() == 1:
         return value
     return _global_max(np.full(jax.local_device_count(), value, np.int32))

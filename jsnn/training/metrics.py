@@ -13,45 +13,21 @@ Record = dict[str, Any]
 
 
 class MetricsLog(NamedTuple):
-    """Where the records of a run go.
+    """Where the records of a run go."""
 
-    Attributes:
-        path: the JSONL file.
-        tensorboard: folder for TensorBoard, which is made with the first record, or None.
-        writers: stage -> tensorboardX's EventsWriter, of this process.
-    """
-
-    path: Path
-    tensorboard: Path | None
-    writers: dict[str, Any]
+    path: Path  # the JSONL file
+    tensorboard: Path | None  # folder for TensorBoard, which is made with the first record, or None
+    writers: dict[str, Any]  # stage -> tensorboardX's EventsWriter, of this process
 
 
 def open_metrics(directory: Path, tensorboard: bool = True) -> MetricsLog:
-    """Open the metrics of a run for appending.
-
-    Args:
-        directory: folder of the run, which exists; gets metrics.jsonl and tensorboard/, with a folder for each stage.
-        tensorboard: whether to write for TensorBoard too; without tensorboardX it has no effect.
-
-    Returns:
-        The MetricsLog.
-    """
+    """Open a run's metrics for appending: metrics.jsonl in its folder and, with tensorboardX, tensorboard/."""
     has_tensorboard = tensorboard and find_spec("tensorboardX") is not None
     return MetricsLog(directory / "metrics.jsonl", directory / "tensorboard" if has_tensorboard else None, {})
 
 
 def log(metrics: MetricsLog, stage: str, step: int, values: dict[str, float]) -> Record:
-    """Append one record. TensorBoard forgets what it had of the stage from this step on, which is run again.
-
-    Args:
-        metrics: where to.
-        stage: e.g. "ann".
-        step: TensorBoard's horizontal axis, e.g. the epoch.
-        values: name -> number.
-
-    Returns:
-        The record.
-    """
+    """Append one record. TensorBoard forgets what it had of the stage from this step on, which is run again."""
     record = {"stage": stage, "step": step, **values}
     with metrics.path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record) + "\n")
@@ -61,16 +37,9 @@ def log(metrics: MetricsLog, stage: str, step: int, values: dict[str, float]) ->
 
 
 def read(path: Path) -> list[Record]:
-    """All records of a JSONL file but a torn last line, which a process leaves that is killed while it writes.
+    """All records of a JSONL file, none without a file, but for a torn last line of a process that was killed.
 
-    Args:
-        path: the file.
-
-    Returns:
-        The records, in order; none where there is no file.
-
-    Raises:
-        ValueError: where another line than the last can't be read.
+    ValueError where another line can't be read.
     """
     if not path.exists():
         return []
@@ -79,14 +48,9 @@ def read(path: Path) -> list[Record]:
 
 
 def rewrite(path: Path, stage: str, records: Sequence[Record]) -> None:
-    """Give a stage the records that it should have, e.g. when it goes on from a checkpoint.
+    """Give a stage the records that it should have, as when it goes on from a checkpoint; those of other stages stay.
 
     Whatever was torn, lost or written of epochs that are about to be run again is mended by it.
-
-    Args:
-        path: the JSONL file, replaced in one move.
-        stage: the stage; records of others stay.
-        records: its records, which come last.
     """
     others = [record for record in read(path) if record.get("stage") != stage]
     text = "".join(json.dumps(record) + "\n" for record in [*others, *records])
@@ -103,24 +67,17 @@ def _parsed(path: Path, number: int, line: str) -> Record:
 
 def _write_event(metrics: MetricsLog, stage: str, step: int, values: dict[str, float]) -> None:
     """Write for TensorBoard at once: SummaryWriter has a thread do it, which tells nobody that the disk is full."""
-    from tensorboardX.proto.event_pb2 import Event
-    from tensorboardX.proto.summary_pb2 import Summary
-
-    writer = _writer(metrics, stage, step)
-    scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
-    writer.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=scalars)))
-    writer.flush()
-
-
-def _writer(metrics: MetricsLog, stage: str, step: int) -> Any:
-    """The writer of a stage; a new one tells TensorBoard that a session starts with this step."""
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.summary_pb2 import Summary
 
     if stage not in metrics.writers:
         folder = metrics.tensorboard / stage
         folder.mkdir(parents=True, exist_ok=True)
-        writer = metrics.writers[stage] = EventsWriter(str(folder / "events"))
-        start = SessionLog(status=SessionLog.START)
-        writer.write_event(Event(wall_time=time.time(), step=step, session_log=start))
-    return metrics.writers[stage]
+        metrics.writers[stage] = EventsWriter(str(folder / "events"))
+        start = SessionLog(status=SessionLog.START)  # what TensorBoard has of the stage from this step on is void
+        metrics.writers[stage].write_event(Event(wall_time=time.time(), step=step, session_log=start))
+    writer = metrics.writers[stage]
+    scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+    writer.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=scalars)))
+    writer.flush()

@@ -4,32 +4,24 @@ Weight decay is L2 in the gradient (added before the momentum and the second mom
 """
 
 import math
+from functools import partial
 
 import jax.numpy as jnp
 import optax
 
 SCHEDULES = ("tenths", "halvings", "constant")
-OPTIMIZERS = ("sgd", "adam", "amsgrad")
+RULES = {"sgd": partial(optax.sgd, momentum=0.9), "adam": optax.adam, "amsgrad": optax.amsgrad}
+OPTIMIZERS = tuple(RULES)
 
 
 def learning_rate(
     schedule: str, initial: float, epochs: int, steps_per_epoch: int, warmup: float = 0.0
 ) -> optax.Schedule:
-    """A learning-rate schedule of the recipe.
+    """A learning-rate schedule of the recipe; ValueError where it is unknown or a number is out of its range.
 
-    Args:
-        schedule: "tenths": divided by 10 after 60, 80 and 90 % of all steps (appendix of Rathi et al., 2020);
-            "halvings": halved every 5 epochs (the authors' early code); "constant".
-        initial: the first learning rate, above 0.
-        epochs: epochs of the whole run, at least 1.
-        steps_per_epoch: optimiser steps in an epoch, at least 1.
-        warmup: epochs over which the rate rises to the schedule's, at least 0.
-
-    Returns:
-        Step -> learning rate.
-
-    Raises:
-        ValueError: where the schedule is unknown or a number is out of its range.
+    "tenths" divides by 10 after 60, 80 and 90 % of all steps (appendix of Rathi et al., 2020); "halvings" halves every
+    5 epochs (the authors' early code); "constant" does not. Over the epochs of a warm-up the rate rises to the
+    schedule's.
     """
     if not 0 <= warmup < math.inf:
         raise ValueError(f"warmup must be at least 0 epochs and finite, got {warmup}.")
@@ -58,25 +50,14 @@ def optimizer(
 ) -> optax.GradientTransformation:
     """An optimiser of the recipe: SGD with momentum 0.9 for the ANN, Adam or AMSGrad for the SNN.
 
-    Args:
-        name: "sgd", "adam" or "amsgrad".
-        rate: the learning rate at each step.
-        weight_decay: factor of the weights added to the gradient, at least 0.
-        clip: the largest norm of the whole gradient, above 0; a larger one is scaled down to it. None clips nothing.
-
-    Returns:
-        The optax transformation.
-
-    Raises:
-        ValueError: where the name is unknown, the weight decay is negative or clip is not above 0.
+    A gradient whose norm is above `clip` is scaled down to it as a whole. ValueError where the name is unknown, the
+    weight decay is negative or clip is not above 0.
     """
     if not 0 <= weight_decay < math.inf:
         raise ValueError(f"weight_decay must be at least 0 and finite, got {weight_decay}.")
     if clip is not None and not clip > 0:
         raise ValueError(f"clip must be above 0, or None, got {clip}.")
-    rules = {"sgd": lambda: optax.sgd(rate, momentum=0.9), "adam": lambda: optax.adam(rate)}
-    rules["amsgrad"] = lambda: optax.amsgrad(rate)
-    if name not in rules:
+    if name not in RULES:
         raise ValueError(f"unknown optimiser {name!r}: choose one of {', '.join(OPTIMIZERS)}.")
     first = () if clip is None else (optax.clip_by_global_norm(clip),)
-    return optax.chain(*first, optax.add_decayed_weights(weight_decay), rules[name]())
+    return optax.chain(*first, optax.add_decayed_weights(weight_decay), RULES[name](rate))

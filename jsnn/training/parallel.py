@@ -98,44 +98,19 @@ def evaluate_split(
 
 
 def fitting_batch_size(most: int, source: Source) -> int:
-    """The batch size for an evaluation of a split: no larger than it takes to do all of it at once.
-
-    Args:
-        most: samples at a time, over all devices; a multiple of their number.
-        source: the split.
-
-    Returns:
-        That, or less where the split has fewer samples: the smallest multiple of the number of devices that holds all.
-    """
+    """Samples at a time, at most so many and a multiple of the devices: fewer where these hold the whole split."""
     devices = jax.device_count()
     return min(most, -(-source.num_examples // devices) * devices)
 
 
 def replicate(tree: Any) -> Any:
-    """Put the same arrays on every device of this process, once, so that steps need not copy them.
-
-    Args:
-        tree: pytree of arrays, the same in all processes.
-
-    Returns:
-        The pytree with every array on every device.
-    """
+    """Put the same arrays on every device of this process, once, so that steps need not copy them."""
     mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
     return jax.device_put(tree, jax.NamedSharding(mesh, jax.P()))
 
 
 def split_over_devices(item: Any) -> Any:
-    """Split an item's samples over the D devices of this process.
-
-    Args:
-        item: pytree of arrays [B, ...].
-
-    Returns:
-        The pytree with arrays [D, B / D, ...].
-
-    Raises:
-        ValueError: where the batch does not divide by the number of devices.
-    """
+    """Split an item's arrays [B, ...] over the D devices of this process, [D, B / D, ...]."""
     devices = jax.local_device_count()
 
     def split(leaf: np.ndarray) -> np.ndarray:
@@ -146,15 +121,7 @@ def split_over_devices(item: Any) -> Any:
 
 
 def check_batch_size(batch_size: int, name: str) -> None:
-    """Refuse a global batch that can't be split evenly over all devices.
-
-    Args:
-        batch_size: samples in the batch, over all devices.
-        name: what the caller calls it.
-
-    Raises:
-        ValueError: naming the batch size and the number of devices.
-    """
+    """Refuse a global batch that can't be split evenly over all devices, by the name that the caller gives it."""
     devices = jax.device_count()
     if batch_size < 1 or batch_size % devices:
         raise ValueError(

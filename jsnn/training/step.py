@@ -133,18 +133,7 @@ def snn_forward(what: Presentation, readout: Callable[[Outcome], Any], trained: 
 def from_membranes(
     what: Presentation, variables: Variables, inputs: jax.Array, index: jax.Array, keys: Keys
 ) -> Outcome:
-    """What `jsnn.network.bptt.present` gives, differentiable in everything, for any neuron.
-
-    Args:
-        what: the presentation.
-        variables: of the SNN.
-        inputs: [B, ...].
-        index: [B] int32, the samples' indices in the data set.
-        keys: random keys.
-
-    Returns:
-        The Outcome.
-    """
+    """What `jsnn.network.bptt.present` gives, differentiable in everything, for any neuron."""
 
     def observe(observed: Observed) -> tuple[Any, dict[str, jax.Array]]:
         spikes = observed.layers["spikes"]
