@@ -139,8 +139,9 @@ class Runtime:
     data_dir: str | None = None  # Folder of prepared TFDS data sets; None is TFDS's own default.
     data_module: str | None = None  # Python module that registers your own data sets, see jsnn.data.datasets.register.
     workers: Size = 0  # Processes that decode streamed images (ImageNet); 0 decodes in threads.
+    accumulate: Count = 1  # Parts of a device's batch that a training step takes one after the other, for less memory.
     eval_batch_size: Count = 256  # Images per step in evaluation, over all devices.
-    # Time steps that run at once, or auto: 8, or up to 12 where 8 would idle.
+    # Time steps that run at once, or auto: 8 to 12, or as few as a device's memory asks for.
     chunk: Annotated[Count | Auto, Field(description="at least 1 and below 2^31, or auto")] = AUTO
     compilation_cache: str | None = None  # Folder where compiled programs are kept for the next run; None keeps none.
     # What to do where a loss or gradient is not finite: stop the run, or skip the step and count it.

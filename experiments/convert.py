@@ -15,6 +15,7 @@ import numpy as np
 from experiments.config import AUTO
 from experiments.runs import command_line
 from experiments.runs.health import warn_of_silence
+from experiments.runs.machine import this_machine
 from experiments.runs.networks import (
     build_ann,
     build_snn,
@@ -62,7 +63,7 @@ def convert_ann(run: Run) -> None:
 def balance(run: Run, ann: Variables, fold: Fold = watched) -> Thresholds:
     """Thresholds for an ANN's weights, on training images as evaluation sees them."""
     config, options = run.config, run.config.convert
-    what = presentation_of(config, options.balance_steps)
+    what = presentation_of(config, options.balance_steps, this_machine()._replace(num_devices=1))
     images, index = _training_images(run)
     return balance_thresholds(
         what.snn,

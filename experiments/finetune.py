@@ -19,15 +19,16 @@ from experiments.runs import command_line
 from experiments.runs.epochs import Training, train
 from experiments.runs.health import divergence_warning, diverging, loss_warning, warn_of_silence
 from experiments.runs.journal import Journal
+from experiments.runs.machine import Machine, this_machine
 from experiments.runs.networks import (
     build_snn,
     in_paper_units,
     init_variables,
-    presentation_of,
     scaled,
     snn_like,
     steps_per_epoch,
     stream_keys,
+    training_presentation,
 )
 from experiments.runs.partial import resumable
 from experiments.runs.progress import say
@@ -40,7 +41,7 @@ from jsnn.data.datasets import VALIDATION
 from jsnn.folding import Fold
 from jsnn.network.transformation import NEURONS, Variables
 from jsnn.training.optimizers import learning_rate, optimizer
-from jsnn.training.step import TrainState, init_state, snn_forward, summed
+from jsnn.training.step import Forward, TrainState, init_state, snn_forward, summed
 
 STREAMS = 5  # of noise, over which the two are compared
 
@@ -51,7 +52,7 @@ def finetune(run: Run) -> None:
     Where its accuracy then is below the converted net's, the run keeps that one.
     """
     require(run, "convert")
-    config, rule, num_steps = run.config, _optimizer(run.config), run.config.convert.num_steps
+    config, rule, num_steps = run.config, _rule(run.config), run.config.convert.num_steps
     validate = validator(config, snn_program(config, num_steps, VALIDATION))
     is_scratch = config.finetune.start == "scratch"
     before = 0.0 if is_scratch else validate(scaled_snn(run))  # random weights have no accuracy to keep
@@ -61,12 +62,7 @@ def finetune(run: Run) -> None:
         if diverging(journal.history, before) == epoch:
             say(f"warning: {divergence_warning(config, epoch, before)}")
 
-    present, factor = snn_forward(presentation_of(config, num_steps), summed), logit_scale(run)
-
-    def forward(snn: Variables, *inputs: jax.Array) -> tuple[jax.Array, Variables]:
-        logits, changed = present(snn, *inputs)
-        return factor * in_paper_units(config, snn) * logits, changed
-
+    forward = forward_of(config, logit_scale(run), this_machine())
     training = Training("hybrid", forward, rule, config.finetune.epochs, validate, warn)
     journal = train(run, training, init_state(starting_snn(run), rule))
     results, (fold, begin) = journal.summary() | {"kept": FINETUNED}, resumable(run, "finetune")
@@ -107,7 +103,7 @@ def handed_back(run: Run) -> bool:
 
 def last_snn(run: Run) -> Variables:
     """The variables of the run's net after the last epoch of fine-tuning, be they better or worse than before."""
-    rule = _optimizer(run.config)
+    rule = _rule(run.config)
     expected: TrainState = jax.eval_shape(lambda: init_state(snn_like(run.config), rule))
     return restored(run, "hybrid", expected).variables()
 
@@ -134,10 +130,26 @@ def logit_scale(run: Run) -> float:
     return 1.0 if run.config.finetune.start == "scratch" else calibrated_scale(run)
 
 
-def _optimizer(config: Config) -> optax.GradientTransformation:
+def forward_of(config: Config, factor: float, machine: Machine) -> Forward:
+    """The forward function of the SNN of a config, its logits in the paper's units times a factor."""
+    present = snn_forward(training_presentation(config, machine), summed)
+
+    def forward(snn: Variables, *inputs: jax.Array) -> tuple[jax.Array, Variables]:
+        logits, changed = present(snn, *inputs)
+        return factor * in_paper_units(config, snn) * logits, changed
+
+    return forward
+
+
+def rule_of(config: Config, steps: int) -> optax.GradientTransformation:
+    """The optimiser of the SNN of a config, of epochs of so many steps."""
     options = config.finetune
-    rate = learning_rate(options.schedule, options.lr, options.epochs, steps_per_epoch(config), options.warmup)
+    rate = learning_rate(options.schedule, options.lr, options.epochs, steps, options.warmup)
     return optimizer(options.optimizer, rate, options.weight_decay, options.clip)
+
+
+def _rule(config: Config) -> optax.GradientTransformation:
+    return rule_of(config, steps_per_epoch(config))
 
 
 if __name__ == "__main__":

@@ -16,14 +16,14 @@ from jsnn.data.datasets import VALIDATION
 from jsnn.models import dropout_of
 from jsnn.network.transformation import Variables
 from jsnn.training.optimizers import learning_rate, optimizer
-from jsnn.training.step import TrainState, ann_forward, init_state
+from jsnn.training.step import Forward, TrainState, ann_forward, init_state
 
 
 def train_ann(run: Run) -> None:
     """Train the ANN of a run to its last epoch: checkpoints in ann/, metrics, and `ann` in results.json."""
-    config, rule = run.config, _optimizer(run.config)
+    config, rule = run.config, rule_of(run.config, steps_per_epoch(run.config))
     validate = validator(config, ann_program(config, VALIDATION))
-    training = Training("ann", ann_forward(ann_function(config), dropout_of), rule, config.ann.epochs, validate)
+    training = Training("ann", forward_of(config), rule, config.ann.epochs, validate)
     journal = train(run, training, init_state(init_variables(config, "init"), rule))
     finish(run, "train_ann", journal.total("seconds"), {"ann": journal.summary()})
 
@@ -31,15 +31,20 @@ def train_ann(run: Run) -> None:
 def trained_ann(run: Run) -> Variables:
     """The variables of the run's trained ANN; ValueError where it is not trained yet."""
     require(run, "train_ann")
-    rule = _optimizer(run.config)
+    rule = rule_of(run.config, steps_per_epoch(run.config))
     expected: TrainState = jax.eval_shape(lambda: init_state(init_variables(run.config, "init"), rule))
     return restored(run, "ann", expected).variables()
 
 
-def _optimizer(config: Config) -> optax.GradientTransformation:
+def forward_of(config: Config) -> Forward:
+    """The forward function of the ANN of a config."""
+    return ann_forward(ann_function(config), dropout_of)
+
+
+def rule_of(config: Config, steps: int) -> optax.GradientTransformation:
+    """The optimiser of the ANN of a config, of epochs of so many steps."""
     ann = config.ann
-    rate = learning_rate(ann.schedule, ann.lr, ann.epochs, steps_per_epoch(config))
-    return optimizer("sgd", rate, ann.weight_decay)
+    return optimizer("sgd", learning_rate(ann.schedule, ann.lr, ann.epochs, steps), ann.weight_decay)
 
 
 if __name__ == "__main__":

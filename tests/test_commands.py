@@ -210,7 +210,7 @@ def test_a_checkpoint_holds_everything_that_a_run_needs(tiny):
 
 def hybrid_state_like(config):
     """The structure of the checkpoint of the fine-tuned net."""
-    rule = finetune._optimizer(config)
+    rule = finetune._rule(config)
     return jax.eval_shape(lambda: init_state(snn_like(config), rule))
 
 

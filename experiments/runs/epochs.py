@@ -46,7 +46,8 @@ def train(run: Run, training: Training, state: TrainState) -> Journal:
     and steps are not to be skipped: the last checkpoint stays.
     """
     network = training.network
-    step = parallel_train_step(open_source(run.config, TRAIN), training.forward, training.optimizer)
+    source, parts = open_source(run.config, TRAIN), run.config.run.accumulate
+    step = parallel_train_step(source, training.forward, training.optimizer, accumulate=parts)
     step = _reporting_first_call(network, step)
     state, journal = resume(run, network, state)
     steps = steps_per_epoch(run.config)

@@ -1,7 +1,6 @@
 """From a config to what jsnn works with: networks, encodings, sources, random keys."""
 
 import math
-import os
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
@@ -11,6 +10,15 @@ import jax
 import jax.numpy as jnp
 
 from experiments.config import AUTO, Config
+from experiments.runs.machine import (
+    EVALUATION_SHARE,
+    TRAINING_SHARE,
+    Machine,
+    evaluation_samples,
+    host_bytes,
+    this_machine,
+    training_samples,
+)
 from jsnn import encoding
 from jsnn.conversion import scale_paper_thresholds
 from jsnn.data.datasets import TEST, TRAIN, VALIDATION, info, load_split, open_split
@@ -23,6 +31,7 @@ from jsnn.network.transformation import NEURONS, SNN, Variables, spiking
 from jsnn.neurons import lif, surrogate
 from jsnn.training.parallel import check_batch_size, replicate
 
+BYTES_OF_MEMBRANE = 4
 BYTES_PER_WEIGHT = 12  # the weight, its gradient and its momentum
 PURPOSES = ("init", "ann", "balance", "validation", "scratch", "hybrid", "test", "comparison")
 
@@ -67,10 +76,31 @@ def encoding_of(config: Config) -> encoding.Encoding:
     return {"poisson": encoding.poisson, "constant": encoding.constant}[config.convert.encoding]
 
 
-def presentation_of(config: Config, num_steps: int) -> Presentation:
-    """How the SNN of a config is presented images for `num_steps` steps."""
-    chunk = fitting_chunk(num_steps) if config.run.chunk == AUTO else config.run.chunk
+def training_presentation(config: Config, machine: Machine) -> Presentation:
+    """How the SNN of a config is presented images in training."""
+    return _presentation(config, config.convert.num_steps, machine, training_samples(config, machine), TRAINING_SHARE)
+
+
+def presentation_of(config: Config, num_steps: int, machine: Machine | None = None) -> Presentation:
+    """How the SNN of a config is presented images for `num_steps` steps, without a gradient."""
+    machine = machine or this_machine()
+    return _presentation(config, num_steps, machine, evaluation_samples(config, machine), EVALUATION_SHARE)
+
+
+def _presentation(config: Config, num_steps: int, machine: Machine, samples: int, share: float) -> Presentation:
+    """... in chunks whose currents of the largest layer take no more than a share of a device's memory."""
+    most = None
+    if machine.device_bytes is not None:
+        most = int(share * machine.device_bytes) // (BYTES_OF_MEMBRANE * max(1, samples) * largest_layer(config))
+    chunk = fitting_chunk(num_steps, most) if config.run.chunk == AUTO else config.run.chunk
     return Presentation(build_snn(config), encoding_of(config), num_steps, chunk, dropout_of)
+
+
+@cache
+def largest_layer(config: Config) -> int:
+    """Neurons in the largest layer of the SNN of a config."""
+    layers = jax.eval_shape(lambda: build_snn(config).initial_state(snn_like(config), _an_image(config)))
+    return max(state.membrane.size for state in layers.values())
 
 
 def scaled(config: Config, snn: Variables, factor: jax.Array | float) -> Variables:
@@ -96,14 +126,17 @@ def stream_keys(config: Config, purpose: str, streams: int) -> list[jax.Array]:
 
 def init_variables(config: Config, purpose: str) -> Variables:
     """Fresh ANN variables, drawn for a purpose."""
-    images = jnp.zeros((1, *info(config.data.dataset).image_shape), jnp.float32)
-    return jax.jit(build_ann(config).init)(random_key(config, purpose), images)
+    image = jnp.zeros(_an_image(config).shape)
+    return jax.jit(build_ann(config).init)(random_key(config, purpose), image)
 
 
 def snn_like(config: Config) -> Variables:
     """SNN variables of the structure, shapes and dtypes of the config's, with thresholds of 1."""
-    images = jax.ShapeDtypeStruct((1, *info(config.data.dataset).image_shape), jnp.float32)
-    return build_snn(config).init(init_variables(config, "init"), images)
+    return build_snn(config).init(init_variables(config, "init"), _an_image(config))
+
+
+def _an_image(config: Config) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, *info(config.data.dataset).image_shape), jnp.float32)
 
 
 def import_data_module(config: Config) -> None:
@@ -150,6 +183,16 @@ def check_data(config: Config) -> None:
             open_split(config.data.dataset, split, config.run.data_dir)
 
 
+def check_accumulation(config: Config, machine: Machine) -> None:
+    """Refuse micro-batches that a device's part of the batch does not divide into."""
+    samples, parts = config.data.batch_size // machine.num_devices, config.run.accumulate
+    if samples % parts:
+        raise ValueError(
+            f"accumulate {parts} can't split the {samples} images of a batch on a device evenly: "
+            f"choose a divisor of {samples}."
+        )
+
+
 def check_fits(config: Config) -> None:
     """Refuse a config whose network can't take the images or whose batches don't divide by the devices or processes.
 
@@ -157,6 +200,7 @@ def check_fits(config: Config) -> None:
         ValueError: naming what does not fit.
     """
     check_batch_size(config.data.batch_size, "batch_size")
+    check_accumulation(config, this_machine())
     check_batch_size(config.run.eval_batch_size, "eval_batch_size")
     images, processes = config.convert.balance_images, jax.process_count()
     if images % processes:
@@ -165,16 +209,13 @@ def check_fits(config: Config) -> None:
             f"choose a multiple of {processes}."
         )
     shapes = jax.eval_shape(lambda: init_variables(config, "init"))
-    weights, memory = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)), _bytes_of_memory()
+    weights, memory = (
+        sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)),
+        this_machine().device_bytes or host_bytes(),
+    )
     needed = BYTES_PER_WEIGHT * weights
     if needed > memory:
         raise ValueError(
             f"the network has {weights:.2g} weights, which training takes {needed / 1e9:.0f} GB for, of "
             f"{memory / 1e9:.0f} GB that are there: choose a smaller width or hidden."
         )
-
-
-def _bytes_of_memory() -> int:
-    """Of a device, or of the machine where the device is its CPU."""
-    stats = jax.local_devices()[0].memory_stats()
-    return stats["bytes_limit"] if stats else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

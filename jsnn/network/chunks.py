@@ -23,11 +23,17 @@ def time_chunks(num_steps: int, chunk: int) -> jax.Array:
     return jnp.arange(count * -(-num_steps // count), dtype=jnp.int32).reshape(count, -1)
 
 
-def fitting_chunk(num_steps: int) -> int:
-    """A number of time steps per chunk, 8 to 12, that serves a presentation well.
+def fitting_chunk(num_steps: int, most: int | None = None) -> int:
+    """A number of time steps per chunk that serves a presentation well, 8 to 12 or as few as memory allows.
 
     Short chunks stay within a CPU's caches, long ones feed a GPU. Eight steps of spikes fill a byte; where they would
-    add more than 3 % of padding (see `time_chunks`), up to twelve that add less.
+    add more than 3 % of padding (see `time_chunks`), up to twelve that add less. Below that it is a power of two, so
+    that chunks fill bytes together.
+
+    Args:
+        num_steps: T.
+        most: steps that a device has memory for; None for a CPU, where caches are smaller than memory.
     """
     enough = (1 + BEARABLE_PADDING) * num_steps
-    return min(FITTING_CHUNKS, key=lambda chunk: max(enough, time_chunks(num_steps, chunk).size))
+    fitting = min(FITTING_CHUNKS, key=lambda chunk: max(enough, time_chunks(num_steps, chunk).size))
+    return fitting if most is None or most >= fitting else next(few for few in (8, 4, 2, 1) if few <= max(1, most))

@@ -3,7 +3,7 @@
 A single device is the same program with an axis of one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -19,10 +19,16 @@ from jsnn.training.loss import Loss, cross_entropy
 from jsnn.training.step import Forward, Step, train_step
 
 AXIS = "devices"
+Devices = Sequence[jax.Device] | None
 
 
 def parallel_train_step(
-    source: Source, forward: Forward, optimizer: optax.GradientTransformation, loss: Loss = cross_entropy
+    source: Source,
+    forward: Forward,
+    optimizer: optax.GradientTransformation,
+    loss: Loss = cross_entropy,
+    accumulate: int = 1,
+    devices: Devices = None,
 ) -> Step:
     """The training step on all devices.
 
@@ -30,21 +36,24 @@ def parallel_train_step(
         source: tells how to take and augment samples.
         forward: of the network.
         optimizer: the optax transformation.
-        loss: (outputs, batch) -> (scalar, other scores).
+        loss: (outputs, batch) -> (scalar, other scores), means over the batch.
+        accumulate: micro-batches of each device that run one after the other, see `jsnn.training.step.train_step`.
+        devices: to run on, or to compile for, as those of `jax.experimental.topologies`; None for all there are.
 
     Returns:
         (state, resident, item [D, B / D, ...], key) -> (state, Metrics), compiled once. The state passed in is
         overwritten.
     """
-    step = train_step(source, forward, optimizer, AXIS, loss)
-    return jax.pmap(step, axis_name=AXIS, in_axes=(None, None, 0, None), out_axes=None, donate_argnums=0)
+    step = train_step(source, forward, optimizer, AXIS, loss, accumulate)
+    return jax.pmap(step, AXIS, in_axes=(None, None, 0, None), out_axes=None, devices=devices, donate_argnums=0)
 
 
-def parallel_evaluation(evaluate: Evaluate) -> Evaluate:
+def parallel_evaluation(evaluate: Evaluate, devices: Devices = None) -> Evaluate:
     """An evaluation on all devices, summed over them.
 
     Args:
         evaluate: (variables, resident, item, key) -> Evaluation of sums.
+        devices: see `parallel_train_step`.
 
     Returns:
         (variables, resident, item [D, B / D, ...], key) -> Evaluation of sums over all devices, compiled once.
@@ -53,7 +62,7 @@ def parallel_evaluation(evaluate: Evaluate) -> Evaluate:
     def summed(variables: Variables, resident: Any, item: Any, key: jax.Array) -> Evaluation:
         return jax.lax.psum(evaluate(variables, resident, item, key), AXIS)
 
-    return jax.pmap(summed, axis_name=AXIS, in_axes=(None, None, 0, None), out_axes=None)
+    return jax.pmap(summed, AXIS, in_axes=(None, None, 0, None), out_axes=None, devices=devices)
 
 
 def evaluate_split(

@@ -168,6 +168,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     axis_name: str | None = None,
     loss: Loss = cross_entropy,
+    accumulate: int = 1,
 ) -> Step:
     """One optimiser step on one batch.
 
@@ -180,7 +181,9 @@ def train_step(
         optimizer: the optax transformation.
         axis_name: name of the mapped device axis over which gradients, metrics and collections that the forward
             function changes are averaged; None on a single device.
-        loss: (outputs, batch) -> (scalar, other scores).
+        loss: (outputs, batch) -> (scalar, other scores), means over the batch.
+        accumulate: N micro-batches that run one after the other, for less memory. Gradients and metrics are means over
+            them, those of the whole batch to rounding; but a batch norm in training takes the statistics of each.
 
     Returns:
         (state, resident, item, key) -> (the next TrainState, Metrics), with what `source.resident` holds on the device,
@@ -189,19 +192,38 @@ def train_step(
 
     def step(state: TrainState, resident: Any, item: Any, key: jax.Array) -> tuple[TrainState, Metrics]:
         augment_key, forward_key = jax.random.split(jax.random.fold_in(key, state.step))
-        batch = source.take(resident, item)
-        inputs = source.prepare(source.augment(batch.images, sample_keys(augment_key, batch.index)))
 
-        def objective(params: Any) -> tuple[jax.Array, tuple]:
-            outputs, changed = forward({**state.fixed, **params}, inputs, batch.index, forward_key)
-            value, scores = loss(outputs, batch)
-            return value, (value, scores, changed)
+        def gradient(item: Any) -> tuple[Any, tuple]:
+            batch = source.take(resident, item)
+            inputs = source.prepare(source.augment(batch.images, sample_keys(augment_key, batch.index)))
 
-        found = jax.grad(objective, has_aux=True)(state.params)
+            def objective(params: Any) -> tuple[jax.Array, tuple]:
+                outputs, changed = forward({**state.fixed, **params}, inputs, batch.index, forward_key)
+                value, scores = loss(outputs, batch)
+                return value, (value, scores, changed)
+
+            return jax.grad(objective, has_aux=True)(state.params)
+
+        found = mean_over_parts(gradient, item, accumulate)
         gradients, (value, scores, changed) = found if axis_name is None else jax.lax.pmean(found, axis_name)
         return _updated(optimizer, state, gradients, (value, scores), changed)
 
     return step
+
+
+def mean_over_parts(function: Callable[[Any], Any], item: Any, parts: int) -> Any:
+    """The mean of what a function gives for equal parts of an item [B, ...], one after the other; B divides by them."""
+    if parts == 1:
+        return function(item)
+    split = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), item)
+
+    def add(total: Any, part: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, function(part)), None
+
+    like = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], split))
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+    total, _ = jax.lax.scan(add, nothing, split)
+    return jax.tree.map(lambda leaf: (leaf / parts).astype(leaf.dtype), total)
 
 
 def _updated(
