@@ -22,6 +22,8 @@ from jsnn.network.graph import Graph
 from jsnn.network.simulation import Presentation
 from jsnn.network.transformation import NEURONS, SNN, Variables
 
+KEEP_BYTES = 2**31  # of a layer's spikes, in the host's memory
+
 Words = dict[str, list[np.ndarray]]  # layer -> words [C, B, ...] of each batch
 AllGather = Callable[[np.ndarray], np.ndarray]
 
@@ -59,7 +61,7 @@ def balance_thresholds(
     layers: Sequence[str] | None = None,
     chunk: int = 16,
     batch_size: int = 64,
-    keep_bytes: int = 2**31,
+    keep_bytes: int = KEEP_BYTES,
     index: jax.Array | None = None,
     fold: Fold = fold,
     all_gather: AllGather = lambda value: value[None],
@@ -108,7 +110,7 @@ def balance_thresholds(
     (graph, _), spiking = snn.trace(variables, x), snn.init(variables, x)
     chosen = _checked_layers(graph, layers)
     sizes = {name: bytes_of_spikes(what, layer.shape, len(images)) for name, layer in graph.layers.items()}
-    first = Measure("maximum", _maximum, np.max) if percentile == 100 else Measure("upper half", upper_histogram, total)
+    first = Measure("maximum", maximum, np.max) if percentile == 100 else Measure("upper half", upper_histogram, total)
     thresholds: Thresholds = {}
     words: Words = {}
     before = jnp.ones((), next(iter(graph.layers.values())).dtype)
@@ -165,7 +167,7 @@ def _positive(layer: str, threshold: np.floating) -> np.floating:
     return threshold
 
 
-def _maximum(current: jax.Array, counted: jax.Array) -> jax.Array:
+def maximum(current: jax.Array, counted: jax.Array) -> jax.Array:
     """The largest of the currents that count."""
     return jnp.max(current, where=counted, initial=-jnp.inf)
 

@@ -46,7 +46,11 @@ def streamed_source(name: str, split: str, data_dir: str | None = None, num_work
     `num_workers` processes decode; 0 decodes in threads of this one. ValueError where the data set is not prepared;
     later where an image is not RGB or a label is out of range.
     """
-    examples = Examples(name, info(name), open_split(name, split, data_dir))
+    return source_of(Examples(name, info(name), open_split(name, split, data_dir)), num_workers)
+
+
+def source_of(examples: Examples, num_workers: int = 0) -> Source:
+    """The Source of a split's records, decoded by so many processes; 0 decodes in threads of this one."""
     num_examples = len(examples.records)
 
     def shuffled(batch_size: int, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:

@@ -65,7 +65,7 @@ def replay(
 def _replay_forward(
     by_age: ByAge, neuron: Parameters, current: jax.Array, membrane: jax.Array, train: Train
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[Parameters, Train]]:
-    return replay(by_age, neuron, current, membrane, train), (neuron, train)
+    return (unpack(train.words, current.shape[0], current.dtype), membrane), (neuron, train)
 
 
 def _replay_backward(

@@ -1,0 +1,1 @@
+"""The programs of a preset compiled for accelerators that are not there."""

@@ -1,0 +1,130 @@
+"""Compile the programs of a preset for accelerators that are not there, and tell what they take of them.
+
+python -m experiments.compile PRESET --topology v5e:2x4 [--field value ...]
+
+For a TPU it needs libtpu, for a GPU jax-cuda12-plugin, jax-cuda12-pjrt and nvidia-cuda-nvcc-cu12; neither needs the
+device or its driver. Memory is what the compiler plans. Times are lower bounds: products at the chip's peak rate and
+their operands at that of its memory; a real step takes longer.
+"""
+
+import json
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import tyro
+
+from experiments.compile import report
+from experiments.compile.chips import GB, Target, target_of
+from experiments.compile.compiled import Compiled, compiled
+from experiments.compile.counting import Work, count
+from experiments.compile.programs import IMAGES, PROGRAMS, Program
+from experiments.config import Config, Unprefixed, check
+from experiments.presets import PRESETS
+from experiments.runs.command_line import guarded
+from experiments.runs.networks import check_accumulation
+from experiments.runs.progress import say
+
+TRAINING = ("ann step", "hybrid step")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What to compile, and what for."""
+
+    config: Annotated[Config, Unprefixed]
+
+    topology: str = "v5e:2x4"  # Chip and how many: v5e:2x4, v6e:1x1, v4:2x2x1, h100:2 and the like.
+    programs: tuple[Literal["ann step", "hybrid step", "balancing", "evaluation"], ...] = tuple(PROGRAMS)  # Which.
+    optimize: bool = False  # Compile as a run does; without, in a fraction of the time, to somewhat more memory.
+    out: Path | None = None  # File of all numbers, as JSON.
+
+
+def compile_preset(preset: str, arguments: Arguments) -> dict[str, Any]:
+    """Compile all programs that are asked for and tell of each; returns all numbers."""
+    config, target = arguments.config, target_of(arguments.topology)
+    check(config)
+    _check_batches(config, target)
+    there = f"{target.chip.device_bytes / GB:.2f} GB each"
+    say(f"{preset} on {target.name}, {target.machine.num_devices} x {target.machine.devices[0].device_kind}, {there}")
+    found = {name: _program(config, target, name, arguments.optimize) for name in arguments.programs}
+    numbers = {"preset": preset, "topology": target.name, "jax": jax.__version__, "rates": target.chip.source}
+    if arguments.out:
+        arguments.out.write_text(json.dumps({**numbers, "programs": found}, indent=1) + "\n")
+    return {**numbers, "programs": found}
+
+
+def _program(config: Config, target: Target, name: str, optimize: bool) -> dict[str, Any]:
+    """The numbers of a program, and a sentence of what fits where it does not."""
+    program = PROGRAMS[name](config, target.machine)
+    numbers = report.record(
+        target,
+        config.network.precision,
+        (program.images, program.images_in_all),
+        _work(config, target, program),
+        _compiled(target, program, optimize),
+    )
+    say(report.lines(name, numbers))
+    if not numbers["fits"]:
+        numbers["way_out"] = _way_out(config, target, name, optimize)
+        say(f"{'':<12} {numbers['way_out']}")
+    return numbers
+
+
+def _work(config: Config, target: Target, program: Program) -> Work:
+    platform = "cuda" if target.name.startswith("h100") else "tpu"
+    size = target.chip.operand_bytes[config.network.precision]
+    return count(program.on_one, program.arguments, platform, target.chip.near_bytes, size)
+
+
+def _compiled(target: Target, program: Program, optimize: bool) -> Compiled:
+    return compiled(program.lower(), target, optimize)
+
+
+def _way_out(config: Config, target: Target, name: str, optimize: bool) -> str:
+    """What fits, tried by compiling."""
+    run, devices = config.run, 1 if name == "balancing" else target.machine.num_devices
+    in_training = name in TRAINING
+    samples = (config.data.batch_size if in_training else run.eval_batch_size) // devices
+
+    def changed(parts: int) -> dict[str, int]:
+        return {"accumulate": parts} if in_training else {"eval_batch_size": samples // parts * devices}
+
+    def fits(parts: int) -> bool:
+        program = PROGRAMS[name](replace(config, run=replace(run, **changed(parts))), target.machine)
+        found = _compiled(target, program, optimize)
+        return found.memory is not None and found.needed <= target.chip.device_bytes
+
+    parts = report.fewest_that_fit(run.accumulate if in_training else 1, samples, fits)
+    if parts is None:
+        return "It does not fit with a single image either: take fewer steps at once (--chunk 1), or a larger chip."
+    ((field, value),) = changed(parts).items()
+    at_once = f"{samples // parts} images at a time on a device"
+    return f"It fits with --{field.replace('_', '-')} {value}, {at_once}."
+
+
+def _check_batches(config: Config, target: Target) -> None:
+    devices = target.machine.num_devices
+    for name, size in (("batch_size", config.data.batch_size), ("eval_batch_size", config.run.eval_batch_size)):
+        if size % devices:
+            raise ValueError(f"{name} {size} can't be split evenly over {devices} devices: choose a multiple of them.")
+    if config.data.dataset not in IMAGES:
+        raise ValueError(f"programs are compiled for {', '.join(IMAGES)}, got {config.data.dataset}.")
+    check_accumulation(config, target.machine)
+
+
+def main() -> None:
+    """Compile what the command line names."""
+    # The host is a CPU; without this jax looks for a TPU as soon as libtpu is installed.
+    jax.config.update("jax_platforms", "cpu")
+    choices = {name: (preset.description, Arguments(preset.config)) for name, preset in PRESETS.items()}
+    program = "python -m experiments.compile"
+    preset = next((word for word in sys.argv[1:2] if not word.startswith("-")), "digits")
+    arguments = tyro.extras.overridable_config_cli(choices, prog=program, description=__doc__)
+    compile_preset(preset, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

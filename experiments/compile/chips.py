@@ -1,0 +1,106 @@
+"""Chips that programs are compiled for: what their vendors say they can do, and how to compile for several of them."""
+
+import math
+import os
+import re
+from typing import Any, NamedTuple
+
+from jax.experimental import topologies
+
+from experiments.runs.machine import Machine
+
+GIB, GB = 2**30, 1e9
+
+
+class Chip(NamedTuple):
+    """What a device can do, by its data sheet, and how it is named to the compiler."""
+
+    device_bytes: int  # that programs may take: what the compiler says is there, or what jax takes by default
+    near_bytes: int  # memory beside the cores, which need not be read twice: VMEM, CMEM, or the cache of a GPU
+    operations_per_second: dict[str, float]  # precision of operands -> peak rate; a multiply-add is two
+    bytes_per_second: float  # to and from its memory
+    link_bytes_per_second: float  # to all its neighbours, in one direction
+    operand_bytes: dict[str, int]  # precision -> bytes of a number that enters a product
+    source: str  # of the rates
+    options: dict[str, Any]  # of jax.experimental.topologies
+
+
+# XLA gives a TPU's matrix unit bfloat16 also where operands are float32, and an H100's tensor cores TensorFloat-32.
+_TPU_OPERANDS = {"float32": 2, "bfloat16": 2}
+
+
+def _tpu(gib: float, near: int, teraflops: float, bandwidth: float, link: float, page: str, **options: Any) -> Chip:
+    rates = dict.fromkeys(_TPU_OPERANDS, teraflops * 1e12)
+    source = f"Google Cloud TPU documentation, {page}"
+    return Chip(int(gib * GIB), near * 2**20, rates, bandwidth * GB, link * GB, _TPU_OPERANDS, source, options)
+
+
+CHIPS = {
+    "v4": _tpu(30.75, 160, 275, 1228, 300, "TPU v4", chip_config_name="megacore"),
+    "v5e": _tpu(15.75, 128, 197, 819, 200, "TPU v5e"),
+    "v6e": _tpu(31.25, 128, 918, 1640, 448, "TPU v6e"),
+    "h100": Chip(
+        device_bytes=int(0.75 * 84_942_979_072),  # of 80 GB, XLA_PYTHON_CLIENT_MEM_FRACTION's default
+        near_bytes=50 * 2**20,
+        operations_per_second={"float32": 494.5e12, "bfloat16": 989.5e12},
+        bytes_per_second=3352 * GB,
+        link_bytes_per_second=450 * GB,
+        operand_bytes={"float32": 4, "bfloat16": 2},
+        source="NVIDIA H100 Tensor Core GPU data sheet, SXM, without sparsity",
+        options={},
+    ),
+}
+# XLA's description of an H100, of which the compiler needs the numbers: a driver would give them.
+H100 = """
+gpu_device_info {
+  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 233472
+  threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128 block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535 block_dim_limit_z: 65535 memory_bandwidth: 3352320000000 l2_cache_size: 52428800
+  clock_rate_ghz: 1.98 device_memory_size: 84942979072 shared_memory_per_block_optin: 232448
+  cuda_compute_capability { major: 9 minor: 0 } registers_per_core_limit: 65536 registers_per_block_limit: 65536
+}
+platform_name: "CUDA" dnn_version_info { major: 9 minor: 8 } runtime_version { major: 12 minor: 8 }
+device_description_str: "NVIDIA H100 80GB HBM3"
+"""
+
+
+class Target(NamedTuple):
+    """Chips in a topology."""
+
+    name: str  # as v5e:2x4
+    chip: Chip
+    machine: Machine
+    compiler_options: dict[str, Any]
+
+
+def target_of(topology: str) -> Target:
+    """The devices of a topology as v5e:2x4, v4:2x2x1 or h100:2.
+
+    Raises:
+        ValueError: where the topology is unknown, or the compiler for it is not installed.
+    """
+    found = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", topology)
+    if found is None or found[1] not in CHIPS:
+        raise ValueError(
+            f"there is no topology {topology!r}: name a chip and how many, as v5e:2x4, v4:2x2x1 or h100:2."
+        )
+    kind, shape = found.groups()
+    chip, count = CHIPS[kind], math.prod(map(int, shape.split("x")))
+    try:
+        if kind == "h100":
+            described = topologies.get_topology_desc(kind, "cuda", target_config=H100, topology=f"1x1x{count}")
+        else:
+            described = _tpu_topology(topology, count, chip.options)
+    except Exception as error:
+        wheels = "jax-cuda12-plugin, jax-cuda12-pjrt and nvidia-cuda-nvcc-cu12" if kind == "h100" else "libtpu"
+        sentence = f"programs can't be compiled for {topology} ({' '.join(str(error).split())[:200]})"
+        raise ValueError(f"{sentence}: install {wheels}, of the version that jax[cuda12] or jax[tpu] names.") from error
+    options = {"xla_gpu_autotune_level": "0"} if kind == "h100" else {}  # which would run kernels
+    return Target(topology, chip, Machine(tuple(described.devices), count, chip.device_bytes), options)
+
+
+def _tpu_topology(topology: str, count: int, options: dict[str, Any]) -> Any:
+    # libtpu asks the network which TPU it is on, and refuses a second process, unless it is told not to.
+    os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+    alone = {"chips_per_host_bounds": (1, 1, 1)} if count == 1 else {}
+    return topologies.get_topology_desc(topology, "tpu", **options, **alone)

@@ -1,0 +1,80 @@
+"""A program compiled for a target: what it takes of each device's memory, and what the devices say to each other."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.compile.chips import Target
+
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+QUICK = -1.0  # of the compiler's effort
+
+
+class Memory(NamedTuple):
+    """Bytes of a device that a program takes."""
+
+    arguments: int
+    results: int  # that do not take an argument's place
+    temporaries: int
+    code: int
+
+    def total(self) -> int:
+        """All of them."""
+        return sum(self)
+
+
+class Compiled(NamedTuple):
+    """What the compiler says of a program."""
+
+    memory: Memory | None  # None where it gave up for want of memory
+    needed: int  # bytes of a device, all together
+    collectives: Mapping[str, tuple[int, int]]  # name -> how many, and bytes of their results
+
+
+def compiled(lowered: Any, target: Target, optimize: bool) -> Compiled:
+    """Compile a lowered program; quickly, or with all of the compiler's effort."""
+    try:
+        with _effort(None if optimize else QUICK):
+            program = lowered.compile(compiler_options=target.compiler_options)
+    except jax.errors.JaxRuntimeError as error:
+        found = re.search(r"\(([\d.]+)([KMGT])\) exceeds|Used ([\d.]+)([KMGT]) of", str(error))
+        if "RESOURCE_EXHAUSTED" not in str(error) or found is None:
+            raise
+        number, unit = (group for group in found.groups() if group)
+        return Compiled(None, int(float(number) * 1024 ** " KMGT".index(unit)), {})
+    stats = program.memory_analysis()
+    results = stats.output_size_in_bytes - stats.alias_size_in_bytes
+    code = stats.generated_code_size_in_bytes
+    memory = Memory(stats.argument_size_in_bytes, results, stats.temp_size_in_bytes, code)
+    return Compiled(memory, memory.total(), collectives(program.as_text()))
+
+
+@contextmanager
+def _effort(effort: float | None) -> Iterator[None]:
+    """The compiler's effort for a while; None leaves it as it is."""
+    before = jax.config.jax_exec_time_optimization_effort
+    jax.config.update("jax_exec_time_optimization_effort", before if effort is None else effort)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_exec_time_optimization_effort", before)
+
+
+def collectives(text: str) -> dict[str, tuple[int, int]]:
+    """The collectives of a compiled program's text: name -> how many, and bytes of their results in all."""
+    found: dict[str, tuple[int, int]] = {}
+    for shapes, name, start in re.findall(rf"= (.+?) ({'|'.join(COLLECTIVES)})(-start)?\(", text):
+        sizes = [_bytes(*array) for array in re.findall(r"\b([a-z]+\d+)\[([\d,]*)\]", shapes)]
+        number, size = found.get(name, (0, 0))
+        # What starts one has its operands before its results, unless it is an all-reduce.
+        found[name] = number + 1, size + sum(sizes[len(sizes) // 2 :] if start and name != "all-reduce" else sizes)
+    return found
+
+
+def _bytes(dtype: str, shape: str) -> int:
+    bits = int(re.sub(r"\D", "", dtype))
+    return bits * int(np.prod([int(side) for side in shape.split(",") if side])) // 8

@@ -1,0 +1,74 @@
+"""What was found of a program, as numbers and as lines."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from experiments.compile.chips import GB, Target
+from experiments.compile.compiled import Compiled
+from experiments.compile.counting import Work
+
+GRADIENTS = "all-reduce"
+
+
+class LeastTime(NamedTuple):
+    """Seconds that a call takes at least: each part at the peak rate of the chip, what can't overlap added."""
+
+    computing: float
+    moving: float
+    exchanging: float
+
+    def total(self) -> float:
+        """Products and their operands may overlap; gradients are exchanged when all of them are there."""
+        return max(self.computing, self.moving) + self.exchanging
+
+
+def least_time(target: Target, precision: str, work: Work, exchanged: int) -> LeastTime:
+    """The least time of a device's work and of an all-reduce of so many bytes, by a ring over all devices."""
+    chip, count = target.chip, target.machine.num_devices
+    exchanging = 2 * (count - 1) / count * exchanged / chip.link_bytes_per_second
+    computing = work.operations / chip.operations_per_second[precision]
+    return LeastTime(computing, work.bytes / chip.bytes_per_second, exchanging)
+
+
+def record(target: Target, precision: str, images: tuple[int, int], work: Work, found: Compiled) -> dict[str, Any]:
+    """All numbers of a program, bytes and seconds; images are those of a call and of an epoch or pass."""
+    least = least_time(target, precision, work, found.collectives.get(GRADIENTS, (0, 0))[1])
+    return {
+        "fits": found.memory is not None and found.needed <= target.chip.device_bytes,
+        "bytes": found.needed,
+        "device_bytes": target.chip.device_bytes,
+        "memory": found.memory and found.memory._asdict(),
+        "collectives": {name: {"count": n, "bytes": size} for name, (n, size) in found.collectives.items()},
+        "operations": work.operations,
+        "moved_bytes": work.bytes,
+        "least_seconds": {**least._asdict(), "total": least.total()},
+        "images_per_second_at_most": images[0] / least.total(),
+        "hours_at_least": images[1] / images[0] * least.total() / 3600,
+    }
+
+
+def lines(name: str, numbers: dict[str, Any]) -> str:
+    """The numbers of a program in a few lines."""
+    there, least = numbers["device_bytes"] / GB, numbers["least_seconds"]
+    verdict = "fits" if numbers["fits"] else "does not fit"
+    parts = numbers["memory"] or {}
+    detail = ", ".join(f"{part} {size / GB:.2f}" for part, size in parts.items())
+    spare = 1 - numbers["bytes"] / numbers["device_bytes"]
+    said = [f"{numbers['bytes'] / GB:.2f} of {there:.2f} GB on a device" + (f" ({detail})" if detail else "")]
+    said += [f"{spare:.0%} to spare"] if numbers["fits"] else []
+    exchanged = [f"{n} x {v['count']}, {v['bytes'] / GB:.3f} GB" for n, v in numbers["collectives"].items()]
+    rates = f"{numbers['operations'] / 1e12:.3g} T operations, {numbers['moved_bytes'] / GB:.3g} GB to move on a device"
+    times = ", ".join(f"{part} {least[part]:.3g}" for part in LeastTime._fields)
+    bound = f"{numbers['images_per_second_at_most']:.4g} images/s at most, {numbers['hours_at_least']:.3g} h at least"
+    rows = [
+        f"{verdict}: {'; '.join(said)}",
+        f"devices exchange: {'; '.join(exchanged) or 'nothing'}",
+        f"{rates}: {least['total']:.3g} s at least ({times})",
+        f"upper bound of speed: {bound}",
+    ]
+    return "\n".join(f"{name if row == 0 else '':<12} {text}" for row, text in enumerate(rows))
+
+
+def fewest_that_fit(parts: int, samples: int, fits: Callable[[int], bool]) -> int | None:
+    """The fewest parts, more than so many, of a device's samples with which a program fits; None where none does."""
+    return next((more for more in range(parts + 1, samples + 1) if samples % more == 0 and fits(more)), None)
