@@ -32,16 +32,18 @@ for name, value in KEPT.items():
     os.environ[name.upper()] = str(value)  # for the processes that tests start
 gc.set_threshold(50_000, 20, 50)  # tracing makes objects that live on: looking through them takes a twentieth of it
 jax.config.update("jax_platforms", "cpu")
+os.environ["JAX_PLATFORMS"] = "cpu"  # where libtpu is installed, jax asks the network for a TPU first
 jax.config.update("jax_num_cpu_devices", 4)
 
-LONG = "test_commands test_resume test_hosts test_real_data test_parity test_bptt test_trouble test_terminal".split()
+LONG = "compile commands resume hosts real_data parity bptt trouble terminal".split()
 ROOT = Path(__file__).parent.parent
 DATA_DIR = Path(os.environ.get("JSNN_DATA_DIR", ROOT.parent / "shared" / "data" / "tfds"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first, so that no process waits for another in the end."""
-    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+    names = {f"test_{name}": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: names.get(item.path.stem, len(LONG)))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -84,6 +84,34 @@ def test_one_device_equals_four_with_noise_dropout_and_augmentation_on(network):
     assert min(jax.tree.leaves(moved)) > 1e-4
 
 
+@pytest.mark.parametrize("network", [ann, snn])
+def test_a_batch_in_parts_equals_the_whole_on_one_device_and_on_four(network):
+    """Gradients and metrics are means over the parts; noise, dropout and augmentation belong to samples."""
+    (variables, forward), item = network(), np.arange(BATCH, dtype=np.int32)
+    whole, expected = single_step(network)(init_state(variables, RULE), SPLIT, item, KEY)
+    parts = jax.jit(train_step(SOURCE, forward, RULE, accumulate=4))
+    parallel = parallel_train_step(SOURCE, forward, RULE, accumulate=2)
+    one, metrics = parts(init_state(variables, RULE), SPLIT, item, KEY)
+    state, resident = replicate((init_state(variables, RULE), SPLIT))
+    four, metrics_of_four = parallel(state, resident, split_over_devices(item), KEY)
+    for found in (metrics, metrics_of_four):
+        chex.assert_trees_all_close(found, expected, rtol=1e-5)
+    for found in (one, four):
+        assert found.step == 1
+        chex.assert_trees_all_close(jax.device_get(found.params), jax.device_get(whole.params), atol=1e-5)
+
+
+def test_some_of_the_devices_can_be_named():
+    """The network's graph, which holds what was traced for four devices, is traced anew for two."""
+    (variables, forward), item = snn(), np.arange(BATCH, dtype=np.int32)
+    state, metrics = init_state(variables, RULE), []
+    for devices in (jax.devices(), jax.devices()[:2]):
+        step = parallel_train_step(SOURCE, forward, RULE, devices=devices)
+        parts = item.reshape(len(devices), -1)
+        metrics.append(step(jax.tree.map(jnp.copy, state), SPLIT, parts, KEY)[1])
+    chex.assert_trees_all_close(jax.device_get(metrics[0]), jax.device_get(metrics[1]), rtol=1e-5)
+
+
 def test_the_noise_is_really_on():
     variables, step = snn()[0], single_step(snn)
     item = np.arange(BATCH, dtype=np.int32)

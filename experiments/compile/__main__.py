@@ -9,7 +9,7 @@ their operands at that of its memory; a real step takes longer.
 
 import json
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +24,7 @@ from experiments.compile.programs import IMAGES, PROGRAMS, Program
 from experiments.config import Config, Unprefixed, check
 from experiments.presets import PRESETS
 from experiments.runs.command_line import guarded
+from experiments.runs.environment import environment
 from experiments.runs.networks import check_accumulation
 from experiments.runs.progress import say
 
@@ -50,10 +51,19 @@ def compile_preset(preset: str, arguments: Arguments) -> dict[str, Any]:
     there = f"{target.chip.device_bytes / GB:.2f} GB each"
     say(f"{preset} on {target.name}, {target.machine.num_devices} x {target.machine.devices[0].device_kind}, {there}")
     found = {name: _program(config, target, name, arguments.optimize) for name in arguments.programs}
-    numbers = {"preset": preset, "topology": target.name, "jax": jax.__version__, "rates": target.chip.source}
+    numbers = {
+        "preset": preset,
+        "topology": target.name,
+        "devices": target.machine.num_devices,
+        "hosts": len({device.process_index for device in target.machine.devices}),
+        "config": asdict(config),
+        "versions": {"jax": jax.__version__, "commit": environment()["commit"]},
+        "rates": target.chip.source,
+        "programs": found,
+    }
     if arguments.out:
-        arguments.out.write_text(json.dumps({**numbers, "programs": found}, indent=1) + "\n")
-    return {**numbers, "programs": found}
+        arguments.out.write_text(json.dumps(numbers, indent=1) + "\n")
+    return numbers
 
 
 def _program(config: Config, target: Target, name: str, optimize: bool) -> dict[str, Any]:
@@ -121,9 +131,8 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")
     choices = {name: (preset.description, Arguments(preset.config)) for name, preset in PRESETS.items()}
     program = "python -m experiments.compile"
-    preset = next((word for word in sys.argv[1:2] if not word.startswith("-")), "digits")
     arguments = tyro.extras.overridable_config_cli(choices, prog=program, description=__doc__)
-    compile_preset(preset, arguments)
+    compile_preset(sys.argv[1], arguments)
 
 
 if __name__ == "__main__":

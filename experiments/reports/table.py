@@ -1,10 +1,12 @@
-"""Results as a Markdown table like the paper's."""
+"""Results as a Markdown table like the paper's, and tables in the text of a page."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 
 from experiments.config import Config, from_json
 from experiments.runs.schema import Results
 
+BLOCK = re.compile(r"(<!-- (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 HEADER = ("net, data", "ANN", "converted, {eval}", "converted, reduced T (factor)", "hybrid", "T", "epochs")
 
 
@@ -22,6 +24,14 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
     first, *others = (f"| {line} |" for line in lines)
     return "\n".join([first, rule, *others])
+
+
+def with_tables(text: str, by_name: Mapping[str, str]) -> str:
+    """The page's text with each table from `<!-- NAME -->` to `<!-- end -->`; ValueError where either is alone."""
+    names = {name for _, name, _ in BLOCK.findall(text)}
+    if names != set(by_name):
+        raise ValueError(f"the page must have one block for each of {', '.join(by_name)}, it has {', '.join(names)}.")
+    return BLOCK.sub(lambda match: match[1] + by_name[match[2]] + "\n" + match[3], text)
 
 
 def title(config: Config) -> str:

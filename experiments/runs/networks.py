@@ -78,22 +78,29 @@ def encoding_of(config: Config) -> encoding.Encoding:
 
 def training_presentation(config: Config, machine: Machine) -> Presentation:
     """How the SNN of a config is presented images in training."""
-    return _presentation(config, config.convert.num_steps, machine, training_samples(config, machine), TRAINING_SHARE)
+    num_steps, most = config.convert.num_steps, _steps_at_once(config, machine, training_samples, TRAINING_SHARE)
+    # Membranes are kept at every border of chunks: longer ones take less memory, up to about the root of all steps.
+    keeps_membranes = build_snn(config).neuron.replay is None
+    return _presentation(config, num_steps, most and max(most, 8) if keeps_membranes else most)
 
 
 def presentation_of(config: Config, num_steps: int, machine: Machine | None = None) -> Presentation:
     """How the SNN of a config is presented images for `num_steps` steps, without a gradient."""
-    machine = machine or this_machine()
-    return _presentation(config, num_steps, machine, evaluation_samples(config, machine), EVALUATION_SHARE)
+    most = _steps_at_once(config, machine or this_machine(), evaluation_samples, EVALUATION_SHARE)
+    return _presentation(config, num_steps, most)
 
 
-def _presentation(config: Config, num_steps: int, machine: Machine, samples: int, share: float) -> Presentation:
-    """... in chunks whose currents of the largest layer take no more than a share of a device's memory."""
-    most = None
-    if machine.device_bytes is not None:
-        most = int(share * machine.device_bytes) // (BYTES_OF_MEMBRANE * max(1, samples) * largest_layer(config))
+def _presentation(config: Config, num_steps: int, most: int | None) -> Presentation:
     chunk = fitting_chunk(num_steps, most) if config.run.chunk == AUTO else config.run.chunk
     return Presentation(build_snn(config), encoding_of(config), num_steps, chunk, dropout_of)
+
+
+def _steps_at_once(config: Config, machine: Machine, samples: Callable[..., int], share: float) -> int | None:
+    """Time steps at which the currents of the largest layer take a share of a device's memory; at least one."""
+    if machine.device_bytes is None:
+        return None
+    step_bytes = BYTES_OF_MEMBRANE * max(1, samples(config, machine)) * largest_layer(config)
+    return max(1, int(share * machine.device_bytes) // step_bytes)
 
 
 @cache

@@ -1,18 +1,17 @@
 """experiments/README.md: its tables and plots, made from the results that are kept."""
 
-import re
 from pathlib import Path
 
 from pandas import DataFrame
 
 from experiments.reports.plots import sheet
+from experiments.reports.table import with_tables
 from experiments.study import figures, tables
 from experiments.study.plan import CIFAR, FASHION
 from experiments.study.results import read_runs
 from jsnn.training.files import replace_text
 
 PAGE = Path(__file__).parent.parent / "README.md"
-BLOCK = re.compile(r"(<!-- (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 PLOTS = {
     "conversion-fashion": (figures.draw_conversion, FASHION),
     "conversion-cifar": (figures.draw_conversion, CIFAR),
@@ -49,11 +48,3 @@ def tables_of(runs: DataFrame) -> dict[str, str]:
         "operations": tables.operations_table(fashion, ("linear-t4", "linear-t8")),
         "evaluation": tables.evaluation_table(fashion),
     }
-
-
-def with_tables(text: str, by_name: dict[str, str]) -> str:
-    """The page's text with each table from `<!-- NAME -->` to `<!-- end -->`; ValueError where either is alone."""
-    names = {name for _, name, _ in BLOCK.findall(text)}
-    if names != set(by_name):
-        raise ValueError(f"the page must have one block for each of {', '.join(by_name)}, it has {', '.join(names)}.")
-    return BLOCK.sub(lambda match: match[1] + by_name[match[2]] + "\n" + match[3], text)

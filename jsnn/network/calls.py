@@ -29,7 +29,8 @@ def arrays_of(call: Call) -> list[Any]:
 def signature(call: Call) -> Any:
     """What the graph of a call depends on, to be compared with others; None where that can't be."""
     leaves, structure = jax.tree.flatten(call)
-    key = structure, tuple(map(_kind, leaves)), jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision
+    context = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision, jax.sharding.get_abstract_mesh()
+    key = structure, tuple(map(_kind, leaves)), context
     try:
         hash(key)
     except TypeError:

@@ -17,7 +17,7 @@ class LIFState(NamedTuple):
 
     Attributes:
         membrane: u[t], the membrane potential before the reset that its spike calls for; unit of the threshold.
-        spikes: o[t].
+        spikes: o[t], boolean where no gradient flows through them.
         age: int32, steps from the neuron's last spike to the step that comes; 0 where it has not fired yet. None where
             the surrogate does not depend on it.
     """
@@ -52,12 +52,18 @@ def lif(surrogate: Surrogate = stdb(), detach_spike: bool = True, detach_thresho
         threshold = neuron["threshold"]
         before = jax.lax.stop_gradient(state.spikes) if detach_spike else state.spikes
         reset = (jax.lax.stop_gradient(threshold) if detach_threshold else threshold) * before
-        return _fire(surrogate, threshold, state, neuron["leak"] * state.membrane + current - reset)
+        spikes, later = _fire(surrogate, threshold, state, neuron["leak"] * state.membrane + current - reset)
+        return spikes, later._replace(spikes=later.spikes.astype(state.spikes.dtype))
+
+    def init(neuron: Parameters, current: jax.Array) -> LIFState:
+        state = _init(surrogate, neuron, current)
+        # What carries no gradient may be of one byte: states are kept at every border of chunks.
+        return state._replace(spikes=state.spikes.astype(bool)) if detach_spike else state
 
     # Bits give a gradient in which no spike of the reset appears, and reverse mode alone.
     by_bits = detach_spike and surrogate.by_age is not None and not is_forward_mode(surrogate)
     replay = partial(packed.replay, surrogate.by_age) if by_bits else None
-    return Neuron(_parameters, partial(_init, surrogate), step, _record, replay)
+    return Neuron(_parameters, init, step, _record, replay)
 
 
 @cache

@@ -38,7 +38,7 @@ def record(
         (membrane, spikes, words), (current, time) = carry, now
         membrane = leak * membrane + current - threshold * spikes
         fires = membrane / threshold - 1 > 0
-        return (membrane, fires.astype(current.dtype), words | fires.astype(dtype) << time), None
+        return (membrane, fires.astype(spikes.dtype), words | fires.astype(dtype) << time), None
 
     start = (membrane, spikes, jnp.zeros_like(membrane, dtype))
     (membrane, spikes, words), _ = jax.lax.scan(step, start, (current, jnp.arange(len(current), dtype=dtype)))

@@ -1,0 +1,234 @@
+"""Programs for accelerators that are not there: their way, what they count, and what a TPU's compiler says."""
+
+import json
+from functools import cache, partial
+from importlib.util import find_spec
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments.compile import __main__ as main
+from experiments.compile import compiled, report
+from experiments.compile.__main__ import Arguments
+from experiments.compile.chips import CHIPS, Target, target_of
+from experiments.compile.counting import Work, count
+from experiments.compile.programs import hybrid_step
+from experiments.presets import PRESETS
+from experiments.runs.machine import Machine
+from experiments.runs.networks import build_snn, presentation_of, snn_like, training_presentation
+from experiments.study.plan import with_fields
+from jsnn.kernels import conv_general_dilated
+from jsnn.network.chunks import fitting_chunk, time_chunks
+
+SMALL = {"network.width": 0.25, "network.hidden": (256,)}
+VGG5 = with_fields(PRESETS["vgg5_cifar10"].config, SMALL)
+RESNET = with_fields(PRESETS["resnet8_cifar10"].config, {"network.width": 0.25})
+libtpu = pytest.mark.skipif(find_spec("libtpu") is None, reason="libtpu is not installed: pip install 'jax[tpu]'")
+
+X, KERNEL = jnp.zeros((4, 8, 8, 40)), jnp.zeros((3, 3, 40, 48))
+
+
+def gradients(convolve):
+    def total(x, kernel):
+        return (convolve(x, kernel) ** 2).sum()
+
+    return jax.grad(total, (0, 1))
+
+
+def ours(x, kernel, stride=1):
+    return conv_general_dilated(x, kernel, (stride, stride), [(1, 1), (1, 1)])
+
+
+def platforms_own(x, kernel, stride=1):
+    padding, layout = [(1, 1), (1, 1)], ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=layout)
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_a_program_for_another_platform_holds_no_way_of_the_cpu(platform):
+    """Lowered on a CPU: the convolution and its two gradients, as XLA has them, and no loop over pieces of images."""
+
+    def operations(convolve, platform):
+        lowered = jax.jit(gradients(convolve)).trace(X, KERNEL).lower(lowering_platforms=(platform,))
+        text = lowered.as_text()
+        return {name: text.count(f"stablehlo.{name}") for name in ("convolution", "while", "dot_general")}
+
+    assert operations(ours, platform) == operations(platforms_own, platform)
+    assert operations(ours, platform) == {"convolution": 3, "while": 0, "dot_general": 0}
+    assert operations(ours, "cpu")["convolution"] == 0
+
+
+MACS = 4 * 8 * 8 * 9 * 40 * 48
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cpu"])
+def test_a_convolutions_operations_are_those_counted_by_hand(platform):
+    found = count(gradients(platforms_own), (X, KERNEL), platform)
+    assert found.operations == 3 * 2 * MACS
+    x_and_y, kernel = 4 * (X.size + 4 * 8 * 8 * 48), 4 * KERNEL.size
+    assert found.bytes == 3 * (x_and_y + kernel) + 2 * (4 * X.size + kernel)
+
+
+def test_a_stride_does_not_count_the_zeros_between_pixels():
+    found = count(gradients(partial(platforms_own, stride=2)), (X, KERNEL), "tpu")
+    assert found.operations == 3 * 2 * MACS / 4
+
+
+def test_the_way_of_the_platform_is_counted():
+    assert count(gradients(ours), (X, KERNEL), "tpu") == count(gradients(platforms_own), (X, KERNEL), "tpu")
+    on_cpu = count(gradients(ours), (X, KERNEL), "cpu").operations
+    assert on_cpu == pytest.approx(4 / 9 * 3 * 2 * MACS, rel=0.3)  # Winograd's, with what its borders add
+
+
+def test_trips_count_and_what_nobody_uses_does_not():
+    matrix = jnp.zeros((16, 16))
+
+    def power(x):
+        def step(x, _):
+            unused = x @ x.T
+            return x @ matrix, unused
+
+        return jax.lax.scan(step, x, length=5)[0]
+
+    work = count(power, (jnp.zeros((8, 16)),), "tpu", operand_bytes=2)
+    assert work.operations == 5 * 2 * 8 * 16 * 16
+    assert work.bytes == 5 * (2 * 8 * 16 + 2 * 16 * 16 + 4 * 8 * 16) + 2 * 4 * 8 * 16
+    near = count(power, (jnp.zeros((8, 16)),), "tpu", near_bytes=2**20)
+    assert near == Work(work.operations, 2 * 4 * 8 * 16)  # only what comes in and goes out
+
+
+def test_a_step_of_the_snn_counts_three_products_a_layer_and_step():
+    """... but for the first layer's image gradient, which nobody needs, and no product of the forward pass twice."""
+    config = with_fields(VGG5, {"data.batch_size": 8, "convert.num_steps": 16, "run.chunk": 8})
+    program = hybrid_step(config, Machine(None, 1, None))
+    first, others = 1024 * 27 * 16, 256 * 144 * 32 + 256 * 288 * 32 + 2048 * 256 + 256 * 10
+    found = count(program.on_one, program.arguments, "tpu")
+    assert found.operations == 2 * 8 * 16 * (2 * first + 3 * others)
+
+
+TEXT = """
+  %a = (f32[3,4]{1,0:T(8,128)}, bf16[2]{0}) all-reduce(%x, %y), replica_groups={}
+  %b = f32[8]{0} all-reduce-start(%x), channel_id=1
+  %c = f32[8]{0} all-reduce-done(%b)
+  %d = (s32[2]{0}, s32[8]{0}) all-gather-start(%z)
+  %e = f32[4]{0} add(%all-reduce.1, %p)
+"""
+
+
+def test_collectives_are_read_from_a_programs_text():
+    assert compiled.collectives(TEXT) == {"all-reduce": (2, 4 * 12 + 4 + 32), "all-gather": (1, 32)}
+
+
+def target(chip, count):
+    return Target("", CHIPS[chip], Machine(None, count, CHIPS[chip].device_bytes), {})
+
+
+def test_the_least_time_is_that_of_the_slower_of_two_and_of_the_exchange():
+    chip = CHIPS["v5e"]
+    least = report.least_time(target("v5e", 4), "float32", Work(197e12, 8.19e9), int(chip.link_bytes_per_second))
+    assert least == pytest.approx((1, 0.01, 1.5))
+    assert least.total() == pytest.approx(2.5)
+    assert report.least_time(target("h100", 1), "bfloat16", Work(989.5e12, 0), 10**9) == pytest.approx((1, 0, 0))
+
+
+def test_what_does_not_fit_is_said_with_the_fewest_parts_that_do():
+    assert report.fewest_that_fit(1, 64, lambda parts: parts >= 5) == 8
+    assert report.fewest_that_fit(2, 6, lambda parts: True) == 3
+    assert report.fewest_that_fit(1, 4, lambda parts: False) is None
+
+
+@pytest.mark.parametrize("num_steps", [4, 24, 75, 100, 250])
+def test_chunks_are_as_long_as_memory_allows(num_steps):
+    fitting = fitting_chunk(num_steps)
+    assert 8 <= fitting <= 12
+    assert time_chunks(num_steps, fitting).size <= 1.03 * max(num_steps, 8) + 1
+    assert [fitting_chunk(num_steps, most) for most in (0, 1, 3, 7, 1000)] == [1, 1, 2, 4, fitting]
+
+
+def test_a_device_with_less_memory_takes_shorter_chunks():
+    config = PRESETS["vgg16_cifar10"].config  # 64 images, 65536 neurons in the largest layer, 16.8 MB at a step
+    chunks = [training_presentation(config, Machine(None, 1, gib << 30)).chunk for gib in (1, 8, 16, 80)]
+    assert chunks == [1, 2, 4, fitting_chunk(100)]
+    assert training_presentation(config, Machine(None, 1, None)).chunk == fitting_chunk(100)
+    assert training_presentation(config, Machine(None, 4, 8 << 30)).chunk == 8
+    in_parts = with_fields(config, {"run.accumulate": 4})
+    assert training_presentation(in_parts, Machine(None, 1, 8 << 30)).chunk == 8
+    assert presentation_of(config, 100, Machine(None, 1, 8 << 30)).chunk == 4  # 256 images, and no gradient
+    assert training_presentation(with_fields(config, {"run.chunk": 5}), Machine(None, 1, 1 << 30)).chunk == 5
+
+
+@pytest.mark.parametrize(
+    ("topology", "fields", "sentence"),
+    [
+        ("v9:2x2", {}, "there is no topology 'v9:2x2': name a chip and how many"),
+        ("v5e", {}, "there is no topology 'v5e'"),
+        pytest.param("v5e:2x2", {"data.batch_size": 6}, "batch_size 6 can't be split evenly over 4", marks=libtpu),
+        pytest.param("v5e:2x2", {"run.accumulate": 3}, "accumulate 3 can't split the 16 images", marks=libtpu),
+        pytest.param("v5e:7x9", {}, "programs can't be compiled for v5e:7x9", marks=libtpu),
+    ],
+)
+def test_bad_input_is_refused(topology, fields, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        main.compile_preset("vgg5_cifar10", Arguments(with_fields(VGG5, fields), topology))
+
+
+@cache
+def step_for(topology, config):
+    """A training step of the SNN, 8 images a device, compiled."""
+    there = target_of(topology)
+    config = with_fields(config, {"data.batch_size": 8 * there.machine.num_devices})
+    return compiled.compiled(hybrid_step(config, there.machine).lower(), there, optimize=False)
+
+
+def assert_lean(found, topology):
+    """It fits, with much to spare, and the devices exchange gradients once and gather nothing."""
+    assert found.memory is not None
+    assert found.needed < 0.1 * target_of(topology).chip.device_bytes
+    assert list(found.collectives) == ["all-reduce"]
+    assert found.collectives["all-reduce"][0] == 1
+
+
+@libtpu
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimized")
+@pytest.mark.parametrize("config", [VGG5, RESNET], ids=["vgg5", "resnet8"])
+def test_a_tpu_keeps_little_more_than_a_bit_for_a_neuron_and_step(config):
+    """Twenty seconds of CPU: a TPU's program is compiled for two numbers of steps."""
+    short, long = (step_for("v5e:2x2", with_fields(config, {"convert.num_steps": steps})) for steps in (24, 96))
+    for found in (short, long):
+        assert_lean(found, "v5e:2x2")
+    image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    layers = jax.eval_shape(lambda: build_snn(config).initial_state(snn_like(config), image))
+    neurons = 8 * sum(state.membrane.size for state in layers.values())
+    assert 8 * (long.memory.temporaries - short.memory.temporaries) <= 1.5 * neurons * (96 - 24)
+
+
+@libtpu
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimized")
+@pytest.mark.parametrize("config", [VGG5, RESNET], ids=["vgg5", "resnet8"])
+def test_another_tpu_takes_the_same_networks(config):
+    assert_lean(step_for("v4:2x2x1", with_fields(config, {"convert.num_steps": 24})), "v4:2x2x1")
+
+
+@libtpu
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimized")
+def test_what_does_not_fit_is_told_with_a_way_out_that_was_compiled(monkeypatch, tmp_path, capsys):
+    """As if the compiler had given up the first time."""
+    fields = {"convert.num_steps": 8, "run.eval_batch_size": 16, "data.batch_size": 16}
+    config, calls = with_fields(VGG5, fields), []
+    compiler = compiled.compiled
+
+    def watched(*arguments):
+        calls.append(arguments)
+        return compiled.Compiled(None, 2**40, {}) if len(calls) == 1 else compiler(*arguments)
+
+    monkeypatch.setattr(main, "compiled", watched)
+    arguments = Arguments(config, "v5e:1x1", ("evaluation",), out=tmp_path / "out.json")
+    numbers = main.compile_preset("vgg5_cifar10", arguments)
+    assert json.loads((tmp_path / "out.json").read_text()) == json.loads(json.dumps(numbers))
+    told = capsys.readouterr().out
+    assert "vgg5_cifar10 on v5e:1x1, 1 x TPU v5 lite, 16.91 GB each\nevaluation   does not fit" in told
+    assert "It fits with --eval-batch-size 8, 8 images at a time on a device." in told
