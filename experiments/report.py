@@ -1,4 +1,4 @@
-"""Tables and plots of results: of several runs side by side, or all of experiments/README.md where none is named.
+"""Tables and plots of results: of several runs side by side, or all of the pages' where none is named.
 
 python -m experiments.report [WORKDIR... [--output DIR]]
 """
@@ -21,7 +21,8 @@ from experiments.runs.schema import Results
 class Arguments:
     """What to report on."""
 
-    # Folders of finished runs; without any, experiments/README.md is made anew from experiments/results.
+    # Folders of finished runs; without any, experiments/README.md and docs/accelerators.md are made anew from
+    # experiments/results.
     workdirs: tyro.conf.Positional[tuple[Path, ...]] = ()
     output: Path = Path("report")  # Folder for report.md and report.png.
 
@@ -52,9 +53,11 @@ def main() -> None:
     if arguments.workdirs:
         say(report(arguments.workdirs, arguments.output))
     else:
+        from experiments.compile import page as accelerators
         from experiments.study import page  # and with it pandas, which the runs' own tables do without
 
         page.rebuild()
+        accelerators.rebuild()
 
 
 if __name__ == "__main__":

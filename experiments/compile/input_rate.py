@@ -1,0 +1,50 @@
+"""How many training images a second this machine reads, decodes, crops and resizes for a network.
+
+python -m experiments.compile.input_rate [--data-dir DIR] [--workers N]
+"""
+
+import sys
+import time
+from dataclasses import dataclass
+from itertools import chain, islice
+
+import tyro
+
+from experiments.runs.command_line import guarded
+from experiments.runs.progress import say
+from jsnn.data.datasets import TRAIN
+from jsnn.data.streaming import streamed_source
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Which stream to time."""
+
+    dataset: str = "imagenet2012"  # A streamed data set.
+    data_dir: str | None = None  # Folder of prepared TFDS data sets.
+    workers: int = 0  # Processes that decode; 0 decodes in threads.
+    batch_size: int = 20  # Images of a batch.
+    batches: int = 100  # Batches that are timed, after as many that are not.
+
+
+def images_per_second(arguments: Arguments) -> float:
+    """The rate of a stream over its epochs, once it flows."""
+    source = streamed_source(arguments.dataset, TRAIN, arguments.data_dir, arguments.workers)
+    epochs = (source.shuffled(arguments.batch_size, 0, epoch, 0) for epoch in range(1, sys.maxsize))
+    batches = chain.from_iterable(epochs)
+    for _ in islice(batches, arguments.batches):
+        pass
+    begin = time.perf_counter()
+    for _ in islice(batches, arguments.batches):
+        pass
+    return arguments.batches * arguments.batch_size / (time.perf_counter() - begin)
+
+
+def main() -> None:
+    """Time what the command line names."""
+    arguments = tyro.cli(Arguments, prog="python -m experiments.compile.input_rate", description=__doc__)
+    say(f"{images_per_second(arguments):.0f} images/s")
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))
