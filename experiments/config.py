@@ -185,13 +185,16 @@ def check(config: Config) -> None:
 
 
 def from_json(fields: dict[str, Any]) -> Config:
-    """The Config of its JSON form; ValueError where a field is missing, unknown or out of its range."""
+    """The Config of its JSON form; ValueError where a field is missing, unknown or out of its range.
+
+    Those in `run` may be missing, for they change no result: an older version may have had fewer.
+    """
     config = _validated(fields)
     for group, values in dataclasses.asdict(config).items():
         missing = {*values} - {*fields.get(group, ())} if isinstance(values, dict) else {group} - {*fields}
-        if missing:
+        if missing and group != "run":
             raise ValueError(f"the field {_name(group, min(missing))} is missing.")
-    as_they_are = {name: fields["run"][name] for name in PATHS}
+    as_they_are = {name: fields["run"][name] for name in PATHS if name in fields.get("run", ())}
     return dataclasses.replace(config, run=dataclasses.replace(config.run, **as_they_are))
 
 

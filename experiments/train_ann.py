@@ -21,7 +21,7 @@ from jsnn.training.step import Forward, TrainState, ann_forward, init_state
 
 def train_ann(run: Run) -> None:
     """Train the ANN of a run to its last epoch: checkpoints in ann/, metrics, and `ann` in results.json."""
-    config, rule = run.config, rule_of(run.config, steps_per_epoch(run.config))
+    config, rule = run.config, _rule(run.config)
     validate = validator(config, ann_program(config, VALIDATION))
     training = Training("ann", forward_of(config), rule, config.ann.epochs, validate)
     journal = train(run, training, init_state(init_variables(config, "init"), rule))
@@ -31,7 +31,7 @@ def train_ann(run: Run) -> None:
 def trained_ann(run: Run) -> Variables:
     """The variables of the run's trained ANN; ValueError where it is not trained yet."""
     require(run, "train_ann")
-    rule = rule_of(run.config, steps_per_epoch(run.config))
+    rule = _rule(run.config)
     expected: TrainState = jax.eval_shape(lambda: init_state(init_variables(run.config, "init"), rule))
     return restored(run, "ann", expected).variables()
 
@@ -45,6 +45,10 @@ def rule_of(config: Config, steps: int) -> optax.GradientTransformation:
     """The optimiser of the ANN of a config, of epochs of so many steps."""
     ann = config.ann
     return optimizer("sgd", learning_rate(ann.schedule, ann.lr, ann.epochs, steps), ann.weight_decay)
+
+
+def _rule(config: Config) -> optax.GradientTransformation:
+    return rule_of(config, steps_per_epoch(config))
 
 
 if __name__ == "__main__":

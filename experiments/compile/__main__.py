@@ -3,8 +3,8 @@
 python -m experiments.compile PRESET --topology v5e:2x4 [--field value ...]
 
 For a TPU it needs libtpu, for a GPU jax-cuda12-plugin, jax-cuda12-pjrt and nvidia-cuda-nvcc-cu12; neither needs the
-device or its driver. Memory is what the compiler plans. Times are lower bounds: products at the chip's peak rate and
-their operands at that of its memory; a real step takes longer.
+device or its driver. Memory is what the compiler plans for a program alone. Times are bounds that no program reaches:
+products at the chip's peak rate, or what they read and write at that of its memory.
 """
 
 import json
@@ -18,15 +18,16 @@ import tyro
 
 from experiments.compile import report
 from experiments.compile.chips import GB, Target, target_of
-from experiments.compile.compiled import Compiled, compiled
-from experiments.compile.counting import Work, count
-from experiments.compile.programs import IMAGES, PROGRAMS, Program
+from experiments.compile.compiled import compiled
+from experiments.compile.counting import Platform, count
+from experiments.compile.programs import IMAGES, PROGRAMS
 from experiments.config import Config, Unprefixed, check
 from experiments.presets import PRESETS
 from experiments.runs.command_line import guarded
 from experiments.runs.environment import environment
 from experiments.runs.networks import check_accumulation
 from experiments.runs.progress import say
+from jsnn.training.parallel import check_batch_size
 
 TRAINING = ("ann step", "hybrid step")
 
@@ -39,6 +40,7 @@ class Arguments:
 
     topology: str = "v5e:2x4"  # Chip and how many: v5e:2x4, v6e:1x1, v4:2x2x1, h100:2 and the like.
     programs: tuple[Literal["ann step", "hybrid step", "balancing", "evaluation"], ...] = tuple(PROGRAMS)  # Which.
+    debug: bool = False  # Show the traceback of an error.
     optimize: bool = False  # Compile as a run does; without, in a fraction of the time, to somewhat more memory.
     out: Path | None = None  # File of all numbers, as JSON.
 
@@ -57,6 +59,7 @@ def compile_preset(preset: str, arguments: Arguments) -> dict[str, Any]:
         "devices": target.machine.num_devices,
         "hosts": len({device.process_index for device in target.machine.devices}),
         "config": asdict(config),
+        "optimize": arguments.optimize,
         "versions": {"jax": jax.__version__, "commit": environment()["commit"]},
         "rates": target.chip.source,
         "programs": found,
@@ -68,14 +71,11 @@ def compile_preset(preset: str, arguments: Arguments) -> dict[str, Any]:
 
 def _program(config: Config, target: Target, name: str, optimize: bool) -> dict[str, Any]:
     """The numbers of a program, and a sentence of what fits where it does not."""
-    program = PROGRAMS[name](config, target.machine)
-    numbers = report.record(
-        target,
-        config.network.precision,
-        (program.images, program.images_in_all),
-        _work(config, target, program),
-        _compiled(target, program, optimize),
-    )
+    program, precision = PROGRAMS[name](config, target.machine), config.network.precision
+    chip = target.chip
+    platform = Platform(chip.platform, chip.near_bytes, chip.operand_bytes[precision])
+    work = count(program.on_one, program.arguments, platform, program.gathered)
+    numbers = report.record(target, precision, program.images, work, compiled(program.lower(), target, optimize))
     say(report.lines(name, numbers))
     if not numbers["fits"]:
         numbers["way_out"] = _way_out(config, target, name, optimize)
@@ -83,20 +83,9 @@ def _program(config: Config, target: Target, name: str, optimize: bool) -> dict[
     return numbers
 
 
-def _work(config: Config, target: Target, program: Program) -> Work:
-    platform = "cuda" if target.name.startswith("h100") else "tpu"
-    size = target.chip.operand_bytes[config.network.precision]
-    return count(program.on_one, program.arguments, platform, target.chip.near_bytes, size)
-
-
-def _compiled(target: Target, program: Program, optimize: bool) -> Compiled:
-    return compiled(program.lower(), target, optimize)
-
-
 def _way_out(config: Config, target: Target, name: str, optimize: bool) -> str:
     """What fits, tried by compiling."""
-    run, devices = config.run, 1 if name == "balancing" else target.machine.num_devices
-    in_training = name in TRAINING
+    run, devices, in_training = config.run, target.machine.num_devices, name in TRAINING
     samples = (config.data.batch_size if in_training else run.eval_batch_size) // devices
 
     def changed(parts: int) -> dict[str, int]:
@@ -104,25 +93,23 @@ def _way_out(config: Config, target: Target, name: str, optimize: bool) -> str:
 
     def fits(parts: int) -> bool:
         program = PROGRAMS[name](replace(config, run=replace(run, **changed(parts))), target.machine)
-        found = _compiled(target, program, optimize)
-        return found.memory is not None and found.needed <= target.chip.device_bytes
+        return compiled(program.lower(), target, optimize).fits(target)
 
     parts = report.fewest_that_fit(run.accumulate if in_training else 1, samples, fits)
     if parts is None:
-        return "It does not fit with a single image either: take fewer steps at once (--chunk 1), or a larger chip."
+        return "It does not fit with one image on a device either: take fewer steps at once (--chunk) or a larger chip."
     ((field, value),) = changed(parts).items()
-    at_once = f"{samples // parts} images at a time on a device"
-    return f"It fits with --{field.replace('_', '-')} {value}, {at_once}."
+    at_once = f", {samples // parts} images at a time on a device" if in_training else ""
+    return f"It fits with --{field.replace('_', '-')} {value}{at_once}."
 
 
 def _check_batches(config: Config, target: Target) -> None:
     devices = target.machine.num_devices
-    for name, size in (("batch_size", config.data.batch_size), ("eval_batch_size", config.run.eval_batch_size)):
-        if size % devices:
-            raise ValueError(f"{name} {size} can't be split evenly over {devices} devices: choose a multiple of them.")
+    check_batch_size(config.data.batch_size, "batch_size", devices)
+    check_batch_size(config.run.eval_batch_size, "eval_batch_size", devices)
+    check_accumulation(config, target.machine)
     if config.data.dataset not in IMAGES:
         raise ValueError(f"programs are compiled for {', '.join(IMAGES)}, got {config.data.dataset}.")
-    check_accumulation(config, target.machine)
 
 
 def main() -> None:

@@ -15,6 +15,8 @@ GIB, GB = 2**30, 1e9
 class Chip(NamedTuple):
     """What a device can do, by its data sheet, and how it is named to the compiler."""
 
+    platform: str  # as jax lowers for it
+    wheels: str  # that bring its compiler
     device_bytes: int  # that programs may take: what the compiler says is there, or what jax takes by default
     near_bytes: int  # memory beside the cores, which need not be read twice: VMEM, CMEM, or the cache of a GPU
     operations_per_second: dict[str, float]  # precision of operands -> peak rate; a multiply-add is two
@@ -23,6 +25,7 @@ class Chip(NamedTuple):
     operand_bytes: dict[str, int]  # precision -> bytes of a number that enters a product
     source: str  # of the rates
     options: dict[str, Any]  # of jax.experimental.topologies
+    compiler_options: dict[str, Any]
 
 
 # XLA gives a TPU's matrix unit bfloat16 also where operands are float32, and an H100's tensor cores TensorFloat-32.
@@ -32,14 +35,17 @@ _TPU_OPERANDS = {"float32": 2, "bfloat16": 2}
 def _tpu(gib: float, near: int, teraflops: float, bandwidth: float, link: float, page: str, **options: Any) -> Chip:
     rates = dict.fromkeys(_TPU_OPERANDS, teraflops * 1e12)
     source = f"Google Cloud TPU documentation, {page}"
-    return Chip(int(gib * GIB), near * 2**20, rates, bandwidth * GB, link * GB, _TPU_OPERANDS, source, options)
+    memory = int(gib * GIB), near * 2**20
+    return Chip("tpu", "libtpu", *memory, rates, bandwidth * GB, link * GB, _TPU_OPERANDS, source, options, {})
 
 
 CHIPS = {
     "v4": _tpu(30.75, 160, 275, 1228, 300, "TPU v4", chip_config_name="megacore"),
     "v5e": _tpu(15.75, 128, 197, 819, 200, "TPU v5e"),
-    "v6e": _tpu(31.25, 128, 918, 1640, 448, "TPU v6e"),
+    "v6e": _tpu(31.25, 128, 918, 1640, 400, "TPU v6e"),
     "h100": Chip(
+        platform="cuda",
+        wheels="jax-cuda12-plugin, jax-cuda12-pjrt and nvidia-cuda-nvcc-cu12",
         device_bytes=int(0.75 * 84_942_979_072),  # of 80 GB, XLA_PYTHON_CLIENT_MEM_FRACTION's default
         near_bytes=50 * 2**20,
         operations_per_second={"float32": 494.5e12, "bfloat16": 989.5e12},
@@ -48,6 +54,7 @@ CHIPS = {
         operand_bytes={"float32": 4, "bfloat16": 2},
         source="NVIDIA H100 Tensor Core GPU data sheet, SXM, without sparsity",
         options={},
+        compiler_options={"xla_gpu_autotune_level": "0"},  # else it would run kernels
     ),
 }
 # XLA's description of an H100, of which the compiler needs the numbers: a driver would give them.
@@ -70,7 +77,6 @@ class Target(NamedTuple):
     name: str  # as v5e:2x4
     chip: Chip
     machine: Machine
-    compiler_options: dict[str, Any]
 
 
 def target_of(topology: str) -> Target:
@@ -87,20 +93,19 @@ def target_of(topology: str) -> Target:
     kind, shape = found.groups()
     chip, count = CHIPS[kind], math.prod(map(int, shape.split("x")))
     try:
-        if kind == "h100":
+        if chip.platform == "cuda":
             described = topologies.get_topology_desc(kind, "cuda", target_config=H100, topology=f"1x1x{count}")
         else:
             described = _tpu_topology(topology, count, chip.options)
     except Exception as error:
-        wheels = "jax-cuda12-plugin, jax-cuda12-pjrt and nvidia-cuda-nvcc-cu12" if kind == "h100" else "libtpu"
         sentence = f"programs can't be compiled for {topology} ({' '.join(str(error).split())[:200]})"
-        raise ValueError(f"{sentence}: install {wheels}, of the version that jax[cuda12] or jax[tpu] names.") from error
-    options = {"xla_gpu_autotune_level": "0"} if kind == "h100" else {}  # which would run kernels
-    return Target(topology, chip, Machine(tuple(described.devices), count, chip.device_bytes), options)
+        raise ValueError(f"{sentence}: install {chip.wheels}, of the version that jax names.") from error
+    return Target(topology, chip, Machine(tuple(described.devices), count, chip.device_bytes))
 
 
 def _tpu_topology(topology: str, count: int, options: dict[str, Any]) -> Any:
-    # libtpu asks the network which TPU it is on, and refuses a second process, unless it is told not to.
-    os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+    # libtpu asks the network which TPU it is on, complains of no answer, and refuses a second process, unless told.
+    here = {"TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}
+    os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", **here}
     alone = {"chips_per_host_bounds": (1, 1, 1)} if count == 1 else {}
     return topologies.get_topology_desc(topology, "tpu", **options, **alone)

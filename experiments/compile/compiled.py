@@ -1,12 +1,12 @@
 """A program compiled for a target: what it takes of each device's memory, and what the devices say to each other."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from experiments.compile.chips import Target
 
@@ -32,20 +32,24 @@ class Compiled(NamedTuple):
 
     memory: Memory | None  # None where it gave up for want of memory
     needed: int  # bytes of a device, all together
-    collectives: Mapping[str, tuple[int, int]]  # name -> how many, and bytes of their results
+    collectives: Mapping[str, tuple[int, int]] | None  # name -> how many, and bytes of their results; None likewise
+
+    def fits(self, target: Target) -> bool:
+        """Whether a device of the target has the memory."""
+        return self.memory is not None and self.needed <= target.chip.device_bytes
 
 
 def compiled(lowered: Any, target: Target, optimize: bool) -> Compiled:
     """Compile a lowered program; quickly, or with all of the compiler's effort."""
     try:
         with _effort(None if optimize else QUICK):
-            program = lowered.compile(compiler_options=target.compiler_options)
+            program = lowered.compile(compiler_options=target.chip.compiler_options)
     except jax.errors.JaxRuntimeError as error:
         found = re.search(r"\(([\d.]+)([KMGT])\) exceeds|Used ([\d.]+)([KMGT]) of", str(error))
         if "RESOURCE_EXHAUSTED" not in str(error) or found is None:
             raise
         number, unit = (group for group in found.groups() if group)
-        return Compiled(None, int(float(number) * 1024 ** " KMGT".index(unit)), {})
+        return Compiled(None, int(float(number) * 1024 ** " KMGT".index(unit)), None)
     stats = program.memory_analysis()
     results = stats.output_size_in_bytes - stats.alias_size_in_bytes
     code = stats.generated_code_size_in_bytes
@@ -65,16 +69,19 @@ def _effort(effort: float | None) -> Iterator[None]:
 
 
 def collectives(text: str) -> dict[str, tuple[int, int]]:
-    """The collectives of a compiled program's text: name -> how many, and bytes of their results in all."""
+    """The collectives of a compiled program's text: name -> how many, and bytes of their results; in loops once."""
     found: dict[str, tuple[int, int]] = {}
     for shapes, name, start in re.findall(rf"= (.+?) ({'|'.join(COLLECTIVES)})(-start)?\(", text):
-        sizes = [_bytes(*array) for array in re.findall(r"\b([a-z]+\d+)\[([\d,]*)\]", shapes)]
+        sizes = [_bytes(*array) for array in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", shapes)]
+        if start and name == "collective-permute":
+            sizes = sizes[1:2]  # operand, result, two counters
+        elif start and name != "all-reduce":
+            sizes = sizes[len(sizes) // 2 :]  # operands before results
         number, size = found.get(name, (0, 0))
-        # What starts one has its operands before its results, unless it is an all-reduce.
-        found[name] = number + 1, size + sum(sizes[len(sizes) // 2 :] if start and name != "all-reduce" else sizes)
+        found[name] = number + 1, size + sum(sizes)
     return found
 
 
 def _bytes(dtype: str, shape: str) -> int:
-    bits = int(re.sub(r"\D", "", dtype))
-    return bits * int(np.prod([int(side) for side in shape.split(",") if side])) // 8
+    bits = int(re.sub(r"\D", "", dtype) or 8)  # of a truth value a byte
+    return bits * math.prod(int(side) for side in shape.split(",") if side) // 8

@@ -1,16 +1,17 @@
-"""Operations of a function and the bytes that it must move, counted from its jaxpr with the trips of its loops.
+"""Operations of a function and the bytes that its products read and write, counted from its jaxpr with loops' trips.
 
-Counted are matrix products and convolutions, a multiply-add as two operations. What is not used is not counted. A
-product must read its operands from the device's memory and write its result there where the memory beside the cores is
-too small for them; sums, spikes and random numbers in between may be fused with products and count nothing, so that
-both figures are lower bounds.
+Counted are matrix products and convolutions, a multiply-add as two operations, zeros of padding and between pixels left
+out; what is not used is not counted. A product reads its operands and writes its result, each once, as far as they
+exceed the memory beside the cores: XLA runs one product after the other, and may save some of it where it fuses what
+makes an operand, as spikes from bits, with the product.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from jax.interpreters import partial_eval
 
@@ -18,61 +19,75 @@ RESULT_BYTES = 4  # of a number: sums are float32
 
 
 class Work(NamedTuple):
-    """What a program must do at least."""
+    """What a program has to do."""
 
     operations: float
     bytes: float
 
 
-def count(
-    function: Callable[..., Any], arguments: tuple, platform: str, near_bytes: int = 0, operand_bytes: int = 4
-) -> Work:
-    """What a function of arrays, or their jax.ShapeDtypeStruct, must do on a platform.
+class Platform(NamedTuple):
+    """What counts there."""
 
-    Args:
-        function: traced, not run.
-        arguments: of the function.
-        platform: "cpu", "tpu" or "cuda", where a function does not do the same on all.
-        near_bytes: arrays up to this size need not move.
-        operand_bytes: of a number that enters a product.
+    name: str  # "cpu", "tpu" or "cuda", where a function does not do the same on all
+    near_bytes: int = 0  # memory beside the cores, whose contents need not be read again
+    operand_bytes: int = 4  # of a number that enters a product
+
+
+def count(function: Callable[..., Any], arguments: tuple, platform: Platform, gathered: Sequence[int] = ()) -> Work:
+    """What a function of arrays, or their jax.ShapeDtypeStruct, has to do on a platform.
+
+    Arguments and results are read and written once, but for arguments at places `gathered`, of which rows are taken.
     """
     closed = jax.make_jaxpr(function)(*arguments)
-    jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
-    operations = moved = 0.0
-    for equation, times in _products(jaxpr, platform, 1):
-        (x, weights), result = (atom.aval for atom in equation.invars), equation.outvars[0].aval
-        operations += times * 2 * result.size * _summands(equation, x, weights)
-        sizes = (operand_bytes * x.size, operand_bytes * weights.size, RESULT_BYTES * result.size)
-        moved += times * sum(size for size in sizes if size > near_bytes)
-    once = sum(atom.aval.size * atom.aval.dtype.itemsize for atom in (*closed.jaxpr.invars, *closed.jaxpr.outvars))
-    return Work(operations, moved + once)
+    jaxpr, used = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+    sizes = [place in gathered for place, argument in enumerate(arguments) for _ in jax.tree.leaves(argument)]
+    read = [var for var, is_used, rows in zip(closed.jaxpr.invars, used, sizes, strict=True) if is_used and not rows]
+    once = sum(atom.aval.size * atom.aval.dtype.itemsize for atom in (*read, *jaxpr.outvars))
+    products = _work(jaxpr, platform)
+    return Work(products.operations, products.bytes + once)
 
 
-def _products(jaxpr: Jaxpr, platform: str, times: int) -> Iterator[tuple[JaxprEqn, int]]:
-    """All products, each with how often it runs; a loop whose trips depend on values counts as one trip."""
-    for equation in jaxpr.eqns:
-        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
-            yield equation, times
-        trips = equation.params["length"] if equation.primitive.name == "scan" else 1
-        for inner in _inner(equation, platform):
-            yield from _products(inner, platform, times * trips)
+def _work(jaxpr: Jaxpr, platform: Platform) -> Work:
+    """All products of a jaxpr; a loop whose trips depend on values counts as one trip."""
+    found = [_of_equation(equation, platform) for equation in jaxpr.eqns]
+    return Work(sum(work.operations for work in found), sum(work.bytes for work in found))
 
 
-def _inner(equation: JaxprEqn, platform: str) -> list[Jaxpr]:
-    """The jaxprs that an equation runs; of a choice by platform the one for it."""
-    branches, platforms = equation.params.get("branches"), equation.params.get("branches_platforms")
-    if branches and platforms:
-        chosen = [one for one, names in zip(branches, platforms, strict=True) if names is None or platform in names]
-        return [chosen[0].jaxpr]
-    leaves = jax.tree.leaves(list(equation.params.values()), is_leaf=lambda leaf: isinstance(leaf, ClosedJaxpr | Jaxpr))
-    return [leaf.jaxpr if isinstance(leaf, ClosedJaxpr) else leaf for leaf in leaves if hasattr(leaf, "eqns")]
+def _of_equation(equation: JaxprEqn, platform: Platform) -> Work:
+    name, params = equation.primitive.name, equation.params
+    if name in ("dot_general", "conv_general_dilated"):
+        return _of_product(equation, platform)
+    if name == "cond":
+        platforms = params.get("branches_platforms") or [None] * len(params["branches"])
+        mine = [one for one, of in zip(params["branches"], platforms, strict=True) if of is None or platform.name in of]
+        chosen = mine[:1] if params.get("branches_platforms") else mine
+        return min((_work(branch.jaxpr, platform) for branch in chosen), key=lambda work: work.operations)
+    inner = [leaf for leaf in jax.tree.leaves(list(params.values())) if isinstance(leaf, ClosedJaxpr | Jaxpr)]
+    found = [_work(getattr(leaf, "jaxpr", leaf), platform) for leaf in inner]
+    trips = params["length"] if name == "scan" else 1
+    return Work(trips * sum(work.operations for work in found), trips * sum(work.bytes for work in found))
 
 
-def _summands(equation: JaxprEqn, x: Any, weights: Any) -> int:
-    """How many products each number of a result is the sum of."""
+def _of_product(equation: JaxprEqn, platform: Platform) -> Work:
+    (x, weights), result = (atom.aval for atom in equation.invars), equation.outvars[0].aval
+    size = platform.operand_bytes
+    sizes = (size * x.size, size * weights.size, RESULT_BYTES * result.size)
+    moved = sum(max(0, size - platform.near_bytes) for size in sizes)
     if equation.primitive.name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
-        return math.prod(x.shape[axis] for axis in contracted)
-    features = weights.shape[equation.params["dimension_numbers"].rhs_spec[0]]
-    zeros = math.prod(equation.params["lhs_dilation"])  # of an image gradient with strides, of which one place counts
-    return weights.size // features // zeros
+        return Work(2 * result.size * math.prod(x.shape[axis] for axis in contracted), moved)
+    return Work(2 * _multiply_adds(equation, x, weights, result), moved)
+
+
+def _multiply_adds(equation: JaxprEqn, x: Any, weights: Any, result: Any) -> int:
+    """Of a convolution: those of a number of the image with one of the kernel, at every place of the window."""
+    params, layout = equation.params, equation.params["dimension_numbers"]
+    sides, outputs = layout.lhs_spec[2:], layout.out_spec[2:]
+    pairs = 1
+    for axis, (of_x, of_kernel, of_result) in enumerate(zip(sides, layout.rhs_spec[2:], outputs, strict=True)):
+        starts = params["window_strides"][axis] * np.arange(result.shape[of_result]) - params["padding"][axis][0]
+        places = starts[:, None] + params["rhs_dilation"][axis] * np.arange(weights.shape[of_kernel])
+        step = params["lhs_dilation"][axis]  # pixels lie so far apart, with zeros in between
+        pairs *= int(((places >= 0) & (places <= step * (x.shape[of_x] - 1)) & (places % step == 0)).sum())
+    others = result.size // math.prod(result.shape[axis] for axis in outputs)
+    return others * weights.shape[layout.rhs_spec[1]] * pairs

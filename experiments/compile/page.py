@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from experiments.compile.chips import CHIPS, GB
-from experiments.config import Config, difference, from_json
+from experiments.config import PREFIXED, Config, difference, from_json
 from experiments.presets import PRESETS
 from experiments.reports.table import aligned, with_tables
 from jsnn.training.files import replace_text
@@ -41,8 +42,7 @@ def presets_table(kept: Sequence[Numbers]) -> str:
             hours = config.ann.epochs * ann["hours_at_least"] + config.finetune.epochs * hybrid["hours_at_least"]
             yield [
                 _command(numbers),
-                f"{ann['bytes'] / GB:.2f}",
-                f"{hybrid['bytes'] / GB:.2f}" if hybrid["fits"] else f"does not fit ({hybrid['bytes'] / GB:.2f})",
+                *(f"{one['bytes'] / GB:.2f}" + ("" if one["fits"] else ", does not fit") for one in (ann, hybrid)),
                 f"{1 - hybrid['bytes'] / hybrid['device_bytes']:.0%}",
                 f"{hybrid['least_seconds']['total']:.3g}",
                 f"{hybrid['hours_at_least']:.2g}",
@@ -103,18 +103,19 @@ def slices_table(kept: Sequence[Numbers]) -> str:
 
 def _command(numbers: Numbers) -> str:
     """What the command has after `python -m experiments.compile`."""
-    config, preset = from_json(numbers["config"]), PRESETS[numbers["preset"]].config
-    fields = {
-        "--batch-size": config.data.batch_size != preset.data.batch_size and config.data.batch_size,
-        "--accumulate": config.run.accumulate != preset.run.accumulate and config.run.accumulate,
-        "--finetune.surrogate": config.finetune.surrogate != preset.finetune.surrogate and config.finetune.surrogate,
-    }
-    options = [f" {name} {value}" for name, value in fields.items() if value]
-    return f"`{numbers['preset']} --topology {numbers['topology']}{''.join(options)}`"
+    preset = asdict(PRESETS[numbers["preset"]].config)
+    options = [f"--topology {numbers['topology']}", *(["--optimize"] if numbers["optimize"] else [])]
+    for group, fields in numbers["config"].items():
+        of_preset = preset[group] if isinstance(fields, dict) else {group: preset[group]}
+        for name, value in (fields if isinstance(fields, dict) else {group: fields}).items():
+            if json.dumps(value) != json.dumps(of_preset[name]):
+                prefix = f"{group}." if group in PREFIXED else ""
+                options.append(f"--{prefix}{name.replace('_', '-')} {value}")
+    return f"`{' '.join([numbers['preset'], *options])}`"
 
 
 def _is_of_table(numbers: Numbers) -> bool:
-    """Whether a preset was compiled as it is, for the fewest chips that its table has."""
+    """Whether a preset was compiled as it is."""
     config: Config = from_json(numbers["config"])
     return difference(config, PRESETS[numbers["preset"]].config, "run") is None
 

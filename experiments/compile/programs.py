@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from experiments import finetune, train_ann
+from experiments.compile.report import Images
 from experiments.config import Config
 from experiments.runs.machine import Machine, evaluation_samples
 from experiments.runs.networks import build_ann, in_paper_units, init_variables, presentation_of, snn_like
@@ -18,7 +19,6 @@ from jsnn.conversion.layerwise import Question, bytes_of_spikes, observe, runnin
 from jsnn.conversion.percentile import upper_histogram
 from jsnn.data.datasets import Split, info
 from jsnn.data.sources import Batch, Source, resident_source
-from jsnn.data.streaming import Examples, source_of
 from jsnn.training.evaluation import snn_evaluation
 from jsnn.training.parallel import parallel_evaluation, parallel_train_step
 from jsnn.training.step import Forward, init_state, train_step
@@ -40,8 +40,8 @@ class Program(NamedTuple):
     lower: Callable[[], Any]
     on_one: Callable[..., Any]
     arguments: tuple  # of that, as shapes
-    images: int  # of a call, over all devices
-    images_in_all: int  # of an epoch or pass
+    gathered: tuple[int, ...]  # places of arguments of which only rows are taken: the data set's
+    images: Images  # over all devices
 
 
 def ann_step(config: Config, machine: Machine) -> Program:
@@ -73,19 +73,19 @@ def balancing(config: Config, machine: Machine) -> Program:
     place = None if machine.devices is None else jax.sharding.SingleDeviceSharding(machine.devices[0])
     arguments = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), (snn, presented, {}))
     lower = partial(observe.lower, what, question, *arguments)
-    return Program(lower, partial(observe, what, question), arguments, batch, options.balance_images)
+    return Program(lower, partial(observe, what, question), arguments, (), Images(batch, options.balance_images))
 
 
 def evaluation(config: Config, machine: Machine) -> Program:
-    """The evaluation of a batch by the SNN."""
+    """The evaluation of a batch by the SNN, beside the training images, which stay on the device."""
     source, snn = _source(config), jax.eval_shape(lambda: snn_like(config))
     what = presentation_of(config, config.convert.num_steps, machine)
     evaluate = snn_evaluation(what, source, partial(in_paper_units, config))
     resident, per_device = _shapes(source.resident), evaluation_samples(config, machine)
     together, alone = _item(config, machine.num_devices, per_device), _item(config, per_device)
     lower = partial(parallel_evaluation(evaluate, machine.devices).lower, snn, resident, together, _key())
-    images = IMAGES[config.data.dataset][1]
-    return Program(lower, evaluate, (snn, resident, alone, _key()), config.run.eval_batch_size, images)
+    images = Images(config.run.eval_batch_size, IMAGES[config.data.dataset][1])
+    return Program(lower, evaluate, (snn, resident, alone, _key()), (1,), images)
 
 
 PROGRAMS = {"ann step": ann_step, "hybrid step": hybrid_step, "balancing": balancing, "evaluation": evaluation}
@@ -100,7 +100,8 @@ def _training(
     together, alone = _item(config, machine.num_devices, per_device), _item(config, per_device)
     lower = partial(on_all.lower, state, resident, together, _key())
     on_one = train_step(source, forward, rule, accumulate=parts)
-    return Program(lower, on_one, (state, resident, alone, _key()), batch, IMAGES[config.data.dataset][0])
+    images = Images(batch, IMAGES[config.data.dataset][0])
+    return Program(lower, on_one, (state, resident, alone, _key()), (1,), images)
 
 
 def _steps_per_epoch(config: Config) -> int:
@@ -111,6 +112,8 @@ def _source(config: Config) -> Source:
     """The training split of a config's data set, of the shape that it has but without its images."""
     data, about = config.data, info(config.data.dataset)
     if about.streamed:
+        from jsnn.data.streaming import Examples, source_of  # grain takes a second to import
+
         return source_of(Examples(data.dataset, about, range(IMAGES[data.dataset][0])))
     images = np.broadcast_to(np.uint8(0), (IMAGES[data.dataset][0], *about.image_shape))
     return resident_source(Split(images, np.zeros(len(images), np.int32)), data.crop_padding, data.flip)

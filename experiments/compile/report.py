@@ -7,44 +7,53 @@ from experiments.compile.chips import GB, Target
 from experiments.compile.compiled import Compiled
 from experiments.compile.counting import Work
 
-GRADIENTS = "all-reduce"
+ALL_REDUCE = "all-reduce"
 
 
 class LeastTime(NamedTuple):
-    """Seconds that a call takes at least: each part at the peak rate of the chip, what can't overlap added."""
+    """Seconds of each part of a call at the peak rates of the chip."""
 
     computing: float
     moving: float
     exchanging: float
 
     def total(self) -> float:
-        """Products and their operands may overlap; gradients are exchanged when all of them are there."""
-        return max(self.computing, self.moving) + self.exchanging
+        """That of the longest part: all of them may overlap."""
+        return max(self)
+
+
+class Images(NamedTuple):
+    """How many images a program takes."""
+
+    call: int
+    epoch: int  # or pass over the data
 
 
 def least_time(target: Target, precision: str, work: Work, exchanged: int) -> LeastTime:
-    """The least time of a device's work and of an all-reduce of so many bytes, by a ring over all devices."""
+    """The time of a device's work and of an all-reduce of so many bytes, by a ring over all devices."""
     chip, count = target.chip, target.machine.num_devices
     exchanging = 2 * (count - 1) / count * exchanged / chip.link_bytes_per_second
     computing = work.operations / chip.operations_per_second[precision]
     return LeastTime(computing, work.bytes / chip.bytes_per_second, exchanging)
 
 
-def record(target: Target, precision: str, images: tuple[int, int], work: Work, found: Compiled) -> dict[str, Any]:
-    """All numbers of a program, bytes and seconds; images are those of a call and of an epoch or pass."""
-    least = least_time(target, precision, work, found.collectives.get(GRADIENTS, (0, 0))[1])
+def record(target: Target, precision: str, images: Images, work: Work, found: Compiled) -> dict[str, Any]:
+    """All numbers of a program, bytes and seconds."""
+    exchanged = (found.collectives or {}).get(ALL_REDUCE, (0, 0))[1]
+    least = least_time(target, precision, work, exchanged)
+    named = found.collectives and {name: {"count": n, "bytes": size} for name, (n, size) in found.collectives.items()}
     return {
-        "fits": found.memory is not None and found.needed <= target.chip.device_bytes,
+        "fits": found.fits(target),
         "bytes": found.needed,
         "device_bytes": target.chip.device_bytes,
         "memory": found.memory and found.memory._asdict(),
-        "images": {"call": images[0], "all": images[1]},
-        "collectives": {name: {"count": n, "bytes": size} for name, (n, size) in found.collectives.items()},
+        "images": images._asdict(),
+        "collectives": named,
         "operations": work.operations,
         "moved_bytes": work.bytes,
         "least_seconds": {**least._asdict(), "total": least.total()},
-        "images_per_second_at_most": images[0] / least.total(),
-        "hours_at_least": images[1] / images[0] * least.total() / 3600,
+        "images_per_second_at_most": images.call / least.total(),
+        "hours_at_least": images.epoch / images.call * least.total() / 3600,
     }
 
 
@@ -57,13 +66,15 @@ def lines(name: str, numbers: dict[str, Any]) -> str:
     spare = 1 - numbers["bytes"] / numbers["device_bytes"]
     said = [f"{numbers['bytes'] / GB:.2f} of {there:.2f} GB on a device" + (f" ({detail})" if detail else "")]
     said += [f"{spare:.0%} to spare"] if numbers["fits"] else []
-    exchanged = [f"{n} x {v['count']}, {v['bytes'] / GB:.3f} GB" for n, v in numbers["collectives"].items()]
+    every = (numbers["collectives"] or {}).items()
+    exchanged = [f"{name} x {those['count']}, {those['bytes'] / GB:.3f} GB" for name, those in every]
+    nothing = "unknown" if numbers["collectives"] is None else "nothing"
     rates = f"{numbers['operations'] / 1e12:.3g} T operations, {numbers['moved_bytes'] / GB:.3g} GB to move on a device"
     times = ", ".join(f"{part} {least[part]:.3g}" for part in LeastTime._fields)
     bound = f"{numbers['images_per_second_at_most']:.4g} images/s at most, {numbers['hours_at_least']:.3g} h at least"
     rows = [
         f"{verdict}: {'; '.join(said)}",
-        f"devices exchange: {'; '.join(exchanged) or 'nothing'}",
+        f"devices exchange: {'; '.join(exchanged) or nothing}",
         f"{rates}: {least['total']:.3g} s at least ({times})",
         f"upper bound of speed: {bound}",
     ]

@@ -112,7 +112,8 @@ def refuse(error: Exception, debug: bool) -> int:
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):  # of the host, or of a device
         error = ValueError(
             f"out of memory ({' '.join(str(error).split())[:100] or type(error).__name__}): choose a smaller "
-            "batch_size, eval_batch_size or width, or raise what this process may take (ulimit -v)."
+            "batch_size, eval_batch_size, chunk or width or a larger accumulate, or raise what this process may take "
+            "(ulimit -v)."
         )
     foreseen = isinstance(error, ValueError | OSError | FloatingPointError)
     name = "" if foreseen else f"{type(error).__name__}, see --debug: "

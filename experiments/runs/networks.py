@@ -78,10 +78,10 @@ def encoding_of(config: Config) -> encoding.Encoding:
 
 def training_presentation(config: Config, machine: Machine) -> Presentation:
     """How the SNN of a config is presented images in training."""
-    num_steps, most = config.convert.num_steps, _steps_at_once(config, machine, training_samples, TRAINING_SHARE)
-    # Membranes are kept at every border of chunks: longer ones take less memory, up to about the root of all steps.
-    keeps_membranes = build_snn(config).neuron.replay is None
-    return _presentation(config, num_steps, most and max(most, 8) if keeps_membranes else most)
+    most = _steps_at_once(config, machine, training_samples, TRAINING_SHARE)
+    if most is not None and build_snn(config).neuron.replay is None:
+        most = max(most, 8)  # membranes are kept at every border of chunks: longer ones take less memory
+    return _presentation(config, config.convert.num_steps, most)
 
 
 def presentation_of(config: Config, num_steps: int, machine: Machine | None = None) -> Presentation:

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero, custom_vjp_primal_tree_values
 
 from jsnn.network.chunks import check_steps
-from jsnn.network.simulation import Presentation, initial_carry
-from jsnn.network.trains import Words, ages_between, no_words, put, trains_of
+from jsnn.network.simulation import Presentation, compacted, initial_carry
+from jsnn.network.trains import Words, ages_before, ages_between, no_words, put, trains_of
 from jsnn.network.transformation import NEURONS, Variables, drive
 from jsnn.neurons.neuron import record
 from jsnn.neurons.packed import Train
@@ -78,7 +78,7 @@ def _run(what: Presentation, given: _Given) -> tuple[Outcome, Words]:
     """What the network gives, and the spikes of all layers."""
     noise = what.noise(given.index, given.keys.noise)
     encode = partial(what.inputs, given.images, given.keys.encoding, given.index)
-    state = initial_carry(what.snn, given.variables, encode, **noise).neurons
+    state = compacted(what.snn, initial_carry(what.snn, given.variables, encode, **noise).neurons)
     neurons, times = given.variables[NEURONS], what.times()
 
     def run(carry: tuple[Any, Words], now: tuple[jax.Array, jax.Array]) -> tuple[tuple[Any, Words], tuple]:
@@ -148,29 +148,31 @@ def _first_derivative(
     leaves, structure = jax.tree.flatten(given)
     chosen = [leaf for leaf in differentiated if leaf is not None]
     times = what.times()
-    ages = ages_between(words, times)
+    kept = ages_between(words, times)
 
     def filled(chosen: list[jax.Array]) -> _Given:
         values = iter(chosen)
         together = zip(leaves, differentiated, strict=True)
         return jax.tree.unflatten(structure, [old if leaf is None else next(values) for old, leaf in together])
 
-    def run(chosen: list[jax.Array], membranes: dict[str, jax.Array], chunk: jax.Array) -> tuple:
+    def run(chosen: list[jax.Array], membranes: dict[str, jax.Array], chunk: jax.Array, ages: Words) -> tuple:
         trains = trains_of(words, ages, times, chunk, {layer: leaf.shape for layer, leaf in membranes.items()})
         results, later, counts = _replay_chunk(what, filled(chosen), trains, membranes, times[chunk])
         return results, later, {layer: count for layer, count in counts.items() if of_spikes[layer] is not None}
 
     def step(carry: tuple, now: tuple[jax.Array, Any]) -> tuple[tuple, None]:
-        (total, of_membranes), (chunk, of_results) = carry, now
+        (total, of_membranes, ages), (chunk, of_results) = carry, now
+        ages = ages_before(words, kept, times, chunk, ages)
         unused = jax.tree.map(jnp.zeros_like, of_membranes)  # the values of membranes, which nothing looks at
-        _, backward = jax.vjp(partial(run, chunk=chunk), chosen, unused)
+        _, backward = jax.vjp(partial(run, chunk=chunk, ages=ages), chosen, unused)
         of_counts = {layer: cotangent for layer, cotangent in of_spikes.items() if cotangent is not None}
         found, of_membranes = backward((of_results, of_membranes, of_counts))
-        return (jax.tree.map(jnp.add, total, found), of_membranes), None
+        return (jax.tree.map(jnp.add, total, found), of_membranes, ages), None
 
-    start = jax.tree.map(jnp.zeros_like, chosen), _no_membranes(what, given)
+    nobody = jax.tree.map(lambda ages: ages[0], kept)
+    start = jax.tree.map(jnp.zeros_like, chosen), _no_membranes(what, given), nobody
     chunks = jax.tree.map(lambda leaf: _cut(leaf, times.shape), of_results)
-    (total, _), _ = jax.lax.scan(step, start, (jnp.arange(len(times)), chunks), reverse=True)
+    (total, *_), _ = jax.lax.scan(step, start, (jnp.arange(len(times)), chunks), reverse=True)
     return total
 
 

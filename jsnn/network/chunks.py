@@ -27,8 +27,8 @@ def fitting_chunk(num_steps: int, most: int | None = None) -> int:
     """A number of time steps per chunk that serves a presentation well, 8 to 12 or as few as memory allows.
 
     Short chunks stay within a CPU's caches, long ones feed a GPU. Eight steps of spikes fill a byte; where they would
-    add more than 3 % of padding (see `time_chunks`), up to twelve that add less. Below that it is a power of two, so
-    that chunks fill bytes together.
+    add more than 3 % of padding (see `time_chunks`), up to twelve that add less. Fewer are all steps at once, or a
+    power of two, so that several chunks fill a byte.
 
     Args:
         num_steps: T.
@@ -36,4 +36,6 @@ def fitting_chunk(num_steps: int, most: int | None = None) -> int:
     """
     enough = (1 + BEARABLE_PADDING) * num_steps
     fitting = min(FITTING_CHUNKS, key=lambda chunk: max(enough, time_chunks(num_steps, chunk).size))
-    return fitting if most is None or most >= fitting else next(few for few in (8, 4, 2, 1) if few <= max(1, most))
+    if most is None or most >= fitting:
+        return fitting
+    return num_steps if num_steps <= most else next(few for few in (8, 4, 2, 1) if few <= max(1, most))

@@ -116,6 +116,8 @@ def simulate(
         return Carried(state, total), observe(Observed(results, totals, collected))
 
     times, start = time_chunks(num_steps, chunk), initial_carry(snn, variables, inputs, **kwargs)
+    if "states" not in collect:
+        start = start._replace(neurons=compacted(snn, start.neurons))
     if len(times) == 1:
         return run(start, times[0])[1]
     # Backward, a chunk is run again from the state at its start.
@@ -143,6 +145,12 @@ def _run_chunk(
         return spikes
 
     return drive(snn, spike, variables, inputs, **kwargs), later, collected
+
+
+def compacted(snn: SNN, states: Mapping[str, State]) -> dict[str, State]:
+    """The states of all layers as they are kept between chunks."""
+    compact = snn.neuron.compact or (lambda state: state)
+    return {layer: compact(state) for layer, state in states.items()}
 
 
 def running_sum(total: Any, results: Any) -> tuple[Any, Any]:

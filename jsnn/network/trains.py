@@ -47,15 +47,31 @@ def ages_between(words: Words, times: jax.Array) -> Words:
     return jax.lax.scan(stretch, never, jnp.arange(0, count, stride))[1]
 
 
-def trains_of(words: Words, ages: Words, times: jax.Array, chunk: jax.Array, shapes: Shapes) -> dict[str, Train]:
-    """The spike trains of all layers over one chunk of times [C, K], from the ages of `ages_between`."""
+def ages_before(words: Words, kept: Words, times: jax.Array, chunk: jax.Array, later: Words) -> Words:
+    """The ages of all neurons before the word of a chunk, from those kept by `ages_between`.
+
+    Chunks come in reverse order: `later` are the ages of the chunk after it, which are the same within a word.
+    """
     num_steps = times.shape[1]
-    (number, shift), stride = _place(chunk, num_steps), _stride(num_steps)
-    kept = jax.tree.map(lambda ages: ages[number // stride], ages)
-    before = _forward(words, kept, number // stride * stride, number, num_steps)
+    (number, _), stride = _place(chunk, num_steps), _stride(num_steps)
+
+    def count() -> Words:
+        nearest = jax.tree.map(lambda ages: ages[number // stride], kept)
+        return _forward(words, nearest, number // stride * stride, number, num_steps)
+
+    if _chunks_of_word(num_steps) == 1:
+        return count()
+    is_last_of_word = (chunk + 1) % _chunks_of_word(num_steps) == 0
+    return jax.lax.cond(is_last_of_word | (chunk == len(times) - 1), count, lambda: later)
+
+
+def trains_of(words: Words, ages: Words, times: jax.Array, chunk: jax.Array, shapes: Shapes) -> dict[str, Train]:
+    """The spike trains of all layers over one chunk of times [C, K], from the ages before its word."""
+    num_steps = times.shape[1]
+    number, shift = _place(chunk, num_steps)
 
     def train(layer: str, shape: tuple[int, ...]) -> Train:
-        word, age = words[layer][number].reshape(shape), before[layer].reshape(shape)
+        word, age = words[layer][number].reshape(shape), ages[layer].reshape(shape)
         if _chunks_of_word(num_steps) == 1:
             return Train(word, age)
         spikes = word >> shift.astype(word.dtype) & (1 << num_steps) - 1

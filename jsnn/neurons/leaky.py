@@ -17,7 +17,7 @@ class LIFState(NamedTuple):
 
     Attributes:
         membrane: u[t], the membrane potential before the reset that its spike calls for; unit of the threshold.
-        spikes: o[t], boolean where no gradient flows through them.
+        spikes: o[t], boolean where they are kept between chunks and carry no gradient.
         age: int32, steps from the neuron's last spike to the step that comes; 0 where it has not fired yet. None where
             the surrogate does not depend on it.
     """
@@ -55,15 +55,11 @@ def lif(surrogate: Surrogate = stdb(), detach_spike: bool = True, detach_thresho
         spikes, later = _fire(surrogate, threshold, state, neuron["leak"] * state.membrane + current - reset)
         return spikes, later._replace(spikes=later.spikes.astype(state.spikes.dtype))
 
-    def init(neuron: Parameters, current: jax.Array) -> LIFState:
-        state = _init(surrogate, neuron, current)
-        # What carries no gradient may be of one byte: states are kept at every border of chunks.
-        return state._replace(spikes=state.spikes.astype(bool)) if detach_spike else state
-
     # Bits give a gradient in which no spike of the reset appears, and reverse mode alone.
     by_bits = detach_spike and surrogate.by_age is not None and not is_forward_mode(surrogate)
     replay = partial(packed.replay, surrogate.by_age) if by_bits else None
-    return Neuron(_parameters, init, step, _record, replay)
+    compact = _in_a_byte if detach_spike else None
+    return Neuron(_parameters, partial(_init, surrogate), step, _record, replay, compact)
 
 
 @cache
@@ -110,6 +106,10 @@ def _fire(
         return spikes, LIFState(membrane, spikes, None)
     older = jnp.where(state.age > 0, state.age + 1, 0)
     return spikes, LIFState(membrane, spikes, jnp.where(spikes > 0, 1, older))
+
+
+def _in_a_byte(state: LIFState) -> LIFState:
+    return state._replace(spikes=state.spikes > 0)
 
 
 def _record(neuron: Parameters, state: LIFState, current: jax.Array) -> tuple[jax.Array, LIFState]:

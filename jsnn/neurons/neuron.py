@@ -44,6 +44,7 @@ class Neuron(NamedTuple):
             faster way than `step`; without a gradient.
         replay: (parameters, current [K, ...], membrane [...], train) -> (spikes [K, ...], membrane [...]), where spike
             trains alone give the gradient, see `jsnn.neurons.packed`.
+        compact: state -> the state as it may be kept between chunks, in fewer bytes where a part carries no gradient.
     """
 
     parameters: Callable[[], dict[str, float]]
@@ -51,6 +52,7 @@ class Neuron(NamedTuple):
     step: Callable[[Parameters, State, jax.Array], tuple[jax.Array, State]]
     record: Callable[..., tuple[jax.Array, State]] | None = None
     replay: Callable[..., tuple[jax.Array, jax.Array]] | None = None
+    compact: Callable[[State], State] | None = None
 
 
 def over_time(

@@ -129,9 +129,9 @@ def split_over_devices(item: Any) -> Any:
     return jax.tree.map(split, item)
 
 
-def check_batch_size(batch_size: int, name: str) -> None:
+def check_batch_size(batch_size: int, name: str, devices: int | None = None) -> None:
     """Refuse a global batch that can't be split evenly over all devices, by the name that the caller gives it."""
-    devices = jax.device_count()
+    devices = jax.device_count() if devices is None else devices
     if batch_size < 1 or batch_size % devices:
         raise ValueError(
             f"{name} {batch_size} can't be split evenly over {devices} devices: choose a multiple of {devices}."

@@ -183,7 +183,8 @@ def train_step(
             function changes are averaged; None on a single device.
         loss: (outputs, batch) -> (scalar, other scores), means over the batch.
         accumulate: N micro-batches that run one after the other, for less memory. Gradients and metrics are means over
-            them, those of the whole batch to rounding; but a batch norm in training takes the statistics of each.
+            them, those of the whole batch to rounding; but a batch norm in training takes the statistics of each. A
+            device's part of the batch must divide by it, else the step raises a ValueError.
 
     Returns:
         (state, resident, item, key) -> (the next TrainState, Metrics), with what `source.resident` holds on the device,
@@ -212,18 +213,28 @@ def train_step(
 
 
 def mean_over_parts(function: Callable[[Any], Any], item: Any, parts: int) -> Any:
-    """The mean of what a function gives for equal parts of an item [B, ...], one after the other; B divides by them."""
+    """The mean of what a function gives for equal parts of an item [B, ...], one after the other.
+
+    Of what is no floating-point number, as a counter, it is the last part's. ValueError where B does not divide.
+    """
+    samples = len(jax.tree.leaves(item)[0])
+    if parts < 1 or samples % parts:
+        raise ValueError(f"accumulate {parts} can't split {samples} samples evenly: choose a divisor of {samples}.")
     if parts == 1:
         return function(item)
     split = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), item)
 
     def add(total: Any, part: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, function(part)), None
+        return jax.tree.map(lambda old, new: old + new if _is_float(new) else new, total, function(part)), None
 
     like = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], split))
     nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
     total, _ = jax.lax.scan(add, nothing, split)
-    return jax.tree.map(lambda leaf: (leaf / parts).astype(leaf.dtype), total)
+    return jax.tree.map(lambda leaf: leaf / parts if _is_float(leaf) else leaf, total)
+
+
+def _is_float(leaf: jax.Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.inexact)
 
 
 def _updated(

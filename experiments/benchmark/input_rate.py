@@ -1,6 +1,6 @@
 """How many training images a second this machine reads, decodes, crops and resizes for a network.
 
-python -m experiments.compile.input_rate [--data-dir DIR] [--workers N]
+python -m experiments.benchmark.input_rate [--data-dir DIR] [--workers N]
 """
 
 import sys
@@ -42,7 +42,7 @@ def images_per_second(arguments: Arguments) -> float:
 
 def main() -> None:
     """Time what the command line names."""
-    arguments = tyro.cli(Arguments, prog="python -m experiments.compile.input_rate", description=__doc__)
+    arguments = tyro.cli(Arguments, prog="python -m experiments.benchmark.input_rate", description=__doc__)
     say(f"{images_per_second(arguments):.0f} images/s")
 
 
