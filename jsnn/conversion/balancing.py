@@ -86,8 +86,8 @@ def balance_thresholds(
             the paper's units (its way with ResNets). None balances every spiking layer.
         chunk: time steps per chunk; bounds the device's memory, does not change the result.
         batch_size: images at a time; bounds the device's memory, does not change the result.
-        keep_bytes: the most that a layer's spikes may take in the host's memory, one bit per neuron, image and step; a
-            layer with more is run again for the layers behind it. Does not change the result.
+        keep_bytes: the most that a layer's spikes may take in the host's memory, a word of at least 8 bits per neuron,
+            image and chunk; a layer with more is run again for the layers behind it. Does not change the result.
         index: [B] int32, the images' indices in the data set, which their noise depends on; None counts from 0.
         fold: how each pass over the batches is run, see `jsnn.folding.fold`; its state is a statistic of the currents.
         all_gather: an array [...] of each of P processes -> [P, ...] of all, see `jsnn.training.hosts.all_gather`; the

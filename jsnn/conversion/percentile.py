@@ -54,7 +54,7 @@ def upper_histogram(numbers: jax.Array, counted: jax.Array) -> jax.Array:
 
 
 def lower_histogram(numbers: jax.Array, counted: jax.Array, upper: jax.Array) -> jax.Array:
-    """Count [65536] the lower 16 bits of numbers whose upper 16 bits, in the ordered representation, are `upper`."""
+    """Count [65536] the lower 16 bits of those numbers whose upper 16 bits are `upper`; as `upper_histogram`."""
     ordered = _to_ordered(numbers)
     return _histogram(ordered & ((1 << HALF) - 1), counted & (ordered >> HALF == upper))
 

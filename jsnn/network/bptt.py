@@ -57,8 +57,9 @@ class _Given(NamedTuple):
 def present(what: Presentation, variables: Variables, images: jax.Array, index: jax.Array, keys: Keys) -> Outcome:
     """What an SNN gives in training for images [B, ...], differentiable in its weights and in the images.
 
-    The parameters of its neurons get no gradient. ValueError where a number of steps is below 1, the neurons need
-    membranes for their gradient, or a gradient in their parameters or a second derivative is asked for.
+    Their index [B] int32 in the data set is what their noise belongs to. The parameters of its neurons get no gradient.
+    ValueError where a number of steps is below 1, the neurons need membranes for their gradient, or a gradient in their
+    parameters or a second derivative is asked for.
     """
     check_steps(what.num_steps, what.chunk)
     if what.snn.neuron.replay is None:

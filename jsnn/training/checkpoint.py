@@ -40,8 +40,9 @@ class Checkpoint(NamedTuple):
 
 
 def save(directory: Path, step: int, tree: Any, record: dict[str, Any], keep: int = 2) -> None:
-    """Save a pytree and its JSON record and delete all but the last `keep`; all processes call it, the first writes.
+    """Save a pytree and its JSON record and delete all but the last `keep`.
 
+    All processes call it, with the same tree and record; the first writes.
     An earlier checkpoint of this step is replaced, and those of higher steps are deleted: the run has gone back to
     before them. ValueError where keep is below 1; OSError where it can't be written, e.g. to a full disk: what was
     there stays.

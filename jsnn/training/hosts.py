@@ -95,7 +95,7 @@ def on_every_process(work: Callable[[], Any]) -> Any:
 
 
 def all_gather(value: np.ndarray) -> np.ndarray:
-    """The arrays [...] of all P processes in their order, [P, ...], to the bit."""
+    """The arrays [...], of one shape and dtype in all P processes, in their order, [P, ...], to the bit."""
     value = np.asarray(value)
     raw = process_allgather(np.frombuffer(value.tobytes(), np.uint8))  # as bytes: jax would cut 64 bits down to 32
     return np.asarray(raw).reshape(-1).view(value.dtype).reshape(-1, *value.shape)

@@ -17,8 +17,9 @@ OPTIMIZERS = tuple(RULES)
 def learning_rate(
     schedule: str, initial: float, epochs: int, steps_per_epoch: int, warmup: float = 0.0
 ) -> optax.Schedule:
-    """A learning-rate schedule of the recipe; ValueError where it is unknown or a number is out of its range.
+    """A learning-rate schedule of the recipe, step -> rate.
 
+    ValueError where it is unknown or a number is out of its range.
     "tenths" divides by 10 after 60, 80 and 90 % of all steps (appendix of Rathi et al., 2020); "halvings" halves every
     5 epochs (the authors' early code); "constant" does not. Over the epochs of a warm-up the rate rises to the
     schedule's.
@@ -50,7 +51,8 @@ def optimizer(
 ) -> optax.GradientTransformation:
     """An optimiser of the recipe: SGD with momentum 0.9 for the ANN, Adam or AMSGrad for the SNN.
 
-    A gradient whose norm is above `clip` is scaled down to it as a whole. ValueError where the name is unknown, the
+    The weights times `weight_decay` are added to the gradient before the rule sees it. A gradient whose norm is above
+    `clip` is scaled down to it as a whole before that. ValueError where the name is unknown, the
     weight decay is negative or clip is not above 0.
     """
     if not 0 <= weight_decay < math.inf:
