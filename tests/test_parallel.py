@@ -26,7 +26,7 @@ from jsnn.training.parallel import (
     replicate,
     split_over_devices,
 )
-from jsnn.training.step import ann_forward, init_state, snn_forward, summed, train_step
+from jsnn.training.step import ann_forward, init_state, mean_over_parts, snn_forward, summed, train_step
 from tests.networks import IMAGE_SHAPE, TINY_VGG, random_snn
 
 STEPS, BATCH = 6, 8
@@ -99,6 +99,20 @@ def test_a_batch_in_parts_equals_the_whole_on_one_device_and_on_four(network):
     for found in (one, four):
         assert found.step == 1
         chex.assert_trees_all_close(jax.device_get(found.params), jax.device_get(whole.params), atol=1e-5)
+
+
+@pytest.mark.parametrize("parts", [0, 3])
+def test_parts_that_do_not_divide_a_batch_are_refused(parts):
+    variables, forward = ann()
+    step = train_step(SOURCE, forward, RULE, accumulate=parts)
+    with pytest.raises(ValueError, match=f"accumulate {parts} can't split 8 samples evenly: choose a divisor of 8"):
+        step(init_state(variables, RULE), SPLIT, np.arange(BATCH, dtype=np.int32), KEY)
+
+
+def test_what_is_no_float_is_the_last_parts():
+    found = mean_over_parts(lambda x: (x.mean(), x.max().astype(int)), jnp.arange(8.0), 4)
+    assert found == (3.5, 7)
+    assert found[1].dtype == int
 
 
 def test_some_of_the_devices_can_be_named():

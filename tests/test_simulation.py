@@ -113,3 +113,22 @@ def test_numbers_of_steps_below_one_are_refused(num_steps, chunk, word):
     inputs = random_inputs(4, batch=1)
     with pytest.raises(ValueError, match=word):
         simulate(snn, variables, lambda t: inputs[t], lambda seen: seen.total, num_steps=num_steps, chunk=chunk)
+
+
+def test_the_spikes_of_states_have_the_gradient_of_spikes():
+    """Between chunks they are kept in a byte, which carries none, only where nobody asks for states."""
+    snn, variables = random_snn(SMALL_VGG, seed=1, leak=0.9)
+    inputs = random_inputs(STEPS, batch=2)
+
+    def total(of_states, params):
+        def observe(observed):
+            states, spikes = observed.layers["states"]["conv0"], observed.layers["spikes"]["conv0"]
+            return (states.spikes if of_states else spikes).sum(axis=tuple(range(1, spikes.ndim)))
+
+        given = {"params": params, NEURONS: variables[NEURONS]}
+        run = partial(simulate, snn, given, lambda time: inputs[time], observe, num_steps=STEPS, chunk=5)
+        return run(collect=("states", "spikes"), **dropout_of(jnp.arange(2), DROPOUT)).sum()
+
+    of_states, of_spikes = (jax.jit(jax.grad(partial(total, way)))(variables["params"]) for way in (True, False))
+    chex.assert_trees_all_close(of_states, of_spikes, rtol=1e-6)
+    assert float(jnp.abs(of_states["conv0"]["kernel"]).max()) > 0

@@ -20,6 +20,7 @@ def learning_rate(
     """A learning-rate schedule of the recipe, step -> rate.
 
     ValueError where it is unknown or a number is out of its range.
+
     "tenths" divides by 10 after 60, 80 and 90 % of all steps (appendix of Rathi et al., 2020); "halvings" halves every
     5 epochs (the authors' early code); "constant" does not. Over the epochs of a warm-up the rate rises to the
     schedule's.
