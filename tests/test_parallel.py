@@ -112,7 +112,7 @@ def test_parts_that_do_not_divide_a_batch_are_refused(parts):
 def test_what_is_no_float_is_the_last_parts():
     found = mean_over_parts(lambda x: (x.mean(), x.max().astype(int)), jnp.arange(8.0), 4)
     assert found == (3.5, 7)
-    assert found[1].dtype == int
+    assert found[1].dtype == jnp.int32
 
 
 def test_some_of_the_devices_can_be_named():
