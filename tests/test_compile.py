@@ -1,6 +1,7 @@
 """Programs for accelerators that are not there: their way, what they count, and what a TPU's compiler says."""
 
 import json
+from dataclasses import asdict
 from functools import cache, partial
 from importlib.util import find_spec
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from experiments.compile import __main__ as main
-from experiments.compile import compiled, report
+from experiments.compile import compiled, page, report
 from experiments.compile.__main__ import Arguments
 from experiments.compile.chips import CHIPS, Target, target_of
 from experiments.compile.counting import Platform, Work, count
@@ -158,6 +159,20 @@ def test_the_least_time_is_that_of_the_longest_part():
     assert least == pytest.approx((1, 0.01, 1.5))
     assert least.total() == pytest.approx(1.5)
     assert report.least_time(target("h100", 1), "bfloat16", Work(989.5e12, 0), 10**9) == pytest.approx((1, 0, 0))
+
+
+def test_the_page_says_what_was_compiled(tmp_path):
+    copy = tmp_path / "page.md"
+    copy.write_text(page.PAGE.read_text())
+    page.rebuild(copy)
+    assert copy.read_text() == page.PAGE.read_text()
+
+
+def test_a_row_begins_with_the_command_that_made_it():
+    config = with_fields(PRESETS["vgg16_cifar10"].config, {"finetune.surrogate": "linear", "run.chunk": 8})
+    numbers = {"preset": "vgg16_cifar10", "topology": "v5e:1x1", "optimize": True, "config": asdict(config)}
+    fields = "--finetune.surrogate linear --chunk 8"
+    assert page._command(numbers) == f"`vgg16_cifar10 --topology v5e:1x1 --optimize {fields}`"
 
 
 def test_what_does_not_fit_is_said_with_the_fewest_parts_that_do():

@@ -46,7 +46,7 @@ def presets_table(kept: Sequence[Numbers]) -> str:
                 f"{1 - hybrid['bytes'] / hybrid['device_bytes']:.0%}",
                 f"{hybrid['least_seconds']['total']:.3g}",
                 f"{hybrid['hours_at_least']:.2g}",
-                f"{hours:.2g}",
+                f"{hours:.3g}",
             ]
 
     return aligned([head, *rows()])
