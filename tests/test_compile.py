@@ -208,7 +208,7 @@ def test_a_device_with_less_memory_takes_shorter_chunks():
         ("v9:2x2", {}, "there is no topology 'v9:2x2': name a chip and how many"),
         ("v5e", {}, "there is no topology 'v5e'"),
         pytest.param("v5e:2x2", {"data.batch_size": 6}, "batch_size 6 can't be split evenly over 4", marks=libtpu),
-        pytest.param("v5e:2x2", {"run.accumulate": 3}, "accumulate 3 can't split the 16 images", marks=libtpu),
+        pytest.param("v5e:2x2", {"run.accumulate": 3}, "accumulate 3 can't split 16 samples", marks=libtpu),
         pytest.param("v5e:7x9", {}, "programs can't be compiled for v5e:7x9", marks=libtpu),
     ],
 )

@@ -116,7 +116,7 @@ def test_what_is_no_float_is_the_last_parts():
 
 
 def test_some_of_the_devices_can_be_named():
-    """The network's graph, which holds what was traced for four devices, is traced anew for two."""
+    """Two of them give what all four do."""
     (variables, forward), item = snn(), np.arange(BATCH, dtype=np.int32)
     state, metrics = init_state(variables, RULE), []
     for devices in (jax.devices(), jax.devices()[:2]):

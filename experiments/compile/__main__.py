@@ -25,9 +25,9 @@ from experiments.config import Config, Unprefixed, check
 from experiments.presets import PRESETS
 from experiments.runs.command_line import guarded
 from experiments.runs.environment import environment
-from experiments.runs.networks import check_accumulation
 from experiments.runs.progress import say
 from jsnn.training.parallel import check_batch_size
+from jsnn.training.step import check_parts
 
 TRAINING = ("ann step", "hybrid step")
 
@@ -107,7 +107,7 @@ def _check_batches(config: Config, target: Target) -> None:
     devices = target.machine.num_devices
     check_batch_size(config.data.batch_size, "batch_size", devices)
     check_batch_size(config.run.eval_batch_size, "eval_batch_size", devices)
-    check_accumulation(config, target.machine)
+    check_parts(config.data.batch_size // devices, config.run.accumulate)
     if config.data.dataset not in IMAGES:
         raise ValueError(f"programs are compiled for {', '.join(IMAGES)}, got {config.data.dataset}.")
 

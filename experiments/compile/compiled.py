@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +11,7 @@ import jax
 from experiments.compile.chips import Target
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-QUICK = -1.0  # of the compiler's effort
+LEAST_EFFORT = -1.0  # of the compiler, from -1 to 1; a run has 0
 
 
 class Memory(NamedTuple):
@@ -40,9 +40,9 @@ class Compiled(NamedTuple):
 
 
 def compiled(lowered: Any, target: Target, optimize: bool) -> Compiled:
-    """Compile a lowered program; quickly, or with all of the compiler's effort."""
+    """Compile a lowered program as a run does, or with less effort, in a fraction of the time."""
     try:
-        with _effort(None if optimize else QUICK):
+        with nullcontext() if optimize else _little_effort():
             program = lowered.compile(compiler_options=target.chip.compiler_options)
     except jax.errors.JaxRuntimeError as error:
         found = re.search(r"\(([\d.]+)([KMGT])\) exceeds|Used ([\d.]+)([KMGT]) of", str(error))
@@ -58,10 +58,9 @@ def compiled(lowered: Any, target: Target, optimize: bool) -> Compiled:
 
 
 @contextmanager
-def _effort(effort: float | None) -> Iterator[None]:
-    """The compiler's effort for a while; None leaves it as it is."""
+def _little_effort() -> Iterator[None]:
     before = jax.config.jax_exec_time_optimization_effort
-    jax.config.update("jax_exec_time_optimization_effort", before if effort is None else effort)
+    jax.config.update("jax_exec_time_optimization_effort", LEAST_EFFORT)
     try:
         yield
     finally:

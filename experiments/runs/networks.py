@@ -30,6 +30,7 @@ from jsnn.network.simulation import Presentation
 from jsnn.network.transformation import NEURONS, SNN, Variables, spiking
 from jsnn.neurons import lif, surrogate
 from jsnn.training.parallel import check_batch_size, replicate
+from jsnn.training.step import check_parts
 
 BYTES_OF_MEMBRANE = 4
 BYTES_PER_WEIGHT = 12  # the weight, its gradient and its momentum
@@ -133,8 +134,7 @@ def stream_keys(config: Config, purpose: str, streams: int) -> list[jax.Array]:
 
 def init_variables(config: Config, purpose: str) -> Variables:
     """Fresh ANN variables, drawn for a purpose."""
-    image = jnp.zeros(_an_image(config).shape)
-    return jax.jit(build_ann(config).init)(random_key(config, purpose), image)
+    return jax.jit(build_ann(config).init)(random_key(config, purpose), jnp.zeros_like(_an_image(config)))
 
 
 def snn_like(config: Config) -> Variables:
@@ -190,16 +190,6 @@ def check_data(config: Config) -> None:
             open_split(config.data.dataset, split, config.run.data_dir)
 
 
-def check_accumulation(config: Config, machine: Machine) -> None:
-    """Refuse micro-batches that a device's part of the batch does not divide into."""
-    samples, parts = config.data.batch_size // machine.num_devices, config.run.accumulate
-    if samples % parts:
-        raise ValueError(
-            f"accumulate {parts} can't split the {samples} images of a batch on a device evenly: "
-            f"choose a divisor of {samples}."
-        )
-
-
 def check_fits(config: Config) -> None:
     """Refuse a config whose network can't take the images or whose batches don't divide by the devices or processes.
 
@@ -207,7 +197,7 @@ def check_fits(config: Config) -> None:
         ValueError: naming what does not fit.
     """
     check_batch_size(config.data.batch_size, "batch_size")
-    check_accumulation(config, this_machine())
+    check_parts(config.data.batch_size // jax.device_count(), config.run.accumulate)
     check_batch_size(config.run.eval_batch_size, "eval_batch_size")
     images, processes = config.convert.balance_images, jax.process_count()
     if images % processes:

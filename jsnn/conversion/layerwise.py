@@ -57,7 +57,7 @@ def observe(
             found[name], later[name] = record(what.snn.neuron, variables[NEURONS][name], state[name], current)
             return unpack(found[name], len(time), current.dtype)
 
-        inputs = what.inputs(images, key, index, time)
+        inputs = what.encode(images, key, index, time)
         given = {name: unpack(word, len(time), graph.layers[name].dtype) for name, word in words.items()}
         (current,) = run(program, inputs, spike, [target], given)
         counted = (time < what.num_steps).reshape(-1, *[1] * (current.ndim - 1))
@@ -71,7 +71,7 @@ def observe(
 def inputs_like(what: Presentation, presented: Presented) -> jax.ShapeDtypeStruct:
     """The shape of what a network is fed at one step."""
     images, index, key = presented
-    return jax.eval_shape(lambda: what.inputs(images, key, index, what.times()[0])[0])
+    return jax.eval_shape(lambda: what.encode(images, key, index, what.times()[0])[0])
 
 
 def running(graph: Graph, layer: str, given: Sequence[str] | Words) -> list[str]:

@@ -78,7 +78,7 @@ def _present(what: Presentation, given: _Given) -> Outcome:
 def _run(what: Presentation, given: _Given) -> tuple[Outcome, Words]:
     """What the network gives, and the spikes of all layers."""
     noise = what.noise(given.index, given.keys.noise)
-    encode = partial(what.inputs, given.images, given.keys.encoding, given.index)
+    encode = partial(what.encode, given.images, given.keys.encoding, given.index)
     state = compacted(what.snn, initial_carry(what.snn, given.variables, encode, **noise).neurons)
     neurons, times = given.variables[NEURONS], what.times()
 
@@ -198,13 +198,13 @@ def _replay_chunk(
         counts[layer] = _per_neuron(what, spikes, time)
         return spikes
 
-    inputs = what.inputs(given.images, given.keys.encoding, given.index, time)
+    inputs = what.encode(given.images, given.keys.encoding, given.index, time)
     return drive(what.snn, spike, given.variables, inputs, **what.noise(given.index, given.keys.noise)), later, counts
 
 
 def _no_membranes(what: Presentation, given: _Given) -> dict[str, jax.Array]:
     """Zeros of the shapes of all membranes."""
-    encode = partial(what.inputs, given.images, given.keys.encoding, given.index)
+    encode = partial(what.encode, given.images, given.keys.encoding, given.index)
     carry = initial_carry(what.snn, given.variables, encode, **what.noise(given.index, given.keys.noise))
     return {layer: jnp.zeros_like(state.membrane) for layer, state in carry.neurons.items()}
 

@@ -52,10 +52,6 @@ class Presentation(NamedTuple):
         """The time steps [C, K] of all chunks; those from T on are padding."""
         return time_chunks(self.num_steps, min(self.chunk, MOST_STEPS))
 
-    def inputs(self, images: jax.Array, key: jax.Array, index: jax.Array, time: jax.Array) -> jax.Array:
-        """The network's inputs [K, B, ...] at times [K]."""
-        return self.encode(images, key, index, time)
-
 
 class Observed(NamedTuple):
     """What an observer of a simulation is shown of K time steps."""

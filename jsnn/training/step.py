@@ -142,7 +142,7 @@ def from_membranes(
     results, spikes = simulate(
         what.snn,
         variables,
-        lambda time: what.inputs(inputs, keys.encoding, index, time),
+        lambda time: what.encode(inputs, keys.encoding, index, time),
         observe,
         num_steps=what.num_steps,
         chunk=what.chunk,
@@ -217,9 +217,7 @@ def mean_over_parts(function: Callable[[Any], Any], item: Any, parts: int) -> An
 
     Of what is no floating-point number, as a counter, it is the last part's. ValueError where B does not divide.
     """
-    samples = len(jax.tree.leaves(item)[0])
-    if parts < 1 or samples % parts:
-        raise ValueError(f"accumulate {parts} can't split {samples} samples evenly: choose a divisor of {samples}.")
+    check_parts(len(jax.tree.leaves(item)[0]), parts)
     if parts == 1:
         return function(item)
     split = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), item)
@@ -231,6 +229,12 @@ def mean_over_parts(function: Callable[[Any], Any], item: Any, parts: int) -> An
     nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
     total, _ = jax.lax.scan(add, nothing, split)
     return jax.tree.map(lambda leaf: leaf / parts if _is_float(leaf) else leaf, total)
+
+
+def check_parts(samples: int, parts: int) -> None:
+    """Refuse parts that a device's samples of a batch can't be split into evenly."""
+    if parts < 1 or samples % parts:
+        raise ValueError(f"accumulate {parts} can't split {samples} samples evenly: choose a divisor of {samples}.")
 
 
 def _is_float(leaf: jax.Array) -> bool:
