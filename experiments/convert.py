@@ -12,14 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.config import AUTO
+from experiments.fields import AUTO
 from experiments.runs import command_line
 from experiments.runs.health import warn_of_silence
 from experiments.runs.machine import this_machine
 from experiments.runs.networks import (
     build_ann,
     build_snn,
-    in_paper_units,
+    folded,
+    logit_unit,
     open_source,
     presentation_of,
     random_key,
@@ -49,11 +50,11 @@ SCALES = tuple(2 ** (-i / 2) for i in range(25))  # on logits, 1 to 1/4096
 
 def convert_ann(run: Run) -> None:
     """Convert the trained ANN of a run: a checkpoint in converted/, and `converted` in results.json."""
-    (fold, begin), ann = resumable(run, "convert"), trained_ann(run)
+    (fold, begin), ann = resumable(run, "convert"), folded(run.config, trained_ann(run))
     thresholds = balance(run, ann, fold)
     by_layer = {layer: float(threshold) for layer, threshold in paper_thresholds(thresholds).items()}
     say("converted thresholds  " + "  ".join(f"{layer} {value:.3g}" for layer, value in by_layer.items()))
-    snn = convert(build_snn(run.config), ann, thresholds)
+    snn = convert(build_snn(run.config), ann, thresholds, initial=run.config.convert.initial)
     results = {"thresholds": by_layer, **_best_factor(run, snn, fold)}
     record = {"config": dataclasses.asdict(run.config), "scaling_factor": results["scaling_factor"]}
     save(checkpoints(run, "converted"), 0, snn, record)
@@ -61,7 +62,7 @@ def convert_ann(run: Run) -> None:
 
 
 def balance(run: Run, ann: Variables, fold: Fold = watched) -> Thresholds:
-    """Thresholds for an ANN's weights, on training images as evaluation sees them."""
+    """Thresholds for the weights of an ANN, as it is converted, on training images as evaluation sees them."""
     config, options = run.config, run.config.convert
     what = presentation_of(config, options.balance_steps, this_machine()._replace(num_devices=1))
     images, index = _training_images(run)
@@ -122,7 +123,7 @@ def _best_factor(run: Run, snn: Variables, fold: Fold) -> Results:
     factors = FACTORS if options.scaling_factor == AUTO else (options.scaling_factor,)
     presentation, source = presentation_of(config, options.num_steps), open_source(config, VALIDATION)
     sweep = parallel_evaluation(
-        factor_sweep(presentation, source, factors, SCALES, partial(scaled, config), partial(in_paper_units, config))
+        factor_sweep(presentation, source, factors, SCALES, partial(scaled, config), partial(logit_unit, config))
     )
     key, images = random_key(config, "validation"), halves(config, VALIDATION)[0]
     scores = score(config, sweep, snn, VALIDATION, key, images=images, label="factors", fold=fold)

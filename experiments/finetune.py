@@ -13,17 +13,20 @@ from statistics import mean
 import jax
 import optax
 
-from experiments.config import AUTO, Config
 from experiments.convert import balance, calibrated_scale, chosen_factor, converted_snn, scaled_snn
+from experiments.fields import AUTO, Config
 from experiments.runs import command_line
 from experiments.runs.epochs import Training, train
 from experiments.runs.health import divergence_warning, diverging, loss_warning, warn_of_silence
 from experiments.runs.journal import Journal
 from experiments.runs.machine import Machine, this_machine
 from experiments.runs.networks import (
+    ann_function,
     build_snn,
-    in_paper_units,
+    by_channel,
+    folded,
     init_variables,
+    logit_unit,
     scaled,
     snn_like,
     steps_per_epoch,
@@ -36,12 +39,16 @@ from experiments.runs.records import read_results
 from experiments.runs.schema import CONVERTED, FINETUNED, Results
 from experiments.runs.scoring import halves, score_snn, snn_program, validator
 from experiments.runs.workdir import Run, finish, require, restored
+from experiments.train_ann import trained_ann
 from jsnn.conversion import convert
 from jsnn.data.datasets import VALIDATION
 from jsnn.folding import Fold
 from jsnn.network.transformation import NEURONS, Variables
+from jsnn.training.forward import TEACHER, Forward, snn_forward, summed, with_rates, with_teacher
+from jsnn.training.loss import Loss, Outputs, few_steps_loss
 from jsnn.training.optimizers import learning_rate, optimizer
-from jsnn.training.step import Forward, TrainState, init_state, snn_forward, summed
+from jsnn.training.step import TrainState, init_state
+from jsnn.training.within_bounds import weights_and_neurons
 
 STREAMS = 5  # of noise, over which the two are compared
 
@@ -53,9 +60,15 @@ def finetune(run: Run) -> None:
     """
     require(run, "convert")
     config, rule, num_steps = run.config, _rule(run.config), run.config.convert.num_steps
-    validate = validator(config, snn_program(config, num_steps, VALIDATION))
+    score = validator(config, snn_program(config, num_steps, VALIDATION))
     is_scratch = config.finetune.start == "scratch"
-    before = 0.0 if is_scratch else validate(scaled_snn(run))  # random weights have no accuracy to keep
+    before = 0.0 if is_scratch else score(scaled_snn(run))  # random weights have no accuracy to keep
+    if config.finetune.epochs == 0:
+        results = {"validation_accuracy": before, "epochs": 0, "history": [], "kept": CONVERTED}
+        return finish(run, "finetune", 0.0, {"hybrid": results})
+
+    def validate(variables: Variables) -> float:
+        return score(_without_teacher(variables))
 
     def warn(journal: Journal) -> None:
         epoch = len(journal.history)
@@ -63,12 +76,12 @@ def finetune(run: Run) -> None:
             say(f"warning: {divergence_warning(config, epoch, before)}")
 
     forward = forward_of(config, logit_scale(run), this_machine())
-    training = Training("hybrid", forward, rule, config.finetune.epochs, validate, warn)
-    journal = train(run, training, init_state(starting_snn(run), rule))
+    training = Training("hybrid", forward, rule, config.finetune.epochs, validate, loss_of(config), warn)
+    journal = train(run, training, state_of(config, starting_snn(run), trained_ann(run), rule))
     results, (fold, begin) = journal.summary() | {"kept": FINETUNED}, resumable(run, "finetune")
     if not is_scratch:
         results |= {"validation_accuracy_before": before} | _kept(run, fold)
-    finish(run, "finetune", journal.total("seconds") + time.perf_counter() - begin, {"hybrid": results})
+    return finish(run, "finetune", journal.total("seconds") + time.perf_counter() - begin, {"hybrid": results})
 
 
 def _kept(run: Run, fold: Fold) -> Results:
@@ -103,9 +116,15 @@ def handed_back(run: Run) -> bool:
 
 def last_snn(run: Run) -> Variables:
     """The variables of the run's net after the last epoch of fine-tuning, be they better or worse than before."""
-    rule = _rule(run.config)
-    expected: TrainState = jax.eval_shape(lambda: init_state(snn_like(run.config), rule))
-    return restored(run, "hybrid", expected).variables()
+    config, rule = run.config, _rule(run.config)
+    expected: TrainState = jax.eval_shape(
+        lambda: state_of(config, snn_like(config), init_variables(config, "init"), rule)
+    )
+    return _without_teacher(restored(run, "hybrid", expected).variables())
+
+
+def _without_teacher(variables: Variables) -> Variables:
+    return {name: value for name, value in variables.items() if name != TEACHER}
 
 
 def starting_snn(run: Run) -> Variables:
@@ -114,12 +133,13 @@ def starting_snn(run: Run) -> Variables:
     From scratch, the thresholds are balanced for the random weights and scaled by the factor of the converted net.
     """
     if run.config.finetune.start == "scratch":
-        ann = init_variables(run.config, "scratch")
+        ann = folded(run.config, init_variables(run.config, "scratch"))
         thresholds = balance(run, ann)
     else:
         ann = dict(converted_snn(run))
         thresholds = {layer: values["threshold"] for layer, values in ann.pop(NEURONS).items()}
-    snn = convert(build_snn(run.config), ann, thresholds, leak=run.config.finetune.leak)
+    parameters = {"leak": run.config.finetune.leak, "initial": run.config.convert.initial}
+    snn = convert(build_snn(run.config), ann, thresholds, **parameters)
     return scaled(run.config, snn, chosen_factor(run))
 
 
@@ -130,22 +150,46 @@ def logit_scale(run: Run) -> float:
     return 1.0 if run.config.finetune.start == "scratch" else calibrated_scale(run)
 
 
+def state_of(config: Config, snn: Variables, teacher: Variables, rule: optax.GradientTransformation) -> TrainState:
+    """The state before the first step of fine-tuning an SNN, with the ANN beside it where that teaches."""
+    variables = {**by_channel(config, snn), **({TEACHER: teacher} if config.finetune.distillation else {})}
+    return init_state(variables, rule, _collections(config))
+
+
+def _collections(config: Config) -> tuple[str, ...]:
+    """The collections that are trained, at least in parts."""
+    return ("params",) if config.finetune.trained == ("weights",) else ("params", NEURONS)
+
+
 def forward_of(config: Config, factor: float, machine: Machine) -> Forward:
-    """The forward function of the SNN of a config, its logits in the paper's units times a factor."""
-    present = snn_forward(training_presentation(config, machine), summed)
+    """The forward function of the SNN of a config, its logits times a factor."""
+    present = snn_forward(training_presentation(config, machine), lambda outcome: outcome, _collections(config))
 
-    def forward(snn: Variables, *inputs: jax.Array) -> tuple[jax.Array, Variables]:
-        logits, changed = present(snn, *inputs)
-        return factor * in_paper_units(config, snn) * logits, changed
+    def forward(snn: Variables, *inputs: jax.Array) -> tuple[Outputs, Variables]:
+        outcome, changed = present(snn, *inputs)
+        return with_rates(outcome)._replace(logits=factor * logit_unit(config, snn) * summed(outcome)), changed
 
-    return forward
+    return with_teacher(forward, ann_function(config)) if config.finetune.distillation else forward
+
+
+def loss_of(config: Config) -> Loss:
+    """What fine-tuning minimises."""
+    options = config.finetune
+    return few_steps_loss(options.distillation, options.temperature, options.rate_penalty)
 
 
 def rule_of(config: Config, steps: int) -> optax.GradientTransformation:
     """The optimiser of the SNN of a config, of epochs of so many steps."""
     options = config.finetune
-    rate = learning_rate(options.schedule, options.lr, options.epochs, steps, options.warmup)
-    return optimizer(options.optimizer, rate, options.weight_decay, options.clip)
+
+    def rule(lr: float, weight_decay: float, clip: float | None) -> optax.GradientTransformation:
+        rate = learning_rate(options.schedule, lr, options.epochs, steps, options.warmup)
+        return optimizer(options.optimizer, rate, weight_decay, clip)
+
+    weights = rule(options.lr, options.weight_decay, options.clip)
+    if options.trained == ("weights",):
+        return weights
+    return weights_and_neurons(weights, rule(options.neuron_lr, 0.0, None), options.trained)
 
 
 def _rule(config: Config) -> optax.GradientTransformation:

@@ -7,7 +7,7 @@ with `python -m experiments.hybrid NAME`; any field of it can be set on the comm
 from dataclasses import replace
 from typing import NamedTuple
 
-from experiments.config import ANN, Config, Convert, Data, Evaluate, Finetune, Network, Runtime
+from experiments.fields import ANN, Config, Convert, Data, Evaluate, Finetune, Network, Runtime
 
 # Narrow networks need little dropout, and bear larger learning rates.
 NARROW = Network(conv_dropout=0.0, dense_dropout=0.2)

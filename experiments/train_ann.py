@@ -3,10 +3,12 @@
 python -m experiments.train_ann [PRESET] [--workdir DIR] [--field value ...]
 """
 
+from typing import Any
+
 import jax
 import optax
 
-from experiments.config import Config
+from experiments.fields import Config
 from experiments.runs import command_line
 from experiments.runs.epochs import Training, train
 from experiments.runs.networks import ann_function, init_variables, steps_per_epoch
@@ -15,8 +17,9 @@ from experiments.runs.workdir import Run, finish, require, restored
 from jsnn.data.datasets import VALIDATION
 from jsnn.models import dropout_of
 from jsnn.network.transformation import Variables
+from jsnn.training.forward import Forward, ann_forward
 from jsnn.training.optimizers import learning_rate, optimizer
-from jsnn.training.step import Forward, TrainState, ann_forward, init_state
+from jsnn.training.step import TrainState, init_state
 
 
 def train_ann(run: Run) -> None:
@@ -38,7 +41,11 @@ def trained_ann(run: Run) -> Variables:
 
 def forward_of(config: Config) -> Forward:
     """The forward function of the ANN of a config."""
-    return ann_forward(ann_function(config), dropout_of)
+
+    def noise(index: jax.Array, key: jax.Array) -> dict[str, Any]:
+        return {**dropout_of(index, key), "train": True, "mutable": ["batch_stats"]}
+
+    return ann_forward(ann_function(config), dropout_of if config.network.norm == "none" else noise)
 
 
 def rule_of(config: Config, steps: int) -> optax.GradientTransformation:

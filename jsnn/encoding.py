@@ -1,10 +1,14 @@
 """Encodings: what the network is fed at each time step for an image.
 
 An encoding is a function `(images, key, index, time) -> inputs` that gives the inputs of the time steps asked for, so
-that the [T, B, ...] tensor of a whole presentation need never exist.
+that the [T, B, ...] tensor of a whole presentation need never exist; an array [K, B, ...], or a `Repeated` where they
+are all the same.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +16,39 @@ import numpy as np
 
 from jsnn.randomness import sample_keys, step_keys
 
-Encoding = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+Encoding = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], "jax.Array | Repeated"]
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["value"], meta_fields=["num_steps"])
+@dataclass(frozen=True)
+class Repeated:
+    """The same input at each of K time steps, an array [K, B, ...] of which one step is kept.
+
+    A network computes what comes before its first neurons once for all steps.
+    """
+
+    value: jax.Array  # [B, ...]
+    num_steps: int  # K
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.num_steps, *self.value.shape
+
+    @property
+    def ndim(self) -> int:
+        return 1 + self.value.ndim
+
+    @property
+    def dtype(self) -> jnp.dtype:
+        return self.value.dtype
+
+    def __len__(self) -> int:
+        """K."""
+        return self.num_steps
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All steps as an array."""
+        return np.array(np.broadcast_to(self.value, self.shape), dtype, copy=copy)
 
 
 def poisson(images: jax.Array, key: jax.Array, index: jax.Array, time: jax.Array) -> jax.Array:
@@ -83,7 +119,7 @@ def events(images: jax.Array, key: jax.Array, index: jax.Array, time: jax.Array)
     return jnp.take(images, time, axis=1, mode="fill", fill_value=0).swapaxes(0, 1)
 
 
-def constant(images: jax.Array, key: jax.Array, index: jax.Array, time: jax.Array) -> jax.Array:
+def constant(images: jax.Array, key: jax.Array, index: jax.Array, time: jax.Array) -> Repeated:
     """Direct input: the image itself at every step.
 
     Args:
@@ -92,14 +128,14 @@ def constant(images: jax.Array, key: jax.Array, index: jax.Array, time: jax.Arra
         time: [K] int32, the time steps.
 
     Returns:
-        [K, B, ...], K copies of `images`.
+        [K, B, ...], `images` at each step, which is kept once.
 
     Raises:
         ValueError: where the images are not floating-point numbers.
     """
     _check(images)
     del key, index
-    return jnp.broadcast_to(images, (time.shape[0], *images.shape))
+    return Repeated(images, len(time))
 
 
 def _check(images: jax.Array) -> None:

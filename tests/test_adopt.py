@@ -7,7 +7,8 @@ import shutil
 import chex
 import pytest
 
-from experiments.config import GROUPS, Config, difference
+from experiments.config import difference
+from experiments.fields import GROUPS, Config
 from experiments.finetune import finetune
 from experiments.hybrid import hybrid
 from experiments.runs import adopt

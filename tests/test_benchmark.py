@@ -32,7 +32,7 @@ from experiments.benchmark.worker import Task
 from jsnn.conversion import convert, from_paper_thresholds
 from jsnn.network.recording import record
 from jsnn.network.simulation import Presentation
-from jsnn.training.step import snn_forward
+from jsnn.training.forward import snn_forward
 from tests.conftest import ROOT
 
 TUNED = "PyTorch step loop, tuned"

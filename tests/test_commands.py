@@ -16,7 +16,8 @@ import pytest
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from experiments import convert, evaluate, finetune, hybrid, train_ann
-from experiments.config import Config, Data, check, from_json
+from experiments.config import check, from_json
+from experiments.fields import Config, Data
 from experiments.presets import PRESETS
 from experiments.report import report
 from experiments.runs import compilation, epochs, journal

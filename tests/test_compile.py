@@ -15,10 +15,10 @@ from experiments.compile.__main__ import Arguments
 from experiments.compile.chips import CHIPS, Target, target_of
 from experiments.compile.counting import Platform, Work, count
 from experiments.compile.programs import hybrid_step
+from experiments.config import with_fields
 from experiments.presets import PRESETS
 from experiments.runs.machine import Machine
 from experiments.runs.networks import build_snn, presentation_of, snn_like, training_presentation
-from experiments.study.plan import with_fields
 from jsnn.kernels import conv_general_dilated
 from jsnn.network.chunks import fitting_chunk, time_chunks
 

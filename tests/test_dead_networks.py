@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.config import Config
+from experiments.fields import Config
 from experiments.hybrid import hybrid
 from experiments.runs.health import warn_of_indifference, warn_of_silence
 from experiments.runs.records import read_results
@@ -15,9 +15,10 @@ from jsnn.encoding import poisson
 from jsnn.network.simulation import Presentation
 from jsnn.network.transformation import NEURONS
 from jsnn.training.evaluation import ann_evaluation, mean, snn_evaluation
+from jsnn.training.forward import snn_forward, summed
 from jsnn.training.loss import correct
 from jsnn.training.optimizers import optimizer
-from jsnn.training.step import init_state, snn_forward, summed, train_step
+from jsnn.training.step import init_state, train_step
 from tests.commands import TINY, run
 from tests.networks import IMAGE_SHAPE, TINY_VGG, random_snn
 

@@ -16,8 +16,8 @@ from jsnn.data import array_source, event_source
 from jsnn.network.bptt import Keys, present
 from jsnn.network.operations import LayerShape, accumulates, layer_shapes, multiply_accumulates, neurons
 from jsnn.training.checkpoint import restore, save
+from jsnn.training.forward import from_membranes
 from jsnn.training.parallel import replicate, split_over_devices
-from jsnn.training.step import from_membranes
 from tests.numpy_reference import lif_loop
 
 BATCH, STEPS = 4, 10

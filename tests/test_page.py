@@ -6,7 +6,8 @@ from statistics import mean, stdev
 
 import pytest
 
-from experiments.config import Config, difference, from_json
+from experiments.config import difference, from_json
+from experiments.fields import Config
 from experiments.study import page
 from experiments.study.plan import ANN, SCRATCH_BEST, SCRATCH_RATES, STUDIES, planned
 from experiments.study.results import RESULTS, read_runs

@@ -16,6 +16,7 @@ from jsnn.encoding import poisson
 from jsnn.models import dropout_of
 from jsnn.network.simulation import Presentation
 from jsnn.training.evaluation import ann_evaluation, factor_sweep, mean, snn_evaluation
+from jsnn.training.forward import ann_forward, snn_forward, summed
 from jsnn.training.optimizers import optimizer
 from jsnn.training.parallel import (
     check_batch_size,
@@ -26,7 +27,7 @@ from jsnn.training.parallel import (
     replicate,
     split_over_devices,
 )
-from jsnn.training.step import ann_forward, init_state, mean_over_parts, snn_forward, summed, train_step
+from jsnn.training.step import init_state, mean_over_parts, train_step
 from tests.networks import IMAGE_SHAPE, TINY_VGG, random_snn
 
 STEPS, BATCH = 6, 8

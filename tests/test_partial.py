@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from experiments import convert, evaluate
+from experiments.config import with_fields
 from experiments.hybrid import up_to
 from experiments.runs import partial as passes
 from experiments.runs.partial import resumable
 from experiments.runs.records import saved_config
 from experiments.runs.stopping import STOPPED, Stopped, on_signals
 from experiments.runs.workdir import Run
-from experiments.study.plan import with_fields
 from tests.commands import TINY, Killed, outcome, run
 
 

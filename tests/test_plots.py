@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from experiments import evaluate
-from experiments.config import Config
+from experiments.fields import Config
 from experiments.reports import plots
 from experiments.runs.records import saved_config
 from experiments.runs.workdir import Run

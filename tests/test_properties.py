@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments.config import PREFIXED, Config, check
+from experiments.config import check
+from experiments.fields import PREFIXED, Config
 from experiments.presets import PRESETS
 from experiments.runs import command_line
 from jsnn.conversion import (

@@ -19,7 +19,7 @@ from experiments.runs.networks import (
     build_ann,
     build_snn,
     encoding_of,
-    in_paper_units,
+    logit_unit,
     open_source,
     random_key,
     scaled,
@@ -236,7 +236,7 @@ def test_gradients_are_of_one_half_of_the_images_and_changes_of_the_other(few_im
     config, snn = few_images.config, last_snn(tiny_run)
     (presentation, first, key), (_, second, _) = (gradients.validation(config, start, 32, 16) for start in (0, 32))
     assert np.array_equal(jnp.concatenate([first.index, second.index]).ravel(), np.arange(64))
-    factor = 0.5 * in_paper_units(config, snn)
+    factor = 0.5 * logit_unit(config, snn)
     own = diagnostics.batch_gradients(presentation, snn, first, key, factor)
     chex.assert_trees_all_equal(gradients.batch_gradients(config, snn, 16, 0.5), own)
     score = partial(diagnostics.mean_scores, presentation, batches=second, key=key, logit_scale=factor)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import convert, evaluate, finetune, train_ann
-from experiments.config import Config, Runtime
+from experiments.fields import Config, Runtime
 from experiments.hybrid import hybrid
 from experiments.runs import epochs, journal, records
 from experiments.runs.networks import random_key, stream_keys

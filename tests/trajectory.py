@@ -12,6 +12,7 @@ from jsnn.encoding import poisson
 from jsnn.models import dropout_of
 from jsnn.network.simulation import Presentation
 from jsnn.training.evaluation import snn_evaluation
+from jsnn.training.forward import snn_forward, summed
 from jsnn.training.optimizers import optimizer
 from jsnn.training.parallel import (
     evaluate_split,
@@ -20,7 +21,7 @@ from jsnn.training.parallel import (
     replicate,
     split_over_devices,
 )
-from jsnn.training.step import init_state, snn_forward, summed
+from jsnn.training.step import init_state
 from tests.networks import IMAGE_SHAPE, TINY_VGG, random_snn
 
 NUM_STEPS, CHUNK, BATCH, SAMPLES = 6, 3, 8, 29  # the last batch of an evaluation has 5 samples

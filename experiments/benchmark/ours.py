@@ -24,8 +24,9 @@ from jsnn.network.transformation import SNN, Variables, spiking
 from jsnn.neurons import lif
 from jsnn.neurons.surrogate import stdb
 from jsnn.training.evaluation import mean, snn_evaluation
+from jsnn.training.forward import snn_forward, summed
 from jsnn.training.parallel import parallel_evaluation, parallel_train_step, replicate, split_over_devices
-from jsnn.training.step import init_state, snn_forward, summed
+from jsnn.training.step import init_state
 
 KEY, GRID = 0, 2.0**-10
 IMAGE_SHAPE, NUM_CLASSES = (32, 32, 3), 10

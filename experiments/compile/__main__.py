@@ -21,7 +21,8 @@ from experiments.compile.chips import GB, Target, target_of
 from experiments.compile.compiled import compiled
 from experiments.compile.counting import Platform, count
 from experiments.compile.programs import IMAGES, PROGRAMS
-from experiments.config import Config, Unprefixed, check
+from experiments.config import check
+from experiments.fields import Config, Unprefixed
 from experiments.presets import PRESETS
 from experiments.runs.command_line import guarded
 from experiments.runs.environment import environment

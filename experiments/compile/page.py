@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.compile.chips import CHIPS, GB
-from experiments.config import PREFIXED, Config, difference, from_json
+from experiments.config import difference, from_json
+from experiments.fields import PREFIXED, Config
 from experiments.presets import PRESETS
 from experiments.reports.table import aligned, with_tables
 from jsnn.training.files import replace_text

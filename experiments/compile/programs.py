@@ -11,17 +11,19 @@ import optax
 
 from experiments import finetune, train_ann
 from experiments.compile.report import Images
-from experiments.config import Config
+from experiments.fields import Config
 from experiments.runs.machine import Machine, evaluation_samples
-from experiments.runs.networks import build_ann, in_paper_units, init_variables, presentation_of, snn_like
+from experiments.runs.networks import build_ann, init_variables, logit_unit, presentation_of, snn_like
 from jsnn.conversion.balancing import KEEP_BYTES, maximum
 from jsnn.conversion.layerwise import Question, bytes_of_spikes, observe, running
 from jsnn.conversion.percentile import upper_histogram
 from jsnn.data.datasets import Split, info
 from jsnn.data.sources import Batch, Source, resident_source
 from jsnn.training.evaluation import snn_evaluation
+from jsnn.training.forward import Forward
+from jsnn.training.loss import Loss, cross_entropy
 from jsnn.training.parallel import parallel_evaluation, parallel_train_step
-from jsnn.training.step import Forward, init_state, train_step
+from jsnn.training.step import init_state, train_step
 
 # Images of the training split (validation's are taken off) and of the test split.
 IMAGES = {
@@ -54,8 +56,8 @@ def ann_step(config: Config, machine: Machine) -> Program:
 def hybrid_step(config: Config, machine: Machine) -> Program:
     """A training step of the SNN."""
     rule = finetune.rule_of(config, _steps_per_epoch(config))
-    state = jax.eval_shape(lambda: init_state(snn_like(config), rule))
-    return _training(config, machine, finetune.forward_of(config, 1.0, machine), rule, state)
+    state = jax.eval_shape(lambda: finetune.state_of(config, snn_like(config), init_variables(config, "init"), rule))
+    return _training(config, machine, finetune.forward_of(config, 1.0, machine), rule, state, finetune.loss_of(config))
 
 
 def balancing(config: Config, machine: Machine) -> Program:
@@ -80,7 +82,7 @@ def evaluation(config: Config, machine: Machine) -> Program:
     """The evaluation of a batch by the SNN, beside the training images, which stay on the device."""
     source, snn = _source(config), jax.eval_shape(lambda: snn_like(config))
     what = presentation_of(config, config.convert.num_steps, machine)
-    evaluate = snn_evaluation(what, source, partial(in_paper_units, config))
+    evaluate = snn_evaluation(what, source, partial(logit_unit, config))
     resident, per_device = _shapes(source.resident), evaluation_samples(config, machine)
     together, alone = _item(config, machine.num_devices, per_device), _item(config, per_device)
     lower = partial(parallel_evaluation(evaluate, machine.devices).lower, snn, resident, together, _key())
@@ -92,14 +94,19 @@ PROGRAMS = {"ann step": ann_step, "hybrid step": hybrid_step, "balancing": balan
 
 
 def _training(
-    config: Config, machine: Machine, forward: Forward, rule: optax.GradientTransformation, state: Any
+    config: Config,
+    machine: Machine,
+    forward: Forward,
+    rule: optax.GradientTransformation,
+    state: Any,
+    loss: Loss = cross_entropy,
 ) -> Program:
     source, parts, batch = _source(config), config.run.accumulate, config.data.batch_size
-    on_all = parallel_train_step(source, forward, rule, accumulate=parts, devices=machine.devices)
+    on_all = parallel_train_step(source, forward, rule, loss, parts, machine.devices)
     resident, per_device = _shapes(source.resident), batch // machine.num_devices
     together, alone = _item(config, machine.num_devices, per_device), _item(config, per_device)
     lower = partial(on_all.lower, state, resident, together, _key())
-    on_one = train_step(source, forward, rule, accumulate=parts)
+    on_one = train_step(source, forward, rule, None, loss, parts)
     images = Images(batch, IMAGES[config.data.dataset][0])
     return Program(lower, on_one, (state, resident, alone, _key()), (1,), images)
 

@@ -12,7 +12,8 @@ matplotlib.use("Agg")  # before pyplot: runs have no screen
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from experiments.config import Config, from_json
+from experiments.config import from_json
+from experiments.fields import Config
 from experiments.reports.table import title
 from experiments.runs.schema import Results
 from jsnn.training.metrics import Record, read

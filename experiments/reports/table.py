@@ -3,7 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from experiments.config import Config, from_json
+from experiments.config import from_json
+from experiments.fields import Config
 from experiments.runs.schema import Results
 
 BLOCK = re.compile(r"(<!-- (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -16,12 +16,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
-from experiments.config import Config, Unprefixed
+from experiments.fields import Config, Unprefixed
 from experiments.presets import DIGITS, PRESETS
+from experiments.recipes import RECIPES, recipe_for, with_recipe
 from experiments.runs import compilation, stopping
 from experiments.runs.adopt import adopt
 from experiments.runs.progress import say
@@ -38,6 +39,8 @@ class Arguments:
 
     config: Annotated[Config, Unprefixed]
 
+    # How the ANN is made spiking for the time steps asked for, see docs/recipes.md; fields beside it are laid over it.
+    recipe: Literal[tuple(RECIPES)] | None = None
     workdir: Path | None = None  # Folder of the run; without it, runs/PRESET.
     # Folder of another run whose ANN, and conversion where it is the same, are taken over instead of made anew.
     from_run: Path | None = None
@@ -54,6 +57,8 @@ class Named:
 
     workdir: Path | None = None
     dataset: str | None = None
+    recipe: Literal[tuple(RECIPES)] | None = None
+    num_steps: int | None = None
 
 
 def run_stage(name: str, description: str, stage: Callable[[Run], None]) -> None:
@@ -143,16 +148,22 @@ def parse(program: str, description: str, arguments: Sequence[str]) -> Arguments
     """Read a command line: [PRESET] [--workdir DIR] [--field value ...]; SystemExit where it can't be, or after --help.
 
     Without a preset the config is that of the workdir where there is one, else that of the fields' own defaults where a
-    data set is named, else the default preset's.
+    data set is named, with the recipe that serves its time steps, else the default preset's. A recipe that is named is
+    laid over it, and fields over that.
     """
-    if arguments and not arguments[0].startswith("-"):
-        choices = {name: (text, Arguments(config, RUNS / name)) for name, (text, config) in PRESETS.items()}
-        return tyro.extras.overridable_config_cli(choices, prog=program, description=description, args=arguments)
     # Which config the fields are laid over depends on what the command line says itself.
     named, _ = tyro.cli(Named, args=arguments, return_unknown_args=True, add_help=False, prog=program)
+    if arguments and not arguments[0].startswith("-"):
+        choices = {
+            name: (text, Arguments(with_recipe(config, named.recipe), workdir=RUNS / name))
+            for name, (text, config) in PRESETS.items()
+        }
+        return tyro.extras.overridable_config_cli(choices, prog=program, description=description, args=arguments)
     workdir = named.workdir or RUNS / (named.dataset or DIGITS.data.dataset)
-    config = saved_config(workdir) or (Config() if named.dataset else DIGITS)
-    default = Arguments(config, workdir)
+    num_steps = named.num_steps or Config().convert.num_steps
+    fresh = with_recipe(Config(), recipe_for(num_steps)) if named.dataset else DIGITS
+    config = with_recipe(saved_config(workdir) or fresh, named.recipe)
+    default = Arguments(config, workdir=workdir)
     rows = (textwrap.fill(f"{name}: {preset.description}", 100) for name, preset in PRESETS.items())
     presets = "\n\n".join(["Presets (the default is digits):", *rows])
     text = f"{description}\n{presets}"

@@ -10,7 +10,7 @@ import jax
 import optax
 from tqdm import tqdm
 
-from experiments.config import Config
+from experiments.fields import Config
 from experiments.runs.health import mean_metrics, warn_of_indifference, with_step
 from experiments.runs.journal import Journal, resume, save_journal
 from experiments.runs.networks import open_source, random_key, steps_per_epoch
@@ -19,10 +19,12 @@ from experiments.runs.stopping import NOTHING, SAVE, STOP, Stopped, is_asked, st
 from experiments.runs.workdir import Run
 from jsnn.data.datasets import TRAIN
 from jsnn.network.simulation import Variables
+from jsnn.training.forward import Forward
 from jsnn.training.hosts import global_max, on_first_process
+from jsnn.training.loss import Loss, cross_entropy
 from jsnn.training.metrics import log
 from jsnn.training.parallel import parallel_train_step, replicate, split_over_devices
-from jsnn.training.step import Forward, Metrics, Step, TrainState
+from jsnn.training.step import Metrics, Step, TrainState
 
 Pending = deque[tuple[Metrics, Any]]  # of each step its metrics, and what the processes ask for after it
 AHEAD = 2  # steps that the host may be ahead of the devices
@@ -36,6 +38,7 @@ class Training(NamedTuple):
     optimizer: optax.GradientTransformation
     epochs: int
     validate: Callable[[Variables], float]  # variables -> accuracy on the validation split
+    loss: Loss = cross_entropy
     after_epoch: Callable[[Journal], None] = lambda journal: None  # is handed the Journal after each epoch
 
 
@@ -47,7 +50,7 @@ def train(run: Run, training: Training, state: TrainState) -> Journal:
     """
     network = training.network
     source, parts = open_source(run.config, TRAIN), run.config.run.accumulate
-    step = parallel_train_step(source, training.forward, training.optimizer, accumulate=parts)
+    step = parallel_train_step(source, training.forward, training.optimizer, training.loss, parts)
     step = _reporting_first_call(network, step)
     state, journal = resume(run, network, state)
     steps = steps_per_epoch(run.config)

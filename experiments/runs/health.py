@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from experiments.config import Config
+from experiments.fields import Config
 from experiments.runs.journal import Journal
 from experiments.runs.networks import build_ann
 from experiments.runs.progress import say

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax
 
-from experiments.config import Config
+from experiments.fields import Config
 
 # Of a device's memory, what the largest layer's currents may take in a chunk: a training step holds some tens of such
 # arrays beside spikes and weights, an evaluation a few.

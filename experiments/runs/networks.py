@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.config import AUTO, Config
+from experiments.fields import AUTO, Config
 from experiments.runs.machine import (
     EVALUATION_SHARE,
     TRAINING_SHARE,
@@ -20,10 +20,10 @@ from experiments.runs.machine import (
     training_samples,
 )
 from jsnn import encoding
-from jsnn.conversion import scale_paper_thresholds
+from jsnn.conversion import parameters_by_channel, scale_paper_thresholds, scale_thresholds
 from jsnn.data.datasets import TEST, TRAIN, VALIDATION, info, load_split, open_split
 from jsnn.data.sources import Source, resident_source
-from jsnn.models import VGG, ResNet, build, dropout_of
+from jsnn.models import VGG, ResNet, build, dropout_of, fold_batch_norm
 from jsnn.network.acceleration import accelerate
 from jsnn.network.chunks import fitting_chunk
 from jsnn.network.simulation import Presentation
@@ -39,6 +39,10 @@ PURPOSES = ("init", "ann", "balance", "validation", "scratch", "hybrid", "test",
 
 def build_ann(config: Config) -> VGG | ResNet:
     """The ANN of a config."""
+    return _build(config, None if config.network.norm == "none" else config.network.norm)
+
+
+def _build(config: Config, norm: str | None) -> VGG | ResNet:
     network = config.network
     return build(
         network.architecture,
@@ -48,7 +52,19 @@ def build_ann(config: Config) -> VGG | ResNet:
         conv_dropout=network.conv_dropout,
         dense_dropout=network.dense_dropout,
         dense_std=network.dense_std,
+        norm=norm,
+        levels=network.levels,
     )
+
+
+def to_be_converted(config: Config) -> VGG | ResNet:
+    """The ANN of a config as it is converted, see `folded`."""
+    return _build(config, "folded") if config.convert.fold else build_ann(config)
+
+
+def folded(config: Config, ann: Variables) -> Variables:
+    """The variables of a config's ANN as it is converted: its batch norm folded where that is asked for."""
+    return fold_batch_norm(ann) if config.convert.fold else ann
 
 
 def ann_function(config: Config) -> Callable[..., Any]:
@@ -58,7 +74,7 @@ def ann_function(config: Config) -> Callable[..., Any]:
 
 def build_snn(config: Config) -> SNN:
     """The SNN of a config, with its surrogate."""
-    return spiking(build_ann(config).apply, lif(surrogate_of(config)), _operands(config))
+    return spiking(to_be_converted(config).apply, lif(surrogate_of(config)), _operands(config))
 
 
 def _operands(config: Config) -> jnp.dtype | None:
@@ -112,12 +128,19 @@ def largest_layer(config: Config) -> int:
 
 
 def scaled(config: Config, snn: Variables, factor: jax.Array | float) -> Variables:
-    """An SNN of a config with its thresholds scaled, each of the paper's v_l by the factor."""
+    """An SNN of a config with its thresholds scaled, in the paper's units or in the ANN's."""
+    if config.convert.scaling == "uniform":
+        return scale_thresholds(snn, factor)
     return scale_paper_thresholds(snn, factor, build_ann(config).spiking_layers)
 
 
-def in_paper_units(config: Config, snn: Variables) -> jax.Array:
-    """The factor that makes the paper's logits of the sum over time of an SNN's results: 1 / V of the last layer."""
+def logit_unit(config: Config, snn: Variables) -> jax.Array | float:
+    """The factor that makes logits of the sum over time of an SNN's results.
+
+    The paper's are the sum divided by V of the last layer, the ANN's the mean over time.
+    """
+    if config.finetune.logits == "mean":
+        return 1 / config.convert.num_steps
     return 1 / snn[NEURONS][build_ann(config).spiking_layers[-1]]["threshold"]
 
 
@@ -138,8 +161,15 @@ def init_variables(config: Config, purpose: str) -> Variables:
 
 
 def snn_like(config: Config) -> Variables:
-    """SNN variables of the structure, shapes and dtypes of the config's, with thresholds of 1."""
-    return build_snn(config).init(init_variables(config, "init"), _an_image(config))
+    """SNN variables of the structure, shapes and dtypes of the config's converted net, with thresholds of 1."""
+    return build_snn(config).init(folded(config, init_variables(config, "init")), _an_image(config))
+
+
+def by_channel(config: Config, snn: Variables) -> Variables:
+    """SNN variables with the parameters of neurons that are trained, one by channel where that is asked for."""
+    if not config.finetune.by_channel:
+        return snn
+    return parameters_by_channel(build_snn(config), snn, _an_image(config), config.finetune.trained)
 
 
 def _an_image(config: Config) -> jax.ShapeDtypeStruct:

@@ -8,7 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments.config import Config, from_json
+from experiments.config import from_json
+from experiments.fields import Config
 from experiments.runs.schema import Results, objection
 from jsnn.training.files import replace_text
 from jsnn.training.hosts import on_first_process

@@ -5,8 +5,8 @@ from functools import cache, partial
 
 import jax
 
-from experiments.config import Config
-from experiments.runs.networks import ann_function, in_paper_units, open_source, presentation_of, random_key
+from experiments.fields import Config
+from experiments.runs.networks import ann_function, logit_unit, open_source, presentation_of, random_key
 from experiments.runs.progress import watched
 from jsnn.data.datasets import VALIDATION
 from jsnn.data.sources import subset
@@ -80,5 +80,5 @@ def ann_program(config: Config, split: str) -> Evaluate:
 def snn_program(config: Config, num_steps: int, split: str) -> Evaluate:
     """The compiled evaluation of a batch by SNNs."""
     return parallel_evaluation(
-        snn_evaluation(presentation_of(config, num_steps), open_source(config, split), partial(in_paper_units, config))
+        snn_evaluation(presentation_of(config, num_steps), open_source(config, split), partial(logit_unit, config))
     )

@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.config import Config, check, difference, from_json
+from experiments.config import check, difference, from_json
+from experiments.fields import Config
 from experiments.runs import compilation
 from experiments.runs.networks import check_data, check_fits, import_data_module
 from experiments.runs.records import (

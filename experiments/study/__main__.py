@@ -12,14 +12,14 @@ from pathlib import Path
 
 import tyro
 
-from experiments.config import difference
+from experiments.config import difference, with_fields
 from experiments.runs import stopping
 from experiments.runs.adopt import adopt
 from experiments.runs.command_line import guarded
 from experiments.runs.progress import say
 from experiments.runs.records import config_of, read_stages
 from experiments.runs.workdir import Run, open_run
-from experiments.study.plan import ANN, STUDIES, Trial, planned, with_fields
+from experiments.study.plan import ANN, STUDIES, Trial, planned
 from experiments.study.results import RESULTS, results_path, write_results
 
 

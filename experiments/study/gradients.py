@@ -10,10 +10,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from experiments.config import Config
 from experiments.convert import calibrated_scale
+from experiments.fields import Config
 from experiments.finetune import logit_scale, starting_snn
-from experiments.runs.networks import in_paper_units, open_source, presentation_of, random_key
+from experiments.runs.networks import logit_unit, open_source, presentation_of, random_key
 from experiments.runs.schema import Results
 from experiments.runs.workdir import Run
 from jsnn.data.datasets import VALIDATION
@@ -53,13 +53,13 @@ def agreement(run: Run, snn: Variables) -> Results:
 def batch_gradients(config: Config, snn: Variables, batch_size: int, factor: float) -> Results:
     """Gradients of the first half in batches, of the loss of logits times a factor."""
     presentation, batches, key = validation(config, 0, IMAGES, batch_size)
-    return diagnostics.batch_gradients(presentation, snn, batches, key, factor * in_paper_units(config, snn))
+    return diagnostics.batch_gradients(presentation, snn, batches, key, factor * logit_unit(config, snn))
 
 
 def changes(config: Config, snn: Variables, gradients: Results, factor: float) -> Results:
     """Changes of "loss", of logits times a factor, and "accuracy" on the second half by a step downhill, by layer."""
     presentation, batches, key = validation(config, IMAGES, IMAGES, BATCH)
-    scale = factor * in_paper_units(config, snn)
+    scale = factor * logit_unit(config, snn)
     score = partial(diagnostics.mean_scores, presentation, batches=batches, key=key, logit_scale=scale)
     found = diagnostics.step_changes(score, snn, gradients, MOVE)._asdict()
     return {name: {layer: float(change) for layer, change in by_layer.items()} for name, by_layer in found.items()}

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from experiments.config import AUTO, Config
+from experiments.config import with_fields
 from experiments.convert import scaled_snn
+from experiments.fields import AUTO, Config
 from experiments.finetune import last_snn, starting_snn
 from experiments.hybrid import up_to
 from experiments.presets import PRESETS
@@ -76,14 +77,6 @@ class Trial(NamedTuple):
     fields: Fields
     work: Callable[[Run], Results] = validated
     seeds: tuple[int, ...] = SEEDS
-
-
-def with_fields(config: Config, fields: Fields) -> Config:
-    """The config with some fields changed, as in {"finetune.lr": 1e-3}."""
-    for name, value in fields.items():
-        group, field = name.split(".")
-        config = replace(config, **{group: replace(getattr(config, group), **{field: value})})
-    return config
 
 
 def planned(preset: str, trial: Trial, seed: int) -> Config:

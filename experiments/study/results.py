@@ -7,8 +7,9 @@ import jax
 import pandas as pd
 from pandas import DataFrame, Series
 
-from experiments.config import AUTO, Config, Finetune, from_json
+from experiments.config import from_json
 from experiments.convert import FACTORS
+from experiments.fields import AUTO, Config, Finetune
 from experiments.runs.environment import environment
 from experiments.runs.networks import build_ann, build_snn, init_variables
 from experiments.runs.schema import Results

@@ -6,8 +6,10 @@ from jsnn.conversion.thresholds import (
     convert,
     from_paper_thresholds,
     paper_thresholds,
+    parameters_by_channel,
     scale_paper_thresholds,
     scale_thresholds,
+    trained_thresholds,
 )
 
 __all__ = [
@@ -16,6 +18,8 @@ __all__ = [
     "convert",
     "from_paper_thresholds",
     "paper_thresholds",
+    "parameters_by_channel",
     "scale_paper_thresholds",
     "scale_thresholds",
+    "trained_thresholds",
 ]

@@ -14,7 +14,7 @@ import numpy as np
 
 from jsnn.conversion.layerwise import Question, bytes_of_spikes, inputs_like, observe, running
 from jsnn.conversion.percentile import lower_histogram, total, upper_half, upper_histogram, whole
-from jsnn.conversion.thresholds import Thresholds, check_finite
+from jsnn.conversion.thresholds import Thresholds, check_finite, thresholds_of_qcfs
 from jsnn.encoding import Encoding
 from jsnn.folding import Fold, State, fold
 from jsnn.network.chunks import check_steps
@@ -71,7 +71,8 @@ def balance_thresholds(
         V_l = max over units, samples and steps of the input current I_l[t],    l = 1 .. L-1
 
     Algorithm 1 of Rathi et al., 2020 (arXiv:2005.01807); or a percentile in place of the maximum, as in follow-up work
-    (99.7). A layer that stands for relu6 or clip gets no more than their largest value.
+    (99.7). A layer that stands for relu6 or clip gets no more than their largest value, and one that stands for
+    `jsnn.qcfs` its lam, unseen.
 
     Args:
         snn: the network, see `jsnn.spiking`; its neurons have their own parameters but for the threshold.
@@ -108,14 +109,16 @@ def balance_thresholds(
     setting = Setting(what, key, images, index, batch_size, fold, all_gather)
     x = inputs_like(what, (images[:batch_size], index[:batch_size], key))
     (graph, _), spiking = snn.trace(variables, x), snn.init(variables, x)
-    chosen = _checked_layers(graph, layers)
+    chosen, trained = _checked_layers(graph, layers), thresholds_of_qcfs(snn, variables, x)
     sizes = {name: bytes_of_spikes(what, layer.shape, len(images)) for name, layer in graph.layers.items()}
     first = Measure("maximum", maximum, np.max) if percentile == 100 else Measure("upper half", upper_histogram, total)
     thresholds: Thresholds = {}
     words: Words = {}
     before = jnp.ones((), next(iter(graph.layers.values())).dtype)
     for position, (name, layer) in enumerate(graph.layers.items()):
-        if name in chosen:
+        if name in trained:
+            before = trained[name]
+        elif name in chosen:
             wanted = tuple(other for other in running(graph, name, words) if sizes[other] <= keep_bytes)
             threshold, new = _measured(setting, first, name, spiking, words, wanted)
             words = _still_read(graph, position, {**words, **new})

@@ -13,7 +13,7 @@ import jax
 from jsnn.network.graph import Graph, needed
 from jsnn.network.running import Program, run
 from jsnn.network.simulation import Presentation
-from jsnn.network.transformation import NEURONS, Variables, thresholds_of
+from jsnn.network.transformation import NEURONS, Variables, thresholds_of, without_time
 from jsnn.neurons.neuron import record
 from jsnn.neurons.packing import unpack, word_dtype
 
@@ -71,7 +71,7 @@ def observe(
 def inputs_like(what: Presentation, presented: Presented) -> jax.ShapeDtypeStruct:
     """The shape of what a network is fed at one step."""
     images, index, key = presented
-    return jax.eval_shape(lambda: what.encode(images, key, index, what.times()[0])[0])
+    return without_time(jax.eval_shape(lambda: what.encode(images, key, index, what.times()[0])))
 
 
 def running(graph: Graph, layer: str, given: Sequence[str] | Words) -> list[str]:

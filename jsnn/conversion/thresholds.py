@@ -10,7 +10,7 @@ smaller by the threshold V of the layer before,
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsnn.network.running import Program, constants
 from jsnn.network.transformation import NEURONS, SNN, Variables
 
 Thresholds = dict[str, jax.Array]  # layer -> threshold in forward order, a scalar or one by channel or neuron
@@ -60,6 +61,62 @@ def convert(
     neurons = {
         layer: {name: jnp.asarray(value, dtype) for name, value in {**values, "threshold": threshold}.items()}
         for layer, threshold in thresholds.items()
+    }
+    return {**variables, NEURONS: neurons}
+
+
+def trained_thresholds(snn: SNN, variables: Variables, x: Any, *args: Any, **kwargs: Any) -> Thresholds:
+    """The thresholds that an ANN was trained with: lam of `jsnn.qcfs`, where that is its activation everywhere.
+
+        V_l = lam_l,    to be converted with initial 1/2: `jsnn.convert(snn, variables, thresholds, initial=0.5)`
+
+    Theorem 2 of Bu et al., 2022 (arXiv:2303.04347). Nothing is run but what lam is made of.
+
+    Args:
+        snn: the network, see `jsnn.spiking`.
+        variables: of the ANN.
+        x: [B, ...] inputs of one time step, or their jax.ShapeDtypeStruct.
+        args, kwargs: of the ANN's function behind its input.
+
+    Returns:
+        Layer -> threshold of the shape of lam, in forward order.
+
+    Raises:
+        ValueError: where a layer has another activation: then `balance_thresholds` finds the thresholds, these too.
+    """
+    graph, found = snn.trace(variables, x, *args, **kwargs)[0], thresholds_of_qcfs(snn, variables, x, *args, **kwargs)
+    if others := [name for name in graph.layers if name not in found]:
+        raise ValueError(f"{others[0]} stands for no qcfs, so that it has no threshold yet: use balance_thresholds.")
+    return found
+
+
+def thresholds_of_qcfs(snn: SNN, variables: Variables, x: Any, *args: Any, **kwargs: Any) -> Thresholds:
+    """Layer -> lam of each layer that stands for `jsnn.qcfs`, see `trained_thresholds`."""
+    graph, arrays = snn.trace(variables, x, *args, **kwargs)
+    numbers = {name: layer.threshold for name, layer in graph.layers.items() if layer.threshold is not None}
+    known = Program(graph, arrays, snn.kernels, {})
+    return dict(zip(numbers, constants(known, list(numbers.values())), strict=True))
+
+
+def parameters_by_channel(snn: SNN, variables: Variables, x: Any, names: Collection[str]) -> Variables:
+    """Some parameters of neurons as arrays [C], one number for each channel of a layer, to be trained apart.
+
+    Args:
+        snn: the network.
+        variables: of the SNN.
+        x: [B, ...] inputs of one time step, or their jax.ShapeDtypeStruct.
+        names: of the parameters, as "initial"; others are left as they are.
+
+    Returns:
+        The variables, which compute the same.
+    """
+    layers = snn.trace(variables, x)[0].layers
+    neurons = {
+        layer: {
+            name: jnp.broadcast_to(value, layers[layer].shape[-1:]) if name in names else value
+            for name, value in parameters.items()
+        }
+        for layer, parameters in variables[NEURONS].items()
     }
     return {**variables, NEURONS: neurons}
 

@@ -1,7 +1,8 @@
 """The paper's VGG and ResNet in plain Flax, with nothing of spikes in them: `jsnn.spiking` makes the SNN.
 
-No bias and average pooling only: section 2.2 of Rathi et al., 2020 (arXiv:2005.01807); batch norm where it is asked
-for, which the paper does without. Dropout is on when a "dropout" key is given; it then needs the samples' indices.
+No bias and average pooling only: section 2.2 of Rathi et al., 2020 (arXiv:2005.01807). Batch norm, and QCFS in place of
+ReLU, come where they are asked for; the paper does without. Dropout is on when a "dropout" key is given; it then needs
+the samples' indices.
 """
 
 import math
@@ -10,7 +11,18 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
-from jsnn.models.layers import LARGEST_SIDE, Dropout, conv, dense, normalized, pool, too_large
+from jsnn.models.layers import (
+    BATCH,
+    FOLDED,
+    LARGEST_SIDE,
+    Dropout,
+    activated,
+    conv,
+    dense,
+    normalized,
+    pool,
+    too_large,
+)
 
 POOL = "A"
 DENSE_STD = 0.01  # the paper's
@@ -42,7 +54,8 @@ class VGG(nn.Module):
         conv_dropout: rate after convolutions.
         dense_dropout: rate after hidden dense layers.
         dense_std: standard deviation of the initial weights of dense layers.
-        norm: "batch", or None as in the paper.
+        norm: "batch", "folded" or None as in the paper, see `build`.
+        levels: of QCFS in place of ReLU, see `jsnn.qcfs`; None for ReLU.
     """
 
     stages: Sequence[int | str]
@@ -52,6 +65,7 @@ class VGG(nn.Module):
     dense_dropout: float = 0.5
     dense_std: float = DENSE_STD
     norm: str | None = None
+    levels: int | None = None
 
     @property
     def spiking_layers(self) -> tuple[str, ...]:
@@ -67,7 +81,7 @@ class VGG(nn.Module):
                 x = pool(x)
                 continue
             name = next(names)
-            x = nn.relu(normalized(conv(stage, name=name)(x), self.norm, name, train))
+            x = self._activated(conv(stage, name=name, bias=self.norm == FOLDED)(x), name, train)
             if following != POOL and not (following is None and too_large(x)):
                 x = Dropout(self.conv_dropout, name=f"{name}_dropout")(x, index)
         while too_large(x):
@@ -75,9 +89,12 @@ class VGG(nn.Module):
         x = x.reshape(len(x), -1)
         for features in self.hidden:
             name = next(names)
-            x = nn.relu(normalized(dense(features, self.dense_std, name)(x), self.norm, name, train))
+            x = self._activated(dense(features, self.dense_std, name, bias=self.norm == FOLDED)(x), name, train)
             x = Dropout(self.dense_dropout, name=f"{name}_dropout")(x, index)
         return dense(self.num_classes, self.dense_std, "readout")(x)
+
+    def _activated(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+        return activated(normalized(x, self.norm, name, train), self.levels, name)
 
 
 class ResNet(nn.Module):
@@ -92,7 +109,8 @@ class ResNet(nn.Module):
         num_classes: units of the readout.
         conv_dropout: rate after convolutions.
         dense_std: standard deviation of the initial weights of the readout.
-        norm: "batch", or None as in the paper.
+        norm: "batch", "folded" or None as in the paper, see `build`.
+        levels: of QCFS in place of ReLU, see `jsnn.qcfs`; None for ReLU.
     """
 
     blocks: Sequence[int] = (2, 2, 2, 2)
@@ -101,6 +119,7 @@ class ResNet(nn.Module):
     conv_dropout: float = 0.2
     dense_std: float = DENSE_STD
     norm: str | None = None
+    levels: int | None = None
 
     @property
     def stem_layers(self) -> tuple[str, ...]:
@@ -126,7 +145,7 @@ class ResNet(nn.Module):
 
     def _stem(self, x: jax.Array, index: jax.Array | None, train: bool) -> jax.Array:
         for name in self.stem_layers:
-            x = nn.relu(normalized(conv(self.channels[0], name=name)(x), self.norm, name, train))
+            x = activated(self._conv(x, self.channels[0], name=name, train=train), self.levels, name)
             if name != self.stem_layers[-1]:
                 x = Dropout(self.conv_dropout, name=f"{name}_dropout")(x, index)
         halvings = sum(count > 0 for count in self.blocks[1:])
@@ -141,12 +160,17 @@ class ResNet(nn.Module):
         """conv, ReLU, dropout, conv; the shortcut is added before the second ReLU."""
         shortcut = x
         if stride != 1 or x.shape[-1] != features:
-            projection = f"{name}_shortcut"
-            shortcut = normalized(conv(features, 1, stride, projection)(x), self.norm, projection, train)
+            shortcut = self._conv(x, features, 1, stride, name=f"{name}_shortcut", train=train)
         first, second = f"{name}_conv0", f"{name}_conv1"
-        x = nn.relu(normalized(conv(features, 3, stride, first)(x), self.norm, first, train))
+        x = activated(self._conv(x, features, 3, stride, name=first, train=train), self.levels, first)
         x = Dropout(self.conv_dropout, name=f"{first}_dropout")(x, index)
-        return nn.relu(normalized(conv(features, name=second)(x), self.norm, second, train) + shortcut)
+        return activated(self._conv(x, features, name=second, train=train) + shortcut, self.levels, second)
+
+    def _conv(
+        self, x: jax.Array, features: int, size: int = 3, stride: int = 1, *, name: str, train: bool
+    ) -> jax.Array:
+        x = conv(features, size, stride, name=name, bias=self.norm == FOLDED)(x)
+        return normalized(x, self.norm, name, train)
 
 
 def build(
@@ -159,6 +183,7 @@ def build(
     dense_dropout: float = 0.5,
     dense_std: float = DENSE_STD,
     norm: str | None = None,
+    levels: int | None = None,
 ) -> VGG | ResNet:
     """The ANN of one of the paper's architectures.
 
@@ -171,7 +196,9 @@ def build(
         dense_dropout: rate after hidden dense layers, in [0, 1).
         dense_std: standard deviation of the initial weights of dense layers; the paper's 0.01 suits layers of 4096
             units, narrow ones need more or the ANN does not start to learn.
-        norm: "batch" for batch norm behind every convolution and hidden dense map; None, the paper's, for none.
+        norm: "batch" for batch norm behind every convolution and hidden dense map; "folded" for biases there, as
+            `fold_batch_norm` gives them; None, the paper's, for neither.
+        levels: of QCFS in place of ReLU, see `jsnn.qcfs`; None for ReLU.
 
     Returns:
         The linen module.
@@ -180,7 +207,11 @@ def build(
         ValueError: where the architecture is unknown or a number is out of its range.
     """
     rates = {"conv_dropout": conv_dropout, "dense_dropout": dense_dropout}
-    _check_build(architecture, num_classes, width, hidden, norm, rates)
+    _check_build(architecture, num_classes, width, hidden, rates)
+    if norm not in (None, BATCH, FOLDED):
+        raise ValueError(f"norm must be None, {BATCH!r} or {FOLDED!r}, got {norm!r}.")
+    if levels is not None and levels < 1:
+        raise ValueError(f"levels must be at least 1, or None for ReLU, got {levels}.")
 
     def narrowed(channels: int) -> int:
         return max(1, round(channels * width))
@@ -188,13 +219,13 @@ def build(
     if architecture in VGG_STAGES:
         words = VGG_STAGES[architecture].split()
         stages = tuple(word if word == POOL else narrowed(int(word)) for word in words)
-        return VGG(stages, tuple(hidden), num_classes, conv_dropout, dense_dropout, dense_std, norm)
+        return VGG(stages, tuple(hidden), num_classes, conv_dropout, dense_dropout, dense_std, norm, levels)
     channels = tuple(map(narrowed, RESNET_CHANNELS))
-    return ResNet(RESNET_BLOCKS[architecture], channels, num_classes, conv_dropout, dense_std, norm)
+    return ResNet(RESNET_BLOCKS[architecture], channels, num_classes, conv_dropout, dense_std, norm, levels)
 
 
 def _check_build(
-    architecture: str, num_classes: int, width: float, hidden: Sequence[int], norm: str | None, rates: dict[str, float]
+    architecture: str, num_classes: int, width: float, hidden: Sequence[int], rates: dict[str, float]
 ) -> None:
     """Raise a ValueError for the first argument of `build` that is out of its range."""
     if architecture not in ARCHITECTURES:
@@ -205,8 +236,6 @@ def _check_build(
         raise ValueError(f"width must be above 0 and finite, got {width}.")
     if min(hidden, default=1) < 1:
         raise ValueError(f"hidden dense layers need at least 1 unit, got {tuple(hidden)}.")
-    if norm not in (None, "batch"):
-        raise ValueError(f"norm must be None or 'batch', got {norm!r}.")
     for name, rate in rates.items():
         if not 0 <= rate < 1:
             raise ValueError(f"{name} must be in [0, 1), got {rate}.")

@@ -1,15 +1,21 @@
-"""What the models are made of, in plain Flax: convolutions and dense maps without bias, dropout by sample, pools."""
+"""What the models are made of, in plain Flax: convolutions and dense maps, batch norm, activations, dropout, pools."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
+from jsnn.quantization import qcfs
 from jsnn.randomness import dropout_mask
 
 LARGEST_SIDE = 8  # pixels; feature maps are pooled down to this before they are flattened
-NORM = "_norm"  # behind the name of a layer, that of its batch norm
+NORM, QUANTIZED = "_norm", "_qcfs"  # behind the name of a layer, those of its batch norm and of its activation
+BATCH, FOLDED = "batch", "folded"  # batch norm, and biases in its place, see `fold_batch_norm`
+EPSILON = 1e-5  # of a batch norm's variance
+INITIAL_LAM = 2.0  # what the currents of a fresh network seldom exceed
 
 
 class Dropout(nn.Module):
@@ -48,17 +54,37 @@ def dropout_of(index: jax.Array, key: jax.Array) -> dict[str, Any]:
     return {"index": index, "rngs": {"dropout": key}}
 
 
-def conv(features: int, size: int = 3, stride: int = 1, name: str | None = None) -> nn.Conv:
-    """A `size` x `size` convolution without bias, SAME padding, weights from N(0, sqrt(2 / (size^2 * features)))."""
+class QCFS(nn.Module):
+    """`jsnn.qcfs` with a trained lam of its layer, the softplus of a number, which keeps it above 0.
+
+    Attributes:
+        levels: L, see `jsnn.qcfs`.
+    """
+
+    levels: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        start = math.log(math.expm1(INITIAL_LAM))
+        return qcfs(x, nn.softplus(self.param("lam", nn.initializers.constant(start), ())), self.levels)
+
+
+def activated(x: jax.Array, levels: int | None, name: str) -> jax.Array:
+    """The activation of a layer: ReLU, or QCFS of so many levels."""
+    return nn.relu(x) if levels is None else QCFS(levels, name=name + QUANTIZED)(x)
+
+
+def conv(features: int, size: int = 3, stride: int = 1, *, name: str, bias: bool = False) -> nn.Conv:
+    """A `size` x `size` convolution, SAME padding, weights from N(0, sqrt(2 / (size^2 * features)))."""
     init = nn.initializers.normal(math.sqrt(2 / (size * size * features)))
     padding = [(size // 2, size // 2)] * 2  # as PyTorch pads; "SAME" would pad one-sided where the stride is 2
-    options = {"strides": (stride, stride), "padding": padding, "use_bias": False, "kernel_init": init}
+    options = {"strides": (stride, stride), "padding": padding, "use_bias": bias, "kernel_init": init}
     return nn.Conv(features, (size, size), name=name, **options)
 
 
-def dense(features: int, std: float, name: str) -> nn.Dense:
-    """A matrix without bias, weights from N(0, std)."""
-    return nn.Dense(features, use_bias=False, kernel_init=nn.initializers.normal(std), name=name)
+def dense(features: int, std: float, name: str, bias: bool = False) -> nn.Dense:
+    """A matrix, weights from N(0, std)."""
+    return nn.Dense(features, use_bias=bias, kernel_init=nn.initializers.normal(std), name=name)
 
 
 def normalized(x: jax.Array, norm: str | None, name: str, train: bool) -> jax.Array:
@@ -66,9 +92,29 @@ def normalized(x: jax.Array, norm: str | None, name: str, train: bool) -> jax.Ar
 
     Training by `jax.pmap` gives the statistics of a device's part of the batch; their averages are those of all.
     """
-    if norm is None:
+    if norm != BATCH:
         return x
-    return nn.BatchNorm(use_running_average=not train, momentum=0.9, name=name + NORM)(x)
+    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=EPSILON, name=name + NORM)(x)
+
+
+def fold_batch_norm(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """The variables of a model with `norm` "folded" that computes what one with batch norm does, by its averages.
+
+        W x scale / sqrt(var + eps) + (bias - mean scale / sqrt(var + eps))
+
+    Args:
+        variables: {"params", "batch_stats"} of a model with `norm` "batch".
+
+    Returns:
+        {"params"}, with a bias for each kernel that a batch norm stood behind.
+    """
+    params, averages = dict(variables["params"]), variables["batch_stats"]
+    for norm, found in averages.items():
+        name, affine = norm.removesuffix(NORM), params.pop(norm)
+        factor = affine["scale"] / jnp.sqrt(found["var"] + EPSILON)
+        bias = affine["bias"] - found["mean"] * factor
+        params[name] = {"kernel": params[name]["kernel"] * factor, "bias": bias}
+    return {"params": params}
 
 
 def pool(x: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Which operations of a network are activations that neurons stand for: ReLU in its usual spellings, relu6 and clip."""
+"""Which operations of a network are activations that neurons stand for: ReLU as usually written, relu6, clip, qcfs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsnn.network.graph import NAMES_OF_LEAVES, Graph, Layer, Operation, needed
+from jsnn.quantization import is_qcfs
 
 WITH_WEIGHTS = ("conv_general_dilated", "dot_general")
 UNCHANGED = ("broadcast_in_dim", "convert_element_type", "reshape", "copy", "squeeze")  # of a constant
@@ -18,6 +19,7 @@ class Activation(NamedTuple):
 
     current: int  # number of the value that it is the activation of
     ceiling: float | None = None  # its largest value, or None
+    threshold: int | None = None  # number of the value that a spike shall stand for, or None
 
 
 def with_neurons(graph: Graph) -> Graph:
@@ -27,8 +29,8 @@ def with_neurons(graph: Graph) -> Graph:
     for operation in graph.operations:
         found = _activation(graph, makers, operation)
         if found is not None:
-            options = {"ceiling": found.ceiling}
-            operation = operation._replace(primitive=None, options=options, call=None, inputs=(found.current,))
+            inputs = (found.current,) if found.threshold is None else (found.current, found.threshold)
+            operation = operation._replace(primitive=None, options=found._asdict(), call=None, inputs=inputs)
         replaced.append(operation)
     operations = tuple(needed(replaced, graph.outputs))
     return graph._replace(operations=operations, layers=_layers(graph, operations))
@@ -51,6 +53,9 @@ def _activation(graph: Graph, makers: Mapping[int, Operation], operation: Operat
         one, other = inputs
         return (one, constant(other)) if constant(other) is not None else (other, constant(one))
 
+    if is_qcfs(operation.primitive.name, operation.options):
+        current, lam = operation.inputs
+        return Activation(current, threshold=lam)
     match operation.primitive.name:
         case "max":
             x, floor = split(operation.inputs)
@@ -104,11 +109,11 @@ def _layers(graph: Graph, operations: tuple[Operation, ...]) -> dict[str, Layer]
         scope = max((scopes[number] for number in operation.inputs if number in scopes), default=(-1, ""))
         sources = tuple(dict.fromkeys(name for number in operation.inputs for name in feeds.get(number, ())))
         if operation.primitive is None:
-            (current,), (output,), aval = operation.inputs, operation.outputs, graph.avals[operation.inputs[0]]
-            name = unique(scope[1] or "neurons", layers)
-            shape, ceiling = tuple(aval.shape), operation.options["ceiling"]
+            found, (output,) = Activation(**operation.options), operation.outputs
+            aval, name = graph.avals[found.current], unique(scope[1] or "neurons", layers)
             dtype = jnp.promote_types(aval.dtype, jnp.float32)
-            layers[name] = Layer(name, current, output, shape, dtype, ceiling, sources)
+            shape = tuple(aval.shape)
+            layers[name] = Layer(name, found.current, output, shape, dtype, found.ceiling, found.threshold, sources)
             sources = (name,)
         elif operation.primitive.name in WITH_WEIGHTS and path is not None:
             scope = position, layer_name(path)

@@ -15,6 +15,7 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal, Primitive, Var
 from jax.extend.source_info_util import summarize
 
 from jsnn.network.calls import Call, as_function, called, closed_jaxpr, is_array
+from jsnn.quantization import is_qcfs
 
 LIBRARIES = *(f"{Path(module.__file__).parent}/" for module in (jax, flax)), f"{Path(__file__).parents[1]}/"
 NAMES_OF_LEAVES = ("value", "kernel", "embedding", "weight", "weights", "w")  # which are not those of a layer
@@ -24,7 +25,7 @@ class Operation(NamedTuple):
     """One operation of a network."""
 
     primitive: Primitive | None  # of JAX; None for a layer of neurons
-    options: dict[str, Any]  # the primitive's parameters; of a layer its `ceiling`
+    options: dict[str, Any]  # the primitive's parameters; of a layer those of its activation
     call: Callable[..., list[Any]] | None  # the inputs' values -> a list of those of the outputs
     inputs: tuple[int, ...]  # numbers of the values that go in
     outputs: tuple[int, ...]  # numbers of the values that come out
@@ -41,6 +42,7 @@ class Layer(NamedTuple):
     shape: tuple[int, ...]  # [B, ...] of its current
     dtype: np.dtype  # of its neurons, that of its current but float32 for one in half precision
     ceiling: float | None  # the largest value of the activation that it stands for, as of relu6
+    threshold: int | None  # number of the value that its threshold was trained as, lam of `jsnn.qcfs`; None elsewhere
     feeds: tuple[str, ...]  # names of the layers whose spikes its current is made of
 
 
@@ -117,7 +119,7 @@ class _Builder:
         for equation in jaxpr.eqns:
             inputs = tuple(map(read, equation.invars))
             where = f"{scope}/{equation.source_info.name_stack}".strip("/"), _line(equation) or line
-            inside = called(equation)
+            inside = None if is_qcfs(equation.primitive.name, equation.params) else called(equation)
             if inside is not None and self.depends.intersection(inputs):
                 outputs = self.open(inside.jaxpr, inside.consts, inputs, *where)
             else:

@@ -65,6 +65,8 @@ def check(graph: Graph) -> None:
     for layer in graph.layers.values():
         if not jnp.issubdtype(graph.avals[layer.current].dtype, jnp.floating):
             raise ValueError(f"the current of {layer.name} is no floating-point number: convert the input first.")
+        if layer.threshold in over_time:
+            raise ValueError(f"lam of the qcfs of {layer.name} depends on the input: make it of weights alone.")
     for number in graph.outputs:
         if number not in over_time:
             raise ValueError("the network's result does not depend on its input, so it has nothing to spike for.")

@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
+from jsnn.encoding import Repeated
 from jsnn.kernels import Kernels
 from jsnn.network.activations import WITH_WEIGHTS
 from jsnn.network.graph import Graph, Operation, needed
@@ -44,10 +46,16 @@ class Value(NamedTuple):
         """The number itself."""
         return self.array if self.factor is None else (self.factor * self.array).astype(self.array.dtype)
 
+    def repeated(self, num_steps: int) -> "Value":
+        """The same at each of so many steps, where it has one."""
+        if not self.over_time or len(self.array) == num_steps:
+            return self
+        return self._replace(array=jnp.broadcast_to(self.array, (num_steps, *self.array.shape[1:])))
+
 
 def run(
     program: Program,
-    inputs: jax.Array,
+    inputs: jax.Array | Repeated,
     spike: Spike,
     targets: Sequence[int],
     given: Mapping[str, jax.Array] | None = None,
@@ -56,10 +64,10 @@ def run(
 
     Nothing runs before layers whose spikes [K, B, ...] are given.
     """
-    graph = program.graph
-    values = {number: Value(array) for number, array in graph.constants.items()}
-    values |= {number: Value(array) for number, array in zip(graph.arrays, program.arrays, strict=True)}
-    values[graph.input] = Value(inputs, over_time=True)
+    graph, num_steps = program.graph, len(inputs)
+    # What is the same at every step has an axis of time of one, until it meets neurons or what differs.
+    inputs = inputs.value[None] if isinstance(inputs, Repeated) else inputs
+    values = _given_values(program) | {graph.input: Value(inputs, over_time=True)}
     names = {layer.output: name for name, layer in graph.layers.items()}
     known = {graph.layers[name].output: _emitted(program, name, spikes) for name, spikes in (given or {}).items()}
     values |= known
@@ -67,13 +75,29 @@ def run(
         taken = [values[number] for number in operation.inputs]
         if operation.primitive is None:
             name = names[operation.outputs[0]]
-            found = [_emitted(program, name, spike(name, taken[0].product().astype(graph.layers[name].dtype)))]
+            current = taken[0].repeated(num_steps).product()
+            found = [_emitted(program, name, spike(name, current.astype(graph.layers[name].dtype)))]
         elif operation.depends:
             found = _over_time(program, operation, taken)
         else:
             found = [Value(array) for array in operation.call(*(value.array for value in taken))]
         values.update(zip(operation.outputs, found, strict=True))
-    return [values[number].product() for number in targets]
+    return [values[number].repeated(num_steps).product() for number in targets]
+
+
+def constants(program: Program, targets: Sequence[int]) -> list[Any]:
+    """Values of a network's graph that do not depend on its input."""
+    values = {number: value.array for number, value in _given_values(program).items()}
+    for operation in needed(program.graph.operations, targets):
+        found = operation.call(*(values[number] for number in operation.inputs))
+        values.update(zip(operation.outputs, found, strict=True))
+    return [values[number] for number in targets]
+
+
+def _given_values(program: Program) -> dict[int, Value]:
+    """The values that nothing makes, but for the input."""
+    arrays = zip(program.graph.arrays, program.arrays, strict=True)
+    return {number: Value(array) for number, array in (*program.graph.constants.items(), *arrays)}
 
 
 def _emitted(program: Program, name: str, spikes: jax.Array) -> Value:
@@ -86,6 +110,8 @@ def _emitted(program: Program, name: str, spikes: jax.Array) -> Value:
 
 def _over_time(program: Program, operation: Operation, taken: Sequence[Value]) -> list[Value]:
     """An operation with an axis of time in front of what depends on it."""
+    longest = max(len(value.array) for value in taken if value.over_time)
+    taken = [value.repeated(longest) for value in taken]
     depends = [value.over_time for value in taken]
     factors = [value.factor for value in taken if value.factor is not None]
     name, factor = operation.primitive.name, None

@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jsnn.encoding import Encoding
+from jsnn.encoding import Encoding, Repeated
 from jsnn.network.chunks import check_steps, time_chunks
-from jsnn.network.transformation import NEURONS, SNN, Variables, drive
+from jsnn.network.transformation import NEURONS, SNN, Variables, drive, without_time
 from jsnn.neurons.neuron import State, over_time, record
 from jsnn.neurons.packing import MOST_STEPS, unpack
 
 COLLECTIONS = ("spikes", "currents", "states", "words")
 
-Inputs = Callable[[jax.Array], jax.Array]
+Inputs = Callable[[jax.Array], jax.Array | Repeated]
 Observer = Callable[["Observed"], Any]
 Noise = Callable[[jax.Array, jax.Array], dict[str, Any]]
 
@@ -164,8 +164,7 @@ def running_sum(total: Any, results: Any) -> tuple[Any, Any]:
 
 def initial_carry(snn: SNN, variables: Variables, inputs: Inputs, **kwargs: Any) -> Carried:
     """What a simulation begins with."""
-    first = jax.eval_shape(inputs, jax.ShapeDtypeStruct((1,), jnp.int32))
-    x = jax.ShapeDtypeStruct(first.shape[1:], first.dtype)
+    x = without_time(jax.eval_shape(inputs, jax.ShapeDtypeStruct((1,), jnp.int32)))
     graph, _ = snn.trace(variables, x, **kwargs)
     results = [graph.avals[number] for number in graph.outputs]
     total = [jnp.zeros(result.shape, jnp.promote_types(result.dtype, jnp.float32)) for result in results]

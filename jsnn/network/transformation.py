@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jsnn.caching import cached
+from jsnn.encoding import Repeated
 from jsnn.kernels import Kernels, fast_kernels, platforms_own
 from jsnn.network.activations import with_neurons
 from jsnn.network.calls import Call, arrays_of, signature
@@ -123,7 +124,7 @@ def spiking(
     return snn
 
 
-def drive(snn: SNN, spike: Spike, variables: Variables, inputs: jax.Array, *args: Any, **kwargs: Any) -> Any:
+def drive(snn: SNN, spike: Spike, variables: Variables, inputs: jax.Array | Repeated, *args: Any, **kwargs: Any) -> Any:
     """Run a network over inputs [K, B, ...] with neurons that are somebody else's; returns the results [K, B, ...]."""
     try:
         graph, arrays = snn.trace(variables, without_time(inputs), *args, **kwargs)

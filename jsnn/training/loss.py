@@ -1,7 +1,9 @@
 """What training minimises, and what counts as a correct decision."""
 
+import math
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +14,63 @@ from jsnn.data.sources import Batch
 Loss = Callable[[Any, Batch], tuple[jax.Array, dict[str, jax.Array]]]
 
 
+class Outputs(NamedTuple):
+    """What a network gives for a loss that looks at more than its logits.
+
+    Attributes:
+        logits: [B, classes].
+        teacher: [B, classes] logits of another network for the same samples, without a gradient; None without one.
+        rates: layer -> [B] spikes per neuron and time step.
+    """
+
+    logits: jax.Array
+    teacher: jax.Array | None
+    rates: dict[str, jax.Array]
+
+
 def cross_entropy(logits: jax.Array, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Softmax cross-entropy of logits [B, classes] in nats, and {"accuracy"}; means over the batch."""
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
     return losses.mean(), {"accuracy": correct(logits, batch.labels).mean(dtype=jnp.float32)}
+
+
+@cache
+def few_steps_loss(distillation: float = 0.0, temperature: float = 1.0, rate_penalty: float = 0.0) -> Loss:
+    """Cross-entropy that a teacher may soften and spikes may add to.
+
+        (1 - a) CE(logits, label) + a tau^2 KL(softmax(teacher / tau) || softmax(logits / tau)) + b mean rate
+
+    Hinton et al., "Distilling the knowledge in a neural network", 2015 (arXiv:1503.02531).
+
+    Args:
+        distillation: a in [0, 1], the teacher's share; with 0 there need be none.
+        temperature: tau, above 0, by which both logits are divided.
+        rate_penalty: b at least 0, nats for a spike of every neuron at every time step; each layer counts alike.
+
+    Returns:
+        (Outputs, batch) -> (loss in nats, {"accuracy", "rate"}), means over the batch; the same function for the same
+        arguments.
+
+    Raises:
+        ValueError: where a number is out of its range.
+    """
+    if not (0 <= distillation <= 1 and 0 < temperature < math.inf and 0 <= rate_penalty < math.inf):
+        raise ValueError(
+            "few_steps_loss needs distillation in [0, 1], temperature above 0 and rate_penalty of at least 0, all "
+            f"finite, got {distillation}, {temperature} and {rate_penalty}."
+        )
+
+    def loss(outputs: Outputs, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
+        value, scores = cross_entropy(outputs.logits, batch)
+        rate = sum(rate.mean() for rate in outputs.rates.values()) / max(1, len(outputs.rates))
+        if distillation:
+            softened = jax.nn.log_softmax(outputs.logits / temperature)
+            teacher = jax.nn.log_softmax(outputs.teacher / temperature)
+            apart = temperature**2 * optax.kl_divergence_with_log_targets(softened, teacher).mean()
+            value = (1 - distillation) * value + distillation * apart
+        return value + rate_penalty * rate, {**scores, "rate": jnp.asarray(rate)}
+
+    return loss
 
 
 def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ from functools import partial
 import jax.numpy as jnp
 import optax
 
-SCHEDULES = ("tenths", "halvings", "constant")
+SCHEDULES = ("tenths", "halvings", "cosine", "constant")
 RULES = {"sgd": partial(optax.sgd, momentum=0.9), "adam": optax.adam, "amsgrad": optax.amsgrad}
 OPTIMIZERS = tuple(RULES)
 
@@ -22,8 +22,8 @@ def learning_rate(
     ValueError where it is unknown or a number is out of its range.
 
     "tenths" divides by 10 after 60, 80 and 90 % of all steps (appendix of Rathi et al., 2020); "halvings" halves every
-    5 epochs (the authors' early code); "constant" does not. Over the epochs of a warm-up the rate rises to the
-    schedule's.
+    5 epochs (the authors' early code); "cosine" falls to 0 in half a wave; "constant" does not. Over the epochs of a
+    warm-up the rate rises to the schedule's.
     """
     if not 0 <= warmup < math.inf:
         raise ValueError(f"warmup must be at least 0 epochs and finite, got {warmup}.")
@@ -32,18 +32,19 @@ def learning_rate(
             f"a schedule needs a finite learning rate above 0 and at least one epoch and step, "
             f"got {initial}, {epochs} epochs and {steps_per_epoch} steps per epoch."
         )
+    steps = epochs * steps_per_epoch
     if schedule == "tenths":
-        steps = epochs * steps_per_epoch
         factors: dict[int, float] = {}
         for step in (steps * percent // 100 for percent in (60, 80, 90)):
             factors[step] = factors.get(step, 1.0) / 10
     elif schedule == "halvings":
         factors = {epoch * steps_per_epoch: 0.5 for epoch in range(5, epochs, 5)}
-    elif schedule == "constant":
+    elif schedule in ("cosine", "constant"):
         factors = {}
     else:
         raise ValueError(f"unknown schedule {schedule!r}: choose one of {', '.join(SCHEDULES)}.")
-    rate, rising = optax.piecewise_constant_schedule(initial, factors), warmup * steps_per_epoch
+    falling = optax.cosine_decay_schedule(initial, steps) if schedule == "cosine" else None
+    rate, rising = falling or optax.piecewise_constant_schedule(initial, factors), warmup * steps_per_epoch
     return (lambda step: rate(step) * jnp.minimum(1, (step + 1) / rising)) if rising else rate
 
 

@@ -15,8 +15,9 @@ from jsnn.data.sources import Source
 from jsnn.folding import Fold, State, fold
 from jsnn.network.transformation import Variables
 from jsnn.training.evaluation import Evaluate, Evaluation, mean
+from jsnn.training.forward import Forward
 from jsnn.training.loss import Loss, cross_entropy
-from jsnn.training.step import Forward, Step, train_step
+from jsnn.training.step import Step, train_step
 
 AXIS = "devices"
 Devices = Sequence[jax.Device] | None

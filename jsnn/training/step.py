@@ -1,7 +1,7 @@
 """One training step for ANN and SNN: forward, loss, gradient, optimiser.
 
-What differs between the two is the forward function alone: `ann_forward` runs the network once, `snn_forward` over
-time. Variables are a dict of collections, of which the chosen ones are trained.
+What differs between the two is the forward function alone, see `jsnn.training.forward`. Variables are a dict of
+collections, of which the chosen ones are trained.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,14 +13,10 @@ import jax.numpy as jnp
 import optax
 
 from jsnn.data.sources import Source
-from jsnn.network.bptt import Keys, Outcome, present
-from jsnn.network.simulation import Noise, Observed, Presentation, no_noise, simulate
-from jsnn.network.transformation import NEURONS, Variables
+from jsnn.network.transformation import Variables
 from jsnn.randomness import sample_keys
+from jsnn.training.forward import Forward
 from jsnn.training.loss import Loss, cross_entropy
-
-# (variables, inputs [B, ...], index [B], key) -> (outputs, collections that it changes, as batch statistics)
-Forward = Callable[[Variables, jax.Array, jax.Array, jax.Array], tuple[Any, Variables]]
 
 
 class TrainState(NamedTuple):
@@ -85,83 +81,6 @@ def init_state(
     return TrainState(jnp.zeros((), jnp.int32), params, copies, optimizer.init(params))
 
 
-def ann_forward(apply: Callable[..., Any], noise: Noise = no_noise) -> Forward:
-    """The forward function of an ANN in training.
-
-    Args:
-        apply: (variables, inputs [B, ...], **kwargs) -> outputs, or (outputs, collections) where these include
-            `mutable`; see `jsnn.network.acceleration` for a fast one.
-        noise: (index [B], key) -> kwargs, as `jsnn.models.dropout_of`, or {"train": True, "mutable": ["batch_stats"]}
-            beside for batch norm.
-
-    Returns:
-        The Forward.
-    """
-
-    def forward(variables: Variables, inputs: jax.Array, index: jax.Array, key: jax.Array) -> tuple[Any, Variables]:
-        kwargs = noise(index, key)
-        found = apply({name: value for name, value in variables.items() if name != NEURONS}, inputs, **kwargs)
-        return found if kwargs.get("mutable") else (found, {})
-
-    return forward
-
-
-def snn_forward(what: Presentation, readout: Callable[[Outcome], Any], trained: Sequence[str] = ("params",)) -> Forward:
-    """The forward function of an SNN in training, its noise the same at every time step.
-
-    Where the neurons allow it and their parameters are not trained, spike trains alone are kept for the gradient, see
-    `jsnn.network.bptt`; else membranes at the borders of chunks.
-
-    Args:
-        what: the presentation.
-        readout: what the network gives -> outputs for the loss, see `summed` and `averaged`; results at every step and
-            spikes of every layer are there for others.
-        trained: the collections that are trained.
-
-    Returns:
-        The Forward.
-    """
-    by_bits = what.snn.neuron.replay is not None and NEURONS not in trained
-
-    def forward(variables: Variables, inputs: jax.Array, index: jax.Array, key: jax.Array) -> tuple[Any, Variables]:
-        keys = Keys(*jax.random.split(key))
-        return readout((present if by_bits else from_membranes)(what, variables, inputs, index, keys)), {}
-
-    return forward
-
-
-def from_membranes(
-    what: Presentation, variables: Variables, inputs: jax.Array, index: jax.Array, keys: Keys
-) -> Outcome:
-    """What `jsnn.network.bptt.present` gives, differentiable in everything, for any neuron."""
-
-    def observe(observed: Observed) -> tuple[Any, dict[str, jax.Array]]:
-        spikes = observed.layers["spikes"]
-        return observed.results, {layer: x.mean(axis=tuple(range(2, x.ndim))) for layer, x in spikes.items()}
-
-    results, spikes = simulate(
-        what.snn,
-        variables,
-        lambda time: what.encode(inputs, keys.encoding, index, time),
-        observe,
-        num_steps=what.num_steps,
-        chunk=what.chunk,
-        collect=("spikes",),
-        **what.noise(index, keys.noise),
-    )
-    return Outcome(results, {layer: x.sum(0) for layer, x in spikes.items()})
-
-
-def summed(outcome: Outcome) -> Any:
-    """The sum over time of the results, the paper's readout in the ANN's units."""
-    return jax.tree.map(lambda results: results.sum(0), outcome.results)
-
-
-def averaged(outcome: Outcome) -> Any:
-    """The mean over time of the results, which tends to the ANN's."""
-    return jax.tree.map(lambda results: results.mean(0), outcome.results)
-
-
 def train_step(
     source: Source,
     forward: Forward,
@@ -177,7 +96,7 @@ def train_step(
 
     Args:
         source: tells how to take and augment samples.
-        forward: of the network, see `ann_forward` and `snn_forward`.
+        forward: of the network, see `jsnn.training.forward`.
         optimizer: the optax transformation.
         axis_name: name of the mapped device axis over which gradients, metrics and collections that the forward
             function changes are averaged; None on a single device.

@@ -1,0 +1,117 @@
+"""What a network gives in training: an ANN runs once, an SNN over time, and another network may teach either."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from jsnn.network.bptt import Keys, Outcome, present
+from jsnn.network.simulation import Noise, Observed, Presentation, no_noise, simulate
+from jsnn.network.transformation import NEURONS, Variables
+from jsnn.training.loss import Outputs
+
+TEACHER = "teacher"  # the collection of a network's variables that holds those of another
+# (variables, inputs [B, ...], index [B], key) -> (outputs, collections that it changes, as batch statistics)
+Forward = Callable[[Variables, jax.Array, jax.Array, jax.Array], tuple[Any, Variables]]
+
+
+def ann_forward(apply: Callable[..., Any], noise: Noise = no_noise) -> Forward:
+    """The forward function of an ANN in training.
+
+    Args:
+        apply: (variables, inputs [B, ...], **kwargs) -> outputs, or (outputs, collections) where these include
+            `mutable`; see `jsnn.network.acceleration` for a fast one.
+        noise: (index [B], key) -> kwargs, as `jsnn.models.dropout_of`, or {"train": True, "mutable": ["batch_stats"]}
+            beside for batch norm.
+
+    Returns:
+        The Forward.
+    """
+
+    def forward(variables: Variables, inputs: jax.Array, index: jax.Array, key: jax.Array) -> tuple[Any, Variables]:
+        kwargs = noise(index, key)
+        found = apply({name: value for name, value in variables.items() if name != NEURONS}, inputs, **kwargs)
+        return found if kwargs.get("mutable") else (found, {})
+
+    return forward
+
+
+def snn_forward(what: Presentation, readout: Callable[[Outcome], Any], trained: Sequence[str] = ("params",)) -> Forward:
+    """The forward function of an SNN in training, its noise the same at every time step.
+
+    Where the neurons allow it and their parameters are not trained, spike trains alone are kept for the gradient, see
+    `jsnn.network.bptt`; else membranes at the borders of chunks.
+
+    Args:
+        what: the presentation.
+        readout: what the network gives -> outputs for the loss, see `summed` and `averaged`; results at every step and
+            spikes of every layer are there for others.
+        trained: the collections that are trained.
+
+    Returns:
+        The Forward.
+    """
+    by_bits = what.snn.neuron.replay is not None and NEURONS not in trained
+
+    def forward(variables: Variables, inputs: jax.Array, index: jax.Array, key: jax.Array) -> tuple[Any, Variables]:
+        keys = Keys(*jax.random.split(key))
+        return readout((present if by_bits else from_membranes)(what, variables, inputs, index, keys)), {}
+
+    return forward
+
+
+def from_membranes(
+    what: Presentation, variables: Variables, inputs: jax.Array, index: jax.Array, keys: Keys
+) -> Outcome:
+    """What `jsnn.network.bptt.present` gives, differentiable in everything, for any neuron."""
+
+    def observe(observed: Observed) -> tuple[Any, dict[str, jax.Array]]:
+        spikes = observed.layers["spikes"]
+        return observed.results, {layer: x.mean(axis=tuple(range(2, x.ndim))) for layer, x in spikes.items()}
+
+    results, spikes = simulate(
+        what.snn,
+        variables,
+        lambda time: what.encode(inputs, keys.encoding, index, time),
+        observe,
+        num_steps=what.num_steps,
+        chunk=what.chunk,
+        collect=("spikes",),
+        **what.noise(index, keys.noise),
+    )
+    return Outcome(results, {layer: x.sum(0) for layer, x in spikes.items()})
+
+
+def summed(outcome: Outcome) -> Any:
+    """The sum over time of the results, the paper's readout in the ANN's units."""
+    return jax.tree.map(lambda results: results.sum(0), outcome.results)
+
+
+def averaged(outcome: Outcome) -> Any:
+    """The mean over time of the results, which tends to the ANN's."""
+    return jax.tree.map(lambda results: results.mean(0), outcome.results)
+
+
+def with_rates(outcome: Outcome) -> Outputs:
+    """The mean over time of the results, and how often neurons spike."""
+    num_steps = len(jax.tree.leaves(outcome.results)[0])
+    return Outputs(averaged(outcome), None, {layer: spikes / num_steps for layer, spikes in outcome.spikes.items()})
+
+
+def with_teacher(forward: Forward, teach: Callable[[Variables, jax.Array], jax.Array]) -> Forward:
+    """A forward function whose `Outputs` also have the logits of a teacher, as the ANN that the SNN was made of.
+
+    Args:
+        forward: of the network that learns, which gives Outputs.
+        teach: (variables, inputs [B, ...]) -> logits of the teacher, which has no noise and gets no gradient.
+
+    Returns:
+        The Forward, of variables with a collection "teacher": {"teacher": the teacher's variables}.
+    """
+
+    def together(variables: Variables, inputs: jax.Array, index: jax.Array, key: jax.Array) -> tuple[Any, Variables]:
+        learner = {name: value for name, value in variables.items() if name != TEACHER}
+        outputs, changed = forward(learner, inputs, index, key)
+        return outputs._replace(teacher=jax.lax.stop_gradient(teach(variables[TEACHER], inputs))), changed
+
+    return together

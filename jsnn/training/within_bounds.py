@@ -1,0 +1,72 @@
+"""Training of neurons' parameters beside the weights: thresholds above 0, leaks in (0, 1], initial membranes.
+
+    v <- v exp(step of log v),    leak <- clip(leak + step, 0.01, 1),    initial <- clip(initial + step, -1, 1)
+
+as in DIET-SNN (Rathi and Roy, 2020, arXiv:2008.03658), whose thresholds may become negative.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jsnn.network.transformation import NEURONS
+
+BOUNDS = {"leak": (0.01, 1.0), "initial": (-1.0, 1.0)}
+WEIGHTS, FIXED = "weights", "fixed"
+
+
+def weights_and_neurons(
+    weights: optax.GradientTransformation, neurons: optax.GradientTransformation, trained: Collection[str]
+) -> optax.GradientTransformation:
+    """One rule for the weights, and one for the parameters of neurons, each of which stays in its range.
+
+    Args:
+        weights: of all collections but "neurons", with a weight decay if there is any.
+        neurons: of the parameters of neurons, without one.
+        trained: which are trained: any of "weights", "threshold", "leak", "initial" and others of the neurons, which
+            have no range; the rest stays as it is.
+
+    Returns:
+        The optax transformation of params {"params": ..., "neurons": layer -> parameters}. It needs their values.
+    """
+
+    def label(path: tuple[Any, ...], _: Any) -> str:
+        collection, *_, name = (jax.tree_util.keystr((entry,), simple=True) for entry in path)
+        name = name if collection == NEURONS else WEIGHTS
+        return name if name in trained else FIXED
+
+    def rule(name: str) -> optax.GradientTransformation:
+        if name == "threshold":
+            return in_log(neurons)
+        return within(neurons, *BOUNDS[name]) if name in BOUNDS else neurons
+
+    rules = {name: weights if name == WEIGHTS else rule(name) for name in trained}
+    return optax.partition(
+        {**rules, FIXED: optax.set_to_zero()}, lambda params: jax.tree_util.tree_map_with_path(label, params)
+    )
+
+
+def in_log(rule: optax.GradientTransformation) -> optax.GradientTransformation:
+    """A rule that steps in the logarithm of parameters, which thus stay above 0.
+
+    dL/d(log v) = v dL/dv,    v <- v exp(step)
+    """
+
+    def update(gradients: Any, state: optax.OptState, params: Any) -> tuple[Any, optax.OptState]:
+        steps, state = rule.update(jax.tree.map(jnp.multiply, gradients, params), state, jax.tree.map(jnp.log, params))
+        return jax.tree.map(lambda v, step: v * jnp.expm1(step), params, steps), state
+
+    return optax.GradientTransformation(rule.init, update)
+
+
+def within(rule: optax.GradientTransformation, low: float, high: float) -> optax.GradientTransformation:
+    """A rule whose steps end at the borders of a range."""
+
+    def update(gradients: Any, state: optax.OptState, params: Any) -> tuple[Any, optax.OptState]:
+        steps, state = rule.update(gradients, state, params)
+        return jax.tree.map(lambda value, step: jnp.clip(value + step, low, high) - value, params, steps), state
+
+    return optax.GradientTransformation(rule.init, update)
