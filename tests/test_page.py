@@ -9,8 +9,9 @@ import pytest
 from experiments.config import difference, from_json
 from experiments.fields import Config
 from experiments.study import page
-from experiments.study.plan import ANN, SCRATCH_BEST, SCRATCH_RATES, STUDIES, planned
+from experiments.study.plan import SCRATCH_BEST, SCRATCH_RATES, STUDIES
 from experiments.study.results import RESULTS, read_runs
+from experiments.study.trials import ANN, planned
 
 TRIALS = {
     (preset, trial.name): trial

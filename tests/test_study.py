@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+from experiments.config import with_fields
 from experiments.convert import converted_snn
 from experiments.finetune import last_snn
 from experiments.presets import PRESETS, Preset
@@ -29,7 +30,6 @@ from experiments.runs.scoring import score_ann, score_snn
 from experiments.runs.workdir import Run, finish
 from experiments.study import __main__ as study
 from experiments.study import conversion, gradients, plan
-from experiments.study.plan import with_fields
 from experiments.study.results import neurons, operations_of_training, results_path, shapes
 from experiments.train_ann import trained_ann
 from jsnn.data.augment import scale

@@ -19,8 +19,9 @@ from experiments.runs.command_line import guarded
 from experiments.runs.progress import say
 from experiments.runs.records import config_of, read_stages
 from experiments.runs.workdir import Run, open_run
-from experiments.study.plan import ANN, STUDIES, Trial, planned
+from experiments.study.plan import STUDIES
 from experiments.study.results import RESULTS, results_path, write_results
+from experiments.study.trials import ANN, Trial, planned
 
 
 @dataclass(frozen=True)
@@ -42,35 +43,36 @@ def study(arguments: Arguments) -> None:
         raise ValueError(f"there is no study of {arguments.preset!r}, only of {', '.join(STUDIES)}.")
     for unknown in (name for name in arguments.questions if name not in questions):
         raise ValueError(f"there is no question {unknown!r}, only {', '.join(questions)}.")
+    trials = {trial.name: trial for name in questions for trial in questions[name]} | {ANN.name: ANN}
     for trial in (trial for name in arguments.questions or questions for trial in questions[name]):
         for seed in trial.seeds:
             if not arguments.seeds or seed in arguments.seeds:
-                run_trial(arguments, trial, seed)
+                run_trial(arguments, trial, trials[trial.ann], seed)
 
 
-def run_trial(arguments: Arguments, trial: Trial, seed: int) -> None:
-    """Run a trial with a seed, from the ANN that all trials of the seed share, and keep its results."""
+def run_trial(arguments: Arguments, trial: Trial, ann: Trial, seed: int) -> None:
+    """Run a trial with a seed, from the ANN of another that trains it, and keep its results."""
     path = results_path(arguments.results, arguments.preset, trial.name, seed)
     if path.exists():
         return
     say(f"{arguments.preset} {trial.name} seed {seed}")
-    if trial is not ANN:
-        run_trial(arguments, ANN, seed)
+    if trial is not ann:
+        run_trial(arguments, ann, ann, seed)
     here = {"run.data_dir": arguments.data_dir, "run.tensorboard": False}
     config, folder = with_fields(planned(arguments.preset, trial, seed), here), arguments.workdir / arguments.preset
     with open_run(config, folder / trial.name / f"seed{seed}") as run:
-        if trial is not ANN:
-            adopt(run, _donor(folder, run, seed))
+        if trial is not ann:
+            adopt(run, _donor(folder, run, seed, ann))
         write_results(path, trial.work(run))
 
 
-def _donor(folder: Path, run: Run, seed: int) -> Path:
+def _donor(folder: Path, run: Run, seed: int, ann: Trial) -> Path:
     """A run of the seed whose conversion is the same, else the one that trained the ANN."""
     for other in sorted(folder.glob(f"*/seed{seed}")):
         done = read_stages(other).get("convert")
         if done and not difference(config_of(other, done["config"]), run.config, "convert"):
             return other
-    return folder / ANN.name / f"seed{seed}"
+    return folder / ann.name / f"seed{seed}"
 
 
 def main() -> None:

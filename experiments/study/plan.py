@@ -1,90 +1,20 @@
-"""The runs of the study: which fields of a preset each changes, and how far it goes.
+"""The runs of the study: which fields of a preset each changes, with which seeds.
 
-All runs of a seed begin with the same ANN. Trials that serve a choice end with the fine-tune and never see the test
-split; where a run is long, one seed has to do.
+All runs of a seed begin with the same ANN, but for those of question f, see `few_steps`. Where a run is long, one seed
+has to do.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from functools import partial
-from typing import NamedTuple
 
-import jax.numpy as jnp
-
-from experiments.config import with_fields
-from experiments.convert import scaled_snn
-from experiments.fields import AUTO, Config
-from experiments.finetune import last_snn, starting_snn
-from experiments.hybrid import up_to
+from experiments.fields import AUTO
 from experiments.presets import PRESETS
-from experiments.runs.networks import open_source, stream_keys
-from experiments.runs.records import read_results
-from experiments.runs.schema import Results
-from experiments.runs.scoring import score_snn
-from experiments.runs.workdir import Run
+from experiments.study import few_steps
 from experiments.study.conversion import conversion
-from experiments.study.gradients import agreement, descent, silent_neurons
-from jsnn.data.augment import scale
-from jsnn.data.datasets import TEST, VALIDATION
+from experiments.study.trials import SEEDS, Fields, Trial, as_far_as, compared, explained, tested
 
 FASHION, CIFAR = "fashion_mnist_cpu", "cifar10_cpu"
-SEEDS = (0, 1, 2)
-Fields = dict[str, object]  # GROUP.FIELD of a config -> value
-
-
-def tested(run: Run) -> Results:
-    """The whole pipeline, with the test split, and spikes per pixel and step that its images are encoded into."""
-    images = open_source(run.config, TEST).resident.images
-    return {**_as_far_as("evaluate", run), "input_rate": float(jnp.abs(scale(jnp.asarray(images))).mean())}
-
-
-def _as_far_as(stage: str, run: Run) -> Results:
-    up_to(stage, run)
-    return read_results(run.directory)
-
-
-def validated(run: Run) -> Results:
-    """The pipeline without its last stage, and accuracies on the validation split."""
-    return {**_as_far_as("finetune", run), "streams": over_streams(run)}
-
-
-def over_streams(run: Run) -> dict[str, list[float]]:
-    """Validation accuracies of the converted net at its factor and the net after the last epoch, one for each stream.
-
-    No choice was made on these streams; the factor was, by another, on the first half of the images.
-    """
-    nets, config = {"converted": scaled_snn(run), "hybrid": last_snn(run)}, run.config
-    keys = stream_keys(config, VALIDATION, config.evaluate.streams)
-    score = partial(score_snn, config, num_steps=config.convert.num_steps, split=VALIDATION)
-    return {name: [float(score(snn, key=key).accuracy[-1]) for key in keys] for name, snn in nets.items()}
-
-
-def _explained(run: Run) -> Results:
-    return {**_as_far_as("convert", run), "descent": descent(run)}
-
-
-def _compared(run: Run) -> Results:
-    """Also which neurons never fire and how far batches agree, before the fine-tune and after it."""
-    results, nets = validated(run), {"before": starting_snn(run), "after": last_snn(run)}
-    silent = {name: silent_neurons(run.config, snn) for name, snn in nets.items()}
-    return {**results, "silence": silent, "agreement": {name: agreement(run, snn) for name, snn in nets.items()}}
-
-
-class Trial(NamedTuple):
-    """A variation of a preset: the folder of its results, what differs, what its runs do, and with which seeds."""
-
-    name: str
-    fields: Fields
-    work: Callable[[Run], Results] = validated
-    seeds: tuple[int, ...] = SEEDS
-
-
-def planned(preset: str, trial: Trial, seed: int) -> Config:
-    """The config of a trial's run with a seed."""
-    return replace(with_fields(PRESETS[preset].config, trial.fields), seed=seed)
-
-
-ANN = Trial("ann", {}, partial(_as_far_as, "train_ann"))
+FASHION_FEW, CIFAR_FEW = "fashion_mnist_t4", "cifar10_t4"
 
 PLAIN = {"finetune.logit_scale": 1.0}  # as in the paper; the presets' own recipe is linear
 STDB = {"finetune.surrogate": "stdb", "finetune.lr": 3e-5, **PLAIN}
@@ -150,12 +80,12 @@ def _scratch_rates() -> Iterator[Trial]:
 STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
     FASHION: {
         "steps": (*_hybrids(FASHION, ("linear", 8), ("linear", 4), ("linear", 2), ("stdb", 4)),),
-        "explain": (Trial("explain", FEW, _explained),),
+        "explain": (Trial("explain", FEW, explained),),
         "rates": tuple(
             Trial(name, FEW | fields, seeds=SEEDS if name in REPEATED else (0,))
             for name, fields in (RATES | VARIATIONS).items()
         ),
-        "harms": tuple(Trial(name, fields, _compared) for name, fields in HARMS.items()),
+        "harms": tuple(Trial(name, fields, compared) for name, fields in HARMS.items()),
         "scratch": (*_scratch_rates(), *_scratch(4, {"stdb": 14, "linear": 14, "linear-long": 28})),
         "conversion": (Trial("conversion", {}, partial(conversion, images=2048)),),
     },
@@ -163,9 +93,14 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
         "steps": (*_hybrids(CIFAR, ("linear", 32), ("linear", 16), ("linear", 8), seeds=(0,)),),
         "rates": tuple(
             Trial(f"maximum-lr{rate:g}", MAXIMUM | {"finetune.lr": rate}, work, (0,))
-            for rate, work in ((3e-4, tested), (1e-3, partial(_as_far_as, "finetune")))
+            for rate, work in ((3e-4, tested), (1e-3, partial(as_far_as, "finetune")))
         ),
         "conversion": (Trial("conversion", {}, partial(conversion, images=1024)),),
         "scratch": (*_scratch(8, {"linear": 11, "linear-long": 22, "linear-longest": 33}),),
+    },
+    FASHION_FEW: {"few": (*few_steps.anns(("vgg5",)), *few_steps.trials(("vgg5",)))},
+    CIFAR_FEW: {
+        "few": (*few_steps.anns(("vgg5",)), *few_steps.trials(("vgg5",))),
+        "norm": (*few_steps.anns(("vgg5-norm", "resnet8-norm")), *few_steps.trials(("vgg5-norm", "resnet8-norm"))),
     },
 }

@@ -1,0 +1,40 @@
+"""Question f: the runs at few time steps, which recipes they take and what is left out of one.
+
+Nets are named by architecture and norm, trials by the net, the recipe and T.
+"""
+
+from collections.abc import Iterator
+from itertools import product
+
+from experiments.recipes import RECIPES, Fields
+from experiments.study.trials import SEEDS, Trial, ann_trial, tested
+
+STEPS = (1, 2, 4, 8)
+NETS: dict[str, Fields] = {
+    "vgg5": {},
+    "vgg5-norm": {"network.norm": "batch"},
+    "resnet8": {"network.architecture": "resnet8"},
+    "resnet8-norm": {"network.architecture": "resnet8", "network.norm": "batch"},
+}
+ACTIVATIONS: dict[str, Fields] = {"relu": {"network.levels": None}, "qcfs": {}}
+COMPARED = ("diet", "qcfs", "qcfs-diet")
+
+
+def activation_of(recipe: str) -> str:
+    """The activation of the ANN that a recipe converts."""
+    return "relu" if RECIPES[recipe]["network.levels"] is None else "qcfs"
+
+
+def anns(nets: tuple[str, ...], seeds: tuple[int, ...] = SEEDS) -> Iterator[Trial]:
+    """The ANNs of some nets, with either activation."""
+    for net, activation in product(nets, ACTIVATIONS):
+        yield ann_trial(f"{net}-{activation}", NETS[net] | ACTIVATIONS[activation], seeds)
+
+
+def trials(
+    nets: tuple[str, ...], recipes: tuple[str, ...] = COMPARED, seeds: tuple[int, ...] = SEEDS
+) -> Iterator[Trial]:
+    """The whole pipeline of some nets by several recipes at each T."""
+    for net, recipe, num_steps in product(nets, recipes, STEPS):
+        fields = NETS[net] | RECIPES[recipe] | {"convert.num_steps": num_steps}
+        yield Trial(f"{net}-{recipe}-t{num_steps}", fields, tested, seeds, f"{net}-{activation_of(recipe)}")
