@@ -6,6 +6,7 @@ python -m experiments.evaluate [PRESET] [--workdir DIR] [--field value ...]
 """
 
 import time
+from functools import partial
 from statistics import mean, stdev
 
 import jax
@@ -22,12 +23,13 @@ from experiments.runs.partial import resumable
 from experiments.runs.progress import say
 from experiments.runs.records import renew_results
 from experiments.runs.schema import Results
-from experiments.runs.scoring import score_ann, score_snn
+from experiments.runs.scoring import score_ann, score_exits, score_snn
 from experiments.runs.workdir import Run, finish, require
 from experiments.train_ann import trained_ann
-from jsnn.data.datasets import TEST
+from jsnn.data.datasets import TEST, VALIDATION
 from jsnn.folding import Fold
 from jsnn.network.simulation import Variables
+from jsnn.training.early_exit import CONFIDENCES, cheapest
 from jsnn.training.evaluation import Evaluation
 from jsnn.training.hosts import is_first_process
 
@@ -51,11 +53,25 @@ def evaluate(run: Run) -> None:
         "ann": {"accuracy": ann_accuracy},
         "converted": {**converted, "accuracy_by_step_at_factor_1": unscaled["accuracy_by_step"]},
         "hybrid": hybrid,
+        "early_exit": _early_exit(run, fold),
         "spikes_per_neuron": spikes,
         "environment": environment(),
     }
     finish(run, "evaluate", time.perf_counter() - begin, results)
     show(run)
+
+
+def _early_exit(run: Run, fold: Fold) -> Results:
+    """Accuracy and steps of the net that the run keeps, where samples stop at the confidence that validation chooses.
+
+    It may cost `exit_cost` of the accuracy at num_steps there.
+    """
+    score = partial(score_exits, run.config, finetuned_snn(run), fold=fold)
+    chosen, exits = cheapest(score(VALIDATION), run.config.evaluate.exit_cost), score(TEST)
+    confidence, accuracy, steps = CONFIDENCES[chosen], float(exits.accuracy[chosen]), float(exits.steps[chosen])
+    say(f"early exit test {accuracy:.2%} after {steps:.2f} steps on average, at a confidence of {confidence:.4g}")
+    curve = {"accuracy_by_confidence": exits.accuracy.tolist(), "steps_by_confidence": exits.steps.tolist()}
+    return {"confidence": confidence, "accuracy": accuracy, "steps": steps, **curve}
 
 
 def show(run: Run) -> None:

@@ -1,3 +1,4 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import jsnn
 from jsnn.encoding import constant, events, poisson, poisson_straight_through
 from jsnn.randomness import dropout_mask
 
@@ -46,6 +48,24 @@ def test_constant_repeats_the_image():
     images = jnp.arange(6.0).reshape(2, 3)
     inputs = constant(images, KEY, jnp.arange(2), jnp.arange(5))
     np.testing.assert_array_equal(inputs, np.tile(images, (5, 1, 1)))
+
+
+def test_what_is_the_same_at_every_step_is_computed_once():
+    def apply(variables, x):
+        first = x @ variables["params"]["first"]
+        return jax.nn.relu(first) @ variables["params"]["second"] + first[:, :3]
+
+    params = {name: jax.random.normal(KEY, (4, width)) for name, width in (("first", 4), ("second", 3))}
+    images, snn = jax.random.normal(KEY, (2, 4)), jsnn.spiking(apply)
+    variables = snn.init({"params": params}, images)
+    state, held = snn.initial_state(variables, images), constant(images, KEY, jnp.arange(2), jnp.arange(5))
+    results, later = jax.jit(snn.apply)(variables, state, held)
+    expected, expected_later = jax.jit(snn.apply)(variables, state, jnp.asarray(np.asarray(held)))
+    chex.assert_trees_all_close((results, later), (expected, expected_later), rtol=1e-6)
+    assert results.shape == (5, 2, 3)
+    text = jax.jit(snn.apply).lower(variables, state, held).as_text()
+    assert "tensor<2x4xf32>, tensor<4x4xf32>" in text  # one step of the first product
+    assert "tensor<10x4xf32>, tensor<4x4xf32>" not in text
 
 
 def test_poisson_has_no_gradient_but_the_straight_through_one_has_that_of_the_mean():

@@ -24,6 +24,11 @@ def test_halvings_come_every_five_epochs():
     np.testing.assert_allclose([float(rate(2 * e)) for e in (0, 4, 5, 9, 10, 11)], [1, 1, 0.5, 0.5, 0.25, 0.25])
 
 
+def test_cosine_falls_to_nothing_in_half_a_wave():
+    rate = learning_rate("cosine", 2.0, epochs=4, steps_per_epoch=5)
+    np.testing.assert_allclose([rate(step) for step in range(21)], 1 + np.cos(np.pi * np.arange(21) / 20), atol=1e-6)
+
+
 def test_constant_is_constant():
     rate = learning_rate("constant", 0.5, epochs=12, steps_per_epoch=2)
     assert rate(0) == rate(23) == 0.5
@@ -81,7 +86,7 @@ def test_adam_adds_the_decay_to_the_gradient_before_the_moments(name):
 @pytest.mark.parametrize(
     ("make", "word"),
     [
-        (lambda: learning_rate("cosine", 1.0, 10, 5), "cosine"),
+        (lambda: learning_rate("sine", 1.0, 10, 5), "sine"),
         (lambda: learning_rate("tenths", 0.0, 10, 5), "above 0"),
         (lambda: learning_rate("tenths", 1.0, 0, 5), "at least one"),
         (lambda: optimizer("lion", optax.constant_schedule(1.0), 0.0), "lion"),

@@ -12,6 +12,7 @@ from jsnn.data.datasets import VALIDATION
 from jsnn.data.sources import subset
 from jsnn.folding import Fold
 from jsnn.network.transformation import Variables
+from jsnn.training.early_exit import Exits, exit_evaluation
 from jsnn.training.evaluation import Evaluate, Evaluation, ann_evaluation, snn_evaluation
 from jsnn.training.parallel import evaluate_split, fitting_batch_size, parallel_evaluation
 
@@ -56,6 +57,15 @@ def score_snn(
     """Scores of one stream of noise after each of `num_steps` time steps, see `score`."""
     program = snn_program(config, num_steps, split)
     return score(config, program, variables, split, key, images=images, label=label, fold=fold)
+
+
+def score_exits(config: Config, variables: Variables, split: str, fold: Fold = watched) -> Exits:
+    """Accuracy and mean number of steps where samples stop at each of CONFIDENCES, see `jsnn.training.early_exit`."""
+    presentation, source = presentation_of(config, config.convert.num_steps), open_source(config, split)
+    evaluate = parallel_evaluation(exit_evaluation(presentation, source))
+    size = fitting_batch_size(config.run.eval_batch_size, source)
+    key, name = random_key(config, split), f"early exit, {split}"
+    return evaluate_split(evaluate, variables, source, size, key, fold=fold, name=name, sums_of=Exits)
 
 
 def validator(config: Config, evaluate: Evaluate) -> Callable[[Variables], float]:

@@ -5,7 +5,7 @@ The readout's potential is a running sum, so the logits at step t are those of a
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ class Evaluation(NamedTuple):
     spikes: dict[str, jax.Array]  # layer -> [T] spikes per neuron at step t
 
 
+Sums = TypeVar("Sums", bound=tuple)
 Unit = Callable[[Variables], Any]
 Evaluate = Callable[[Variables, Any, Any, jax.Array], Evaluation]  # (variables, resident, item, key)
 
@@ -38,9 +39,9 @@ def sum_over_time(variables: Variables) -> float:
     return 1.0
 
 
-def mean(sums: Evaluation) -> Evaluation:
-    """Turn sums over samples into means per sample, with the count as it was."""
-    return Evaluation(sums.count, *jax.tree.map(lambda x: x / sums.count, tuple(sums[1:])))
+def mean(sums: Sums) -> Sums:
+    """Turn sums over samples into means per sample, with the count, which comes first, as it was."""
+    return type(sums)(sums[0], *jax.tree.map(lambda x: x / sums[0], tuple(sums[1:])))
 
 
 def ann_evaluation(apply: Callable[..., jax.Array], source: Source) -> Evaluate:

@@ -75,7 +75,8 @@ def evaluate_split(
     *,
     fold: Fold = fold,
     name: str = "evaluation",
-) -> Evaluation:
+    sums_of: type = Evaluation,
+) -> Any:
     """Evaluate a whole split, every sample once.
 
     Args:
@@ -86,9 +87,10 @@ def evaluate_split(
         key: random key of the encoding.
         fold: how the pass is run, see `jsnn.folding.fold`; its state is that of the sums.
         name: of the pass, for the fold.
+        sums_of: what the evaluation gives, an Evaluation or `jsnn.training.early_exit.Exits`.
 
     Returns:
-        Evaluation of means, as NumPy arrays.
+        The means of that, as NumPy arrays.
 
     Raises:
         ValueError: where the batch does not divide by the number of devices.
@@ -104,7 +106,7 @@ def evaluate_split(
         jax.block_until_ready(sums)  # the host is one batch ahead, no more
         return scores if sums is None else jax.tree.map(jnp.add, sums, scores)
 
-    return mean(Evaluation(**jax.device_get(fold(name, -(-source.num_examples // batch_size), items, add))))
+    return mean(sums_of(**jax.device_get(fold(name, -(-source.num_examples // batch_size), items, add))))
 
 
 def fitting_batch_size(most: int, source: Source) -> int:

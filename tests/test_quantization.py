@@ -1,0 +1,119 @@
+"""QCFS against its formula, and the network that it becomes against the neurons that it stands for."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jsnn
+from jsnn.encoding import constant
+from jsnn.models import QCFS, VGG, ResNet, fold_batch_norm
+from jsnn.network.transformation import NEURONS
+
+RNG = np.random.default_rng(0)
+IMAGES = jnp.asarray(RNG.normal(0, 1, (5, 8, 8, 2)), jnp.float32)
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize("lam", [1.5, np.array([0.5, 1.0, 2.0], np.float32)])
+@pytest.mark.parametrize("levels", [1, 4, 7])
+def test_values_and_gradients_are_those_of_the_formula(lam, levels):
+    x = RNG.uniform(-1, 3, (50, 3)).astype(np.float32)
+    share = np.floor(x * levels / lam + 0.5) / levels
+    expected = lam * np.clip(share, 0, 1)
+    np.testing.assert_allclose(jsnn.qcfs(x, lam, levels), expected, rtol=1e-6)
+    by_x, by_lam = jax.grad(lambda x, lam: jsnn.qcfs(x, lam, levels).sum(), (0, 1))(x, jnp.asarray(lam))
+    np.testing.assert_array_equal(by_x, (x > 0) & (x < lam))
+    of_lam = np.where(x >= lam, 1, np.where(x > 0, (expected - x) / lam, 0))
+    np.testing.assert_allclose(by_lam, of_lam.sum(0) if np.ndim(lam) else of_lam.sum(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("lam", "levels", "what"), [(1.0, 0, "level"), (0.0, 4, "lam"), (np.array([1, -1.0]), 2, "lam")]
+)
+def test_bad_arguments_are_refused(lam, levels, what):
+    with pytest.raises(ValueError, match=what):
+        jsnn.qcfs(jnp.ones(2), lam, levels)
+
+
+class OneLayer(nn.Module):
+    """A layer of QCFS, its lam one by channel."""
+
+    levels: int
+
+    @nn.compact
+    def __call__(self, x):
+        lam = self.param("lam", lambda _: jnp.array([0.5, 1.0, 2.0], jnp.float32))
+        return jsnn.qcfs(nn.Dense(3)(x.reshape(len(x), -1)), lam, self.levels)
+
+
+@pytest.mark.parametrize("levels", [1, 3, 8])
+def test_neurons_give_after_as_many_steps_what_the_activation_gives(levels):
+    net = OneLayer(levels)
+    variables = net.init(KEY, IMAGES)
+    snn = jsnn.spiking(net.apply, jsnn.lif(jsnn.surrogate.linear()))
+    thresholds = jsnn.trained_thresholds(snn, variables, IMAGES)
+    np.testing.assert_array_equal(thresholds["Dense_0"], [0.5, 1.0, 2.0])
+    net_of_neurons = jsnn.convert(snn, variables, thresholds, initial=0.5)
+    state = snn.initial_state(net_of_neurons, IMAGES)
+    results, _ = snn.apply(net_of_neurons, state, jnp.tile(IMAGES, (levels, 1, 1, 1, 1)))
+    np.testing.assert_allclose(results.mean(0), net.apply(variables, IMAGES), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "wrapped", [lambda f: f, jax.jit, jax.checkpoint, jax.vmap], ids=["plain", "jit", "remat", "vmap"]
+)
+def test_a_call_inside_another_is_known(wrapped):
+    def apply(variables, x):
+        return wrapped(lambda x: jsnn.qcfs(x, 2.0, 4))(x @ variables["params"]["w"])
+
+    variables = {"params": {"w": jnp.eye(3)}}
+    snn = jsnn.spiking(apply)
+    assert float(jsnn.trained_thresholds(snn, variables, jnp.ones((2, 3)))["w"]) == 2
+
+
+def test_a_relu_beside_it_is_balanced_and_lam_is_taken():
+    class Mixed(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.relu(nn.Conv(4, (3, 3), name="first")(x))
+            x = QCFS(4, name="qcfs")(nn.Conv(4, (3, 3), name="second")(x))
+            return nn.Dense(3)(x.reshape(len(x), -1))
+
+    variables = Mixed().init(KEY, IMAGES)
+    snn = jsnn.spiking(Mixed().apply)
+    with pytest.raises(ValueError, match="first stands for no qcfs"):
+        jsnn.trained_thresholds(snn, variables, IMAGES)
+    thresholds = jsnn.balance_thresholds(snn, variables, IMAGES, constant, KEY, num_steps=3)
+    current = nn.Conv(4, (3, 3)).apply({"params": variables["params"]["first"]}, IMAGES)
+    np.testing.assert_allclose(thresholds["first"], current.max(), rtol=1e-6)
+    np.testing.assert_allclose(thresholds["second"], 2, rtol=1e-6)
+
+
+def test_lam_that_depends_on_the_input_is_refused():
+    with pytest.raises(ValueError, match="lam of the qcfs"):
+        jsnn.spiking(lambda variables, x: jsnn.qcfs(x, 1 + x.sum(), 4)).trace({}, IMAGES)
+
+
+@pytest.mark.parametrize(
+    "ann", [VGG((4, "A"), (5,), 3, norm="batch"), ResNet((1, 1, 0, 0), (3, 4, 4, 4), 3, norm="batch")]
+)
+def test_folded_batch_norm_computes_the_same(ann):
+    images = jnp.asarray(RNG.normal(0, 1, (4, 16, 16, 2)), jnp.float32)
+    variables = ann.init(KEY, images)
+    drawn = jax.tree.map(lambda leaf: jnp.asarray(RNG.uniform(0.5, 1.5, leaf.shape), leaf.dtype), variables)
+    folded = fold_batch_norm(drawn)
+    expected = ann.apply(drawn, images)
+    np.testing.assert_allclose(ann.clone(norm="folded").apply(folded, images), expected, rtol=1e-4, atol=1e-3)
+    assert not any(name.endswith("_norm") for name in folded["params"])
+
+
+def test_models_take_qcfs_for_every_relu():
+    ann = ResNet((1, 1, 0, 0), (3, 4, 4, 4), 3, norm="batch", levels=4)
+    images = jnp.zeros((1, 16, 16, 2))
+    variables, snn = ann.init(KEY, images), jsnn.spiking(ann.apply)
+    thresholds = jsnn.trained_thresholds(snn, variables, images)
+    assert tuple(thresholds) == ann.spiking_layers
+    np.testing.assert_allclose(list(thresholds.values()), 2, rtol=1e-6)
+    assert set(jsnn.convert(snn, variables, thresholds, initial=0.5)[NEURONS]) == set(ann.spiking_layers)
