@@ -25,6 +25,7 @@ from experiments.presets import DIGITS, PRESETS
 from experiments.recipes import RECIPES, recipe_for, with_recipe
 from experiments.runs import compilation, stopping
 from experiments.runs.adopt import adopt
+from experiments.runs.allocation import keep_freed_memory
 from experiments.runs.progress import say
 from experiments.runs.records import saved_config
 from experiments.runs.workdir import Run, open_run, reopen
@@ -82,6 +83,7 @@ def main(program: str, description: str, work: Callable[[Run], None], arguments:
     def in_run() -> None:
         parsed = parse(program, description, arguments)
         hosts.join(parsed.coordinator, parsed.num_processes, parsed.process_id)
+        keep_freed_memory()
         compilation.watch()
         compilation.keep_programs(parsed.config.run.compilation_cache)
         if not parsed.debug:  # which shows what libraries say on the side of an error
