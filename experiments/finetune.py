@@ -59,7 +59,7 @@ def finetune(run: Run) -> None:
     Where its accuracy then is below the converted net's, the run keeps that one.
     """
     require(run, "convert")
-    config, rule, num_steps = run.config, _rule(run.config), run.config.convert.num_steps
+    config, num_steps = run.config, run.config.convert.num_steps
     score = validator(config, snn_program(config, num_steps, VALIDATION))
     is_scratch = config.finetune.start == "scratch"
     before = 0.0 if is_scratch else score(scaled_snn(run))  # random weights have no accuracy to keep
@@ -75,7 +75,7 @@ def finetune(run: Run) -> None:
         if diverging(journal.history, before) == epoch:
             say(f"warning: {divergence_warning(config, epoch, before)}")
 
-    forward = forward_of(config, logit_scale(run), this_machine())
+    forward, rule = forward_of(config, logit_scale(run), this_machine()), _rule(config)
     training = Training("hybrid", forward, rule, config.finetune.epochs, validate, loss_of(config), warn)
     journal = train(run, training, state_of(config, starting_snn(run), trained_ann(run), rule))
     results, (fold, begin) = journal.summary() | {"kept": FINETUNED}, resumable(run, "finetune")

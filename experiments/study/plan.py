@@ -98,9 +98,14 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
         "conversion": (Trial("conversion", {}, partial(conversion, images=1024)),),
         "scratch": (*_scratch(8, {"linear": 11, "linear-long": 22, "linear-longest": 33}),),
     },
-    FASHION_FEW: {"few": (*few_steps.anns(("vgg5",)), *few_steps.trials(("vgg5",)))},
+    FASHION_FEW: {
+        "few": (*few_steps.anns(("vgg5",)), *few_steps.trials(("vgg5",))),
+        "parts": tuple(few_steps.parts(2)),
+        "rates": tuple(few_steps.rates(4)),
+    },
     CIFAR_FEW: {
         "few": (*few_steps.anns(("vgg5",)), *few_steps.trials(("vgg5",))),
         "norm": (*few_steps.anns(("vgg5-norm", "resnet8-norm")), *few_steps.trials(("vgg5-norm", "resnet8-norm"))),
+        "parts": tuple(few_steps.parts(2, (0,))),
     },
 }

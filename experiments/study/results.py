@@ -150,11 +150,21 @@ def operations_of_training(config: Config) -> dict[str, float]:
 
     A backward pass counts as two forward passes. The conversion balances thresholds and tries all factors.
     """
-    of_image, images = sum(multiply_accumulates(shapes(config)).values()), TRAINING_IMAGES[config.data.dataset]
+    layers, images = shapes(config), TRAINING_IMAGES[config.data.dataset]
+    costs = multiply_accumulates(layers)
+    of_image = sum(costs.values())
     convert, factors = config.convert, len(FACTORS) if config.convert.scaling_factor == AUTO else 1
-    presented = convert.balance_images * convert.balance_steps + factors * VALIDATION_IMAGES * convert.num_steps
-    epoch = 3.0 * images * of_image
-    return {"ann epoch": epoch, "conversion": presented * of_image, "snn epoch": epoch * convert.num_steps}
+    # Of an image that is the current itself, what comes before the first neurons is computed once.
+    once = [name for name, layer in layers.items() if layer.feeds == (operations.INPUT,)]
+    first = sum(costs[name] for name in once) if convert.encoding == "constant" else 0
+
+    def presentation(num_steps: int) -> int:
+        return num_steps * of_image - (num_steps - 1) * first
+
+    tried = factors * VALIDATION_IMAGES * presentation(convert.num_steps)
+    balanced = 0 if config.network.levels else convert.balance_images * presentation(convert.balance_steps)
+    epochs = {name: 3.0 * images * cost for name, cost in (("ann", of_image), ("snn", presentation(convert.num_steps)))}
+    return {"ann epoch": epochs["ann"], "conversion": tried + balanced, "snn epoch": epochs["snn"]}
 
 
 def shapes(config: Config) -> dict[str, LayerShape]:

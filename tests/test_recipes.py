@@ -1,0 +1,118 @@
+"""Recipes as fields of a config, on the command line, and through every stage."""
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.config import check, with_fields
+from experiments.evaluate import evaluate
+from experiments.fields import Config
+from experiments.finetune import last_snn
+from experiments.hybrid import hybrid
+from experiments.presets import PRESETS
+from experiments.recipes import FEW_STEPS, RECIPES, recipe_for, with_recipe
+from experiments.runs.command_line import parse
+from experiments.runs.records import saved_config
+from experiments.runs.workdir import Run
+from jsnn.data.sources import Batch
+from jsnn.network.transformation import NEURONS
+from jsnn.training.loss import Outputs, cross_entropy, few_steps_loss
+from tests.commands import again, run
+
+TINY = """
+    --width 0.0625 --hidden 16 --dense-std 0.2 --ann.epochs 3 --finetune.epochs 1 --balance-images 64 --balance-steps 4
+    --num-steps 3 --eval-steps 4 --streams 1 --levels 3
+""".split()
+DATA = Batch(None, jnp.array([0, 2]), None)
+LOGITS, TEACHER = jnp.array([[1.0, 0.5, -1], [0.2, 0.1, 0.3]]), jnp.array([[2.0, 0, -1], [1.0, 0, 0.5]])
+
+
+def parsed(*arguments):
+    return parse("test", "", arguments).config
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_goes_with_every_preset_and_a_field_over_it(name):
+    for preset in PRESETS.values():
+        check(with_recipe(preset.config, name))
+    config = parsed("cifar10_cpu", "--recipe", name, "--initial", "0.25")
+    assert config == with_fields(with_recipe(PRESETS["cifar10_cpu"].config, name), {"convert.initial": 0.25})
+    assert parsed("--recipe", name, "--workdir", "nowhere") == with_recipe(PRESETS["digits"].config, name)
+
+
+def test_all_recipes_set_the_same_fields():
+    for_all = set.intersection(*(set(fields) for fields in RECIPES.values()))
+    for name in ("network.levels", "convert.encoding", "convert.initial", "finetune.surrogate", "finetune.trained"):
+        assert name in for_all
+
+
+@pytest.mark.parametrize("num_steps", [4, FEW_STEPS, FEW_STEPS + 1, None])
+def test_without_a_preset_time_steps_choose_the_recipe(num_steps):
+    steps = () if num_steps is None else ("--num-steps", str(num_steps))
+    expected = with_recipe(Config(), recipe_for(num_steps or Config().convert.num_steps))
+    found = parsed("--dataset", "mnist", *steps)
+    assert (found.network, found.finetune) == (expected.network, expected.finetune)
+    assert (found.network.levels is None) == (num_steps is None or num_steps > FEW_STEPS)
+
+
+def test_everything_at_once_through_every_stage(tmp_path):
+    options = (
+        "--norm batch --fold --finetune.by-channel --finetune.distillation 0.5 --finetune.rate-penalty 0.1".split()
+    )
+    assert run(hybrid, tmp_path, "digits", "--recipe", "qcfs-diet", *TINY, *options) == 0
+    results, config = json.loads((tmp_path / "results.json").read_text()), saved_config(tmp_path)
+    snn = last_snn(Run(config, tmp_path, None))
+    assert set(snn) == {"params", NEURONS}
+    assert set(snn["params"]["conv0"]) == {"kernel", "bias"}
+    moved = 0.0
+    for parameters in snn[NEURONS].values():
+        assert parameters["initial"].shape == parameters["threshold"].shape == parameters["leak"].shape != ()
+        moved += float(jnp.abs(parameters["initial"] - 0.5).max())
+        assert bool((parameters["leak"] <= 1).all() & (parameters["threshold"] > 0).all())
+    assert moved > 0
+    assert 1 <= results["early_exit"]["steps"] <= 3
+    assert results["early_exit"]["steps_by_confidence"][0] == 1
+
+
+def test_without_epochs_the_converted_net_stays(tmp_path, tiny):
+    options = "digits --recipe qcfs".split()
+    assert run(hybrid, tmp_path, *options, *TINY, "--finetune.epochs", "0") == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["hybrid"]["kept"] == "converted"
+    assert results["hybrid"]["history"] == []
+    assert results["hybrid"]["accuracy"] == results["converted"]["accuracy"]
+    assert results["converted"]["scaling_factor"] == 1
+    assert run(lambda run: again("evaluate", evaluate, run), tmp_path) == 0
+
+
+def softmax(logits):
+    return np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+
+
+def test_the_loss_of_few_steps_is_that_of_the_formula():
+    rates = {"a": jnp.array([0.1, 0.3]), "b": jnp.array([0.5, 0.7])}
+    loss, scores = few_steps_loss(0.25, 2.0, 3.0)(Outputs(LOGITS, TEACHER, rates), DATA)
+    plain, _ = cross_entropy(LOGITS, DATA)
+    taught, own = softmax(np.asarray(TEACHER) / 2), softmax(np.asarray(LOGITS) / 2)
+    apart = (taught * np.log(taught / own)).sum(-1).mean()
+    np.testing.assert_allclose(loss, 0.75 * plain + 0.25 * 4 * apart + 3 * 0.4, rtol=1e-5)
+    np.testing.assert_allclose(scores["rate"], 0.4, rtol=1e-6)
+    alone, _ = few_steps_loss()(Outputs(LOGITS, None, {}), DATA)
+    np.testing.assert_allclose(alone, plain)
+
+
+def test_a_teacher_alone_is_imitated():
+    loss = few_steps_loss(1.0)
+    gradient = jax.grad(lambda logits: loss(Outputs(logits, TEACHER, {}), DATA)[0])
+    np.testing.assert_allclose(gradient(TEACHER), 0, atol=1e-7)
+    assert float(jnp.abs(gradient(LOGITS)).max()) > 0.01
+
+
+@pytest.mark.parametrize("numbers", [(1.5, 1.0, 0.0), (0.5, 0.0, 0.0), (0.5, 1.0, -1.0), (math.nan, 1.0, 0.0)])
+def test_numbers_out_of_their_ranges_are_refused(numbers):
+    with pytest.raises(ValueError, match="few_steps_loss"):
+        few_steps_loss(*numbers)
