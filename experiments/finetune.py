@@ -6,6 +6,7 @@ chosen anything before.
 python -m experiments.finetune [PRESET] [--workdir DIR] [--field value ...]
 """
 
+import dataclasses
 import time
 from functools import partial
 from statistics import mean
@@ -38,12 +39,13 @@ from experiments.runs.progress import say
 from experiments.runs.records import read_results
 from experiments.runs.schema import CONVERTED, FINETUNED, Results
 from experiments.runs.scoring import halves, score_snn, snn_program, validator
-from experiments.runs.workdir import Run, finish, require, restored
+from experiments.runs.workdir import Run, checkpoints, finish, require, restored
 from experiments.train_ann import trained_ann
 from jsnn.conversion import convert
 from jsnn.data.datasets import VALIDATION
 from jsnn.folding import Fold
 from jsnn.network.transformation import NEURONS, Variables
+from jsnn.training.checkpoint import save
 from jsnn.training.forward import TEACHER, Forward, snn_forward, summed, with_rates, with_teacher
 from jsnn.training.loss import Loss, Outputs, few_steps_loss
 from jsnn.training.optimizers import learning_rate, optimizer
@@ -64,6 +66,7 @@ def finetune(run: Run) -> None:
     is_scratch = config.finetune.start == "scratch"
     before = 0.0 if is_scratch else score(scaled_snn(run))  # random weights have no accuracy to keep
     if config.finetune.epochs == 0:
+        save(checkpoints(run, "hybrid"), 0, scaled_snn(run), {"config": dataclasses.asdict(config)})
         results = {"validation_accuracy": before, "epochs": 0, "history": [], "kept": CONVERTED}
         return finish(run, "finetune", 0.0, {"hybrid": results})
 
@@ -116,6 +119,8 @@ def handed_back(run: Run) -> bool:
 
 def last_snn(run: Run) -> Variables:
     """The variables of the run's net after the last epoch of fine-tuning, be they better or worse than before."""
+    if run.config.finetune.epochs == 0:
+        return scaled_snn(run)
     config, rule = run.config, _rule(run.config)
     expected: TrainState = jax.eval_shape(
         lambda: state_of(config, snn_like(config), init_variables(config, "init"), rule)

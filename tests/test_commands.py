@@ -183,7 +183,7 @@ def test_a_fine_tune_has_the_papers_logits_calibrated_in_its_loss(tiny_copy, mon
     ((_, training, state),) = begun
     images = np.random.default_rng(0).uniform(-1, 1, (8, 8, 8, 1)).astype(np.float32)
     variables, index, key = state.variables(), jnp.arange(8), jax.random.key(0)
-    logits, _ = jax.jit(training.forward)(variables, images, index, key)
+    logits = jax.jit(training.forward)(variables, images, index, key)[0].logits
     what = presentation_of(opened.config, opened.config.convert.num_steps)
     outcome = jax.jit(partial(present, what))(variables, images, index, Keys(*jax.random.split(key)))
     unit = variables["neurons"]["dense0"]["threshold"] / read_results(tiny_copy)["converted"]["logit_scale"]

@@ -78,7 +78,7 @@ def test_everything_at_once_through_every_stage(tmp_path):
     assert results["early_exit"]["steps_by_confidence"][0] == 1
 
 
-def test_without_epochs_the_converted_net_stays(tmp_path, tiny):
+def test_without_epochs_the_converted_net_stays(tmp_path):
     options = "digits --recipe qcfs".split()
     assert run(hybrid, tmp_path, *options, *TINY, "--finetune.epochs", "0") == 0
     results = json.loads((tmp_path / "results.json").read_text())

@@ -29,7 +29,7 @@ from experiments.runs.records import read_results, saved_config
 from experiments.runs.scoring import score_ann, score_snn
 from experiments.runs.workdir import Run, finish
 from experiments.study import __main__ as study
-from experiments.study import conversion, gradients, plan
+from experiments.study import conversion, gradients, trials
 from experiments.study.results import neurons, operations_of_training, results_path, shapes
 from experiments.train_ann import trained_ann
 from jsnn.data.augment import scale
@@ -105,7 +105,7 @@ def test_training_counts_a_backward_pass_as_two_forward_passes(tiny_run):
     ],
 )
 def test_from_scratch_the_operations_are_the_hybrid_runs_to_half_an_epoch(preset, num_steps, lengths):
-    epochs = {t.name: t.fields["finetune.epochs"] for t in plan.STUDIES[preset]["scratch"] if "lr" not in t.name}
+    epochs = {t.name: t.fields["finetune.epochs"] for t in trials.STUDIES[preset]["scratch"] if "lr" not in t.name}
     config = with_fields(PRESETS[preset].config, {"convert.num_steps": num_steps})
     costs = operations_of_training(config)
     hybrid = config.ann.epochs * costs["ann epoch"] + costs["conversion"] + config.finetune.epochs * costs["snn epoch"]
@@ -146,7 +146,7 @@ def test_accuracies_over_streams_are_those_of_the_logits(tiny_run):
         results, _ = snn.apply(variables, snn.initial_state(variables, spikes[0]), spikes)
         return (results.sum(0).argmax(-1) == batch.labels).mean()
 
-    measured = plan.over_streams(tiny_run)
+    measured = trials.over_streams(tiny_run)
     for net, variables in nets.items():
         noises = [jax.random.fold_in(key, stream) for stream in range(config.evaluate.streams)]
         assert measured[net] == pytest.approx([float(accuracy(variables, noise)) for noise in noises])
@@ -260,11 +260,11 @@ def test_agreement_is_of_the_runs_own_surrogate_and_loss_and_batches(few_images,
 
 def test_nets_before_and_after_the_fine_tune_are_told_apart(tiny_run, monkeypatch):
     for name, of in (("validated", lambda _: {}), ("starting_snn", lambda _: "start"), ("last_snn", lambda _: "last")):
-        monkeypatch.setattr(plan, name, of)
+        monkeypatch.setattr(trials, name, of)
     for name in ("silent_neurons", "agreement"):
-        monkeypatch.setattr(plan, name, lambda _, snn: snn)
+        monkeypatch.setattr(trials, name, lambda _, snn: snn)
     nets = {"before": "start", "after": "last"}
-    assert plan._compared(tiny_run) == {"silence": nets, "agreement": nets}
+    assert trials.compared(tiny_run) == {"silence": nets, "agreement": nets}
 
 
 def main(arguments):
@@ -275,15 +275,15 @@ def main(arguments):
 @pytest.fixture
 def tiny_study(monkeypatch):
     """A study of two trials and the conversion, of the tiny preset."""
-    monkeypatch.setitem(plan.PRESETS, "tiny", Preset("", parse("test", "", TINY).config))
+    monkeypatch.setitem(trials.PRESETS, "tiny", Preset("", parse("test", "", TINY).config))
     monkeypatch.setattr(conversion, "SHORT", (8,))
     monkeypatch.setattr(conversion, "LONG", (16,))
-    trials = (
-        plan.Trial("everything", {}, plan.tested, (0,)),
-        plan.Trial("leaky", {"finetune.leak": 0.5}, seeds=(0,)),
-        plan.Trial("conversion", {}, partial(conversion.conversion, images=256), (0,)),
+    own = (
+        trials.Trial("everything", {}, trials.tested, (0,)),
+        trials.Trial("leaky", {"finetune.leak": 0.5}, seeds=(0,)),
+        trials.Trial("conversion", {}, partial(conversion.conversion, images=256), (0,)),
     )
-    monkeypatch.setitem(study.STUDIES, "tiny", {"all": trials})
+    monkeypatch.setitem(study.STUDIES, "tiny", {"all": own})
 
 
 def test_a_trial_runs_from_the_seeds_ann_and_only_where_nothing_is_kept(tiny_study, monkeypatch, tmp_path):
@@ -302,11 +302,11 @@ def test_a_trial_runs_from_the_seeds_ann_and_only_where_nothing_is_kept(tiny_stu
 
     donors = []
     monkeypatch.setattr(study, "adopt", lambda run, donor: donors.append(donor.parts[-2]))
-    monkeypatch.setattr(study, "ANN", plan.ANN._replace(work=work("ann")))
+    monkeypatch.setattr(study, "ANN", trials.ANN._replace(work=work("ann")))
     fields = {"first": {"convert.num_steps": 3}, "other": {"convert.num_steps": 2}, "leaky": {"finetune.leak": 0.5}}
     fields["leaky"] |= fields["first"]
-    trials = [plan.Trial(name, changed, work(name), (0, 1)) for name, changed in fields.items()]
-    monkeypatch.setitem(study.STUDIES, "tiny", {"why": trials[:2], "how": trials[2:]})
+    own = [trials.Trial(name, changed, work(name), (0, 1)) for name, changed in fields.items()]
+    monkeypatch.setitem(study.STUDIES, "tiny", {"why": own[:2], "how": own[2:]})
     arguments = study.Arguments("tiny", seeds=(1, 2), workdir=tmp_path / "runs", results=tmp_path / "results")
     assert main(arguments) == 0
     assert [name for name, _ in runs] == ["ann", "first", "other", "leaky"]

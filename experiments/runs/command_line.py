@@ -40,11 +40,11 @@ class Arguments:
 
     config: Annotated[Config, Unprefixed]
 
-    # How the ANN is made spiking for the time steps asked for, see docs/recipes.md; fields beside it are laid over it.
-    recipe: Literal[tuple(RECIPES)] | None = None
     workdir: Path | None = None  # Folder of the run; without it, runs/PRESET.
     # Folder of another run whose ANN, and conversion where it is the same, are taken over instead of made anew.
     from_run: Path | None = None
+    # How the ANN is made spiking, see docs/recipes.md: fields that go together; those beside it are laid over them.
+    recipe: Literal[tuple(RECIPES)] | None = None
     debug: bool = False  # Show the traceback of an error.
     # host:port of the first of several processes; None leaves it to SLURM or the TPU slice, where there is one.
     coordinator: str | None = None
@@ -157,7 +157,7 @@ def parse(program: str, description: str, arguments: Sequence[str]) -> Arguments
     named, _ = tyro.cli(Named, args=arguments, return_unknown_args=True, add_help=False, prog=program)
     if arguments and not arguments[0].startswith("-"):
         choices = {
-            name: (text, Arguments(with_recipe(config, named.recipe), workdir=RUNS / name))
+            name: (text, Arguments(with_recipe(config, named.recipe), RUNS / name))
             for name, (text, config) in PRESETS.items()
         }
         return tyro.extras.overridable_config_cli(choices, prog=program, description=description, args=arguments)
@@ -165,7 +165,7 @@ def parse(program: str, description: str, arguments: Sequence[str]) -> Arguments
     num_steps = named.num_steps or Config().convert.num_steps
     fresh = with_recipe(Config(), recipe_for(num_steps)) if named.dataset else DIGITS
     config = with_recipe(saved_config(workdir) or fresh, named.recipe)
-    default = Arguments(config, workdir=workdir)
+    default = Arguments(config, workdir)
     rows = (textwrap.fill(f"{name}: {preset.description}", 100) for name, preset in PRESETS.items())
     presets = "\n\n".join(["Presets (the default is digits):", *rows])
     text = f"{description}\n{presets}"

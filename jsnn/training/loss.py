@@ -66,7 +66,7 @@ def few_steps_loss(distillation: float = 0.0, temperature: float = 1.0, rate_pen
         if distillation:
             softened = jax.nn.log_softmax(outputs.logits / temperature)
             teacher = jax.nn.log_softmax(outputs.teacher / temperature)
-            apart = temperature**2 * optax.kl_divergence_with_log_targets(softened, teacher).mean()
+            apart = temperature**2 * optax.losses.kl_divergence_with_log_targets(softened, teacher).mean()
             value = (1 - distillation) * value + distillation * apart
         return value + rate_penalty * rate, {**scores, "rate": jnp.asarray(rate)}
 
