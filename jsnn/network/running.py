@@ -50,7 +50,8 @@ class Value(NamedTuple):
         """The same at each of so many steps, where it has one."""
         if not self.over_time or len(self.array) == num_steps:
             return self
-        return self._replace(array=jnp.broadcast_to(self.array, (num_steps, *self.array.shape[1:])))
+        # Not a broadcast, whose gradient is a slow sum over an axis: here it is one of slices, fused with what they are.
+        return self._replace(array=jnp.concatenate([self.array] * num_steps))
 
 
 def run(

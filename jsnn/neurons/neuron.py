@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from jsnn.neurons.packing import MOST_STEPS, word_dtype
 
 State = Any  # a NamedTuple of arrays [...], one number for each neuron
+UNROLLED_STEPS = 8  # at most
 Parameters = Mapping[str, Any]  # name -> a scalar, or an array broadcastable to [...], as [C] for one by channel
 
 
@@ -78,7 +79,8 @@ def over_time(
         spikes, state = neuron.step(parameters, state, current)
         return state, (spikes, state)
 
-    state, (spikes, states) = jax.lax.scan(step, state, current)
+    # Few steps are unrolled: nothing is then written into arrays over time, nor read from them, step by step.
+    state, (spikes, states) = jax.lax.scan(step, state, current, unroll=len(current) <= UNROLLED_STEPS)
     return spikes, state, states
 
 
