@@ -30,6 +30,7 @@ from experiments.runs.scoring import score_ann, score_snn
 from experiments.runs.workdir import Run, finish
 from experiments.study import __main__ as study
 from experiments.study import conversion, gradients, trials
+from experiments.study.plan import STUDIES
 from experiments.study.results import neurons, operations_of_training, results_path, shapes
 from experiments.train_ann import trained_ann
 from jsnn.data.augment import scale
@@ -105,7 +106,7 @@ def test_training_counts_a_backward_pass_as_two_forward_passes(tiny_run):
     ],
 )
 def test_from_scratch_the_operations_are_the_hybrid_runs_to_half_an_epoch(preset, num_steps, lengths):
-    epochs = {t.name: t.fields["finetune.epochs"] for t in trials.STUDIES[preset]["scratch"] if "lr" not in t.name}
+    epochs = {t.name: t.fields["finetune.epochs"] for t in STUDIES[preset]["scratch"] if "lr" not in t.name}
     config = with_fields(PRESETS[preset].config, {"convert.num_steps": num_steps})
     costs = operations_of_training(config)
     hybrid = config.ann.epochs * costs["ann epoch"] + costs["conversion"] + config.finetune.epochs * costs["snn epoch"]

@@ -50,7 +50,7 @@ class Value(NamedTuple):
         """The same at each of so many steps, where it has one."""
         if not self.over_time or len(self.array) == num_steps:
             return self
-        # Not a broadcast, whose gradient is a slow sum over an axis: here it is one of slices, fused with what they are.
+        # Not a broadcast, whose gradient is a slow sum over an axis: that of slices is fused with what makes them.
         return self._replace(array=jnp.concatenate([self.array] * num_steps))
 
 
