@@ -2,7 +2,7 @@
 
 spiking                 the function of an ANN to an SNN; simulate, record, save and load it
 lif, Neuron             neurons; surrogate: their derivatives; encoding: images to input spikes
-balance_thresholds      ANN variables to SNN variables: convert, scale_thresholds
+balance_thresholds      ANN variables to SNN variables: convert, scale_thresholds; qcfs, trained_thresholds
 train_step              one step for ANN and SNN; parallel_train_step: on all devices
 models, data            the paper's architectures in plain Flax; data sets and sources of batches
 """
@@ -45,6 +45,7 @@ _HOMES = {
     "snn_forward": "jsnn.training.forward:snn_forward",
     "averaged": "jsnn.training.forward:averaged",
     "summed": "jsnn.training.forward:summed",
+    "weights_and_neurons": "jsnn.training.within_bounds:weights_and_neurons",
     "ann_evaluation": "jsnn.training.evaluation:ann_evaluation",
     "snn_evaluation": "jsnn.training.evaluation:snn_evaluation",
     "parallel_train_step": "jsnn.training.parallel:parallel_train_step",

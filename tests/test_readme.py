@@ -1,9 +1,10 @@
-"""What the README shows works as it stands there."""
+"""What the README and the page of recipes show works as it stands there."""
 
 import re
 
 import numpy as np
 
+from experiments.recipes import RECIPES
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -19,6 +20,18 @@ def test_the_ten_lines_run():
     assert 0 < names["metrics"].loss < 2.3
     assert set(after["neurons"]) == {"Conv_0"}
     assert not np.allclose(before["Dense_0"]["kernel"], after["params"]["Dense_0"]["kernel"])
+
+
+def test_the_recipes_own_network_runs():
+    page = (ROOT / "docs" / "recipes.md").read_text()
+    names = {}
+    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL).group(1), names)
+    before, after = names["variables"], names["state"].variables()
+    assert 0 < names["metrics"].loss < 2.3
+    for parameter, value in after["neurons"]["Conv_0"].items():
+        assert not np.allclose(value, before["neurons"]["Conv_0"][parameter]), parameter
+    for name in RECIPES:
+        assert f"**{name}.**" in page
 
 
 def test_the_map_names_every_folder_of_code_and_is_short():
