@@ -40,8 +40,9 @@ def title(config: Config) -> str:
     name = config.network.architecture.upper().replace("RESNET", "ResNet")
     width = "" if config.network.width == 1 else f" x{config.network.width:g}"
     control = " from scratch" if config.finetune.start == "scratch" else ""
-    rule = "" if config.finetune.surrogate == "stdb" else f" ({config.finetune.surrogate})"
-    return f"{name}{width}, {config.data.dataset}{control}{rule}"
+    own = {"QCFS": config.network.levels is not None, config.finetune.surrogate: config.finetune.surrogate != "stdb"}
+    rules = ", ".join(name for name, is_own in own.items() if is_own)
+    return f"{name}{width}, {config.data.dataset}{control}{f' ({rules})' if rules else ''}"
 
 
 def _row(results: Results) -> tuple[str, ...]:
@@ -59,4 +60,4 @@ def _row(results: Results) -> tuple[str, ...]:
 
 
 def _spread(scores: Results) -> str:
-    return f"{scores['accuracy']:.2%} ± {scores['accuracy_std'] * 100:.2f}"
+    return f"{scores['accuracy']:.2%}" + (f" ± {100 * std:.2f}" if (std := scores["accuracy_std"]) else "")
