@@ -69,3 +69,10 @@ def test_only_what_is_named_is_trained_and_neurons_do_not_decay(trained):
     moved = taken(rule, params, [jax.tree.map(jnp.ones_like, params)])
     for name, value in STARTS.items():
         assert (float(moved[NEURONS]["a"][name]) == pytest.approx(value)) != (name in trained)
+
+
+@pytest.mark.parametrize("trained", [("weights", "treshold"), ("weights", "leak")])
+def test_a_name_that_nothing_has_is_refused(trained):
+    params = {"params": {"a": jnp.ones(2)}, NEURONS: {"a": {"threshold": jnp.ones(())}}}
+    with pytest.raises(ValueError, match=f"nothing to train is named '{trained[1]}'"):
+        weights_and_neurons(optax.sgd(0.1), optax.sgd(0.1), trained).init(params)

@@ -30,7 +30,8 @@ def weights_and_neurons(
             have no range; the rest stays as it is.
 
     Returns:
-        The optax transformation of params {"params": ..., "neurons": layer -> parameters}. It needs their values.
+        The optax transformation of params {"params": ..., "neurons": layer -> parameters}. It needs their values, and
+        raises a ValueError where nothing has one of the names.
     """
 
     def label(path: tuple[Any, ...], _: Any) -> str:
@@ -43,10 +44,14 @@ def weights_and_neurons(
             return in_log(neurons)
         return within(neurons, *BOUNDS[name]) if name in BOUNDS else neurons
 
+    def labels(params: Any) -> Any:
+        chosen = jax.tree_util.tree_map_with_path(label, params)
+        if missing := sorted(set(trained) - set(jax.tree.leaves(chosen))):
+            raise ValueError(f"nothing to train is named {missing[0]!r}: pass init_state the collection that holds it.")
+        return chosen
+
     rules = {name: weights if name == WEIGHTS else rule(name) for name in trained}
-    return optax.partition(
-        {**rules, FIXED: optax.set_to_zero()}, lambda params: jax.tree_util.tree_map_with_path(label, params)
-    )
+    return optax.partition({**rules, FIXED: optax.set_to_zero()}, labels)
 
 
 def in_log(rule: optax.GradientTransformation) -> optax.GradientTransformation:
