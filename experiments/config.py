@@ -14,8 +14,8 @@ from jsnn.data.datasets import info
 # Fields that configs of older versions lack; their defaults are what was done then.
 ADDED = {
     "network": ("norm", "levels"),
-    "convert": ("fold", "initial", "scaling"),
-    "finetune": tuple("trained by_channel neuron_lr logits distillation temperature rate_penalty".split()),
+    "convert": ("fold", "initial", "scaling", "logits"),
+    "finetune": ("trained", "by_channel", "neuron_lr", "distillation", "temperature", "rate_penalty"),
     "evaluate": ("exit_cost",),
 }
 
@@ -30,10 +30,21 @@ def check(config: Config) -> None:
         raise ValueError(f"balance stem is for ResNets, {config.network.architecture} has no stem: use balance all.")
     if config.convert.fold and config.network.norm == "none":
         raise ValueError("fold is for batch norm, of which the network has none: set norm batch, or leave fold off.")
-    if config.finetune.by_channel and config.finetune.logits == "sum":
-        raise ValueError("by_channel leaves no one threshold that the sum of logits is in units of: use logits mean.")
+    _check_finetune(config)
     if about.streamed and (config.data.crop_padding or config.data.flip):
         raise ValueError(f"{config.data.dataset} has crops and flips of its own: leave crop_padding 0 and flip off.")
+
+
+def _check_finetune(config: Config) -> None:
+    trained, is_scratch = config.finetune.trained, config.finetune.start == "scratch"
+    if config.finetune.by_channel and set(trained) <= {"weights"}:
+        raise ValueError("by_channel is for parameters of neurons, of which none is trained: name some in trained.")
+    if config.finetune.by_channel and "threshold" in trained and config.convert.logits == "sum":
+        raise ValueError("by_channel leaves no one threshold that the sum of logits is in units of: use logits mean.")
+    if is_scratch and not trained:
+        raise ValueError("start scratch has nothing but what is trained: name some in trained.")
+    if is_scratch and config.network.levels is not None:
+        raise ValueError("start scratch balances thresholds, and QCFS has its own from an ANN's training: use ReLU.")
 
 
 def from_json(fields: dict[str, Any]) -> Config:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from experiments.convert import converted_snn, scaled_snn
-from experiments.finetune import finetuned_snn, handed_back
+from experiments.finetune import finetuned_snn, handed_back, logit_scale
 from experiments.reports import plots, table
 from experiments.runs import command_line
 from experiments.runs.environment import environment
@@ -66,11 +66,11 @@ def _early_exit(run: Run, fold: Fold) -> Results:
 
     It may cost `exit_cost` of the accuracy at num_steps there.
     """
-    score = partial(score_exits, run.config, finetuned_snn(run), fold=fold)
+    score = partial(score_exits, run.config, finetuned_snn(run), logit_scale=logit_scale(run), fold=fold)
     chosen, exits = cheapest(score(VALIDATION), run.config.evaluate.exit_cost), score(TEST)
     confidence, accuracy, steps = CONFIDENCES[chosen], float(exits.accuracy[chosen]), float(exits.steps[chosen])
     say(f"early exit test {accuracy:.2%} after {steps:.2f} steps on average, at a confidence of {confidence:.4g}")
-    curve = {"accuracy_by_confidence": exits.accuracy.tolist(), "steps_by_confidence": exits.steps.tolist()}
+    curve = {"confidences": CONFIDENCES, "accuracies": exits.accuracy.tolist(), "mean_steps": exits.steps.tolist()}
     return {"confidence": confidence, "accuracy": accuracy, "steps": steps, **curve}
 
 

@@ -22,7 +22,6 @@ Schedule = Literal[SCHEDULES]
 Count = Annotated[int, Field(ge=1, lt=2**31, description="at least 1 and below 2^31")]
 Size = Annotated[int, Field(ge=0, le=1024, description="at least 0 and at most 1024")]
 Epochs = Annotated[int, Field(ge=1, le=100_000, description="at least 1 and at most 100000")]
-EpochsOrNone = Annotated[int, Field(ge=0, le=100_000, description="at least 0 and at most 100000")]
 Streams = Annotated[int, Field(ge=1, le=1000, description="at least 1 and at most 1000")]
 Units = Annotated[int, Field(ge=1, le=65_536)]
 Steps = Annotated[int, Field(ge=1, le=100_000, description="at least 1 and at most 100000")]  # reported are up to 2,500
@@ -103,6 +102,8 @@ class Convert:
     # Factor on all thresholds at num_steps, or auto: the best of a sweep on the validation split.
     scaling_factor: PositiveOrAuto = AUTO
     num_steps: Steps = 100  # T: time steps of the SNN in training, and at which its accuracy is reported.
+    # Logits: the sum of the results over time in the paper's units, or their mean in the ANN's.
+    logits: Literal["sum", "mean"] = "sum"
     # Input of the SNN: signed Poisson spikes, or the image itself at every step.
     encoding: Literal["poisson", "constant"] = "poisson"
 
@@ -118,15 +119,13 @@ class Finetune:
     alpha: Positive = 0.3  # STDB: derivative right after a spike.
     beta: NonNegative = 0.01  # STDB: decay of the derivative per time step since the last spike.
     gamma: Positive = 0.3  # Linear: derivative at the threshold.
-    # What is trained: weights and parameters of neurons, thresholds, leaks and initial membranes.
-    trained: Annotated[
-        tuple[Literal[TRAINED], ...], Field(min_length=1, description=f"some of {', '.join(TRAINED)}")
-    ] = ("weights",)
+    # What is trained: weights and parameters of neurons. With nothing the converted net stays as it is.
+    trained: Annotated[tuple[Literal[TRAINED], ...], Field(description=f"some of {', '.join(TRAINED)}")] = ("weights",)
     by_channel: bool = False  # Train one parameter of neurons by channel, not by layer.
     neuron_lr: Positive = 3e-4  # Initial learning rate of the parameters of neurons, which have no weight decay.
     # Leak of the membrane per time step; 1 is IF. The converted net is always IF.
     leak: Annotated[float, Field(gt=0, le=1, description="in (0, 1]")] = 0.99
-    epochs: EpochsOrNone = 20  # Epochs; with 0 the converted net stays as it is.
+    epochs: Epochs = 20  # Epochs.
     lr: Positive = 3e-4  # Initial learning rate; STDB needs a tenth of the linear surrogate's.
     schedule: Schedule = "tenths"  # Learning rate: see ann.schedule.
     optimizer: Literal[OPTIMIZERS] = "adam"  # Optimiser.
@@ -135,8 +134,6 @@ class Finetune:
     warmup: NonNegative = 0.0  # Epochs over which the learning rate rises to its schedule.
     # Largest norm of the whole gradient; None does not clip.
     clip: Annotated[Positive | None, Field(description="above 0 and finite, or None")] = None
-    # Logits in the loss: the sum of the results over time in the paper's units, or their mean in the ANN's.
-    logits: Literal["sum", "mean"] = "sum"
     # Factor on the logits in the loss, or auto: the one that calibrates the converted net, whose sum over time is too
     # sure of itself. The paper has 1.
     logit_scale: PositiveOrAuto = AUTO

@@ -32,6 +32,7 @@ from experiments.runs.networks import (
     snn_like,
     steps_per_epoch,
     stream_keys,
+    trained_collections,
     training_presentation,
 )
 from experiments.runs.partial import resumable
@@ -61,14 +62,14 @@ def finetune(run: Run) -> None:
     Where its accuracy then is below the converted net's, the run keeps that one.
     """
     require(run, "convert")
-    config, num_steps = run.config, run.config.convert.num_steps
+    config, num_steps, start = run.config, run.config.convert.num_steps, time.perf_counter()
     score = validator(config, snn_program(config, num_steps, VALIDATION))
     is_scratch = config.finetune.start == "scratch"
     before = 0.0 if is_scratch else score(scaled_snn(run))  # random weights have no accuracy to keep
-    if config.finetune.epochs == 0:
+    if not config.finetune.trained:
         save(checkpoints(run, "hybrid"), 0, scaled_snn(run), {"config": dataclasses.asdict(config)})
         results = {"validation_accuracy": before, "epochs": 0, "history": [], "kept": CONVERTED}
-        return finish(run, "finetune", 0.0, {"hybrid": results})
+        return finish(run, "finetune", time.perf_counter() - start, {"hybrid": results})
 
     def validate(variables: Variables) -> float:
         return score(_without_teacher(variables))
@@ -119,7 +120,7 @@ def handed_back(run: Run) -> bool:
 
 def last_snn(run: Run) -> Variables:
     """The variables of the run's net after the last epoch of fine-tuning, be they better or worse than before."""
-    if run.config.finetune.epochs == 0:
+    if not run.config.finetune.trained:
         return scaled_snn(run)
     config, rule = run.config, _rule(run.config)
     expected: TrainState = jax.eval_shape(
@@ -158,17 +159,12 @@ def logit_scale(run: Run) -> float:
 def state_of(config: Config, snn: Variables, teacher: Variables, rule: optax.GradientTransformation) -> TrainState:
     """The state before the first step of fine-tuning an SNN, with the ANN beside it where that teaches."""
     variables = {**by_channel(config, snn), **({TEACHER: teacher} if config.finetune.distillation else {})}
-    return init_state(variables, rule, _collections(config))
-
-
-def _collections(config: Config) -> tuple[str, ...]:
-    """The collections that are trained, at least in parts."""
-    return ("params",) if config.finetune.trained == ("weights",) else ("params", NEURONS)
+    return init_state(variables, rule, trained_collections(config))
 
 
 def forward_of(config: Config, factor: float, machine: Machine) -> Forward:
     """The forward function of the SNN of a config, its logits times a factor."""
-    present = snn_forward(training_presentation(config, machine), lambda outcome: outcome, _collections(config))
+    present = snn_forward(training_presentation(config, machine), lambda outcome: outcome, trained_collections(config))
 
     def forward(snn: Variables, *inputs: jax.Array) -> tuple[Outputs, Variables]:
         outcome, changed = present(snn, *inputs)
@@ -187,14 +183,15 @@ def rule_of(config: Config, steps: int) -> optax.GradientTransformation:
     """The optimiser of the SNN of a config, of epochs of so many steps."""
     options = config.finetune
 
-    def rule(lr: float, weight_decay: float, clip: float | None) -> optax.GradientTransformation:
+    def rule(lr: float, weight_decay: float, clip: float | None = None) -> optax.GradientTransformation:
         rate = learning_rate(options.schedule, lr, options.epochs, steps, options.warmup)
         return optimizer(options.optimizer, rate, weight_decay, clip)
 
-    weights = rule(options.lr, options.weight_decay, options.clip)
     if options.trained == ("weights",):
-        return weights
-    return weights_and_neurons(weights, rule(options.neuron_lr, 0.0, None), options.trained)
+        return rule(options.lr, options.weight_decay, options.clip)
+    weights, neurons = rule(options.lr, options.weight_decay), rule(options.neuron_lr, 0.0)
+    first = () if options.clip is None else (optax.clip_by_global_norm(options.clip),)
+    return optax.chain(*first, weights_and_neurons(weights, neurons, options.trained))
 
 
 def _rule(config: Config) -> optax.GradientTransformation:

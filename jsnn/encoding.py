@@ -24,7 +24,7 @@ Encoding = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], "jax.Array | R
 class Repeated:
     """The same input at each of K time steps, an array [K, B, ...] of which one step is kept.
 
-    A network computes what comes before its first neurons once for all steps.
+    A network computes what comes before its first neurons once for them.
     """
 
     value: jax.Array  # [B, ...]
@@ -41,6 +41,14 @@ class Repeated:
     @property
     def dtype(self) -> jnp.dtype:
         return self.value.dtype
+
+    def __jax_array__(self) -> jax.Array:
+        """All steps as an array of jax, wherever one is asked for."""
+        return jnp.broadcast_to(self.value, self.shape)
+
+    def __getitem__(self, place: Any) -> jax.Array:
+        """Some steps as an array."""
+        return self.__jax_array__()[place]
 
     def __len__(self) -> int:
         """K."""

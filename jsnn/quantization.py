@@ -48,7 +48,8 @@ def is_qcfs(name: str, options: Mapping[str, Any]) -> bool:
 @cache
 def _marked(levels: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
     def quantized(x: jax.Array, lam: jax.Array) -> jax.Array:
-        share = jnp.clip(x / lam, 0, 1)
+        lam = lam.astype(x.dtype)
+        share = jnp.where(x >= lam, 1, jnp.where(x > 0, x / lam, 0))  # a clip's gradient is a half at its borders
         rounded = jnp.floor(share * levels + 0.5) / levels
         return lam * (share + jax.lax.stop_gradient(rounded - share))
 

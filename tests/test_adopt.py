@@ -7,10 +7,12 @@ import shutil
 import chex
 import pytest
 
-from experiments.config import difference
+from experiments.config import ADDED, difference
+from experiments.convert import convert_ann
 from experiments.fields import GROUPS, Config
 from experiments.finetune import finetune
 from experiments.hybrid import hybrid
+from experiments.report import report
 from experiments.runs import adopt
 from experiments.runs.records import read_results, saved_config
 from experiments.runs.workdir import open_run
@@ -40,6 +42,22 @@ def test_a_conversion_that_would_differ_is_not_taken_over(tiny, tmp_path, capsys
     assert "has no finished convert" in captured.err
     assert set(read_results(tmp_path)["seconds"]) == {"train_ann"}
     assert [record["stage"] for record in read(tmp_path / "metrics.jsonl")] == ["ann"] * 3
+
+
+def test_a_run_of_an_older_version_is_taken_over_and_reported(tiny_copy, tmp_path, capsys):
+    stages = json.loads((tiny_copy / "stages.json").read_text())
+    for done in stages.values():
+        for group, names in ADDED.items():
+            for name in names:
+                del done["config"][group][name]
+        done["results"].pop("early_exit", None)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "stages.json").write_text(json.dumps(stages))
+    for network in ("ann", "converted"):
+        shutil.copytree(tiny_copy / network, tmp_path / "old" / network)
+    assert "| VGG5 x0.0625, digits |" in report((tmp_path / "old",), tmp_path / "report")
+    assert run(convert_ann, tmp_path / "new", *TINY, "--from-run", str(tmp_path / "old")) == 0
+    assert capsys.readouterr().out.count("taken over from") == 2
 
 
 def test_what_a_run_has_done_itself_stays(tiny, tmp_path):

@@ -31,13 +31,18 @@ def test_samples_stop_where_a_loop_stops_them():
             for t in range(1, STEPS + 1):
                 logits = np.asarray(totals)[t - 1, sample] / t
                 sure = 1 / np.exp(logits - logits.max()).sum()
-                if sure >= np.float32(confidence) or t == STEPS:
+                if sure > np.float32(confidence) or t == STEPS:
                     decided = logits.max() > logits.min()
                     hits[place] += decided and logits.argmax() == SPLIT.labels[sample]
                     steps[place] += t
                     break
     found = evaluate_split(
-        parallel_evaluation(exit_evaluation(what, SOURCE, CONFIDENCES)), variables, SOURCE, 8, KEY, sums_of=Exits
+        parallel_evaluation(exit_evaluation(what, SOURCE, lambda _: 1.0, CONFIDENCES)),
+        variables,
+        SOURCE,
+        8,
+        KEY,
+        sums_of=Exits,
     )
     assert found.count == 14
     np.testing.assert_allclose(found.accuracy * 14, hits, atol=1e-4)
@@ -45,6 +50,15 @@ def test_samples_stop_where_a_loop_stops_them():
     assert found.steps[0] == 1
     assert found.steps[-1] == STEPS
     assert len(set(steps)) > 3  # else confidences decide nothing here
+
+
+def test_at_a_confidence_of_1_the_surest_does_not_stop():
+    snn, variables = random_snn(TINY_VGG.clone(stages=(4, "A")), seed=3, leak=0.95)
+    certain = exit_evaluation(Presentation(snn, poisson, STEPS, 4), SOURCE, lambda _: 1e4, (0.0, 0.999, 1.0))
+    exits = mean(jax.jit(certain)(variables, SOURCE.resident, np.arange(8, dtype=np.int32), KEY))
+    assert exits.steps[0] == 1
+    assert exits.steps[1] < STEPS
+    assert exits.steps[2] == STEPS
 
 
 def test_padding_does_not_count():

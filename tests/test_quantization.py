@@ -20,6 +20,7 @@ KEY = jax.random.key(0)
 @pytest.mark.parametrize("levels", [1, 4, 7])
 def test_values_and_gradients_are_those_of_the_formula(lam, levels):
     x = RNG.uniform(-1, 3, (50, 3)).astype(np.float32)
+    x[0], x[1] = 0, lam  # where a clip would give half of the gradient
     share = np.floor(x * levels / lam + 0.5) / levels
     expected = lam * np.clip(share, 0, 1)
     np.testing.assert_allclose(jsnn.qcfs(x, lam, levels), expected, rtol=1e-6)
@@ -35,6 +36,10 @@ def test_values_and_gradients_are_those_of_the_formula(lam, levels):
 def test_bad_arguments_are_refused(lam, levels, what):
     with pytest.raises(ValueError, match=what):
         jsnn.qcfs(jnp.ones(2), lam, levels)
+
+
+def test_half_precision_stays_what_it_is():
+    assert jsnn.qcfs(jnp.ones(3, jnp.bfloat16), jnp.float32(2), 4).dtype == jnp.bfloat16
 
 
 class OneLayer(nn.Module):

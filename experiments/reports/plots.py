@@ -79,7 +79,8 @@ def _accuracy_by_step(axes: Axes, config: Config, results: Results) -> None:
     _curve(axes, converted["accuracy_by_step_at_factor_1"], color=UNSCALED, label="converted, thresholds x 1")
     factor = f"converted, thresholds x {converted['scaling_factor']:g}"
     _curve(axes, converted["accuracy_by_step"], color=CONVERTED, label=factor)
-    _curve(axes, hybrid["accuracy_by_step"], color=HYBRID, label=f"hybrid, trained at T = {num_steps}")
+    if config.finetune.trained:
+        _curve(axes, hybrid["accuracy_by_step"], color=HYBRID, label=f"hybrid, trained at T = {num_steps}")
     axes.plot(num_steps, hybrid["accuracy"] * 100, "o", color=HYBRID)
     axes.set_title(f"{title(config)}: test accuracy against time steps")
     finish_time_axis(axes, _range_of_lines(axes), **BELOW)

@@ -40,9 +40,13 @@ def title(config: Config) -> str:
     name = config.network.architecture.upper().replace("RESNET", "ResNet")
     width = "" if config.network.width == 1 else f" x{config.network.width:g}"
     control = " from scratch" if config.finetune.start == "scratch" else ""
-    own = {"QCFS": config.network.levels is not None, config.finetune.surrogate: config.finetune.surrogate != "stdb"}
-    rules = ", ".join(name for name, is_own in own.items() if is_own)
-    return f"{name}{width}, {config.data.dataset}{control}{f' ({rules})' if rules else ''}"
+    own = [] if config.network.levels is None else ["QCFS"]
+    if set(config.finetune.trained) - {"weights"}:
+        own.append("neurons trained")
+    elif config.finetune.trained and config.finetune.surrogate != "stdb":
+        own.append(config.finetune.surrogate)
+    rules = f" ({', '.join(own)})" if own else ""
+    return f"{name}{width}, {config.data.dataset}{control}{rules}"
 
 
 def _row(results: Results) -> tuple[str, ...]:

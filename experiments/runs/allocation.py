@@ -4,7 +4,7 @@ import ctypes
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-NEVER = 2**31 - 1
+NEVER, MOST_OF_OLD_ONES = 2**31 - 1, 32 * 2**20  # bytes; older versions refuse a larger threshold for maps
 
 
 def keep_freed_memory() -> None:
@@ -14,6 +14,5 @@ def keep_freed_memory() -> None:
     step of a small network takes twice as long.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, NEVER)
+    if mallopt is not None and (mallopt(M_MMAP_THRESHOLD, NEVER) or mallopt(M_MMAP_THRESHOLD, MOST_OF_OLD_ONES)):
         mallopt(M_TRIM_THRESHOLD, NEVER)

@@ -40,7 +40,7 @@ class Arguments:
 
     config: Annotated[Config, Unprefixed]
 
-    workdir: Path | None = None  # Folder of the run; without it, runs/PRESET.
+    workdir: Path | None = None  # Folder of the run; without it, runs/PRESET or runs/PRESET-RECIPE.
     # Folder of another run whose ANN, and conversion where it is the same, are taken over instead of made anew.
     from_run: Path | None = None
     # How the ANN is made spiking, see docs/recipes.md: fields that go together; those beside it are laid over them.
@@ -157,11 +157,11 @@ def parse(program: str, description: str, arguments: Sequence[str]) -> Arguments
     named, _ = tyro.cli(Named, args=arguments, return_unknown_args=True, add_help=False, prog=program)
     if arguments and not arguments[0].startswith("-"):
         choices = {
-            name: (text, Arguments(with_recipe(config, named.recipe), RUNS / name))
+            name: (text, Arguments(with_recipe(config, named.recipe), _workdir(name, named.recipe)))
             for name, (text, config) in PRESETS.items()
         }
         return tyro.extras.overridable_config_cli(choices, prog=program, description=description, args=arguments)
-    workdir = named.workdir or RUNS / (named.dataset or DIGITS.data.dataset)
+    workdir = named.workdir or _workdir(named.dataset or DIGITS.data.dataset, named.recipe)
     num_steps = named.num_steps or Config().convert.num_steps
     fresh = with_recipe(Config(), recipe_for(num_steps)) if named.dataset else DIGITS
     config = with_recipe(saved_config(workdir) or fresh, named.recipe)
@@ -170,6 +170,11 @@ def parse(program: str, description: str, arguments: Sequence[str]) -> Arguments
     presets = "\n\n".join(["Presets (the default is digits):", *rows])
     text = f"{description}\n{presets}"
     return tyro.cli(Arguments, args=arguments, default=default, prog=f"{program} [PRESET]", description=text)
+
+
+def _workdir(name: str, recipe: str | None) -> Path:
+    """The folder of runs where none is named: each recipe that is laid over a preset has its own."""
+    return RUNS / (name if recipe is None else f"{name}-{recipe}")
 
 
 @contextmanager

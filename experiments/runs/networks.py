@@ -29,6 +29,7 @@ from jsnn.network.chunks import fitting_chunk
 from jsnn.network.simulation import Presentation
 from jsnn.network.transformation import NEURONS, SNN, Variables, spiking
 from jsnn.neurons import lif, surrogate
+from jsnn.training.forward import by_bits
 from jsnn.training.parallel import check_batch_size, replicate
 from jsnn.training.step import check_parts
 
@@ -96,7 +97,7 @@ def encoding_of(config: Config) -> encoding.Encoding:
 def training_presentation(config: Config, machine: Machine) -> Presentation:
     """How the SNN of a config is presented images in training."""
     most = _steps_at_once(config, machine, training_samples, TRAINING_SHARE)
-    if most is not None and build_snn(config).neuron.replay is None:
+    if most is not None and not by_bits(build_snn(config), trained_collections(config)):
         most = max(most, 8)  # membranes are kept at every border of chunks: longer ones take less memory
     return _presentation(config, config.convert.num_steps, most)
 
@@ -105,6 +106,11 @@ def presentation_of(config: Config, num_steps: int, machine: Machine | None = No
     """How the SNN of a config is presented images for `num_steps` steps, without a gradient."""
     most = _steps_at_once(config, machine or this_machine(), evaluation_samples, EVALUATION_SHARE)
     return _presentation(config, num_steps, most)
+
+
+def trained_collections(config: Config) -> tuple[str, ...]:
+    """The collections of an SNN that fine-tuning trains, at least in parts."""
+    return ("params",) if set(config.finetune.trained) <= {"weights"} else ("params", NEURONS)
 
 
 def _presentation(config: Config, num_steps: int, most: int | None) -> Presentation:
@@ -139,7 +145,7 @@ def logit_unit(config: Config, snn: Variables) -> jax.Array | float:
 
     The paper's are the sum divided by V of the last layer, the ANN's the mean over time.
     """
-    if config.finetune.logits == "mean":
+    if config.convert.logits == "mean":
         return 1 / config.convert.num_steps
     return 1 / snn[NEURONS][build_ann(config).spiking_layers[-1]]["threshold"]
 

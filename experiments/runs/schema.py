@@ -28,7 +28,6 @@ NETWORKS = {
         "ann": _object(accuracy=Share),
         "converted": _object(**SCORED, accuracy_by_step_at_factor_1=list[Share]),
         "hybrid": _object(**SCORED),
-        "early_exit": _object(accuracy=Share, steps=NonNegative, confidence=Share),
         "spikes_per_neuron": dict[Literal["converted", "hybrid"], dict[str, NonNegative]],
         "environment": Results,
     },

@@ -59,10 +59,17 @@ def score_snn(
     return score(config, program, variables, split, key, images=images, label=label, fold=fold)
 
 
-def score_exits(config: Config, variables: Variables, split: str, fold: Fold = watched) -> Exits:
-    """Accuracy and mean number of steps where samples stop at each of CONFIDENCES, see `jsnn.training.early_exit`."""
-    presentation, source = presentation_of(config, config.convert.num_steps), open_source(config, split)
-    evaluate = parallel_evaluation(exit_evaluation(presentation, source))
+def score_exits(config: Config, variables: Variables, split: str, logit_scale: float, *, fold: Fold = watched) -> Exits:
+    """Accuracy and mean number of steps where samples stop at each of CONFIDENCES, see `jsnn.training.early_exit`.
+
+    The confidence is that of the logits in the loss of fine-tuning, of a presentation of num_steps.
+    """
+    num_steps, source = config.convert.num_steps, open_source(config, split)
+
+    def scale(variables: Variables) -> jax.Array:
+        return num_steps * logit_scale * logit_unit(config, variables)
+
+    evaluate = parallel_evaluation(exit_evaluation(presentation_of(config, num_steps), source, scale))
     size = fitting_batch_size(config.run.eval_batch_size, source)
     key, name = random_key(config, split), f"early exit, {split}"
     return evaluate_split(evaluate, variables, source, size, key, fold=fold, name=name, sums_of=Exits)

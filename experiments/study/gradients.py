@@ -46,7 +46,8 @@ def agreement(run: Run, snn: Variables) -> Results:
     """
     config, factor = run.config, logit_scale(run)
     gradients = batch_gradients(config, snn, config.data.batch_size, factor)
-    shares = {layer: float(diagnostics.agreement(of_layer["kernel"])) for layer, of_layer in gradients.items()}
+    kernels = {layer: of_layer["kernel"] for layer, of_layer in gradients.items() if "kernel" in of_layer}
+    shares = {layer: float(diagnostics.agreement(kernel)) for layer, kernel in kernels.items()}
     return {"share": shares, "loss": changes(config, snn, gradients, factor)["loss"]}
 
 

@@ -154,7 +154,7 @@ def operations_of_training(config: Config) -> dict[str, float]:
     costs = multiply_accumulates(layers)
     of_image = sum(costs.values())
     convert, factors = config.convert, len(FACTORS) if config.convert.scaling_factor == AUTO else 1
-    # Of an image that is the current itself, what comes before the first neurons is computed once.
+    # Of an image that is the current itself, what comes before the first neurons is computed once in a few steps.
     once = [name for name, layer in layers.items() if layer.feeds == (operations.INPUT,)]
     first = sum(costs[name] for name in once) if convert.encoding == "constant" else 0
 
@@ -162,7 +162,7 @@ def operations_of_training(config: Config) -> dict[str, float]:
         return num_steps * of_image - (num_steps - 1) * first
 
     tried = factors * VALIDATION_IMAGES * presentation(convert.num_steps)
-    balanced = 0 if config.network.levels else convert.balance_images * presentation(convert.balance_steps)
+    balanced = 0 if config.network.levels else convert.balance_images * convert.balance_steps * of_image
     epochs = {name: 3.0 * images * cost for name, cost in (("ann", of_image), ("snn", presentation(convert.num_steps)))}
     return {"ann epoch": epochs["ann"], "conversion": tried + balanced, "snn epoch": epochs["snn"]}
 

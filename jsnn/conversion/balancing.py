@@ -117,7 +117,7 @@ def balance_thresholds(
     before = jnp.ones((), next(iter(graph.layers.values())).dtype)
     for position, (name, layer) in enumerate(graph.layers.items()):
         if name in trained:
-            before = trained[name]
+            before = jnp.max(trained[name])
         elif name in chosen:
             wanted = tuple(other for other in running(graph, name, words) if sizes[other] <= keep_bytes)
             threshold, new = _measured(setting, first, name, spiking, words, wanted)
@@ -129,8 +129,8 @@ def balance_thresholds(
             before = jnp.asarray(_positive(name, threshold), layer.dtype)
         if layer.ceiling is not None:
             before = jnp.minimum(before, layer.ceiling)
-        thresholds[name] = before
-        spiking[NEURONS][name]["threshold"] = jnp.asarray(before, layer.dtype)
+        thresholds[name] = trained.get(name, before)
+        spiking[NEURONS][name]["threshold"] = jnp.asarray(thresholds[name], layer.dtype)
     return thresholds
 
 

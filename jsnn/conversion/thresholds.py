@@ -176,7 +176,8 @@ def paper_thresholds(thresholds: Mapping[str, Any]) -> dict[str, Any]:
     """Thresholds in the paper's units: v_l = V_l / V_(l-1).
 
     Args:
-        thresholds: layer -> V_l in forward order, as `balance_thresholds` gives them; jit sorts a dict by its names.
+        thresholds: layer -> V_l, a scalar, in forward order, as `balance_thresholds` gives them; jit sorts a dict by
+            its names.
 
     Returns:
         Layer -> v_l.

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsnn.network.transformation import SNN, Variables
+from jsnn.network.transformation import SNN, Variables, without_time
 
 PROGRAM, DTYPES, LEAF = "program", "dtypes", "leaf{}"
 
@@ -30,7 +30,8 @@ def save(path: str | Path, snn: SNN, variables: Variables, inputs: Any, **kwargs
     def run(leaves: list[jax.Array], inputs: jax.Array) -> Any:
         wrapped = [jax.random.wrap_key_data(leaf) if key else leaf for leaf, key in zip(leaves, is_key, strict=True)]
         variables = jax.tree.unflatten(structure, wrapped)
-        return snn.apply(variables, snn.initial_state(variables, inputs[0], **kwargs), inputs, **kwargs)[0]
+        state = snn.initial_state(variables, without_time(inputs), **kwargs)
+        return snn.apply(variables, state, inputs, **kwargs)[0]
 
     program = jax.export.export(jax.jit(run))(leaves, inputs).serialize()
     arrays = {LEAF.format(i): _storable(np.asarray(leaf)) for i, leaf in enumerate(leaves)}

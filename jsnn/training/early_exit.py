@@ -31,15 +31,19 @@ class Exits(NamedTuple):
 
 
 def exit_evaluation(
-    presentation: Presentation, source: Source, confidences: tuple[float, ...] = CONFIDENCES
+    presentation: Presentation,
+    source: Source,
+    scale: Callable[[Variables], Any] = lambda _: 1.0,
+    confidences: tuple[float, ...] = CONFIDENCES,
 ) -> EvaluateExits:
     """How an SNN is scored whose samples stop at the first step t at which it is sure of them.
 
-        max softmax((sum of the results of steps 1 to t) / t) >= confidence,    or t = T
+        max softmax(scale (sum of the results of steps 1 to t) / t) > confidence,    or t = T
 
     Args:
         presentation: the SNN, the encoding of the images and T.
         source: tells how to take samples.
+        scale: variables -> factor that makes logits of the mean over time of the results.
         confidences: in [0, 1].
 
     Returns:
@@ -51,12 +55,12 @@ def exit_evaluation(
         batch = source.take(resident, item)
         inputs = partial(encode, source.prepare(batch.images), key, batch.index)
         totals = simulate(snn, variables, inputs, lambda seen: seen.total, num_steps=num_steps, chunk=chunk)
-        means = totals / jnp.arange(1, num_steps + 1, dtype=totals.dtype)[:, None, None]
+        means = scale(variables) * totals / jnp.arange(1, num_steps + 1, dtype=totals.dtype)[:, None, None]
         sure, right = jax.nn.softmax(means).max(-1), correct(means, batch.labels)
         is_sample = batch.index != PADDING
 
         def at(confidence: jax.Array) -> tuple[jax.Array, jax.Array]:
-            last = jnp.argmax((sure >= confidence).at[-1].set(True), axis=0)
+            last = jnp.argmax((sure > confidence).at[-1].set(True), axis=0)
             hits = jnp.take_along_axis(right, last[None], axis=0)[0]
             return jnp.where(is_sample, hits, 0).sum(), jnp.where(is_sample, last + 1, 0).sum()
 

@@ -7,7 +7,7 @@ import jax
 
 from jsnn.network.bptt import Keys, Outcome, present
 from jsnn.network.simulation import Noise, Observed, Presentation, no_noise, simulate
-from jsnn.network.transformation import NEURONS, Variables
+from jsnn.network.transformation import NEURONS, SNN, Variables
 from jsnn.training.loss import Outputs
 
 TEACHER = "teacher"  # the collection of a network's variables that holds those of another
@@ -51,13 +51,18 @@ def snn_forward(what: Presentation, readout: Callable[[Outcome], Any], trained: 
     Returns:
         The Forward.
     """
-    by_bits = what.snn.neuron.replay is not None and NEURONS not in trained
+    run = present if by_bits(what.snn, trained) else from_membranes
 
     def forward(variables: Variables, inputs: jax.Array, index: jax.Array, key: jax.Array) -> tuple[Any, Variables]:
         keys = Keys(*jax.random.split(key))
-        return readout((present if by_bits else from_membranes)(what, variables, inputs, index, keys)), {}
+        return readout(run(what, variables, inputs, index, keys)), {}
 
     return forward
+
+
+def by_bits(snn: SNN, trained: Sequence[str]) -> bool:
+    """Whether spike trains alone give the gradient in the collections that are trained."""
+    return snn.neuron.replay is not None and NEURONS not in trained
 
 
 def from_membranes(

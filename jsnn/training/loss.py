@@ -48,8 +48,7 @@ def few_steps_loss(distillation: float = 0.0, temperature: float = 1.0, rate_pen
         rate_penalty: b at least 0, nats for a spike of every neuron at every time step; each layer counts alike.
 
     Returns:
-        (Outputs, batch) -> (loss in nats, {"accuracy", "rate"}), means over the batch; the same function for the same
-        arguments.
+        (Outputs, batch) -> (loss in nats, {"accuracy"}), means over the batch; the same for the same arguments.
 
     Raises:
         ValueError: where a number is out of its range.
@@ -62,13 +61,14 @@ def few_steps_loss(distillation: float = 0.0, temperature: float = 1.0, rate_pen
 
     def loss(outputs: Outputs, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
         value, scores = cross_entropy(outputs.logits, batch)
-        rate = sum(rate.mean() for rate in outputs.rates.values()) / max(1, len(outputs.rates))
         if distillation:
             softened = jax.nn.log_softmax(outputs.logits / temperature)
             teacher = jax.nn.log_softmax(outputs.teacher / temperature)
             apart = temperature**2 * optax.losses.kl_divergence_with_log_targets(softened, teacher).mean()
             value = (1 - distillation) * value + distillation * apart
-        return value + rate_penalty * rate, {**scores, "rate": jnp.asarray(rate)}
+        if rate_penalty:  # else no gradient flows through the rates
+            value += rate_penalty * sum(rate.mean() for rate in outputs.rates.values()) / len(outputs.rates)
+        return value, scores
 
     return loss
 
