@@ -24,7 +24,6 @@ from experiments.runs.machine import Machine, this_machine
 from experiments.runs.networks import (
     ann_function,
     build_snn,
-    by_channel,
     folded,
     init_variables,
     logit_unit,
@@ -34,6 +33,7 @@ from experiments.runs.networks import (
     stream_keys,
     trained_collections,
     training_presentation,
+    with_channels,
 )
 from experiments.runs.partial import resumable
 from experiments.runs.progress import say
@@ -69,7 +69,8 @@ def finetune(run: Run) -> None:
     if not config.finetune.trained:
         save(checkpoints(run, "hybrid"), 0, scaled_snn(run), {"config": dataclasses.asdict(config)})
         results = {"validation_accuracy": before, "epochs": 0, "history": [], "kept": CONVERTED}
-        return finish(run, "finetune", time.perf_counter() - start, {"hybrid": results})
+        finish(run, "finetune", time.perf_counter() - start, {"hybrid": results})
+        return
 
     def validate(variables: Variables) -> float:
         return score(_without_teacher(variables))
@@ -85,7 +86,7 @@ def finetune(run: Run) -> None:
     results, (fold, begin) = journal.summary() | {"kept": FINETUNED}, resumable(run, "finetune")
     if not is_scratch:
         results |= {"validation_accuracy_before": before} | _kept(run, fold)
-    return finish(run, "finetune", journal.total("seconds") + time.perf_counter() - begin, {"hybrid": results})
+    finish(run, "finetune", journal.total("seconds") + time.perf_counter() - begin, {"hybrid": results})
 
 
 def _kept(run: Run, fold: Fold) -> Results:
@@ -158,8 +159,9 @@ def logit_scale(run: Run) -> float:
 
 def state_of(config: Config, snn: Variables, teacher: Variables, rule: optax.GradientTransformation) -> TrainState:
     """The state before the first step of fine-tuning an SNN, with the ANN beside it where that teaches."""
-    variables = {**by_channel(config, snn), **({TEACHER: teacher} if config.finetune.distillation else {})}
-    return init_state(variables, rule, trained_collections(config))
+    snn = with_channels(config, snn) if config.finetune.by_channel else snn
+    taught = {TEACHER: teacher} if config.finetune.distillation else {}
+    return init_state({**snn, **taught}, rule, trained_collections(config))
 
 
 def forward_of(config: Config, factor: float, machine: Machine) -> Forward:

@@ -14,9 +14,10 @@ from experiments.compile import compiled, page, report
 from experiments.compile.__main__ import Arguments
 from experiments.compile.chips import CHIPS, Target, target_of
 from experiments.compile.counting import Platform, Work, count
-from experiments.compile.programs import hybrid_step
+from experiments.compile.programs import PROGRAMS, hybrid_step, is_run
 from experiments.config import with_fields
 from experiments.presets import PRESETS
+from experiments.recipes import with_recipe
 from experiments.runs.machine import Machine
 from experiments.runs.networks import build_snn, presentation_of, snn_like, training_presentation
 from jsnn.kernels import conv_general_dilated
@@ -199,6 +200,8 @@ def test_a_device_with_less_memory_takes_shorter_chunks():
     in_parts = with_fields(config, {"run.accumulate": 4})
     assert training_presentation(in_parts, Machine(None, 1, 8 << 30)).chunk == 8
     assert presentation_of(config, 100, Machine(None, 1, 8 << 30)).chunk == 4  # 256 images, and no gradient
+    neurons = with_fields(config, {"finetune.trained": ("weights", "threshold")})  # whose gradient needs membranes
+    assert training_presentation(neurons, Machine(None, 1, 8 << 30)).chunk == 8
     assert training_presentation(with_fields(config, {"run.chunk": 5}), Machine(None, 1, 1 << 30)).chunk == 5
 
 
@@ -277,3 +280,13 @@ def test_what_does_not_fit_is_told_with_a_way_out_that_was_compiled(monkeypatch,
     assert "devices exchange: unknown" in told
     assert "vgg5_cifar10 on v5e:1x1, 1 x TPU v5 lite, 16.91 GB each\nevaluation   does not fit" in told
     assert "It fits with --eval-batch-size 8." in told
+
+
+def test_what_a_run_does_not_do_is_not_compiled():
+    configs = {name: with_recipe(VGG5, name) for name in ("qcfs", "qcfs-diet", "diet")}
+    runs = {name: [one for one in PROGRAMS if is_run(config, one)] for name, config in configs.items()}
+    assert runs == {
+        "qcfs": ["ann step", "evaluation"],
+        "qcfs-diet": ["ann step", "hybrid step", "evaluation"],
+        "diet": list(PROGRAMS),
+    }

@@ -12,11 +12,13 @@ import pytest
 from jsnn.conversion.thresholds import scale_thresholds
 from jsnn.data.datasets import Split
 from jsnn.data.sources import resident_source
-from jsnn.encoding import poisson
+from jsnn.encoding import constant, poisson
 from jsnn.models import dropout_of
 from jsnn.network.simulation import Presentation
+from jsnn.neurons.surrogate import linear
 from jsnn.training.evaluation import ann_evaluation, factor_sweep, mean, snn_evaluation
-from jsnn.training.forward import ann_forward, snn_forward, summed
+from jsnn.training.forward import TEACHER, ann_forward, snn_forward, summed, with_rates, with_teacher
+from jsnn.training.loss import few_steps_loss
 from jsnn.training.optimizers import optimizer
 from jsnn.training.parallel import (
     check_batch_size,
@@ -28,6 +30,7 @@ from jsnn.training.parallel import (
     split_over_devices,
 )
 from jsnn.training.step import init_state, mean_over_parts, train_step
+from jsnn.training.within_bounds import weights_and_neurons
 from tests.networks import IMAGE_SHAPE, TINY_VGG, random_snn
 
 STEPS, BATCH = 6, 8
@@ -100,6 +103,27 @@ def test_a_batch_in_parts_equals_the_whole_on_one_device_and_on_four(network):
     for found in (one, four):
         assert found.step == 1
         chex.assert_trees_all_close(jax.device_get(found.params), jax.device_get(whole.params), atol=1e-5)
+
+
+def test_neurons_and_a_teacher_are_the_same_on_one_device_on_four_and_in_parts():
+    network, variables = random_snn(TINY_VGG, seed=6, leak=0.95, surrogate=linear())
+    trained, collections = ("weights", "threshold", "leak", "initial"), ("params", "neurons")
+    what = Presentation(network, constant, 3, 3, dropout_of)
+    forward = with_teacher(snn_forward(what, with_rates, collections), TINY_VGG.apply)
+    adam, loss = optax.adam(1e-2), few_steps_loss(0.5, 2.0, 0.1)
+    rule, item = weights_and_neurons(adam, adam, trained), np.arange(BATCH, dtype=np.int32)
+    taught = {**variables, TEACHER: {"params": variables["params"]}}
+    step = jax.jit(train_step(SOURCE, forward, rule, None, loss))
+    one, expected = step(init_state(taught, rule, collections), SPLIT, item, KEY)
+    parallel = parallel_train_step(SOURCE, forward, rule, loss, accumulate=2)
+    state, resident = replicate((init_state(taught, rule, collections), SPLIT))
+    four, metrics = parallel(state, resident, split_over_devices(item), KEY)
+    chex.assert_trees_all_close(metrics, expected, rtol=1e-5)
+    chex.assert_trees_all_close(jax.device_get(four.params), jax.device_get(one.params), atol=1e-5)
+    chex.assert_trees_all_equal(jax.device_get(four.fixed), {TEACHER: taught[TEACHER]})
+    for name in ("threshold", "leak", "initial"):
+        before, after = variables["neurons"]["conv0"][name], one.params["neurons"]["conv0"][name]
+        assert abs(float(after - before)) > 1e-3, name
 
 
 @pytest.mark.parametrize("parts", [0, 3])

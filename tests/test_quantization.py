@@ -96,6 +96,19 @@ def test_a_relu_beside_it_is_balanced_and_lam_is_taken():
     np.testing.assert_allclose(thresholds["second"], 2, rtol=1e-6)
 
 
+def test_a_layer_that_is_not_balanced_takes_the_largest_lam_before_it():
+    params = {name: jnp.asarray(RNG.normal(0, 1, (3, 3)), jnp.float32) for name in ("a", "b")}
+
+    def apply(variables, x):
+        first = jsnn.qcfs(x @ variables["params"]["a"], jnp.array([0.5, 1.0, 2.0]), 4)
+        return jax.nn.relu(first @ variables["params"]["b"])
+
+    snn, images = jsnn.spiking(apply), jnp.asarray(RNG.normal(0, 1, (4, 3)), jnp.float32)
+    thresholds = jsnn.balance_thresholds(snn, {"params": params}, images, constant, KEY, num_steps=3, layers=["a"])
+    np.testing.assert_array_equal(thresholds["a"], [0.5, 1, 2])
+    assert float(thresholds["b"]) == 2
+
+
 def test_lam_that_depends_on_the_input_is_refused():
     with pytest.raises(ValueError, match="lam of the qcfs"):
         jsnn.spiking(lambda variables, x: jsnn.qcfs(x, 1 + x.sum(), 4)).trace({}, IMAGES)

@@ -143,6 +143,16 @@ def test_numbers_out_of_their_ranges_are_refused(numbers):
         few_steps_loss(*numbers)
 
 
+def test_a_gradient_is_clipped_as_a_whole_where_neurons_are_trained_too():
+    fields = {"finetune.trained": ("weights", "leak"), "finetune.clip": 1.0, "finetune.optimizer": "sgd"}
+    fields |= {"finetune.lr": 1.0, "finetune.neuron_lr": 1.0, "finetune.weight_decay": 0.0}
+    rule = finetune.rule_of(with_fields(Config(), fields), 100)
+    params = {"params": {"a": jnp.zeros(())}, NEURONS: {"a": {"leak": jnp.array(0.9)}}}
+    gradients = {"params": {"a": jnp.array(6.0)}, NEURONS: {"a": {"leak": jnp.array(8.0)}}}
+    updates, _ = rule.update(gradients, rule.init(params), params)
+    np.testing.assert_allclose([updates["params"]["a"], updates[NEURONS]["a"]["leak"]], [-0.6, -0.8], rtol=1e-6)
+
+
 def test_a_teacher_is_the_ann_without_noise_and_gets_no_gradient(tiny):
     run = Run(saved_config(tiny), tiny, None)
     ann, config = trained_ann(run), with_fields(run.config, {"finetune.distillation": 0.5})

@@ -20,7 +20,7 @@ from experiments.compile import report
 from experiments.compile.chips import GB, Target, target_of
 from experiments.compile.compiled import compiled
 from experiments.compile.counting import Platform, count
-from experiments.compile.programs import IMAGES, PROGRAMS
+from experiments.compile.programs import IMAGES, PROGRAMS, is_run
 from experiments.config import check
 from experiments.fields import Config, Unprefixed
 from experiments.presets import PRESETS
@@ -42,7 +42,7 @@ class Arguments:
     topology: str = "v5e:2x4"  # Chip and how many: v5e:2x4, v6e:1x1, v4:2x2x1, h100:2 and the like.
     programs: tuple[Literal["ann step", "hybrid step", "balancing", "evaluation"], ...] = tuple(PROGRAMS)  # Which.
     debug: bool = False  # Show the traceback of an error.
-    optimize: bool = False  # Compile as a run does; without, in a fraction of the time, to somewhat more memory.
+    optimize: bool = False  # Compile as a run does; without, with less effort, in a fraction of the time.
     out: Path | None = None  # File of all numbers, as JSON.
 
 
@@ -53,7 +53,10 @@ def compile_preset(preset: str, arguments: Arguments) -> dict[str, Any]:
     _check_batches(config, target)
     there = f"{target.chip.device_bytes / GB:.2f} GB each"
     say(f"{preset} on {target.name}, {target.machine.num_devices} x {target.machine.devices[0].device_kind}, {there}")
-    found = {name: _program(config, target, name, arguments.optimize) for name in arguments.programs}
+    for name in (name for name in arguments.programs if not is_run(config, name)):
+        say(f"{name:<12} is no program of this run")
+    names = [name for name in arguments.programs if is_run(config, name)]
+    found = {name: _program(config, target, name, arguments.optimize) for name in names}
     numbers = {
         "preset": preset,
         "topology": target.name,

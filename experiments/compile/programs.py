@@ -90,6 +90,11 @@ def evaluation(config: Config, machine: Machine) -> Program:
     return Program(lower, evaluate, (snn, resident, alone, _key()), (1,), images)
 
 
+def is_run(config: Config, name: str) -> bool:
+    """Whether a run of a config has a program: QCFS balances nothing, and what is not trained takes no step."""
+    return {"balancing": config.network.levels is None, "hybrid step": bool(config.finetune.trained)}.get(name, True)
+
+
 PROGRAMS = {"ann step": ann_step, "hybrid step": hybrid_step, "balancing": balancing, "evaluation": evaluation}
 
 

@@ -58,11 +58,6 @@ def _build(config: Config, norm: str | None) -> VGG | ResNet:
     )
 
 
-def to_be_converted(config: Config) -> VGG | ResNet:
-    """The ANN of a config as it is converted, see `folded`."""
-    return _build(config, "folded") if config.convert.fold else build_ann(config)
-
-
 def folded(config: Config, ann: Variables) -> Variables:
     """The variables of a config's ANN as it is converted: its batch norm folded where that is asked for."""
     return fold_batch_norm(ann) if config.convert.fold else ann
@@ -75,7 +70,8 @@ def ann_function(config: Config) -> Callable[..., Any]:
 
 def build_snn(config: Config) -> SNN:
     """The SNN of a config, with its surrogate."""
-    return spiking(to_be_converted(config).apply, lif(surrogate_of(config)), _operands(config))
+    model = _build(config, "folded") if config.convert.fold else build_ann(config)
+    return spiking(model.apply, lif(surrogate_of(config)), _operands(config))
 
 
 def _operands(config: Config) -> jnp.dtype | None:
@@ -171,10 +167,8 @@ def snn_like(config: Config) -> Variables:
     return build_snn(config).init(folded(config, init_variables(config, "init")), _an_image(config))
 
 
-def by_channel(config: Config, snn: Variables) -> Variables:
-    """SNN variables with the parameters of neurons that are trained, one by channel where that is asked for."""
-    if not config.finetune.by_channel:
-        return snn
+def with_channels(config: Config, snn: Variables) -> Variables:
+    """SNN variables of a config with one of each parameter of neurons that is trained by channel."""
     return parameters_by_channel(build_snn(config), snn, _an_image(config), config.finetune.trained)
 
 

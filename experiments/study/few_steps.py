@@ -51,17 +51,16 @@ PARTS: dict[str, Fields] = {  # of `qcfs-diet`
     "all-distilled": {"finetune.distillation": 0.5, "finetune.temperature": 2.0},
 }
 PENALTIES = (0.0, 0.1, 0.3, 1.0, 3.0)
-OF_PARTS, OF_RATES = "part", "rate"
 
 
 def parts(num_steps: int, seeds: tuple[int, ...] = SEEDS) -> Iterator[Trial]:
     """What is trained, one thing left out or added, at one T."""
     for name, fields in PARTS.items():
-        yield Trial(f"{OF_PARTS}-{name}", fields | {"convert.num_steps": num_steps}, tested, seeds, "vgg5-qcfs")
+        yield Trial(f"part-{name}", fields | {"convert.num_steps": num_steps}, tested, seeds, "vgg5-qcfs")
 
 
 def rates(num_steps: int, seeds: tuple[int, ...] = SEEDS) -> Iterator[Trial]:
     """Penalties on rates at one T."""
     for penalty in PENALTIES:
         fields = {"finetune.rate_penalty": penalty, "convert.num_steps": num_steps}
-        yield Trial(f"{OF_RATES}-{penalty:g}", fields, tested, seeds, "vgg5-qcfs")
+        yield Trial(f"rate-{penalty:g}", fields, tested, seeds, "vgg5-qcfs")

@@ -15,6 +15,7 @@ from experiments.study.trials import SEEDS, Fields, Trial, as_far_as, compared, 
 
 FASHION, CIFAR = "fashion_mnist_cpu", "cifar10_cpu"
 FASHION_FEW, CIFAR_FEW = "fashion_mnist_t4", "cifar10_t4"
+OTHER_NETS = ("vgg5-norm", "resnet8", "resnet8-norm")
 
 PLAIN = {"finetune.logit_scale": 1.0}  # as in the paper; the presets' own recipe is linear
 STDB = {"finetune.surrogate": "stdb", "finetune.lr": 3e-5, **PLAIN}
@@ -105,7 +106,7 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
     },
     CIFAR_FEW: {
         "few": (*few_steps.anns(("vgg5",)), *few_steps.trials(("vgg5",))),
-        "norm": (*few_steps.anns(("vgg5-norm", "resnet8-norm")), *few_steps.trials(("vgg5-norm", "resnet8-norm"))),
+        "nets": (*few_steps.anns(OTHER_NETS), *few_steps.trials(OTHER_NETS)),
         "parts": tuple(few_steps.parts(2, (0,))),
     },
 }

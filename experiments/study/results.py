@@ -163,8 +163,8 @@ def operations_of_training(config: Config) -> dict[str, float]:
 
     tried = factors * VALIDATION_IMAGES * presentation(convert.num_steps)
     balanced = 0 if config.network.levels else convert.balance_images * convert.balance_steps * of_image
-    epochs = {name: 3.0 * images * cost for name, cost in (("ann", of_image), ("snn", presentation(convert.num_steps)))}
-    return {"ann epoch": epochs["ann"], "conversion": tried + balanced, "snn epoch": epochs["snn"]}
+    ann, snn = (3.0 * images * cost for cost in (of_image, presentation(convert.num_steps)))
+    return {"ann epoch": ann, "conversion": tried + balanced, "snn epoch": snn}
 
 
 def shapes(config: Config) -> dict[str, LayerShape]:

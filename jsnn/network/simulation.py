@@ -19,6 +19,7 @@ from jsnn.neurons.neuron import State, over_time, record
 from jsnn.neurons.packing import MOST_STEPS, unpack
 
 COLLECTIONS = ("spikes", "currents", "states", "words")
+UNROLLED_STEPS = 8  # of a presentation of one chunk, at most
 
 Inputs = Callable[[jax.Array], jax.Array | Repeated]
 Observer = Callable[["Observed"], Any]
@@ -106,12 +107,15 @@ def simulate(
     if "words" in collect and len(collect) > 1:
         raise ValueError(f"words are collected alone, got {', '.join(collect)}: take spikes in their place.")
 
+    times, start = time_chunks(num_steps, chunk), initial_carry(snn, variables, inputs, **kwargs)
+    unroll = len(times) == 1 and num_steps <= UNROLLED_STEPS
+    run_chunk = _chunk_runner(snn, variables, collect, unroll, kwargs)
+
     def run(carried: Carried, time: jax.Array) -> tuple[Carried, Any]:
-        results, state, collected = _run_chunk(snn, variables, carried.neurons, inputs(time), collect, kwargs)
+        results, state, collected = run_chunk(carried.neurons, inputs(time))
         total, totals = running_sum(carried.total, results)
         return Carried(state, total), observe(Observed(results, totals, collected))
 
-    times, start = time_chunks(num_steps, chunk), initial_carry(snn, variables, inputs, **kwargs)
     if "states" not in collect:
         start = start._replace(neurons=compacted(snn, start.neurons))
     if len(times) == 1:
@@ -121,26 +125,30 @@ def simulate(
     return jax.tree.map(lambda x: x.reshape(times.size, *x.shape[2:])[:num_steps], seen)
 
 
-def _run_chunk(
-    snn: SNN, variables: Variables, state: Mapping[str, State], inputs: jax.Array, collect: Sequence[str], kwargs: Any
-) -> tuple[Any, dict[str, State], dict[str, dict[str, Any]]]:
-    """Results, next state and what is collected of one chunk."""
-    later: dict[str, State] = {}
-    collected: dict[str, dict[str, Any]] = {name: {} for name in collect}
+def _chunk_runner(
+    snn: SNN, variables: Variables, collect: Sequence[str], unroll: bool, kwargs: Mapping[str, Any]
+) -> Callable[[Mapping[str, State], jax.Array | Repeated], tuple[Any, dict[str, State], dict[str, dict[str, Any]]]]:
+    """A function (state, inputs) -> results, next state and what is collected of one chunk."""
 
-    def spike(layer: str, current: jax.Array) -> jax.Array:
-        parameters = variables[NEURONS][layer]
-        if "words" in collect:
-            words, later[layer] = record(snn.neuron, parameters, state[layer], current)
-            collected["words"][layer] = words
-            return unpack(words, len(current), current.dtype)
-        spikes, later[layer], states = over_time(snn.neuron, parameters, state[layer], current)
-        for name, value in (("spikes", spikes), ("currents", current), ("states", states)):
-            if name in collect:
-                collected[name][layer] = value
-        return spikes
+    def run_chunk(state: Mapping[str, State], inputs: jax.Array | Repeated) -> tuple:
+        later: dict[str, State] = {}
+        collected: dict[str, dict[str, Any]] = {name: {} for name in collect}
 
-    return drive(snn, spike, variables, inputs, **kwargs), later, collected
+        def spike(layer: str, current: jax.Array) -> jax.Array:
+            parameters = variables[NEURONS][layer]
+            if "words" in collect:
+                words, later[layer] = record(snn.neuron, parameters, state[layer], current)
+                collected["words"][layer] = words
+                return unpack(words, len(current), current.dtype)
+            spikes, later[layer], states = over_time(snn.neuron, parameters, state[layer], current, unroll)
+            for name, value in (("spikes", spikes), ("currents", current), ("states", states)):
+                if name in collect:
+                    collected[name][layer] = value
+            return spikes
+
+        return drive(snn, spike, variables, inputs, **kwargs), later, collected
+
+    return run_chunk
 
 
 def compacted(snn: SNN, states: Mapping[str, State]) -> dict[str, State]:

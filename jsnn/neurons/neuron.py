@@ -29,7 +29,6 @@ import jax.numpy as jnp
 from jsnn.neurons.packing import MOST_STEPS, word_dtype
 
 State = Any  # a NamedTuple of arrays [...], one number for each neuron
-UNROLLED_STEPS = 8  # at most
 Parameters = Mapping[str, Any]  # name -> a scalar, or an array broadcastable to [...], as [C] for one by channel
 
 
@@ -57,7 +56,7 @@ class Neuron(NamedTuple):
 
 
 def over_time(
-    neuron: Neuron, parameters: Parameters, state: State, current: jax.Array
+    neuron: Neuron, parameters: Parameters, state: State, current: jax.Array, unroll: bool = False
 ) -> tuple[jax.Array, State, State]:
     """Neurons over time: `step` scanned over the first axis.
 
@@ -66,6 +65,8 @@ def over_time(
         parameters: its parameters.
         state: of [...] neurons.
         current: [T, ...] the input current.
+        unroll: whether steps are written out one after the other, so that nothing is put into arrays over time and read
+            from them step by step; for few steps, as compiling takes longer and memory is that of all of them.
 
     Returns:
         (spikes [T, ...], the state after the last step, the states after each step with leaves [T, ...]).
@@ -79,8 +80,7 @@ def over_time(
         spikes, state = neuron.step(parameters, state, current)
         return state, (spikes, state)
 
-    # Few steps are unrolled: nothing is then written into arrays over time, nor read from them, step by step.
-    state, (spikes, states) = jax.lax.scan(step, state, current, unroll=len(current) <= UNROLLED_STEPS)
+    state, (spikes, states) = jax.lax.scan(step, state, current, unroll=unroll)
     return spikes, state, states
 
 

@@ -32,19 +32,19 @@ def learning_rate(
             f"a schedule needs a finite learning rate above 0 and at least one epoch and step, "
             f"got {initial}, {epochs} epochs and {steps_per_epoch} steps per epoch."
         )
-    steps = epochs * steps_per_epoch
+    steps, rising = epochs * steps_per_epoch, warmup * steps_per_epoch
+    factors: dict[int, float] = {}
     if schedule == "tenths":
-        factors: dict[int, float] = {}
         for step in (steps * percent // 100 for percent in (60, 80, 90)):
             factors[step] = factors.get(step, 1.0) / 10
     elif schedule == "halvings":
         factors = {epoch * steps_per_epoch: 0.5 for epoch in range(5, epochs, 5)}
-    elif schedule in ("cosine", "constant"):
-        factors = {}
-    else:
+    elif schedule not in SCHEDULES:
         raise ValueError(f"unknown schedule {schedule!r}: choose one of {', '.join(SCHEDULES)}.")
-    falling = optax.cosine_decay_schedule(initial, steps) if schedule == "cosine" else None
-    rate, rising = falling or optax.piecewise_constant_schedule(initial, factors), warmup * steps_per_epoch
+    if schedule == "cosine":
+        rate = optax.cosine_decay_schedule(initial, steps)
+    else:
+        rate = optax.piecewise_constant_schedule(initial, factors)
     return (lambda step: rate(step) * jnp.minimum(1, (step + 1) / rising)) if rising else rate
 
 
