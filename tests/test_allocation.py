@@ -6,17 +6,16 @@ from types import SimpleNamespace
 import pytest
 
 from experiments.runs import allocation
-from experiments.runs.allocation import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, MOST_OF_OLD_ONES, NEVER
+from experiments.runs.allocation import M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, MOST_OF_OLD_ONES, NEVER
+
+KEPT = [(M_TRIM_THRESHOLD, NEVER), (M_ARENA_MAX, 1)]
 
 
 @pytest.mark.parametrize(
     ("most", "expected"),
     [
-        (NEVER, [(M_MMAP_THRESHOLD, NEVER), (M_TRIM_THRESHOLD, NEVER)]),
-        (
-            MOST_OF_OLD_ONES,
-            [(M_MMAP_THRESHOLD, NEVER), (M_MMAP_THRESHOLD, MOST_OF_OLD_ONES), (M_TRIM_THRESHOLD, NEVER)],
-        ),
+        (NEVER, [(M_MMAP_THRESHOLD, NEVER), *KEPT]),
+        (MOST_OF_OLD_ONES, [(M_MMAP_THRESHOLD, NEVER), (M_MMAP_THRESHOLD, MOST_OF_OLD_ONES), *KEPT]),
         (0, [(M_MMAP_THRESHOLD, NEVER), (M_MMAP_THRESHOLD, MOST_OF_OLD_ONES)]),  # then all stays as it was
     ],
 )
@@ -25,7 +24,7 @@ def test_memory_is_kept_where_maps_can_be_turned_off(most, expected, monkeypatch
 
     def mallopt(name, value):
         asked.append((name, value))
-        return int(name == M_TRIM_THRESHOLD or value <= most)
+        return int(name != M_MMAP_THRESHOLD or value <= most)
 
     monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
     monkeypatch.setattr(allocation.sys, "platform", "linux")

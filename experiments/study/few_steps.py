@@ -7,17 +7,19 @@ from collections.abc import Iterator
 from itertools import product
 
 from experiments.recipes import RECIPES, Fields
-from experiments.study.trials import SEEDS, Trial, ann_trial, tested
+from experiments.study.trials import SEEDS, Trial, ann_tested, tested
 
 STEPS = (1, 2, 4, 8)
+LONG: Fields = {"ann.epochs": 20}  # half as many as others take, at several times the cost
 NETS: dict[str, Fields] = {
     "vgg5": {},
     "vgg5-norm": {"network.norm": "batch"},
-    "resnet8": {"network.architecture": "resnet8"},
-    "resnet8-norm": {"network.architecture": "resnet8", "network.norm": "batch"},
+    "resnet8": LONG | {"network.architecture": "resnet8"},
+    "resnet8-norm": LONG | {"network.architecture": "resnet8", "network.norm": "batch"},
+    "vgg11-norm": LONG | {"network.architecture": "vgg11", "network.norm": "batch"},
 }
 ACTIVATIONS: dict[str, Fields] = {"relu": {"network.levels": None}, "qcfs": {}}
-COMPARED = ("diet", "qcfs", "qcfs-diet")
+EPOCHS = {8: 3}  # of the fine-tune, at a T where they take long
 
 
 def activation_of(recipe: str) -> str:
@@ -25,18 +27,20 @@ def activation_of(recipe: str) -> str:
     return "relu" if RECIPES[recipe]["network.levels"] is None else "qcfs"
 
 
-def anns(nets: tuple[str, ...], seeds: tuple[int, ...] = SEEDS) -> Iterator[Trial]:
-    """The ANNs of some nets, with either activation."""
-    for net, activation in product(nets, ACTIVATIONS):
-        yield ann_trial(f"{net}-{activation}", NETS[net] | ACTIVATIONS[activation], seeds)
+def anns(net: str, seeds: tuple[int, ...] = SEEDS) -> Iterator[Trial]:
+    """The ANNs of a net, with either activation."""
+    for activation, fields in ACTIVATIONS.items():
+        name = f"{net}-{activation}"
+        yield Trial(name, NETS[net] | fields, ann_tested, seeds, ann=name)
 
 
 def trials(
-    nets: tuple[str, ...], recipes: tuple[str, ...] = COMPARED, seeds: tuple[int, ...] = SEEDS
+    net: str, recipes: tuple[str, ...], steps: tuple[int, ...] = STEPS, seeds: tuple[int, ...] = SEEDS
 ) -> Iterator[Trial]:
-    """The whole pipeline of some nets by several recipes at each T."""
-    for net, recipe, num_steps in product(nets, recipes, STEPS):
+    """The whole pipeline of a net by several recipes at each T."""
+    for recipe, num_steps in product(recipes, steps):
         fields = NETS[net] | RECIPES[recipe] | {"convert.num_steps": num_steps}
+        fields |= {"finetune.epochs": EPOCHS[num_steps]} if num_steps in EPOCHS else {}
         yield Trial(f"{net}-{recipe}-t{num_steps}", fields, tested, seeds, f"{net}-{activation_of(recipe)}")
 
 

@@ -78,6 +78,13 @@ def _scratch_rates() -> Iterator[Trial]:
             yield Trial(f"{trial.name}-lr{rate:g}", fields, seeds=trial.seeds)
 
 
+def _four_steps(net: str, seeds: tuple[int, ...]) -> Iterator[Trial]:
+    """Question f: other nets, converted at each T and fine-tuned at T = 4."""
+    yield from few_steps.anns(net, seeds)
+    yield from few_steps.trials(net, ("qcfs",), seeds=seeds)
+    yield from few_steps.trials(net, ("qcfs-diet",), (4,), seeds)
+
+
 STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
     FASHION: {
         "steps": (*_hybrids(FASHION, ("linear", 8), ("linear", 4), ("linear", 2), ("stdb", 4)),),
@@ -100,13 +107,18 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
         "scratch": (*_scratch(8, {"linear": 11, "linear-long": 22, "linear-longest": 33}),),
     },
     FASHION_FEW: {
-        "few": (*few_steps.anns(("vgg5",)), *few_steps.trials(("vgg5",))),
+        "few": (*few_steps.anns("vgg5"), *few_steps.trials("vgg5", ("qcfs", "qcfs-diet", "diet"))),
         "parts": tuple(few_steps.parts(2)),
         "rates": tuple(few_steps.rates(4)),
     },
     CIFAR_FEW: {
-        "few": (*few_steps.anns(("vgg5",)), *few_steps.trials(("vgg5",))),
-        "nets": (*few_steps.anns(OTHER_NETS), *few_steps.trials(OTHER_NETS)),
+        "few": (
+            *few_steps.anns("vgg5"),
+            *few_steps.trials("vgg5", ("qcfs", "qcfs-diet")),
+            *few_steps.trials("vgg5", ("diet",), (2, 4)),
+        ),
+        "nets": tuple(trial for net in OTHER_NETS for trial in _four_steps(net, SEEDS)),
+        "depth": tuple(_four_steps("vgg11-norm", (0,))),
         "parts": tuple(few_steps.parts(2, (0,))),
     },
 }

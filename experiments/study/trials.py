@@ -19,9 +19,10 @@ from experiments.presets import PRESETS
 from experiments.runs.networks import open_source, stream_keys
 from experiments.runs.records import read_results
 from experiments.runs.schema import Results
-from experiments.runs.scoring import score_snn
+from experiments.runs.scoring import score_ann, score_snn
 from experiments.runs.workdir import Run
 from experiments.study.gradients import agreement, descent, silent_neurons
+from experiments.train_ann import trained_ann
 from jsnn.data.augment import scale
 from jsnn.data.datasets import TEST, VALIDATION
 
@@ -39,6 +40,12 @@ def as_far_as(stage: str, run: Run) -> Results:
     """The pipeline up to a stage."""
     up_to(stage, run)
     return read_results(run.directory)
+
+
+def ann_tested(run: Run) -> Results:
+    """The ANN alone, with its accuracy on the test split."""
+    results = as_far_as("train_ann", run)
+    return results | {"ann": results["ann"] | {"accuracy": score_ann(run.config, trained_ann(run), TEST)}}
 
 
 def validated(run: Run) -> Results:
@@ -92,9 +99,4 @@ def planned(preset: str, trial: Trial, seed: int) -> Config:
     return replace(with_fields(PRESETS[preset].config, trial.fields), seed=seed)
 
 
-def ann_trial(name: str, fields: Fields, seeds: tuple[int, ...] = SEEDS) -> Trial:
-    """A trial that trains an ANN for others."""
-    return Trial(name, fields, partial(as_far_as, "train_ann"), seeds, ann=name)
-
-
-ANN = ann_trial("ann", {})
+ANN = Trial("ann", {}, partial(as_far_as, "train_ann"))  # for the trials that name no other
