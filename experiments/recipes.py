@@ -27,6 +27,8 @@ POISSON: Fields = {
     "finetune.gamma": 0.3,
     "finetune.neuron_lr": 3e-4,
     "finetune.schedule": "tenths",
+    "finetune.distillation": 0.0,
+    "finetune.temperature": 1.0,
 }
 PAPER: Fields = {
     "finetune.surrogate": "stdb",
@@ -41,6 +43,7 @@ LINEAR: Fields = {
     "finetune.logit_scale": AUTO,
 }
 # The image is the current at every step, neurons start half way to their thresholds; the mean of the results counts.
+# Half of the loss asks for the ANN's own logits, softened.
 DIRECT: Fields = {
     "convert.encoding": "constant",
     "convert.initial": 0.5,
@@ -54,6 +57,8 @@ DIRECT: Fields = {
     "finetune.neuron_lr": 2e-4,
     "finetune.weight_decay": 0.0,
     "finetune.logit_scale": 1.0,
+    "finetune.distillation": 0.5,
+    "finetune.temperature": 2.0,
 }
 RECIPES: dict[str, Fields] = {
     "paper": {**RELU, **POISSON, **PAPER},

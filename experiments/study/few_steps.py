@@ -6,6 +6,7 @@ Nets are named by architecture and norm, trials by the net, the recipe and T.
 from collections.abc import Iterator
 from itertools import product
 
+from experiments.fields import TRAINED
 from experiments.recipes import RECIPES, Fields
 from experiments.study.trials import SEEDS, Trial, ann_tested, tested
 
@@ -44,22 +45,26 @@ def trials(
         yield Trial(f"{net}-{recipe}-t{num_steps}", fields, tested, seeds, f"{net}-{activation_of(recipe)}")
 
 
-PARTS: dict[str, Fields] = {  # of `qcfs-diet`
-    "weights": {"finetune.trained": ("weights",)},
-    "weights-threshold": {"finetune.trained": ("weights", "threshold")},
-    "weights-leak": {"finetune.trained": ("weights", "leak")},
-    "weights-initial": {"finetune.trained": ("weights", "initial")},
-    "threshold-leak-initial": {"finetune.trained": ("threshold", "leak", "initial")},
-    "all": {},
-    "all-by-channel": {"finetune.by_channel": True},
-    "all-distilled": {"finetune.distillation": 0.5, "finetune.temperature": 2.0},
+PARTS: dict[str, tuple[str, ...]] = {  # what is trained, by labels alone
+    "weights": ("weights",),
+    "weights-threshold": ("weights", "threshold"),
+    "weights-leak": ("weights", "leak"),
+    "weights-initial": ("weights", "initial"),
+    "threshold-leak-initial": ("threshold", "leak", "initial"),
+    "all": TRAINED,
+}
+MORE: dict[str, Fields] = {  # `qcfs-diet` as it is, and by channel
+    "all-distilled": {},
+    "all-distilled-by-channel": {"finetune.by_channel": True},
 }
 PENALTIES = (0.0, 0.1, 0.3, 1.0, 3.0)
 
 
 def parts(num_steps: int, seeds: tuple[int, ...] = SEEDS) -> Iterator[Trial]:
-    """What is trained, one thing left out or added, at one T."""
-    for name, fields in PARTS.items():
+    """What each part of `qcfs-diet` does, at one T."""
+    labels = {"finetune.distillation": 0.0, "finetune.temperature": 1.0}
+    by_labels = {name: labels | {"finetune.trained": trained} for name, trained in PARTS.items()}
+    for name, fields in (by_labels | MORE).items():
         yield Trial(f"part-{name}", fields | {"convert.num_steps": num_steps}, tested, seeds, "vgg5-qcfs")
 
 
