@@ -15,7 +15,7 @@ from jsnn.data.datasets import info
 ADDED = {
     "network": ("norm", "levels"),
     "convert": ("fold", "initial", "scaling", "logits"),
-    "finetune": ("trained", "by_channel", "neuron_lr", "distillation", "temperature", "rate_penalty"),
+    "finetune": ("trained", "by_channel", "neuron_lr", "distillation", "temperature", "rate_penalty", "residuals"),
     "evaluate": ("exit_cost",),
 }
 
@@ -41,6 +41,8 @@ def _check_finetune(config: Config) -> None:
         raise ValueError("by_channel is for parameters of neurons, of which none is trained: name some in trained.")
     if config.finetune.by_channel and "threshold" in trained and config.convert.logits == "sum":
         raise ValueError("by_channel leaves no one threshold that the sum of logits is in units of: use logits mean.")
+    if (config.finetune.residuals, config.finetune.surrogate) == ("byte", "stdb") and not set(trained) <= {"weights"}:
+        raise ValueError("residuals byte do not tell STDB's gradient in parameters of neurons: use exact.")
     if is_scratch and not trained:
         raise ValueError("start scratch has nothing but what is trained: name some in trained.")
     if is_scratch and config.network.levels is not None:

@@ -12,6 +12,7 @@ import tyro
 from pydantic import ConfigDict, Field
 
 from jsnn.models import ARCHITECTURES
+from jsnn.training.forward import RESIDUALS
 from jsnn.training.optimizers import OPTIMIZERS, SCHEDULES
 
 AUTO = "auto"
@@ -139,6 +140,8 @@ class Finetune:
     logit_scale: PositiveOrAuto = AUTO
     distillation: Share = 0.0  # Share of the loss that asks for the ANN's own logits, instead of the labels.
     temperature: Positive = 1.0  # Divides both nets' logits in distillation.
+    # What is kept of neurons for the gradient: all that makes it exact, a byte each, or exact in few steps only.
+    residuals: Literal[RESIDUALS] = "exact"
     rate_penalty: NonNegative = 0.0  # Added to the loss for a spike of every neuron at every time step [nats].
 
 

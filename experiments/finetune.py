@@ -166,7 +166,8 @@ def state_of(config: Config, snn: Variables, teacher: Variables, rule: optax.Gra
 
 def forward_of(config: Config, factor: float, machine: Machine) -> Forward:
     """The forward function of the SNN of a config, its logits times a factor."""
-    present = snn_forward(training_presentation(config, machine), lambda outcome: outcome, trained_collections(config))
+    what, trained = training_presentation(config, machine), trained_collections(config)
+    present = snn_forward(what, lambda outcome: outcome, trained, config.finetune.residuals)
 
     def forward(snn: Variables, *inputs: jax.Array) -> tuple[Outputs, Variables]:
         outcome, changed = present(snn, *inputs)

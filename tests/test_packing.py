@@ -1,4 +1,4 @@
-"""Spike trains as bits, and LIF neurons that are recorded as bits and replayed, against loops and the plain neuron."""
+"""Spike trains as bits, and neurons that are recorded as bits, against loops and the plain neuron."""
 
 import chex
 import jax
@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jsnn.neurons import LIFState, hard_reset_lif, lif, over_time
+from jsnn.neurons import LIFState, lif, over_time
 from jsnn.neurons.neuron import record
-from jsnn.neurons.packed import Train, replay
 from jsnn.neurons.packing import age_after, age_at, age_dtype, unpack, word_dtype
-from jsnn.neurons.surrogate import forward_mode, linear, stdb
+from jsnn.neurons.surrogate import stdb
 
 SURROGATE = stdb(0.3, 0.05)
 NEURON = lif(SURROGATE)
@@ -80,60 +79,10 @@ def test_recorded_spikes_and_state_are_those_of_the_plain_neuron(num_steps, leak
     assert words.dtype == word_dtype(num_steps)
 
 
-@jax.jit
-def gradients(current, state, weights, leak):
-    """In currents and membranes, by replay and by the plain neuron."""
-    of_end = jnp.linspace(-1, 1, 5)
-    neuron = parameters(leak)
-    train = Train(record(NEURON, neuron, state, current)[0], state.age)
-
-    def plain(current, membrane):
-        spikes, end, _ = over_time(NEURON, neuron, state._replace(membrane=membrane), current)
-        return (spikes * weights).sum() + (end.membrane * of_end).sum()
-
-    def replayed(current, membrane):
-        spikes, end = NEURON.replay(neuron, current, membrane, train)
-        return (spikes * weights).sum() + (end * of_end).sum()
-
-    return [jax.grad(function, (0, 1))(current, state.membrane) for function in (replayed, plain)]
-
-
-@pytest.mark.parametrize("leak", [1.0, 0.9])
-@pytest.mark.parametrize("num_steps", [1, 8, 13, 32])
-def test_a_replay_has_the_gradients_of_the_plain_neuron(num_steps, leak):
-    found, expected = gradients(*driven(num_steps), driven(num_steps, seed=1)[0], leak)
-    chex.assert_trees_all_close(found, expected, rtol=1e-6, atol=1e-7)
-    assert np.abs(expected[0]).max() > 0
-
-
-def test_a_replay_looks_at_nothing_but_the_spikes():
-    """What would compute currents and membranes may be left out of a program."""
-    current, state = driven(6)
-    train = Train(record(NEURON, parameters(0.9), state, current)[0], state.age)
-    nothing = jnp.full_like(current, jnp.nan)
-    spikes, _ = replay(SURROGATE.by_age, parameters(0.9), nothing, nothing[0], train)
-    np.testing.assert_array_equal(spikes, over_time(NEURON, parameters(0.9), state, current)[0])
-
-
-def test_neurons_that_never_fired_pass_no_gradient():
-    current = jnp.full((9, 4), 0.01)
-    neuron = parameters(1.0, threshold=1.0)
-    train = Train(record(NEURON, neuron, NEURON.init(neuron, current[0]), current)[0], jnp.zeros(4, jnp.int32))
-    gradient = jax.grad(lambda i: NEURON.replay(neuron, i, i[0], train)[0].sum())(current)
-    np.testing.assert_array_equal(gradient, 0)
-
-
 def test_more_steps_than_a_word_holds_are_refused():
     current, state = driven(33)
     with pytest.raises(ValueError, match="32 time steps of spikes, got 33"):
         record(NEURON, parameters(0.9), state, current)
-
-
-def test_trains_replace_membranes_only_where_they_tell_the_gradient():
-    assert NEURON.replay is not None
-    live, forward = lif(SURROGATE, detach_spike=False), lif(forward_mode(SURROGATE))
-    for other in (lif(linear()), live, forward, hard_reset_lif(SURROGATE)):
-        assert other.replay is None
 
 
 @jax.jit

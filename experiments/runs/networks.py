@@ -29,7 +29,7 @@ from jsnn.network.chunks import fitting_chunk
 from jsnn.network.simulation import Presentation
 from jsnn.network.transformation import NEURONS, SNN, Variables, spiking
 from jsnn.neurons import lif, surrogate
-from jsnn.training.forward import by_bits
+from jsnn.training.forward import residuals_of
 from jsnn.training.parallel import check_batch_size, replicate
 from jsnn.training.step import check_parts
 
@@ -93,9 +93,11 @@ def encoding_of(config: Config) -> encoding.Encoding:
 def training_presentation(config: Config, machine: Machine) -> Presentation:
     """How the SNN of a config is presented images in training."""
     most = _steps_at_once(config, machine, training_samples, TRAINING_SHARE)
-    if most is not None and not by_bits(build_snn(config), trained_collections(config)):
-        most = max(most, 8)  # membranes are kept at every border of chunks: longer ones take less memory
-    return _presentation(config, config.convert.num_steps, most)
+    what = _presentation(config, config.convert.num_steps, most)
+    if most is None or residuals_of(what, trained_collections(config), config.finetune.residuals) is not None:
+        return what
+    # Membranes are kept at every border of chunks: longer ones take less memory.
+    return _presentation(config, config.convert.num_steps, max(most, 8))
 
 
 def presentation_of(config: Config, num_steps: int, machine: Machine | None = None) -> Presentation:

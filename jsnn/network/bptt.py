@@ -1,8 +1,8 @@
-"""Backpropagation through time from spike trains alone, in chunks of time steps.
+"""Backpropagation through time from bits or bytes of neurons, in chunks of time steps.
 
-Forward, the network runs chunk by chunk and keeps the spikes of its neurons as bits. Backward, the chunks come in
-reverse order: each layer's spikes are unpacked, pooled and masked again, the inputs drawn again, and no neuron and no
-product of the forward pass is computed twice.
+Forward, the network runs chunk by chunk and keeps its neurons' residuals, see `jsnn.neurons.residuals`. Backward, the
+chunks come in reverse order: each layer's spikes are unpacked, pooled and masked again, the inputs drawn again, and no
+neuron and no product of the forward pass is computed twice.
 """
 
 from functools import partial
@@ -14,11 +14,10 @@ from jax.custom_derivatives import SymbolicZero, custom_vjp_primal_tree_values
 
 from jsnn.network.chunks import check_steps
 from jsnn.network.simulation import Presentation, compacted, initial_carry
-from jsnn.network.trains import Words, ages_before, ages_between, no_words, put, trains_of
+from jsnn.network.storage import Recorded, Stored, nothing_stored, store, trains_at
+from jsnn.network.trains import Words, ages_before, ages_between
 from jsnn.network.transformation import NEURONS, Variables, drive
-from jsnn.neurons.neuron import record
-from jsnn.neurons.packed import Train
-from jsnn.neurons.packing import unpack
+from jsnn.neurons.residuals import Residuals, Train, record, replay, spikes_of
 
 
 class Keys(NamedTuple):
@@ -45,6 +44,13 @@ class Outcome(NamedTuple):
     spikes: dict[str, jax.Array]
 
 
+class _How(NamedTuple):
+    """What is run, besides arrays."""
+
+    what: Presentation
+    residuals: Residuals
+
+
 class _Given(NamedTuple):
     """All arrays of a presentation."""
 
@@ -54,51 +60,63 @@ class _Given(NamedTuple):
     keys: Keys
 
 
-def present(what: Presentation, variables: Variables, images: jax.Array, index: jax.Array, keys: Keys) -> Outcome:
+def present(
+    what: Presentation,
+    variables: Variables,
+    images: jax.Array,
+    index: jax.Array,
+    keys: Keys,
+    residuals: Residuals | None = None,
+) -> Outcome:
     """What an SNN gives in training for images [B, ...], differentiable in its weights and in the images.
 
-    Their index [B] int32 in the data set is what their noise belongs to. The parameters of its neurons get no gradient.
-    ValueError where a number of steps is below 1, the neurons need membranes for their gradient, or a gradient in their
-    parameters or a second derivative is asked for.
+    Their index [B] int32 in the data set is what their noise belongs to. Residuals are the neuron's lossless ones, if
+    none are given; those in bytes give the parameters of neurons a gradient, too. ValueError where a number of steps
+    is below 1, there are no residuals, or a gradient that they do not give, or a second derivative, is asked for.
     """
     check_steps(what.num_steps, what.chunk)
-    if what.snn.neuron.replay is None:
+    residuals = residuals or what.snn.neuron.lossless
+    if residuals is None:
         raise ValueError(
-            "spike trains alone do not give the gradient of these neurons: differentiate jsnn.simulate, or take "
-            "lif(stdb()) with the spike of its reset detached."
+            "bits alone do not give the gradient of these neurons: differentiate jsnn.simulate, take the neuron's "
+            "residuals in bytes, or lif(stdb()) with the spike of its reset detached."
         )
-    return _present(what, _Given(dict(variables), images, index, keys))
+    return _present(_How(what, residuals), _Given(dict(variables), images, index, keys))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _present(what: Presentation, given: _Given) -> Outcome:
-    return _run(what, given)[0]
+def _present(how: _How, given: _Given) -> Outcome:
+    return _run(how, given)[0]
 
 
-def _run(what: Presentation, given: _Given) -> tuple[Outcome, Words]:
-    """What the network gives, and the spikes of all layers."""
+def _run(how: _How, given: _Given) -> tuple[Outcome, Stored]:
+    """What the network gives, and what is kept of all layers."""
+    what, residuals = how
     noise = what.noise(given.index, given.keys.noise)
     encode = partial(what.encode, given.images, given.keys.encoding, given.index)
     state = compacted(what.snn, initial_carry(what.snn, given.variables, encode, **noise).neurons)
     neurons, times = given.variables[NEURONS], what.times()
 
-    def run(carry: tuple[Any, Words], now: tuple[jax.Array, jax.Array]) -> tuple[tuple[Any, Words], tuple]:
-        (state, words), (chunk, time) = carry, now
-        later, longer, counts = {}, {}, {}
+    def run(carry: tuple[Any, Stored], now: tuple[jax.Array, jax.Array]) -> tuple[tuple[Any, Stored], tuple]:
+        (state, stored), (chunk, time) = carry, now
+        later, kept, counts = {}, {}, {}
 
         def spike(layer: str, current: jax.Array) -> jax.Array:
-            word, later[layer] = record(what.snn.neuron, neurons[layer], state[layer], current)
-            longer[layer] = put(words[layer], word, chunk, len(current))
-            spikes = unpack(word, len(current), current.dtype)
+            before = state[layer]
+            found = record(residuals, neurons[layer], before.membrane, before.spikes, current)
+            kept[layer], later[layer] = found[0], before._replace(membrane=found[1], spikes=found[2])
+            spikes = spikes_of(kept[layer], len(current), current.dtype)
             counts[layer] = _per_neuron(what, spikes, time)
             return spikes
 
         results = drive(what.snn, spike, given.variables, encode(time), **noise)
-        return (later, longer), (results, counts)
+        stored = store(stored, kept, chunk, len(time))
+        return (later, stored._replace(codes={})), (results, counts, stored.codes)
 
-    silence = no_words({layer: neurons.membrane.shape for layer, neurons in state.items()}, times)
-    (_, words), (results, counts) = jax.lax.scan(run, (state, silence), (jnp.arange(len(times)), times))
-    return Outcome(_joined(results, what.num_steps), jax.tree.map(lambda count: count.sum(0), counts)), words
+    nothing = nothing_stored(residuals, {layer: one.membrane.shape for layer, one in state.items()}, times)
+    (_, stored), (results, counts, codes) = jax.lax.scan(run, (state, nothing), (jnp.arange(len(times)), times))
+    outcome = Outcome(_joined(results, what.num_steps), jax.tree.map(lambda count: count.sum(0), counts))
+    return outcome, stored._replace(codes=codes)
 
 
 def _per_neuron(what: Presentation, spikes: jax.Array, time: jax.Array) -> jax.Array:
@@ -111,19 +129,19 @@ def _joined(results: Any, num_steps: int) -> Any:
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:num_steps], results)
 
 
-def _present_forward(what: Presentation, given: Any) -> tuple[Outcome, tuple]:
-    if any(leaf.perturbed for leaf in jax.tree.leaves(given.variables.get(NEURONS))):
+def _present_forward(how: _How, given: Any) -> tuple[Outcome, tuple]:
+    if how.residuals.width is None and any(leaf.perturbed for leaf in jax.tree.leaves(given.variables.get(NEURONS))):
         raise ValueError(
-            "spike trains alone do not give the gradient in the parameters of neurons: take it in the weights only, or "
-            "differentiate jsnn.simulate, which keeps membranes."
+            "bits alone do not give the gradient in the parameters of neurons: take it in the weights only, take "
+            "residuals in bytes, or differentiate jsnn.simulate, which keeps membranes."
         )
     differentiated = [leaf.value if leaf.perturbed else None for leaf in jax.tree.leaves(given)]
     given = custom_vjp_primal_tree_values(given)
-    outcome, words = _run(what, given)
-    return outcome, (given, differentiated, words)
+    outcome, stored = _run(how, given)
+    return outcome, (given, differentiated, stored)
 
 
-def _present_backward(what: Presentation, residuals: tuple, of_outcome: Outcome) -> tuple[Any]:
+def _present_backward(how: _How, saved: tuple, of_outcome: Outcome) -> tuple[Any]:
     def is_zero(leaf: Any) -> bool:
         return isinstance(leaf, SymbolicZero)
 
@@ -132,8 +150,8 @@ def _present_backward(what: Presentation, residuals: tuple, of_outcome: Outcome)
 
     of_results = jax.tree.map(dense, of_outcome.results, is_leaf=is_zero)
     of_spikes = {layer: None if is_zero(leaf) else leaf for layer, leaf in of_outcome.spikes.items()}
-    given, differentiated, words = residuals
-    found = iter(_first_derivative(what, given, differentiated, words, of_results, of_spikes))
+    given, differentiated, stored = saved
+    found = iter(_first_derivative(how, given, differentiated, stored, of_results, of_spikes))
     structure = jax.tree.structure(given)
     return (jax.tree.unflatten(structure, [None if leaf is None else next(found) for leaf in differentiated]),)
 
@@ -143,27 +161,32 @@ _present.defvjp(_present_forward, _present_backward, symbolic_zeros=True)
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _first_derivative(
-    what: Presentation, given: _Given, differentiated: list[Any], words: Words, of_results: Any, of_spikes: Any
+    how: _How, given: _Given, differentiated: list[Any], stored: Stored, of_results: Any, of_spikes: Any
 ) -> list[jax.Array]:
     """The gradient in the leaves of `given` that are differentiated."""
+    what, residuals = how
     leaves, structure = jax.tree.flatten(given)
     chosen = [leaf for leaf in differentiated if leaf is not None]
     times = what.times()
-    kept = ages_between(words, times)
+    spikes = stored.spikes if residuals.by_age else {}
+    kept = ages_between(spikes, times)
 
     def filled(chosen: list[jax.Array]) -> _Given:
         values = iter(chosen)
         together = zip(leaves, differentiated, strict=True)
         return jax.tree.unflatten(structure, [old if leaf is None else next(values) for old, leaf in together])
 
+    membranes, of_start = jax.vjp(lambda chosen: _first_membranes(what, filled(chosen)), chosen)
+    recorded = Recorded(residuals, stored, times, given.variables[NEURONS], membranes)
+
     def run(chosen: list[jax.Array], membranes: dict[str, jax.Array], chunk: jax.Array, ages: Words) -> tuple:
-        trains = trains_of(words, ages, times, chunk, {layer: leaf.shape for layer, leaf in membranes.items()})
-        results, later, counts = _replay_chunk(what, filled(chosen), trains, membranes, times[chunk])
+        trains = trains_at(recorded, chunk, ages)
+        results, later, counts = _replay_chunk(how, filled(chosen), trains, membranes, times[chunk])
         return results, later, {layer: count for layer, count in counts.items() if of_spikes[layer] is not None}
 
     def step(carry: tuple, now: tuple[jax.Array, Any]) -> tuple[tuple, None]:
         (total, of_membranes, ages), (chunk, of_results) = carry, now
-        ages = ages_before(words, kept, times, chunk, ages)
+        ages = ages_before(spikes, kept, times, chunk, ages)
         unused = jax.tree.map(jnp.zeros_like, of_membranes)  # the values of membranes, which nothing looks at
         _, backward = jax.vjp(partial(run, chunk=chunk, ages=ages), chosen, unused)
         of_counts = {layer: cotangent for layer, cotangent in of_spikes.items() if cotangent is not None}
@@ -171,30 +194,30 @@ def _first_derivative(
         return (jax.tree.map(jnp.add, total, found), of_membranes, ages), None
 
     nobody = jax.tree.map(lambda ages: ages[0], kept)
-    start = jax.tree.map(jnp.zeros_like, chosen), _no_membranes(what, given), nobody
+    start = jax.tree.map(jnp.zeros_like, chosen), jax.tree.map(jnp.zeros_like, membranes), nobody
     chunks = jax.tree.map(lambda leaf: _cut(leaf, times.shape), of_results)
-    (total, *_), _ = jax.lax.scan(step, start, (jnp.arange(len(times)), chunks), reverse=True)
-    return total
+    (total, of_membranes, _), _ = jax.lax.scan(step, start, (jnp.arange(len(times)), chunks), reverse=True)
+    return jax.tree.map(jnp.add, total, of_start(of_membranes)[0])
 
 
 @_first_derivative.defjvp
-def _second_derivative(what: Presentation, primals: tuple, tangents: tuple) -> tuple:
-    del what, primals, tangents
+def _second_derivative(how: _How, primals: tuple, tangents: tuple) -> tuple:
+    del how, primals, tangents
     raise ValueError(
-        "spike trains as bits have no second derivative: differentiate jsnn.simulate, which keeps membranes, with a "
-        "surrogate of jsnn.surrogate.forward_mode for Hessian-vector products."
+        "spike trains as bits or bytes have no second derivative: differentiate jsnn.simulate, which keeps membranes, "
+        "with a surrogate of jsnn.surrogate.forward_mode for Hessian-vector products."
     )
 
 
 def _replay_chunk(
-    what: Presentation, given: _Given, trains: dict[str, Train], membranes: dict[str, jax.Array], time: jax.Array
+    how: _How, given: _Given, trains: dict[str, Train], membranes: dict[str, jax.Array], time: jax.Array
 ) -> tuple[Any, dict[str, jax.Array], dict[str, jax.Array]]:
     """Results, what stands for the membranes behind the chunk, and spikes per neuron."""
-    later, counts = {}, {}
+    (what, residuals), later, counts = how, {}, {}
 
     def spike(layer: str, current: jax.Array) -> jax.Array:
         parameters = given.variables[NEURONS][layer]
-        spikes, later[layer] = what.snn.neuron.replay(parameters, current, membranes[layer], trains[layer])
+        spikes, later[layer] = replay(residuals, parameters, current, membranes[layer], trains[layer])
         counts[layer] = _per_neuron(what, spikes, time)
         return spikes
 
@@ -202,11 +225,11 @@ def _replay_chunk(
     return drive(what.snn, spike, given.variables, inputs, **what.noise(given.index, given.keys.noise)), later, counts
 
 
-def _no_membranes(what: Presentation, given: _Given) -> dict[str, jax.Array]:
-    """Zeros of the shapes of all membranes."""
+def _first_membranes(what: Presentation, given: _Given) -> dict[str, jax.Array]:
+    """The membranes of all layers before the first step."""
     encode = partial(what.encode, given.images, given.keys.encoding, given.index)
     carry = initial_carry(what.snn, given.variables, encode, **what.noise(given.index, given.keys.noise))
-    return {layer: jnp.zeros_like(state.membrane) for layer, state in carry.neurons.items()}
+    return {layer: state.membrane for layer, state in carry.neurons.items()}
 
 
 def _cut(leaf: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The spike trains of all layers in a presentation: words of spikes, and the ages of neurons before them.
+"""The spike trains of all layers in a presentation: words of bits, and the ages of neurons before them.
 
 A word holds the spikes of one chunk, or of several where chunks are short, so that no byte is kept for a few bits. The
 neurons of a sample are one axis, for a TPU would pad 64 channels to 128.
@@ -10,7 +10,6 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from jsnn.neurons.packed import Train
 from jsnn.neurons.packing import age_after, age_at, age_dtype, word_dtype
 
 STEPS_OF_BYTE = 8
@@ -36,6 +35,8 @@ def put(words: jax.Array, spikes: jax.Array, chunk: jax.Array, num_steps: int) -
 
 def ages_between(words: Words, times: jax.Array) -> Words:
     """The ages of all neurons before every stride-th of W words, [ceil(W / stride), B, neurons], for times [C, K]."""
+    if not words:
+        return {}
     num_steps, dtype = times.shape[1], age_dtype(times.size)
     count, stride = len(jax.tree.leaves(words)[0]), _stride(num_steps)
 
@@ -65,19 +66,19 @@ def ages_before(words: Words, kept: Words, times: jax.Array, chunk: jax.Array, l
     return jax.lax.cond(is_last_of_word | (chunk == len(times) - 1), count, lambda: later)
 
 
-def trains_of(words: Words, ages: Words, times: jax.Array, chunk: jax.Array, shapes: Shapes) -> dict[str, Train]:
-    """The spike trains of all layers over one chunk of times [C, K], from the ages before its word."""
-    num_steps = times.shape[1]
+def bits_of(words: jax.Array, chunk: jax.Array, num_steps: int, shape: tuple[int, ...]) -> jax.Array:
+    """The bits [B, ...] of one chunk of a layer's words."""
     number, shift = _place(chunk, num_steps)
+    word = words[number].reshape(shape)
+    return word if _chunks_of_word(num_steps) == 1 else word >> shift.astype(word.dtype) & (1 << num_steps) - 1
 
-    def train(layer: str, shape: tuple[int, ...]) -> Train:
-        word, age = words[layer][number].reshape(shape), ages[layer].reshape(shape)
-        if _chunks_of_word(num_steps) == 1:
-            return Train(word, age)
-        spikes = word >> shift.astype(word.dtype) & (1 << num_steps) - 1
-        return Train(spikes, age_at(word, age.astype(jnp.int32), shift).astype(age.dtype))
 
-    return {layer: train(layer, shape) for layer, shape in shapes.items()}
+def ages_at(words: jax.Array, ages: jax.Array, chunk: jax.Array, num_steps: int, shape: tuple[int, ...]) -> jax.Array:
+    """The ages [B, ...] of a layer before a chunk, from those before its word."""
+    (number, shift), age = _place(chunk, num_steps), ages.reshape(shape)
+    if _chunks_of_word(num_steps) == 1:
+        return age
+    return age_at(words[number].reshape(shape), age.astype(jnp.int32), shift).astype(age.dtype)
 
 
 def _forward(words: Words, ages: Words, first: jax.Array, last: jax.Array, num_steps: int) -> Words:

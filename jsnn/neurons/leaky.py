@@ -6,9 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jsnn.neurons import packed
+from jsnn.neurons import residuals
 from jsnn.neurons.neuron import Neuron, Parameters
 from jsnn.neurons.packing import age_after
+from jsnn.neurons.residuals import Integrate, Residuals
 from jsnn.neurons.surrogate import Surrogate, is_forward_mode, stdb
 
 
@@ -48,18 +49,11 @@ def lif(surrogate: Surrogate = stdb(), detach_spike: bool = True, detach_thresho
         The Neuron, the same one for the same arguments.
     """
 
-    def step(neuron: Parameters, state: LIFState, current: jax.Array) -> tuple[jax.Array, LIFState]:
-        threshold = neuron["threshold"]
-        before = jax.lax.stop_gradient(state.spikes) if detach_spike else state.spikes
-        reset = (jax.lax.stop_gradient(threshold) if detach_threshold else threshold) * before
-        spikes, later = _fire(surrogate, threshold, state, neuron["leak"] * state.membrane + current - reset)
-        return spikes, later._replace(spikes=later.spikes.astype(state.spikes.dtype))
+    def integrate(neuron: Parameters, membrane: jax.Array, spikes: jax.Array, current: jax.Array) -> jax.Array:
+        threshold = jax.lax.stop_gradient(neuron["threshold"]) if detach_threshold else neuron["threshold"]
+        return neuron["leak"] * membrane + current - threshold * spikes
 
-    # Bits give a gradient in which no spike of the reset appears, and reverse mode alone.
-    by_bits = detach_spike and surrogate.by_age is not None and not is_forward_mode(surrogate)
-    replay = partial(packed.replay, surrogate.by_age) if by_bits else None
-    compact = _in_a_byte if detach_spike else None
-    return Neuron(_parameters, partial(_init, surrogate), step, _record, replay, compact)
+    return _leaky(integrate, surrogate, detach_spike)
 
 
 @cache
@@ -79,12 +73,36 @@ def hard_reset_lif(surrogate: Surrogate = stdb(), detach_spike: bool = True) -> 
         The Neuron, the same one for the same arguments.
     """
 
+    def integrate(neuron: Parameters, membrane: jax.Array, spikes: jax.Array, current: jax.Array) -> jax.Array:
+        return neuron["leak"] * membrane * (1 - spikes) + current
+
+    return _leaky(integrate, surrogate, detach_spike)
+
+
+def _leaky(integrate: Integrate, surrogate: Surrogate, detach_spike: bool) -> Neuron:
+    """Neurons of one membrane that fire above their threshold."""
+
     def step(neuron: Parameters, state: LIFState, current: jax.Array) -> tuple[jax.Array, LIFState]:
         before = jax.lax.stop_gradient(state.spikes) if detach_spike else state.spikes
-        membrane = neuron["leak"] * state.membrane * (1 - before) + current
-        return _fire(surrogate, neuron["threshold"], state, membrane)
+        membrane = integrate(neuron, state.membrane, before, current)
+        spikes = surrogate.spike(membrane / neuron["threshold"] - 1, state.age)
+        later = spikes.astype(state.spikes.dtype)
+        if state.age is None:
+            return spikes, LIFState(membrane, later, None)
+        older = jnp.where(state.age > 0, state.age + 1, 0)
+        return spikes, LIFState(membrane, later, jnp.where(spikes > 0, 1, older))
 
-    return Neuron(_parameters, partial(_init, surrogate), step)
+    def record(neuron: Parameters, state: LIFState, current: jax.Array) -> tuple[jax.Array, LIFState]:
+        """Words, and the state behind them; ages are counted from the words, not step by step."""
+        kept, membrane, spikes = residuals.record(Residuals(integrate), neuron, state.membrane, state.spikes, current)
+        age = None if state.age is None else age_after(kept.spikes, state.age, len(current))
+        return kept.spikes, LIFState(membrane, spikes, age)
+
+    # No spike of the reset appears in the gradient that residuals give, and they have reverse mode alone.
+    if not detach_spike or is_forward_mode(surrogate):
+        return Neuron(_parameters, partial(_init, surrogate), step, record, compact=None)
+    kept = residuals.lossless(integrate, surrogate), residuals.in_bytes(integrate, surrogate)
+    return Neuron(_parameters, partial(_init, surrogate), step, record, _in_a_byte, *kept)
 
 
 def _parameters() -> dict[str, float]:
@@ -97,23 +115,5 @@ def _init(surrogate: Surrogate, neuron: Parameters, current: jax.Array) -> LIFSt
     return LIFState(zero + neuron["initial"] * neuron["threshold"], zero, age)
 
 
-def _fire(
-    surrogate: Surrogate, threshold: jax.Array, state: LIFState, membrane: jax.Array
-) -> tuple[jax.Array, LIFState]:
-    """The spikes of a step, and the state behind it."""
-    spikes = surrogate.spike(membrane / threshold - 1, state.age)
-    if state.age is None:
-        return spikes, LIFState(membrane, spikes, None)
-    older = jnp.where(state.age > 0, state.age + 1, 0)
-    return spikes, LIFState(membrane, spikes, jnp.where(spikes > 0, 1, older))
-
-
 def _in_a_byte(state: LIFState) -> LIFState:
     return state._replace(spikes=state.spikes > 0)
-
-
-def _record(neuron: Parameters, state: LIFState, current: jax.Array) -> tuple[jax.Array, LIFState]:
-    """Words, and the state behind them; ages are counted from the words, not step by step."""
-    words, membrane, spikes = packed.record(current, state.membrane, state.spikes, neuron["threshold"], neuron["leak"])
-    age = None if state.age is None else age_after(words, state.age, len(current))
-    return words, LIFState(membrane, spikes, age)

@@ -42,17 +42,18 @@ class Neuron(NamedTuple):
         step: (parameters, state, current [...]) -> (spikes [...] of 0 and 1, the next state).
         record: (parameters, state, current [K, ...]) -> (spikes as words [...], the next state), where there is a
             faster way than `step`; without a gradient.
-        replay: (parameters, current [K, ...], membrane [...], train) -> (spikes [K, ...], membrane [...]), where spike
-            trains alone give the gradient, see `jsnn.neurons.packed`.
         compact: state -> the state as it may be kept between chunks, in fewer bytes where a part carries no gradient.
+        lossless: what is kept of the neurons where that gives their gradient exactly, see `jsnn.neurons.residuals`.
+        in_bytes: what is kept of them where a byte a step gives it to rounding.
     """
 
     parameters: Callable[[], dict[str, float]]
     init: Callable[[Parameters, jax.Array], State]
     step: Callable[[Parameters, State, jax.Array], tuple[jax.Array, State]]
     record: Callable[..., tuple[jax.Array, State]] | None = None
-    replay: Callable[..., tuple[jax.Array, jax.Array]] | None = None
     compact: Callable[[State], State] | None = None
+    lossless: Any = None
+    in_bytes: Any = None
 
 
 def over_time(

@@ -25,6 +25,11 @@ def unpack(words: jax.Array, num_steps: int, dtype: jnp.dtype) -> jax.Array:
     return (words >> time & 1).astype(dtype)
 
 
+def bit_at(words: jax.Array, time: jax.Array | int) -> jax.Array:
+    """The bit [...] of step `time` of words [...], 0 or 1."""
+    return words >> jnp.asarray(time, words.dtype) & 1
+
+
 def age_at(words: jax.Array, age: jax.Array, time: jax.Array | int) -> jax.Array:
     """The age [...] int32 at step `time`, in [0, 32), from words [...] and the age at step 0."""
     earlier = (jnp.uint32(1) << jnp.asarray(time, jnp.uint32)) - 1

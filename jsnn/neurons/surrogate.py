@@ -22,11 +22,15 @@ class Surrogate(NamedTuple):
         derivative: (z [...], age [...]) -> do/dz [...].
         by_age: (age [...] int32, dtype) -> do/dz [...], where it depends on spike times alone: then spike trains are
             all that backpropagation through time has to keep. None where it needs the membrane and no age.
+        inside: z [...] -> bool [...], whether do/dz is `height`, where it is that or 0; None elsewhere.
+        height: see `inside`.
     """
 
     spike: Callable[[jax.Array, jax.Array | None], jax.Array]
     derivative: Callable[[jax.Array, jax.Array | None], jax.Array]
     by_age: Callable[[jax.Array, jnp.dtype], jax.Array] | None = None
+    inside: Callable[[jax.Array], jax.Array] | None = None
+    height: float = 0.0
 
 
 @cache
@@ -129,7 +133,12 @@ def boxcar(width: float = 1.0, height: float = 1.0) -> Surrogate:
     """
     _check_positive("boxcar", "width", width)
     _check_positive("boxcar", "height", height)
-    return from_derivative(lambda z: jnp.where(jnp.abs(z) < width / 2, height, 0).astype(z.dtype))
+
+    def inside(z: jax.Array) -> jax.Array:
+        return jnp.abs(z) < width / 2
+
+    box = from_derivative(lambda z: jnp.where(inside(z), height, 0).astype(z.dtype))
+    return box._replace(inside=inside, height=height)
 
 
 @cache

@@ -1,15 +1,18 @@
 """What a network gives in training: an ANN runs once, an SNN over time, and another network may teach either."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 
 from jsnn.network.bptt import Keys, Outcome, present
 from jsnn.network.simulation import Noise, Observed, Presentation, no_noise, simulate
-from jsnn.network.transformation import NEURONS, SNN, Variables
+from jsnn.network.transformation import NEURONS, Variables
+from jsnn.neurons.residuals import Residuals
 from jsnn.training.loss import Outputs
 
+RESIDUALS = ("exact", "byte", "auto")
 TEACHER = "teacher"  # the collection of a network's variables that holds those of another
 # (variables, inputs [B, ...], index [B], key) -> (outputs, collections that it changes, as batch statistics)
 Forward = Callable[[Variables, jax.Array, jax.Array, jax.Array], tuple[Any, Variables]]
@@ -36,22 +39,26 @@ def ann_forward(apply: Callable[..., Any], noise: Noise = no_noise) -> Forward:
     return forward
 
 
-def snn_forward(what: Presentation, readout: Callable[[Outcome], Any], trained: Sequence[str] = ("params",)) -> Forward:
+def snn_forward(
+    what: Presentation,
+    readout: Callable[[Outcome], Any],
+    trained: Sequence[str] = ("params",),
+    residuals: str = "exact",
+) -> Forward:
     """The forward function of an SNN in training, its noise the same at every time step.
-
-    Where the neurons allow it and their parameters are not trained, spike trains alone are kept for the gradient, see
-    `jsnn.network.bptt`; else membranes at the borders of chunks.
 
     Args:
         what: the presentation.
         readout: what the network gives -> outputs for the loss, see `summed` and `averaged`; results at every step and
             spikes of every layer are there for others.
         trained: the collections that are trained.
+        residuals: what is kept of neurons for the gradient, see `residuals_of`.
 
     Returns:
         The Forward.
     """
-    run = present if by_bits(what.snn, trained) else from_membranes
+    kept = residuals_of(what, trained, residuals)
+    run = from_membranes if kept is None else partial(present, residuals=kept)
 
     def forward(variables: Variables, inputs: jax.Array, index: jax.Array, key: jax.Array) -> tuple[Any, Variables]:
         keys = Keys(*jax.random.split(key))
@@ -60,9 +67,27 @@ def snn_forward(what: Presentation, readout: Callable[[Outcome], Any], trained: 
     return forward
 
 
-def by_bits(snn: SNN, trained: Sequence[str]) -> bool:
-    """Whether spike trains alone give the gradient in the collections that are trained."""
-    return snn.neuron.replay is not None and NEURONS not in trained
+def residuals_of(what: Presentation, trained: Sequence[str], residuals: str) -> Residuals | None:
+    """What is kept of neurons for their gradient in the collections that are trained; None for membranes.
+
+    Bits wherever they give it exactly: the weights' with STDB (one a neuron and step) and boxcar (two). Elsewhere
+
+    - "exact": the membranes at the borders of chunks, and each chunk is run again; equal to autodiff.
+    - "byte": a byte a neuron and step, nothing is run again. It gives do/dz to half a percent of its peak with the
+      linear surrogate, 2 % with arctan and 3 % with fast_sigmoid, and so gradients.
+    - "auto": "exact" in one chunk, where nothing is run again either, else "byte" where the neurons have it.
+
+    ValueError where the choice is another one, or the neurons have no such bytes.
+    """
+    if residuals not in RESIDUALS:
+        raise ValueError(f"there are no residuals {residuals!r}: choose from {', '.join(RESIDUALS)}.")
+    neuron, one_chunk = what.snn.neuron, len(what.times()) == 1
+    lossless = None if NEURONS in trained else neuron.lossless
+    if lossless is not None or residuals == "exact" or (residuals == "auto" and one_chunk):
+        return lossless
+    if residuals == "byte" and neuron.in_bytes is None:
+        raise ValueError("a byte does not tell the gradient of these neurons: choose residuals='exact'.")
+    return neuron.in_bytes
 
 
 def from_membranes(

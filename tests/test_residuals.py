@@ -1,0 +1,144 @@
+"""Neurons whose gradient comes from bits or a byte a step, against the plain neuron under autodiff."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jsnn.neurons import codes, hard_reset_lif, lif, over_time, refractory_lif
+from jsnn.neurons.residuals import Kept, Train, record, replay
+from jsnn.neurons.surrogate import arctan, boxcar, fast_sigmoid, forward_mode, from_derivative, linear, stdb
+
+WIDTHS = [0.25, 1.0, 2.0]
+PARAMETERS = {"threshold": 0.7, "leak": 0.9, "initial": 0.3}
+BITS = {"stdb": stdb(0.3, 0.05), "boxcar": boxcar(0.8, 1.5)}
+BYTES = {"linear": linear(1.0), "arctan": arctan(), "fast_sigmoid": fast_sigmoid(), "boxcar": boxcar(1.0)}
+RESETS = {"soft": lif, "hard": hard_reset_lif}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.floats(-300, 300, width=32, allow_subnormal=False), st.sampled_from(WIDTHS))
+def test_a_code_tells_the_spike_and_the_distance_to_its_step(z, width):
+    code = codes.encode(jnp.float32(z), width)
+    found = float(codes.decode(code, width, jnp.float32))
+    assert (found > 0) == (z > 0) == bool(codes.fires(code))
+    if abs(z) < 255 * width:
+        assert abs(found - z) <= max(width / 192, abs(z) / 8) * (1 + 1e-5)
+
+
+def test_codes_are_those_counted_by_hand():
+    """96 even steps below the width, then 4 an octave: 1 and 1.25 widths are 96 and 97, an octave on 100."""
+    z = jnp.array([0.0, 0.0104, 0.0105, 0.999, 1.0, 1.24, 1.25, 2.0, 1e9, -0.5, -2.0])
+    expected = [0, 128, 129, 128 + 95, 128 + 96, 128 + 96, 128 + 97, 128 + 100, 255, 48, 100]
+    np.testing.assert_array_equal(codes.encode(z, 1.0), np.array(expected, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("surrogate", "most"),
+    [(linear(0.3), 0.0053), (arctan(), 0.018), (fast_sigmoid(), 0.032), (boxcar(1.0), 0.0)],
+    ids=["linear", "arctan", "fast_sigmoid", "boxcar"],
+)
+def test_a_byte_tells_the_derivative_to_a_share_of_its_peak(surrogate, most):
+    """As `residuals_of` says."""
+    z, width = jnp.linspace(-3, 3, 20_001), codes.fitting_width(surrogate.derivative)
+    exact = surrogate.derivative(z, None)
+    found = surrogate.derivative(codes.decode(codes.encode(z, width), width, z.dtype), None)
+    assert jnp.abs(found - exact).max() <= most * exact.max()
+
+
+def driven(num_steps, seed=0, shape=(2, 300)):
+    """Currents [K, ...]."""
+    return jnp.asarray(np.random.default_rng(seed).normal(0.4, 0.8, (num_steps, *shape)), jnp.float32)
+
+
+def gradients(neuron, residuals, parameters, num_steps, cut):
+    """In parameters and currents, by the plain neuron over all steps and by replays of two chunks."""
+    current, weights = driven(num_steps), driven(num_steps, seed=1)
+    of_end = jnp.linspace(-1, 1, current[0].size).reshape(current.shape[1:])
+
+    def plain(parameters, current):
+        spikes, end, _ = over_time(neuron, parameters, neuron.init(parameters, current[0]), current)
+        return (spikes * weights).sum() + (end.membrane * of_end).sum()
+
+    def replayed(parameters, current):
+        membrane = neuron.init(parameters, current[0]).membrane
+        parts, train, stand_in = [], None, membrane
+        start, age = (membrane, jnp.zeros_like(membrane)), jnp.zeros_like(membrane, jnp.int32)
+        for part in (current[:cut], current[cut:]):
+            kept, *end = record(residuals, *jax.lax.stop_gradient((parameters, *start, part)))
+            train = Train(kept, start[1], start[0], age)
+            spikes, stand_in = replay(residuals, parameters, part, stand_in, jax.lax.stop_gradient(train))
+            parts.append(spikes)
+            for now in spikes:
+                age = jnp.where(now > 0, 1, jnp.where(age > 0, age + 1, 0))
+            start = end
+        return (jnp.concatenate(parts) * weights).sum() + (stand_in * of_end).sum()
+
+    return [jax.jit(jax.grad(function, (0, 1)))(parameters, current) for function in (plain, replayed)]
+
+
+@pytest.mark.parametrize("leak", [1.0, 0.9])
+@pytest.mark.parametrize("reset", RESETS)
+@pytest.mark.parametrize("surrogate", BITS)
+def test_bits_give_the_gradient_of_currents_exactly(surrogate, reset, leak):
+    neuron, parameters = RESETS[reset](BITS[surrogate]), PARAMETERS | {"leak": leak}
+    (_, expected), (_, found) = gradients(neuron, neuron.lossless, parameters, num_steps=13, cut=8)
+    chex.assert_trees_all_close(found, expected, rtol=2e-5, atol=1e-6)
+    assert np.abs(expected).max() > 0
+
+
+@pytest.mark.parametrize("reset", RESETS)
+@pytest.mark.parametrize("surrogate", BYTES)
+def test_a_byte_gives_the_gradients_of_currents_and_parameters_to_its_rounding(surrogate, reset):
+    neuron = RESETS[reset](BYTES[surrogate])
+    (of_parameters, of_current), found = gradients(neuron, neuron.in_bytes, PARAMETERS, num_steps=13, cut=8)
+    assert np.linalg.norm(found[1] - of_current) <= 0.025 * np.linalg.norm(of_current)
+    scale = max(abs(value) for value in of_parameters.values())
+    for name, expected in of_parameters.items():
+        assert abs(found[0][name] - expected) <= 0.02 * scale, name
+
+
+def test_a_replay_looks_at_nothing_but_what_is_kept():
+    """What would compute currents and membranes may be left out of a program."""
+    neuron, current = lif(linear(1.0)), driven(6)
+    start = jnp.zeros_like(current[0])
+    for residuals in (neuron.in_bytes, lif(stdb()).lossless):
+        kept, *_ = record(residuals, PARAMETERS, start, start, current)
+        nothing = jnp.full_like(current, jnp.nan)
+        spikes, _ = replay(residuals, PARAMETERS, nothing, nothing[0], Train(kept, start, start, start.astype(int)))
+        expected = over_time(neuron, PARAMETERS, neuron.init(PARAMETERS | {"initial": 0.0}, start), current)[0]
+        np.testing.assert_array_equal(spikes, expected)
+
+
+def test_neurons_that_never_fired_pass_no_gradient():
+    neuron, current = lif(stdb()), jnp.full((9, 4), 0.01)
+    start, parameters = jnp.zeros(4), {"threshold": 1.0, "leak": 1.0}
+    kept, *_ = record(neuron.lossless, parameters, start, start, current)
+    train = Train(kept, start, start, start.astype(int))
+    gradient = jax.grad(lambda i: replay(neuron.lossless, parameters, i, i[0], train)[0].sum())(current)
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def test_what_is_kept_is_a_bit_two_or_a_byte():
+    current = driven(8, shape=(5,))
+
+    def kept(residuals):
+        found, *_ = record(residuals, PARAMETERS, current[0], jnp.zeros_like(current[0]), current)
+        return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), found)
+
+    word, byte = ((5,), jnp.uint8), ((8, 5), jnp.uint8)
+    assert kept(lif(stdb()).lossless) == Kept(word)
+    assert kept(lif(boxcar()).lossless) == Kept(word, word)
+    assert kept(lif(boxcar()).in_bytes) == kept(lif(arctan()).in_bytes) == Kept(codes=byte)
+
+
+def test_residuals_replace_membranes_only_where_they_tell_the_gradient():
+    mine = from_derivative(lambda z: jnp.exp(-jnp.abs(z)))
+    assert lif(mine).lossless is None
+    assert lif(mine).in_bytes.width == codes.fitting_width(mine.derivative)
+    assert lif(stdb()).in_bytes is None
+    for other in (lif(stdb(), detach_spike=False), lif(forward_mode(boxcar())), refractory_lif()):
+        assert other.lossless is other.in_bytes is None
