@@ -191,6 +191,7 @@ def test_auto_is_exact_in_one_chunk_and_a_byte_beyond():
     stdb_net = small_presentation()[0]
     assert residuals_of(stdb_net, ("params",), "byte") is stdb_net.snn.neuron.lossless
     assert residuals_of(stdb_net, trained, "auto") is None
+    assert residuals_of(stdb_net._replace(num_steps=4), ("params",), "byte") is None  # membranes are the least there
     with pytest.raises(ValueError, match="a byte does not tell the gradient of these neurons"):
         residuals_of(stdb_net, trained, "byte")
     with pytest.raises(ValueError, match="no residuals 'bits': choose from exact, byte, auto"):

@@ -223,5 +223,5 @@ def test_neurons_that_need_membranes_are_refused_by_spike_trains(surrogate):
     snn = jsnn.spiking(network, jsnn.lif(surrogate))
     variables = jsnn.convert(snn, drawn(0), THRESHOLDS)
     what = jsnn.Presentation(snn, jsnn.encoding.constant, STEPS, CHUNK)
-    with pytest.raises(ValueError, match="spike trains alone do not give the gradient of these neurons"):
+    with pytest.raises(ValueError, match="bits alone do not give the gradient of these neurons"):
         present(what, variables, jnp.asarray(IMAGES), INDEX, KEYS)

@@ -19,7 +19,7 @@ from jsnn.neurons.neuron import State, over_time, record
 from jsnn.neurons.packing import MOST_STEPS, unpack
 
 COLLECTIONS = ("spikes", "currents", "states", "words")
-UNROLLED_STEPS = 8  # of a presentation of one chunk, at most
+FEW_STEPS = 8  # at most
 
 Inputs = Callable[[jax.Array], jax.Array | Repeated]
 Observer = Callable[["Observed"], Any]
@@ -108,8 +108,7 @@ def simulate(
         raise ValueError(f"words are collected alone, got {', '.join(collect)}: take spikes in their place.")
 
     times, start = time_chunks(num_steps, chunk), initial_carry(snn, variables, inputs, **kwargs)
-    unroll = len(times) == 1 and num_steps <= UNROLLED_STEPS
-    run_chunk = _chunk_runner(snn, variables, collect, unroll, kwargs)
+    run_chunk = _chunk_runner(snn, variables, collect, in_few_steps(num_steps, chunk), kwargs)
 
     def run(carried: Carried, time: jax.Array) -> tuple[Carried, Any]:
         results, state, collected = run_chunk(carried.neurons, inputs(time))
@@ -123,6 +122,11 @@ def simulate(
     # Backward, a chunk is run again from the state at its start.
     _, seen = jax.lax.scan(jax.checkpoint(run), start, times)
     return jax.tree.map(lambda x: x.reshape(times.size, *x.shape[2:])[:num_steps], seen)
+
+
+def in_few_steps(num_steps: int, chunk: int) -> bool:
+    """Whether a presentation is one chunk of few steps, which are unrolled."""
+    return num_steps <= min(chunk, FEW_STEPS)
 
 
 def _chunk_runner(

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from jsnn.network.bptt import Keys, Outcome, present
-from jsnn.network.simulation import Noise, Observed, Presentation, no_noise, simulate
+from jsnn.network.simulation import Noise, Observed, Presentation, in_few_steps, no_noise, simulate
 from jsnn.network.transformation import NEURONS, Variables
 from jsnn.neurons.residuals import Residuals
 from jsnn.training.loss import Outputs
@@ -70,21 +70,23 @@ def snn_forward(
 def residuals_of(what: Presentation, trained: Sequence[str], residuals: str) -> Residuals | None:
     """What is kept of neurons for their gradient in the collections that are trained; None for membranes.
 
-    Bits wherever they give it exactly: the weights' with STDB (one a neuron and step) and boxcar (two). Elsewhere
-
-    - "exact": the membranes at the borders of chunks, and each chunk is run again; equal to autodiff.
-    - "byte": a byte a neuron and step, nothing is run again. It gives do/dz to half a percent of its peak with the
-      linear surrogate, 2 % with arctan and 3 % with fast_sigmoid, and so gradients.
+    - "exact": bits where they give the gradient exactly, as the weights' with STDB (one a neuron and step) and boxcar
+      (two); else the membranes at the borders of chunks, and each chunk is run again. Equal to autodiff.
+    - "byte": a byte a neuron and step where bits do not do, and nothing is run again. It gives do/dz to half a percent
+      of its peak with the linear surrogate, 2 % with arctan and 3 % with fast_sigmoid, and so gradients.
     - "auto": "exact" in one chunk, where nothing is run again either, else "byte" where the neurons have it.
 
-    ValueError where the choice is another one, or the neurons have no such bytes.
+    In one chunk of few steps membranes take less time and memory than bits. ValueError where the choice is another one,
+    or the neurons have no such bytes.
     """
     if residuals not in RESIDUALS:
         raise ValueError(f"there are no residuals {residuals!r}: choose from {', '.join(RESIDUALS)}.")
-    neuron, one_chunk = what.snn.neuron, len(what.times()) == 1
-    lossless = None if NEURONS in trained else neuron.lossless
-    if lossless is not None or residuals == "exact" or (residuals == "auto" and one_chunk):
-        return lossless
+    neuron = what.snn.neuron
+    bits = None if NEURONS in trained else neuron.lossless
+    if bits is not None:
+        return None if in_few_steps(what.num_steps, what.chunk) else bits
+    if residuals == "exact" or (residuals == "auto" and len(what.times()) == 1):
+        return None
     if residuals == "byte" and neuron.in_bytes is None:
         raise ValueError("a byte does not tell the gradient of these neurons: choose residuals='exact'.")
     return neuron.in_bytes
