@@ -21,7 +21,6 @@ from experiments.runs.networks import (
     build_snn,
     folded,
     logit_unit,
-    open_source,
     presentation_of,
     random_key,
     scaled,
@@ -32,6 +31,7 @@ from experiments.runs.progress import say, watched
 from experiments.runs.records import read_results
 from experiments.runs.schema import Results
 from experiments.runs.scoring import halves, score
+from experiments.runs.splits import open_source
 from experiments.runs.workdir import Run, checkpoints, finish, require, restored
 from experiments.train_ann import trained_ann
 from jsnn.conversion import Thresholds, balance_thresholds, convert, paper_thresholds

@@ -165,6 +165,8 @@ class Runtime:
     eval_batch_size: Count = 256  # Images per step in evaluation, over all devices.
     # Time steps that run at once, or auto: 8 to 12, or as few as a device's memory asks for.
     chunk: Annotated[Count | Auto, Field(description="at least 1 and below 2^31, or auto")] = AUTO
+    # How much the compiler does: less takes two thirds of the time, for programs that run up to a quarter slower.
+    compile_effort: Literal["full", "less"] = "full"
     compilation_cache: str | None = None  # Folder where compiled programs are kept for the next run; None keeps none.
     # What to do where a loss or gradient is not finite: stop the run, or skip the step and count it.
     on_nan: Literal["stop", "skip"] = "stop"

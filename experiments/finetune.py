@@ -29,7 +29,6 @@ from experiments.runs.networks import (
     logit_unit,
     scaled,
     snn_like,
-    steps_per_epoch,
     stream_keys,
     trained_collections,
     training_presentation,
@@ -40,6 +39,7 @@ from experiments.runs.progress import say
 from experiments.runs.records import read_results
 from experiments.runs.schema import CONVERTED, FINETUNED, Results
 from experiments.runs.scoring import halves, score_snn, snn_program, validator
+from experiments.runs.splits import steps_per_epoch
 from experiments.runs.workdir import Run, checkpoints, finish, require, restored
 from experiments.train_ann import trained_ann
 from jsnn.conversion import convert
@@ -63,7 +63,7 @@ def finetune(run: Run) -> None:
     """
     require(run, "convert")
     config, num_steps, start = run.config, run.config.convert.num_steps, time.perf_counter()
-    score = validator(config, snn_program(config, num_steps, VALIDATION))
+    score = validator(config, snn_program(config, num_steps))
     is_scratch = config.finetune.start == "scratch"
     before = 0.0 if is_scratch else score(scaled_snn(run))  # random weights have no accuracy to keep
     if not config.finetune.trained:

@@ -54,6 +54,7 @@ DIGITS = Config(
     convert=Convert(balance_steps=100, num_steps=4),
     finetune=Finetune(epochs=10, lr=1e-3),
     evaluate=Evaluate(eval_steps=64),
+    run=Runtime(compile_effort="less"),  # most of the time is the compiler's
 )
 FASHION_MNIST_CPU = Config(
     data=Data("fashion_mnist", flip=True),

@@ -11,10 +11,10 @@ import optax
 from experiments.fields import Config
 from experiments.runs import command_line
 from experiments.runs.epochs import Training, train
-from experiments.runs.networks import ann_function, init_variables, steps_per_epoch
+from experiments.runs.networks import ann_function, init_variables
 from experiments.runs.scoring import ann_program, validator
+from experiments.runs.splits import steps_per_epoch
 from experiments.runs.workdir import Run, finish, require, restored
-from jsnn.data.datasets import VALIDATION
 from jsnn.models import dropout_of
 from jsnn.network.transformation import Variables
 from jsnn.training.forward import Forward, ann_forward
@@ -25,7 +25,7 @@ from jsnn.training.step import TrainState, init_state
 def train_ann(run: Run) -> None:
     """Train the ANN of a run to its last epoch: checkpoints in ann/, metrics, and `ann` in results.json."""
     config, rule = run.config, _rule(run.config)
-    validate = validator(config, ann_program(config, VALIDATION))
+    validate = validator(config, ann_program(config))
     training = Training("ann", forward_of(config), rule, config.ann.epochs, validate)
     journal = train(run, training, init_state(init_variables(config, "init"), rule))
     finish(run, "train_ann", journal.total("seconds"), {"ann": journal.summary()})

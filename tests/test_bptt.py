@@ -183,8 +183,8 @@ def test_auto_is_exact_in_one_chunk_and_a_byte_beyond():
     trained = ("params", NEURONS)
     for what, choice, expected in [
         (one, "auto", None),
-        (several, "auto", several.snn.neuron.in_bytes),
-        (one, "byte", one.snn.neuron.in_bytes),
+        (several, "auto", several.snn.neuron.in_bytes()),
+        (one, "byte", one.snn.neuron.in_bytes()),
         (several, "exact", None),
     ]:
         assert residuals_of(what, trained, choice) is expected

@@ -249,4 +249,4 @@ def test_batches_that_do_not_divide_by_the_devices_are_refused(batch_size):
 )
 def test_a_batch_is_no_larger_than_the_split(num_examples, most, expected):
     """On four devices."""
-    assert fitting_batch_size(most, SOURCE._replace(num_examples=num_examples)) == expected
+    assert fitting_batch_size(most, num_examples) == expected

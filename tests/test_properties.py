@@ -28,8 +28,8 @@ from jsnn.encoding import poisson
 from jsnn.network.transformation import NEURONS, spiking
 from jsnn.neurons import LIFState, lif, over_time
 from jsnn.neurons.neuron import record
-from jsnn.neurons.packed import Train
 from jsnn.neurons.packing import MOST_STEPS, age_after, unpack
+from jsnn.neurons.residuals import Kept, Train, replay
 from jsnn.neurons.surrogate import stdb
 from jsnn.training import metrics
 from jsnn.training.checkpoint import is_intact, save
@@ -63,14 +63,14 @@ def plain_and_packed(current, state, weights, threshold, leak):
     neuron = {"threshold": threshold, "leak": leak}
     spikes, after, _ = over_time(NEURON, neuron, state, current)
     words, kept_after = record(NEURON, neuron, state, current)
-    train = Train(words, state.age)
+    train = Train(Kept(words), state.spikes, None, state.age)
 
     def plain(current, membrane):
         found, end, _ = over_time(NEURON, neuron, state._replace(membrane=membrane), current)
         return (found * weights).sum() + end.membrane.sum()
 
     def replayed(current, membrane):
-        found, end = NEURON.replay(neuron, current, membrane, train)
+        found, end = replay(NEURON.lossless, neuron, current, membrane, train)
         return (found * weights).sum() + end.sum()
 
     gradients = [jax.grad(function, (0, 1))(current, state.membrane) for function in (plain, replayed)]

@@ -94,7 +94,7 @@ def test_bits_give_the_gradient_of_currents_exactly(surrogate, reset, leak):
 @pytest.mark.parametrize("surrogate", BYTES)
 def test_a_byte_gives_the_gradients_of_currents_and_parameters_to_its_rounding(surrogate, reset):
     neuron = RESETS[reset](BYTES[surrogate])
-    (of_parameters, of_current), found = gradients(neuron, neuron.in_bytes, PARAMETERS, num_steps=13, cut=8)
+    (of_parameters, of_current), found = gradients(neuron, neuron.in_bytes(), PARAMETERS, num_steps=13, cut=8)
     assert np.linalg.norm(found[1] - of_current) <= 0.025 * np.linalg.norm(of_current)
     scale = max(abs(value) for value in of_parameters.values())
     for name, expected in of_parameters.items():
@@ -105,7 +105,7 @@ def test_a_replay_looks_at_nothing_but_what_is_kept():
     """What would compute currents and membranes may be left out of a program."""
     neuron, current = lif(linear(1.0)), driven(6)
     start = jnp.zeros_like(current[0])
-    for residuals in (neuron.in_bytes, lif(stdb()).lossless):
+    for residuals in (neuron.in_bytes(), lif(stdb()).lossless):
         kept, *_ = record(residuals, PARAMETERS, start, start, current)
         nothing = jnp.full_like(current, jnp.nan)
         spikes, _ = replay(residuals, PARAMETERS, nothing, nothing[0], Train(kept, start, start, start.astype(int)))
@@ -132,13 +132,13 @@ def test_what_is_kept_is_a_bit_two_or_a_byte():
     word, byte = ((5,), jnp.uint8), ((8, 5), jnp.uint8)
     assert kept(lif(stdb()).lossless) == Kept(word)
     assert kept(lif(boxcar()).lossless) == Kept(word, word)
-    assert kept(lif(boxcar()).in_bytes) == kept(lif(arctan()).in_bytes) == Kept(codes=byte)
+    assert kept(lif(boxcar()).in_bytes()) == kept(lif(arctan()).in_bytes()) == Kept(codes=byte)
 
 
 def test_residuals_replace_membranes_only_where_they_tell_the_gradient():
     mine = from_derivative(lambda z: jnp.exp(-jnp.abs(z)))
     assert lif(mine).lossless is None
-    assert lif(mine).in_bytes.width == codes.fitting_width(mine.derivative)
+    assert lif(mine).in_bytes().width == codes.fitting_width(mine.derivative)
     assert lif(stdb()).in_bytes is None
     for other in (lif(stdb(), detach_spike=False), lif(forward_mode(boxcar())), refractory_lif()):
         assert other.lossless is other.in_bytes is None

@@ -16,17 +16,10 @@ from experiments.convert import converted_snn
 from experiments.finetune import last_snn
 from experiments.presets import PRESETS, Preset
 from experiments.runs.command_line import guarded, parse
-from experiments.runs.networks import (
-    build_ann,
-    build_snn,
-    encoding_of,
-    logit_unit,
-    open_source,
-    random_key,
-    scaled,
-)
+from experiments.runs.networks import build_ann, build_snn, encoding_of, logit_unit, random_key, scaled
 from experiments.runs.records import read_results, saved_config
 from experiments.runs.scoring import score_ann, score_snn
+from experiments.runs.splits import open_source
 from experiments.runs.workdir import Run, finish
 from experiments.study import __main__ as study
 from experiments.study import conversion, gradients, trials

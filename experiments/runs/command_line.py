@@ -82,6 +82,7 @@ def main(program: str, description: str, work: Callable[[Run], None], arguments:
 
     def in_run() -> None:
         parsed = parse(program, description, arguments)
+        compilation.take_effort(parsed.config.run.compile_effort)
         hosts.join(parsed.coordinator, parsed.num_processes, parsed.process_id)
         keep_freed_memory()
         compilation.watch()

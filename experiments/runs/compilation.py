@@ -1,12 +1,21 @@
-"""What compiling costs a run: its seconds, and a folder where compiled programs outlive the process."""
+"""What compiling costs a run: effort, seconds, and a folder where compiled programs outlive the process."""
 
+import os
 from functools import cache
 
 import jax
 
 PREFIX = "/jax/core/compile/"  # of jax's events: tracing, lowering, compiling
 
+LESS_EFFORT = "--xla_backend_optimization_level=1"  # on a CPU the numbers stay the same, to the bit
+
 _durations: list[float] = []  # of this process, in seconds
+
+
+def take_effort(effort: str) -> None:
+    """Choose, before any program is compiled, how much the compiler does; flags of the environment go before."""
+    if effort == "less":
+        os.environ["XLA_FLAGS"] = f"{LESS_EFFORT} {os.environ.get('XLA_FLAGS', '')}".strip()
 
 
 @cache

@@ -13,8 +13,9 @@ from tqdm import tqdm
 from experiments.fields import Config
 from experiments.runs.health import mean_metrics, warn_of_indifference, with_step
 from experiments.runs.journal import Journal, resume, save_journal
-from experiments.runs.networks import open_source, random_key, steps_per_epoch
+from experiments.runs.networks import random_key
 from experiments.runs.progress import PAUSE, bar, duration, say
+from experiments.runs.splits import open_source, steps_per_epoch
 from experiments.runs.stopping import NOTHING, SAVE, STOP, Stopped, is_asked, stop_if_asked
 from experiments.runs.workdir import Run
 from jsnn.data.datasets import TRAIN

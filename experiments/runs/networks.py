@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from functools import cache
-from importlib import import_module
 from typing import Any
 
 import jax
@@ -21,8 +20,7 @@ from experiments.runs.machine import (
 )
 from jsnn import encoding
 from jsnn.conversion import parameters_by_channel, scale_paper_thresholds, scale_thresholds
-from jsnn.data.datasets import TEST, TRAIN, VALIDATION, info, load_split, open_split
-from jsnn.data.sources import Source, resident_source
+from jsnn.data.datasets import info
 from jsnn.models import VGG, ResNet, build, dropout_of, fold_batch_norm
 from jsnn.network.acceleration import accelerate
 from jsnn.network.chunks import fitting_chunk
@@ -30,7 +28,7 @@ from jsnn.network.simulation import Presentation
 from jsnn.network.transformation import NEURONS, SNN, Variables, spiking
 from jsnn.neurons import lif, surrogate
 from jsnn.training.forward import residuals_of
-from jsnn.training.parallel import check_batch_size, replicate
+from jsnn.training.parallel import check_batch_size
 from jsnn.training.step import check_parts
 
 BYTES_OF_MEMBRANE = 4
@@ -176,50 +174,6 @@ def with_channels(config: Config, snn: Variables) -> Variables:
 
 def _an_image(config: Config) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((1, *info(config.data.dataset).image_shape), jnp.float32)
-
-
-def import_data_module(config: Config) -> None:
-    """Import the module that registers the user's own data sets, if there is one; ValueError where it can't be."""
-    if config.run.data_module:
-        try:
-            import_module(config.run.data_module)
-        except ImportError as error:
-            raise ValueError(f"data_module {config.run.data_module!r} can't be imported: {error}.") from error
-
-
-@cache
-def open_source(config: Config, split: str) -> Source:
-    """A split of the config's data set, read once and held on the devices where it fits."""
-    data, run = config.data, config.run
-    if info(data.dataset).streamed:
-        from jsnn.data.streaming import streamed_source  # grain takes a second to import, and only streams need it
-
-        return streamed_source(data.dataset, split, run.data_dir, run.workers)
-    source = resident_source(load_split(data.dataset, split, run.data_dir), data.crop_padding, data.flip)
-    return source._replace(resident=replicate(source.resident))
-
-
-def steps_per_epoch(config: Config) -> int:
-    """Optimiser steps in an epoch, of full batches; ValueError where a batch is larger than the training split."""
-    num_examples, batch_size = open_source(config, TRAIN).num_examples, config.data.batch_size
-    if num_examples < batch_size:
-        raise ValueError(
-            f"a batch of {batch_size} is larger than the training split of {num_examples} images: "
-            "choose a smaller batch_size."
-        )
-    return num_examples // batch_size
-
-
-def check_data(config: Config) -> None:
-    """Read the training images and open what is read later, so that bad data are refused before anything is written.
-
-    Raises:
-        ValueError: as `steps_per_epoch` and `jsnn.data.datasets.open_split`.
-    """
-    steps_per_epoch(config)
-    if not callable(info(config.data.dataset).origin):
-        for split in (VALIDATION, TEST):
-            open_split(config.data.dataset, split, config.run.data_dir)
 
 
 def check_fits(config: Config) -> None:

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from functools import cache, partial
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from experiments.fields import Config
-from experiments.runs.networks import ann_function, logit_unit, open_source, presentation_of, random_key
+from experiments.runs.networks import ann_function, logit_unit, presentation_of, random_key
 from experiments.runs.progress import watched
+from experiments.runs.splits import evaluated_images, open_source
 from jsnn.data.datasets import VALIDATION
 from jsnn.data.sources import subset
 from jsnn.folding import Fold
@@ -30,16 +33,15 @@ def score(
 ) -> Evaluation:
     """Means over a split, or a range of its images, by a compiled evaluation."""
     source = open_source(config, split)
-    batch_size = fitting_batch_size(config.run.eval_batch_size, source)  # the same for all ranges: one program
     source = source if images is None else subset(source, images)
-    return evaluate_split(evaluate, variables, source, batch_size, key, fold=fold, name=label or split)
+    return evaluate_split(evaluate, variables, source, _batch_size(config), key, fold=fold, name=label or split)
 
 
 def score_ann(
     config: Config, variables: Variables, split: str, images: range | None = None, *, fold: Fold = watched
 ) -> float:
     """The share of the images of a split, or of a range of them, that an ANN classifies correctly."""
-    program, key = ann_program(config, split), random_key(config, split)
+    program, key = ann_program(config), random_key(config, split)
     return float(score(config, program, variables, split, key, images=images, label="ann", fold=fold).accuracy[-1])
 
 
@@ -55,7 +57,7 @@ def score_snn(
     fold: Fold = watched,
 ) -> Evaluation:
     """Scores of one stream of noise after each of `num_steps` time steps, see `score`."""
-    program = snn_program(config, num_steps, split)
+    program = snn_program(config, num_steps)
     return score(config, program, variables, split, key, images=images, label=label, fold=fold)
 
 
@@ -64,15 +66,9 @@ def score_exits(config: Config, variables: Variables, split: str, logit_scale: f
 
     The confidence is that of the logits in the loss of fine-tuning, of a presentation of num_steps.
     """
-    num_steps, source = config.convert.num_steps, open_source(config, split)
-
-    def scale(variables: Variables) -> jax.Array:
-        return num_steps * logit_scale * logit_unit(config, variables)
-
-    evaluate = parallel_evaluation(exit_evaluation(presentation_of(config, num_steps), source, scale))
-    size = fitting_batch_size(config.run.eval_batch_size, source)
-    key, name = random_key(config, split), f"early exit, {split}"
-    return evaluate_split(evaluate, variables, source, size, key, fold=fold, name=name, sums_of=Exits)
+    key, name, factored = random_key(config, split), f"early exit, {split}", (variables, jnp.float32(logit_scale))
+    source, program = open_source(config, split), _exit_program(config)
+    return evaluate_split(program, factored, source, _batch_size(config), key, fold=fold, name=name, sums_of=Exits)
 
 
 def validator(config: Config, evaluate: Evaluate) -> Callable[[Variables], float]:
@@ -88,14 +84,31 @@ def halves(config: Config, split: str) -> tuple[range, range]:
 
 
 @cache
-def ann_program(config: Config, split: str) -> Evaluate:
-    """The compiled evaluation of a batch by the ANN."""
-    return parallel_evaluation(ann_evaluation(ann_function(config), open_source(config, split)))
+def ann_program(config: Config) -> Evaluate:
+    """The compiled evaluation of a batch by the ANN, of any split."""
+    return parallel_evaluation(ann_evaluation(ann_function(config), open_source(config, VALIDATION)))
 
 
 @cache
-def snn_program(config: Config, num_steps: int, split: str) -> Evaluate:
-    """The compiled evaluation of a batch by SNNs."""
-    return parallel_evaluation(
-        snn_evaluation(presentation_of(config, num_steps), open_source(config, split), partial(logit_unit, config))
-    )
+def snn_program(config: Config, num_steps: int) -> Evaluate:
+    """The compiled evaluation of a batch by SNNs, of any split."""
+    presentation, unit = presentation_of(config, num_steps), partial(logit_unit, config)
+    return parallel_evaluation(snn_evaluation(presentation, open_source(config, VALIDATION), unit))
+
+
+@cache
+def _exit_program(config: Config) -> Evaluate:
+    """The compiled evaluation of early exits, of (variables, the factor on their logits) for any split."""
+    presentation, source = presentation_of(config, config.convert.num_steps), open_source(config, VALIDATION)
+
+    def evaluate(factored: tuple[Variables, jax.Array], *batch: Any) -> Exits:
+        variables, factor = factored
+        scale = presentation.num_steps * factor * logit_unit(config, variables)
+        return exit_evaluation(presentation, source, lambda _: scale)(variables, *batch)
+
+    return parallel_evaluation(evaluate)
+
+
+def _batch_size(config: Config) -> int:
+    """The same for all splits and ranges of them, so that they share programs."""
+    return fitting_batch_size(config.run.eval_batch_size, evaluated_images(config))

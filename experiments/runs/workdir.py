@@ -26,7 +26,7 @@ import numpy as np
 from experiments.config import check, difference, from_json
 from experiments.fields import Config
 from experiments.runs import compilation
-from experiments.runs.networks import check_data, check_fits, import_data_module
+from experiments.runs.networks import check_fits
 from experiments.runs.records import (
     GROUP_OF,
     NETWORK_OF,
@@ -39,6 +39,7 @@ from experiments.runs.records import (
     write_stages,
 )
 from experiments.runs.schema import Results
+from experiments.runs.splits import check_data, import_data_module
 from jsnn.training.checkpoint import Checkpoint, latest_is_intact, latest_step, restore
 from jsnn.training.files import locked, remove_folder
 from jsnn.training.hosts import all_gather, is_first_process, on_every_process, on_first_process

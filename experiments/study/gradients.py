@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from experiments.convert import calibrated_scale
 from experiments.fields import Config
 from experiments.finetune import logit_scale, starting_snn
-from experiments.runs.networks import logit_unit, open_source, presentation_of, random_key
+from experiments.runs.networks import logit_unit, presentation_of, random_key
 from experiments.runs.schema import Results
+from experiments.runs.splits import open_source
 from experiments.runs.workdir import Run
 from jsnn.data.datasets import VALIDATION
 from jsnn.data.sources import Batch

@@ -16,10 +16,11 @@ from experiments.fields import Config
 from experiments.finetune import last_snn, starting_snn
 from experiments.hybrid import up_to
 from experiments.presets import PRESETS
-from experiments.runs.networks import open_source, stream_keys
+from experiments.runs.networks import stream_keys
 from experiments.runs.records import read_results
 from experiments.runs.schema import Results
 from experiments.runs.scoring import score_ann, score_snn
+from experiments.runs.splits import open_source
 from experiments.runs.workdir import Run
 from experiments.study.gradients import agreement, descent, silent_neurons
 from experiments.train_ann import trained_ann
@@ -32,8 +33,9 @@ Fields = dict[str, object]  # GROUP.FIELD of a config -> value
 
 def tested(run: Run) -> Results:
     """The whole pipeline, with the test split, and spikes per pixel and step that its images are encoded into."""
-    images = open_source(run.config, TEST).resident.images
-    return {**as_far_as("evaluate", run), "input_rate": float(jnp.abs(scale(jnp.asarray(images))).mean())}
+    source = open_source(run.config, TEST)
+    images = jnp.asarray(source.resident.images)[: source.num_examples]
+    return {**as_far_as("evaluate", run), "input_rate": float(jnp.abs(scale(images)).mean())}
 
 
 def as_far_as(stage: str, run: Run) -> Results:

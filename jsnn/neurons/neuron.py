@@ -44,7 +44,7 @@ class Neuron(NamedTuple):
             faster way than `step`; without a gradient.
         compact: state -> the state as it may be kept between chunks, in fewer bytes where a part carries no gradient.
         lossless: what is kept of the neurons where that gives their gradient exactly, see `jsnn.neurons.residuals`.
-        in_bytes: what is kept of them where a byte a step gives it to rounding.
+        in_bytes: () -> what is kept of them where a byte a step gives it to rounding.
     """
 
     parameters: Callable[[], dict[str, float]]
@@ -53,7 +53,7 @@ class Neuron(NamedTuple):
     record: Callable[..., tuple[jax.Array, State]] | None = None
     compact: Callable[[State], State] | None = None
     lossless: Any = None
-    in_bytes: Any = None
+    in_bytes: Callable[[], Any] | None = None
 
 
 def over_time(

@@ -12,7 +12,7 @@ the gradients of thresholds and leaks.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -79,10 +79,9 @@ def lossless(integrate: Integrate, surrogate: Surrogate) -> Residuals | None:
     return None
 
 
-def in_bytes(integrate: Integrate, surrogate: Surrogate) -> Residuals | None:
-    """A byte, for the gradients of weights and parameters to its rounding; None where ages tell the derivative."""
-    if surrogate.by_age is not None:
-        return None
+@cache
+def in_bytes(integrate: Integrate, surrogate: Surrogate) -> Residuals:
+    """A byte, for the gradients of weights and parameters to its rounding, where ages do not tell the derivative."""
     width = codes.fitting_width(surrogate.derivative)
 
     def slope(train: Train, time: jax.Array, dtype: jnp.dtype) -> jax.Array:

@@ -87,9 +87,11 @@ def residuals_of(what: Presentation, trained: Sequence[str], residuals: str) -> 
         return None if in_few_steps(what.num_steps, what.chunk) else bits
     if residuals == "exact" or (residuals == "auto" and len(what.times()) == 1):
         return None
-    if residuals == "byte" and neuron.in_bytes is None:
+    if neuron.in_bytes is not None:
+        return neuron.in_bytes()
+    if residuals == "byte":
         raise ValueError("a byte does not tell the gradient of these neurons: choose residuals='exact'.")
-    return neuron.in_bytes
+    return None
 
 
 def from_membranes(
