@@ -48,13 +48,16 @@ def _imagenet(architecture: str, balance: str = "all") -> Config:
     )
 
 
-DIGITS = Config(
-    network=replace(NARROW, width=0.25, hidden=(64,), dense_std=0.1),
-    ann=ANN(epochs=200, lr=0.03),
-    convert=Convert(balance_steps=100, num_steps=4),
-    finetune=Finetune(epochs=10, lr=1e-3),
-    evaluate=Evaluate(eval_steps=64),
-    run=Runtime(compile_effort="less"),  # most of the time is the compiler's
+DIGITS = with_recipe(
+    Config(
+        network=replace(NARROW, width=0.25, hidden=(64,), dense_std=0.1),
+        ann=ANN(epochs=100, lr=0.03),
+        convert=Convert(balance_steps=100, num_steps=2),
+        finetune=Finetune(epochs=10),
+        evaluate=Evaluate(eval_steps=64),
+        run=Runtime(compile_effort="less"),  # most of the time is the compiler's
+    ),
+    "qcfs-diet",
 )
 FASHION_MNIST_CPU = Config(
     data=Data("fashion_mnist", flip=True),
@@ -106,7 +109,7 @@ VGG5 = replace(VGG5, finetune=replace(VGG5.finetune, alpha=0.5, beta=0.035))
 
 _PRESETS = {
     "digits": (
-        "The embedded default: scikit-learn's digits, a small VGG5, T = 4, in a minute or two on a CPU.",
+        "The embedded default: scikit-learn's digits, a small VGG5, T = 2, by the recipe qcfs-diet, in a minute.",
         DIGITS,
     ),
     "fashion_mnist_cpu": ("A VGG5 of an eighth of the width, T = 8, 18 minutes on a CPU core.", FASHION_MNIST_CPU),

@@ -17,9 +17,9 @@ from jsnn.training.metrics import read
 from tests.conftest import ROOT
 
 TINY = """
-    digits --width 0.0625 --hidden 16 --dense-std 0.2 --ann.epochs 3 --finetune.epochs 2 --balance-images 64
-    --balance-steps 30 --num-steps 4 --eval-steps 6 --streams 2 --scaling-factor 0.5 --chunk 4 --finetune.surrogate stdb
-    --finetune.lr 1e-3
+    digits --recipe linear --width 0.0625 --hidden 16 --dense-std 0.2 --ann.epochs 3 --finetune.epochs 2
+    --balance-images 64 --balance-steps 30 --num-steps 4 --eval-steps 6 --streams 2 --scaling-factor 0.5 --chunk 4
+    --finetune.surrogate stdb --finetune.lr 1e-3
 """.split()
 SHORT = "--eval-steps 4 --streams 1".split()  # one program to evaluate SNNs instead of two
 

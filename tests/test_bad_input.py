@@ -48,7 +48,7 @@ def refused(capsys, *arguments) -> str:
         (["--num-steps"], "--num-steps"),
         (["--num-steps", "0"], "error: num_steps must be at least 1 and at most 100000, got 0."),
         (["--num-steps", "4.5"], "Error parsing --num-steps"),
-        (["--eval-steps", "2"], "error: eval_steps must be at least num_steps, 4, got 2."),
+        (["--num-steps", "4", "--eval-steps", "2"], "error: eval_steps must be at least num_steps, 4, got 2."),
         (
             ["--num-steps", "999999999", "--eval-steps", "999999999"],
             "error: num_steps must be at least 1 and at most 100000, got 999999999.",

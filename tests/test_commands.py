@@ -288,14 +288,14 @@ sys.exit(status)
 
 @pytest.mark.slow
 def test_the_default_command_reaches_what_the_readme_says(tmp_path):
-    """`python -m experiments.hybrid`, from nothing to the report, on one device: two minutes, as a user waits them.
+    """`python -m experiments.hybrid`, from nothing to the report, on one device: a minute, as a user waits it.
 
     Then another process evaluates once more, by the programs that the first one kept.
     """
     options = ["--workdir", str(tmp_path / "run"), "--compilation-cache", str(tmp_path / "programs")]
     process = command("experiments.hybrid", *options)
     assert process.returncode == 0, process.stderr
-    assert "| VGG5 x0.25, digits (linear) |" in process.stdout
+    assert "| VGG5 x0.25, digits (QCFS, neurons trained) |" in process.stdout
     results = read_results(tmp_path / "run")
     ann, converted, tuned = results["ann"], results["converted"], results["hybrid"]
     assert ann["accuracy"] >= 0.97

@@ -86,7 +86,7 @@ def test_everything_at_once_through_every_stage(tmp_path):
     options = (
         "--norm batch --fold --finetune.by-channel --finetune.distillation 0.5 --finetune.rate-penalty 0.1".split()
     )
-    assert run(hybrid, tmp_path, "digits", "--recipe", "qcfs-diet", *TINY, *options) == 0
+    assert run(hybrid, tmp_path, *TINY, "--recipe", "qcfs-diet", *options) == 0
     results, config = json.loads((tmp_path / "results.json").read_text()), saved_config(tmp_path)
     snn = last_snn(Run(config, tmp_path, None))
     assert set(snn) == {"params", NEURONS}

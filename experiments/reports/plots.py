@@ -76,7 +76,8 @@ def _accuracy_by_step(axes: Axes, config: Config, results: Results) -> None:
     converted, hybrid, num_steps = results["converted"], results["hybrid"], config.convert.num_steps
     accuracy = results["ann"]["accuracy"] * 100
     axes.axhline(accuracy, color=ANN, linestyle=":", label=f"ANN, {accuracy:.1f} %")
-    _curve(axes, converted["accuracy_by_step_at_factor_1"], color=UNSCALED, label="converted, thresholds x 1")
+    if converted["scaling_factor"] != 1:
+        _curve(axes, converted["accuracy_by_step_at_factor_1"], color=UNSCALED, label="converted, thresholds x 1")
     factor = f"converted, thresholds x {converted['scaling_factor']:g}"
     _curve(axes, converted["accuracy_by_step"], color=CONVERTED, label=factor)
     if config.finetune.trained:

@@ -73,3 +73,9 @@ def rates(num_steps: int, seeds: tuple[int, ...] = SEEDS) -> Iterator[Trial]:
     for penalty in PENALTIES:
         fields = {"finetune.rate_penalty": penalty, "convert.num_steps": num_steps}
         yield Trial(f"rate-{penalty:g}", fields, tested, seeds, "vgg5-qcfs")
+
+
+def in_bytes(num_steps: int, seeds: tuple[int, ...] = SEEDS) -> Iterator[Trial]:
+    """`qcfs-diet` with a byte a neuron and step for its gradient, beside the exact one of `trials`."""
+    fields = {"finetune.residuals": "byte", "convert.num_steps": num_steps, "finetune.epochs": EPOCHS[num_steps]}
+    yield Trial(f"byte-t{num_steps}", fields, tested, seeds, "vgg5-qcfs")

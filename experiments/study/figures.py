@@ -8,6 +8,7 @@ from pandas import DataFrame, Series
 from experiments.reports.plots import finish_time_axis
 from experiments.study import results
 from experiments.study.conversion import LONG
+from experiments.study.few_tables import of_recipes
 from experiments.study.plan import HARMS
 
 STYLES = {  # net -> line, colour
@@ -38,6 +39,17 @@ def draw_conversion(axes: Axes, runs: DataFrame) -> None:
             marker = "o" if name in results.HYBRIDS.values() else "."
             axes.plot(means[name], style, marker=marker, color=color, label=name)
     finish_time_axis(axes, (accuracy - SHOWN, None), fontsize=7, handlelength=3)
+
+
+def draw_few_steps(axes: Axes, runs: DataFrame) -> None:
+    """Question f: accuracy of the small VGG5 at few time steps, by recipe."""
+    axes.set_title(f"{runs.preset.iloc[0]}: test accuracy against time steps", fontsize=10)
+    _draw_ann(axes, runs[runs.trial == "vgg5-relu"]["ann/accuracy"])
+    nets = of_recipes(runs)
+    for recipe, of_recipe in nets[nets.net == "vgg5"].groupby("recipe", sort=False):
+        means = 100 * of_recipe.groupby("T")["hybrid/accuracy"].agg(mean)
+        axes.plot(means, marker="o", label=recipe)
+    finish_time_axis(axes, (None, None), fontsize=7, handlelength=3)
 
 
 def draw_evaluation(axes: Axes, runs: DataFrame) -> None:

@@ -6,8 +6,8 @@ from pandas import DataFrame
 
 from experiments.reports.plots import sheet
 from experiments.reports.table import with_tables
-from experiments.study import figures, tables
-from experiments.study.plan import CIFAR, FASHION
+from experiments.study import few_tables, figures, tables
+from experiments.study.plan import CIFAR, CIFAR_FEW, FASHION
 from experiments.study.results import read_runs
 from jsnn.training.files import replace_text
 
@@ -19,6 +19,7 @@ PLOTS = {
     "scratch-cifar": (figures.draw_scratch, CIFAR, 8),
     "harms": (figures.draw_harms, FASHION),
     "evaluation": (figures.draw_evaluation, FASHION),
+    "few-cifar": (figures.draw_few_steps, CIFAR_FEW),
 }
 
 
@@ -33,7 +34,7 @@ def rebuild(page: Path = PAGE) -> None:
 
 def tables_of(runs: DataFrame) -> dict[str, str]:
     """All tables of the page by name."""
-    fashion, cifar = (runs[runs.preset == preset] for preset in (FASHION, CIFAR))
+    fashion, cifar, few_cifar = (runs[runs.preset == preset] for preset in (FASHION, CIFAR, CIFAR_FEW))
     return {
         "paper": tables.paper_table(runs),
         "conversion-fashion": tables.conversion_table(fashion),
@@ -47,4 +48,8 @@ def tables_of(runs: DataFrame) -> dict[str, str]:
         "activity": tables.activity_table(fashion, ("linear-t8", "linear-t4", "stdb-t4")),
         "operations": tables.operations_table(fashion, ("linear-t4", "linear-t8")),
         "evaluation": tables.evaluation_table(fashion),
+        "few-cifar": few_tables.accuracy_table(few_cifar),
+        "exit-cifar": few_tables.exit_table(few_cifar),
+        "cost-cifar": few_tables.cost_table(few_cifar),
+        "energy-cifar": few_tables.energy_table(few_cifar, "vgg5"),
     }

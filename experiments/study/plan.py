@@ -110,6 +110,7 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
         "few": (*few_steps.anns("vgg5"), *few_steps.trials("vgg5", ("qcfs", "qcfs-diet", "diet"))),
         "parts": tuple(few_steps.parts(2)),
         "rates": tuple(few_steps.rates(4)),
+        "residuals": tuple(few_steps.in_bytes(8)),
     },
     CIFAR_FEW: {
         "few": (

@@ -1,0 +1,86 @@
+"""The tables of question f, from results whose numbers are set by hand."""
+
+import numpy as np
+import pytest
+
+from experiments.study import few_tables, figures
+from experiments.study.results import read_runs
+from tests.test_study_page import cells, is_drawn, keep
+
+__all__ = ["keep"]  # a fixture
+
+
+def keep_run(keep, recipe, num_steps, hybrid, converted=0.7, seed=0, **changes):
+    convert = {"num_steps": num_steps, "encoding": "constant"}
+    scores = {"converted": {"accuracy": converted}, "hybrid": {"accuracy": hybrid}}
+    keep(f"vgg5-{recipe}-t{num_steps}", seed, convert=convert, **scores, **changes)
+
+
+@pytest.fixture
+def runs(keep, tmp_path):
+    for seed, ann in enumerate((0.80, 0.82)):
+        keep("vgg5-relu", seed, ann={"accuracy": ann})
+        keep("vgg5-qcfs", seed, ann={"accuracy": ann + 0.01})
+        keep_run(keep, "qcfs", 2, 0.7, seed=seed)
+        keep_run(keep, "qcfs-diet", 2, ann - 0.02 + 0.01 * seed, seed=seed)
+    return read_runs(tmp_path)
+
+
+def test_hybrid_nets_stand_beside_their_anns_seed_by_seed(runs):
+    table = few_tables.accuracy_table(runs)
+    rows = {line.split("|")[2].strip(): [cell.strip() for cell in line.split("|")[3:-1]] for line in table.splitlines()}
+    assert rows["ReLU"][0] == "81.00 ± 1.41"
+    assert rows["QCFS"][0] == "82.00 ± 1.41"
+    assert rows["qcfs"] == ["", "", "70.00 ± 0.00", "", ""]
+    assert rows["qcfs-diet"][2] == "79.50 ± 2.12"
+    assert rows["qcfs-diet above the ReLU ANN"][2] == "-1.50 ± 0.71"
+    assert rows["qcfs-diet above qcfs"][2] == "+9.50 ± 2.12"
+    assert "qcfs, converted" not in rows
+
+
+def test_recipes_that_balance_also_show_their_converted_nets(keep, tmp_path):
+    keep("vgg5-relu", 0, ann={"accuracy": 0.8})
+    keep("vgg5-qcfs", 0, ann={"accuracy": 0.8})
+    keep_run(keep, "diet", 4, 0.75, converted=0.6)
+    assert "| diet, converted " in (table := few_tables.accuracy_table(read_runs(tmp_path)))
+    assert "60.00" in table
+
+
+def test_early_exit_costs_are_told_where_there_is_more_than_one_step(keep, tmp_path):
+    keep_run(keep, "qcfs", 1, 0.6, early_exit={"accuracy": 0.6, "steps": 1.0})
+    keep_run(keep, "qcfs", 4, 0.8, early_exit={"accuracy": 0.79, "steps": 2.5})
+    table = few_tables.exit_table(read_runs(tmp_path))
+    assert cells(table, "vgg5") == ["qcfs", "4", "80.00", "79.00", "2.50"]
+    assert len(table.splitlines()) == 3
+
+
+def test_training_costs_are_those_of_ann_conversion_and_snn(runs, monkeypatch):
+    costs = {"ann epoch": 2e12, "conversion": 5e12, "snn epoch": 0.5e12}
+    monkeypatch.setattr(few_tables.results, "operations_of_training", lambda config: costs)
+    run = few_tables.of_recipes(runs).iloc[0]
+    total = run["ann/epochs"] * 2 + 5 + run["hybrid/epochs"] * 0.5
+    row = few_tables.cost_table(runs).splitlines()[-1].split("|")
+    assert [cell.strip() for cell in row[2:-1]] == ["qcfs-diet", "2", "3", "2", f"{total:.1f}", "79.50 ± 2.12"]
+
+
+def test_energies_are_those_of_operations_and_words():
+    mac, ac, neuron = 100.0, 300.0, 50.0
+    alone, with_memory = few_tables._energies(mac, ac, neuron)
+    assert alone == pytest.approx(mac * 4.6 + ac * 0.9)
+    assert with_memory - alone == pytest.approx(5.0 * (2 * mac + 3 * ac + 2 * neuron))
+
+
+def test_parts_and_penalties_are_told_by_name(keep, tmp_path):
+    spikes = {"hybrid": {"conv0": 0.1, "conv1": 0.0, "conv2": 0.0, "dense0": 1.0}}
+    keep("part-weights-leak", 0, converted={"accuracy": 0.7}, hybrid={"accuracy": 0.75})
+    keep("rate-0.3", 0, hybrid={"accuracy": 0.74}, spikes_per_neuron=spikes)
+    runs = read_runs(tmp_path)
+    assert cells(few_tables.parts_table(runs), "weights leak") == ["70.00", "75.00", "5.00"]
+    count = few_tables.results.neurons(runs.config.iloc[0])
+    expected = (0.1 * count["conv0"] + count["dense0"]) / 1e3
+    assert cells(few_tables.rates_table(runs), "0.3") == [f"{expected:.1f}", "74.00"]
+
+
+def test_accuracy_against_steps_is_drawn(runs, tmp_path):
+    assert is_drawn(figures.draw_few_steps, runs, tmp_path / "few.png")
+    assert np.isfinite(few_tables.ann_accuracies(runs, "vgg5", "relu")).all()
