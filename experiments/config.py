@@ -42,7 +42,10 @@ def _check_finetune(config: Config) -> None:
     if config.finetune.by_channel and "threshold" in trained and config.convert.logits == "sum":
         raise ValueError("by_channel leaves no one threshold that the sum of logits is in units of: use logits mean.")
     if (config.finetune.residuals, config.finetune.surrogate) == ("byte", "stdb") and not set(trained) <= {"weights"}:
-        raise ValueError("residuals byte do not tell STDB's gradient in parameters of neurons: use exact.")
+        raise ValueError(
+            f"residuals byte do not tell the gradient of STDB in parameters of neurons, and trained is "
+            f"{', '.join(trained)}: use residuals exact, or surrogate linear, or train weights alone."
+        )
     if is_scratch and not trained:
         raise ValueError("start scratch has nothing but what is trained: name some in trained.")
     if is_scratch and config.network.levels is not None:

@@ -140,7 +140,8 @@ class Finetune:
     logit_scale: PositiveOrAuto = AUTO
     distillation: Share = 0.0  # Share of the loss that asks for the ANN's own logits, instead of the labels.
     temperature: Positive = 1.0  # Divides both nets' logits in distillation.
-    # What is kept of neurons for the gradient: all that makes it exact, a byte each, or exact in few steps only.
+    # What is kept of neurons for the gradient: all that makes it exact; a byte a step, where bits do not do; or what
+    # suits, exact in one chunk and else a byte.
     residuals: Literal[RESIDUALS] = "exact"
     rate_penalty: NonNegative = 0.0  # Added to the loss for a spike of every neuron at every time step [nats].
 
@@ -165,7 +166,7 @@ class Runtime:
     eval_batch_size: Count = 256  # Images per step in evaluation, over all devices.
     # Time steps that run at once, or auto: 8 to 12, or as few as a device's memory asks for.
     chunk: Annotated[Count | Auto, Field(description="at least 1 and below 2^31, or auto")] = AUTO
-    # How much the compiler does: less takes two thirds of the time, for programs that run up to a quarter slower.
+    # How much the compiler does for a CPU: less takes two thirds of its time, for programs up to a quarter slower.
     compile_effort: Literal["full", "less"] = "full"
     compilation_cache: str | None = None  # Folder where compiled programs are kept for the next run; None keeps none.
     # What to do where a loss or gradient is not finite: stop the run, or skip the step and count it.

@@ -1,8 +1,7 @@
-"""Backpropagation from bits equals autodiff through membranes, from bytes to rounding, in a fraction of the memory."""
+"""Backpropagation from spike trains alone equals autodiff through the membranes, in a fraction of the memory."""
 
 from functools import cache
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +14,7 @@ from jsnn.network import trains
 from jsnn.network.bptt import Keys, Outcome, present
 from jsnn.network.simulation import Presentation, simulate
 from jsnn.network.transformation import NEURONS
-from jsnn.neurons.surrogate import arctan, boxcar, linear, stdb
-from jsnn.training.forward import from_membranes, residuals_of, snn_forward
+from jsnn.neurons.surrogate import linear, stdb
 from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG, TINY_VGG, random_snn
 
 STEPS, BATCH = 21, 3
@@ -134,68 +132,6 @@ def test_results_of_every_step_and_spikes_of_every_layer_have_their_gradients(ch
     arguments = variables["params"], images(), variables[NEURONS]
     found = packed("resnet", chunk, poisson, loss_of_all)(*arguments)
     assert_equal_gradients(found, plain("resnet", poisson, loss_of_all)(*arguments), 1e-6)
-
-
-def by_residuals(surrogate, choices, trained, chunk=8):
-    """Gradients in variables for each choice of residuals."""
-    snn, variables = random_snn(NETWORKS["vgg"], seed=5, leak=0.9, surrogate=surrogate)
-    what = Presentation(snn, poisson, STEPS, chunk, dropout_of)
-    chosen = {name: variables[name] for name in trained}
-
-    def gradient(residuals):
-        forward = snn_forward(what, lambda outcome: outcome, trained, residuals)
-
-        def loss(chosen):
-            return loss_of_all(forward({**variables, **chosen}, images(), INDEX, jax.random.key(4))[0])
-
-        return jax.jit(jax.value_and_grad(loss))(chosen)
-
-    return [gradient(residuals) for residuals in choices]
-
-
-def test_two_bits_of_a_boxcar_give_the_gradient_exactly():
-    snn, variables = random_snn(NETWORKS["vgg"], seed=5, leak=0.9, surrogate=boxcar(0.8))
-    what = Presentation(snn, poisson, STEPS, 5, dropout_of)
-
-    def gradient(run):
-        def loss(params):
-            return loss_of_all(run(what, {**variables, "params": params}, images(), INDEX, KEYS))
-
-        return jax.jit(jax.value_and_grad(loss))(variables["params"])
-
-    one, other = gradient(present), gradient(from_membranes)
-    assert float(one[0]) == pytest.approx(float(other[0]), rel=1e-6)
-    chex.assert_trees_all_close(one[1], other[1], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("surrogate", [linear(1.0), pytest.param(arctan(), marks=pytest.mark.slow)])
-def test_bytes_give_the_gradients_of_weights_and_neurons_to_their_rounding(surrogate):
-    (_, found), (_, expected) = by_residuals(surrogate, ("byte", "exact"), ("params", NEURONS))
-    for name in ("params", NEURONS):
-        norm = optax.tree.norm(expected[name])
-        assert optax.tree.norm(jax.tree.map(jnp.subtract, found[name], expected[name])) <= 0.02 * norm
-    initial = [layer["initial"] for layer in expected[NEURONS].values()]
-    assert all(map(float, initial))
-
-
-def test_auto_is_exact_in_one_chunk_and_a_byte_beyond():
-    one, several = (small_presentation(chunk=chunk, surrogate=linear())[0] for chunk in (32, 8))
-    trained = ("params", NEURONS)
-    for what, choice, expected in [
-        (one, "auto", None),
-        (several, "auto", several.snn.neuron.in_bytes()),
-        (one, "byte", one.snn.neuron.in_bytes()),
-        (several, "exact", None),
-    ]:
-        assert residuals_of(what, trained, choice) is expected
-    stdb_net = small_presentation()[0]
-    assert residuals_of(stdb_net, ("params",), "byte") is stdb_net.snn.neuron.lossless
-    assert residuals_of(stdb_net, trained, "auto") is None
-    assert residuals_of(stdb_net._replace(num_steps=4), ("params",), "byte") is None  # membranes are the least there
-    with pytest.raises(ValueError, match="a byte does not tell the gradient of these neurons"):
-        residuals_of(stdb_net, trained, "byte")
-    with pytest.raises(ValueError, match="no residuals 'bits': choose from exact, byte, auto"):
-        residuals_of(one, trained, "bits")
 
 
 def small_presentation(num_steps=STEPS, chunk=8, surrogate=STDB):

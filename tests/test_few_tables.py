@@ -70,17 +70,6 @@ def test_energies_are_those_of_operations_and_words():
     assert with_memory - alone == pytest.approx(5.0 * (2 * mac + 3 * ac + 2 * neuron))
 
 
-def test_parts_and_penalties_are_told_by_name(keep, tmp_path):
-    spikes = {"hybrid": {"conv0": 0.1, "conv1": 0.0, "conv2": 0.0, "dense0": 1.0}}
-    keep("part-weights-leak", 0, converted={"accuracy": 0.7}, hybrid={"accuracy": 0.75})
-    keep("rate-0.3", 0, hybrid={"accuracy": 0.74}, spikes_per_neuron=spikes)
-    runs = read_runs(tmp_path)
-    assert cells(few_tables.parts_table(runs), "weights leak") == ["70.00", "75.00", "5.00"]
-    count = few_tables.results.neurons(runs.config.iloc[0])
-    expected = (0.1 * count["conv0"] + count["dense0"]) / 1e3
-    assert cells(few_tables.rates_table(runs), "0.3") == [f"{expected:.1f}", "74.00"]
-
-
 def test_accuracy_against_steps_is_drawn(runs, tmp_path):
     assert is_drawn(figures.draw_few_steps, runs, tmp_path / "few.png")
     assert np.isfinite(few_tables.ann_accuracies(runs, "vgg5", "relu")).all()

@@ -63,6 +63,10 @@ def test_all_recipes_set_the_same_fields():
     [
         ({"finetune.by_channel": True}, "of which none is trained"),
         ({"finetune.by_channel": True, "finetune.trained": ("threshold",)}, "use logits mean"),
+        (
+            {"finetune.residuals": "byte", "finetune.surrogate": "stdb", "finetune.trained": ("weights", "leak")},
+            "trained is weights, leak: use residuals exact",
+        ),
         ({"finetune.start": "scratch", "finetune.trained": ()}, "nothing but what is trained"),
         ({"finetune.start": "scratch", "network.levels": 4}, "use ReLU"),
         ({"convert.fold": True}, "set norm batch"),

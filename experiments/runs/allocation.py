@@ -12,7 +12,8 @@ def keep_freed_memory() -> None:
 
     Else XLA:CPU's arrays go back to the system after each step, which has to clear their pages for the next: a training
     step of a small network takes twice as long. All threads share one heap, for those of their own hold 64 MiB at most
-    and hand larger arrays to the system whatever was asked: a step of T = 4 takes three quarters of the time.
+    and hand larger arrays to the system whatever was asked: on two cores a step of T = 4 takes three quarters of the
+    time.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None and (mallopt(M_MMAP_THRESHOLD, NEVER) or mallopt(M_MMAP_THRESHOLD, MOST_OF_OLD_ONES)):

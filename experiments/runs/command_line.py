@@ -83,8 +83,8 @@ def main(program: str, description: str, work: Callable[[Run], None], arguments:
     def in_run() -> None:
         parsed = parse(program, description, arguments)
         compilation.take_effort(parsed.config.run.compile_effort)
-        hosts.join(parsed.coordinator, parsed.num_processes, parsed.process_id)
         keep_freed_memory()
+        hosts.join(parsed.coordinator, parsed.num_processes, parsed.process_id)
         compilation.watch()
         compilation.keep_programs(parsed.config.run.compilation_cache)
         if not parsed.debug:  # which shows what libraries say on the side of an error

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +17,8 @@ from jsnn.network.transformation import Variables
 from jsnn.training.early_exit import Exits, exit_evaluation
 from jsnn.training.evaluation import Evaluate, Evaluation, ann_evaluation, snn_evaluation
 from jsnn.training.parallel import evaluate_split, fitting_batch_size, parallel_evaluation
+
+FACTOR = "factor"  # the collection of variables that holds the factor on an SNN's logits
 
 
 def score(
@@ -66,9 +67,10 @@ def score_exits(config: Config, variables: Variables, split: str, logit_scale: f
 
     The confidence is that of the logits in the loss of fine-tuning, of a presentation of num_steps.
     """
-    key, name, factored = random_key(config, split), f"early exit, {split}", (variables, jnp.float32(logit_scale))
-    source, program = open_source(config, split), _exit_program(config)
-    return evaluate_split(program, factored, source, _batch_size(config), key, fold=fold, name=name, sums_of=Exits)
+    key, name = random_key(config, split), f"early exit, {split}"
+    source, factored = open_source(config, split), {**variables, FACTOR: {"logits": jnp.float32(logit_scale)}}
+    program, size = _exit_program(config), _batch_size(config)
+    return evaluate_split(program, factored, source, size, key, fold=fold, name=name, sums_of=Exits)
 
 
 def validator(config: Config, evaluate: Evaluate) -> Callable[[Variables], float]:
@@ -98,15 +100,13 @@ def snn_program(config: Config, num_steps: int) -> Evaluate:
 
 @cache
 def _exit_program(config: Config) -> Evaluate:
-    """The compiled evaluation of early exits, of (variables, the factor on their logits) for any split."""
+    """The compiled evaluation of early exits of any split, of variables with the FACTOR on their logits."""
     presentation, source = presentation_of(config, config.convert.num_steps), open_source(config, VALIDATION)
 
-    def evaluate(factored: tuple[Variables, jax.Array], *batch: Any) -> Exits:
-        variables, factor = factored
-        scale = presentation.num_steps * factor * logit_unit(config, variables)
-        return exit_evaluation(presentation, source, lambda _: scale)(variables, *batch)
+    def scale(variables: Variables) -> jax.Array:
+        return presentation.num_steps * variables[FACTOR]["logits"] * logit_unit(config, variables)
 
-    return parallel_evaluation(evaluate)
+    return parallel_evaluation(exit_evaluation(presentation, source, scale))
 
 
 def _batch_size(config: Config) -> int:

@@ -33,7 +33,9 @@ def open_source(config: Config, split: str) -> Source:
 
         return streamed_source(data.dataset, split, run.data_dir, run.workers)
     source = resident_source(load_split(data.dataset, split, run.data_dir), data.crop_padding, data.flip)
-    missing = 0 if split == TRAIN else evaluated_images(config) - source.num_examples
+    if split == TRAIN:
+        return source._replace(resident=replicate(source.resident))
+    missing = evaluated_images(config) - source.num_examples
     filled = jax.tree.map(lambda x: np.pad(x, [(0, missing), *[(0, 0)] * (x.ndim - 1)]), source.resident)
     return source._replace(resident=replicate(filled))
 

@@ -28,6 +28,10 @@ def activation_of(recipe: str) -> str:
     return "relu" if RECIPES[recipe]["network.levels"] is None else "qcfs"
 
 
+def _epochs(num_steps: int) -> Fields:
+    return {"finetune.epochs": EPOCHS[num_steps]} if num_steps in EPOCHS else {}
+
+
 def anns(net: str, seeds: tuple[int, ...] = SEEDS) -> Iterator[Trial]:
     """The ANNs of a net, with either activation."""
     for activation, fields in ACTIVATIONS.items():
@@ -41,7 +45,7 @@ def trials(
     """The whole pipeline of a net by several recipes at each T."""
     for recipe, num_steps in product(recipes, steps):
         fields = NETS[net] | RECIPES[recipe] | {"convert.num_steps": num_steps}
-        fields |= {"finetune.epochs": EPOCHS[num_steps]} if num_steps in EPOCHS else {}
+        fields |= _epochs(num_steps)
         yield Trial(f"{net}-{recipe}-t{num_steps}", fields, tested, seeds, f"{net}-{activation_of(recipe)}")
 
 
@@ -77,5 +81,5 @@ def rates(num_steps: int, seeds: tuple[int, ...] = SEEDS) -> Iterator[Trial]:
 
 def in_bytes(num_steps: int, seeds: tuple[int, ...] = SEEDS) -> Iterator[Trial]:
     """`qcfs-diet` with a byte a neuron and step for its gradient, beside the exact one of `trials`."""
-    fields = {"finetune.residuals": "byte", "convert.num_steps": num_steps, "finetune.epochs": EPOCHS[num_steps]}
-    yield Trial(f"byte-t{num_steps}", fields, tested, seeds, "vgg5-qcfs")
+    fields = {"finetune.residuals": "byte", "convert.num_steps": num_steps}
+    yield Trial(f"byte-t{num_steps}", fields | _epochs(num_steps), tested, seeds, "vgg5-qcfs")

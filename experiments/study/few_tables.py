@@ -57,16 +57,6 @@ def _by_steps(runs: DataFrame, net: str, others: Series | float | None) -> Itera
         yield f"{sign}{spread(gains)}" if len(gains) else ""
 
 
-def parts_table(runs: DataFrame) -> str:
-    """What each part of a recipe adds: test accuracy of trials part-NAME, with their gains over the converted net."""
-    rows = [["trained", "converted [%]", "fine-tuned [%]", "gain"]]
-    for part, one in runs[runs.trial.str.startswith("part-")].groupby("trial", sort=False):
-        accuracies = [100 * one.set_index("seed")[f"{net}/accuracy"] for net in ("converted", "hybrid")]
-        gain = spread(accuracies[1] - accuracies[0])
-        rows.append([part.removeprefix("part-").replace("-", " "), *map(spread, accuracies), gain])
-    return aligned(rows)
-
-
 def exit_table(runs: DataFrame) -> str:
     """Early exit: accuracy against the mean number of steps, the confidence chosen on validation."""
     rows = [["net", "recipe", "T", "accuracy at T [%]", "with early exit [%]", "steps on average"]]
@@ -119,15 +109,3 @@ def _energies(mac: float, ac: float = 0.0, neuron: float = 0.0) -> tuple[float, 
 
 def _thousands(costs: Series) -> list[str]:
     return [f"{cost / 1e3:.0f}" for cost in (*costs, costs.sum())]
-
-
-def rates_table(runs: DataFrame) -> str:
-    """Accuracy against spikes for penalties on rates, of trials rate-PENALTY."""
-    penalties = runs[runs.trial.str.startswith("rate-")]
-    count = Series(results.neurons(penalties.config.iloc[0]))
-    rows = [["penalty [nats]", "spikes for an image [10^3]", "test accuracy [%]"]]
-    for penalty, one in penalties.groupby("trial", sort=False):
-        spikes = one[[f"spikes_per_neuron/hybrid/{layer}" for layer in count.index]].set_axis(count.index, axis=1)
-        totals = (spikes * count).sum(axis=1) / 1e3
-        rows.append([penalty.removeprefix("rate-"), spread(totals, 1), spread(100 * one["hybrid/accuracy"])])
-    return aligned(rows)

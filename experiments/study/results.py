@@ -148,7 +148,8 @@ def by_operations(run: Series) -> Series:
 def operations_of_training(config: Config) -> dict[str, float]:
     """Multiply-accumulates by "ann epoch", "conversion" and "snn epoch", as jsnn executes them: an SNN's at every step.
 
-    A backward pass counts as two forward passes. The conversion balances thresholds and tries all factors.
+    A backward pass counts as two forward passes, a teacher as one. The conversion balances thresholds and tries all
+    factors.
     """
     layers, images = shapes(config), TRAINING_IMAGES[config.data.dataset]
     costs = multiply_accumulates(layers)
@@ -164,7 +165,8 @@ def operations_of_training(config: Config) -> dict[str, float]:
     tried = factors * VALIDATION_IMAGES * presentation(convert.num_steps)
     balanced = 0 if config.network.levels else convert.balance_images * convert.balance_steps * of_image
     ann, snn = (3.0 * images * cost for cost in (of_image, presentation(convert.num_steps)))
-    return {"ann epoch": ann, "conversion": tried + balanced, "snn epoch": snn}
+    taught = images * of_image if config.finetune.distillation else 0
+    return {"ann epoch": ann, "conversion": tried + balanced, "snn epoch": snn + taught}
 
 
 def shapes(config: Config) -> dict[str, LayerShape]:

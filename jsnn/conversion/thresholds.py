@@ -134,7 +134,7 @@ def scale_thresholds(variables: Variables, factor: jax.Array | float) -> Variabl
 
         V_l -> factor * V_l
 
-    It wants neurons with initial 1/2: of the digits preset's validation images at T = 4 the best factor then gets
+    It wants neurons with initial 1/2: of the validation images of digits at T = 4 the best factor then gets
     96.5 % right, and with initial 0 22.4 %, for a layer spikes late behind layers that do; `scale_paper_thresholds`
     gets 96.5 % in both (commit afd9158).
 

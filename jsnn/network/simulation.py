@@ -2,8 +2,8 @@
 
 Within a chunk the network runs layer by layer over all of its steps, [K, B, ...] at a time; between chunks only the
 neurons' states are carried. Forward, memory is bounded by the chunk, whatever the number of steps; backward, the states
-at the chunks' borders are kept and each chunk is run again (`jsnn.network.bptt` has STDB's gradient for less). The
-result does not depend on the chunk.
+at the chunks' borders are kept and each chunk is run again (`jsnn.network.bptt` has leaky neurons' gradient for less).
+The result does not depend on the chunk.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from jsnn.neurons.neuron import State, over_time, record
 from jsnn.neurons.packing import MOST_STEPS, unpack
 
 COLLECTIONS = ("spikes", "currents", "states", "words")
-FEW_STEPS = 8  # at most
+FEW_STEPS = 8  # at most; with more of them, unrolled programs compile longer than they save
 
 Inputs = Callable[[jax.Array], jax.Array | Repeated]
 Observer = Callable[["Observed"], Any]

@@ -48,7 +48,7 @@ class Residuals(NamedTuple):
     """How a neuron's gradient is kept.
 
     Attributes:
-        integrate: the neuron's membrane.
+        integrate: the neuron's membrane, to which a current is added as it is.
         slope: (train, time, dtype) -> do/dz [...] at a step of the chunk; None where spikes are kept for no gradient.
         by_age: whether `slope` asks for ages.
         inside: z [...] -> whether the derivative is not 0, where that is a bit to keep.
@@ -136,26 +136,26 @@ def _replay_forward(
 
 def _replay_backward(residuals: Residuals, saved: tuple[Parameters, Train], cotangents: tuple) -> tuple:
     (parameters, train), (of_spikes, of_end) = saved, cotangents
-    wanted = dict(parameters) if residuals.width else {}
+    wanted, dtype = parameters if residuals.width else {}, of_end.dtype  # a membrane may be wider than its current
 
     def fire(wanted: Parameters, membrane: jax.Array) -> jax.Array:
         return membrane / {**parameters, **wanted}["threshold"] - 1
 
     def step(carry: tuple[jax.Array, Parameters], now: tuple[jax.Array, jax.Array]) -> tuple[tuple, jax.Array]:
         (of_later, of_parameters), (of_spikes, time) = carry, now
-        membrane, _ = _at(residuals, parameters, train, time, of_spikes.dtype)
-        before, reset = _before(residuals, parameters, train, time, of_spikes.dtype)
+        membrane, _ = _at(residuals, parameters, train, time, dtype)
+        before, reset = _before(residuals, parameters, train, time, dtype)
 
         def integrate(wanted: Parameters, before: jax.Array) -> jax.Array:
             return residuals.integrate({**parameters, **wanted}, before, reset, jnp.zeros_like(before))
 
         _, of_fire = jax.vjp(fire, wanted, membrane)
-        of_threshold, of_membrane = of_fire(residuals.slope(train, time, of_spikes.dtype) * of_spikes)
+        of_threshold, of_membrane = of_fire(residuals.slope(train, time, dtype) * of_spikes.astype(dtype))
         of_membrane = of_later + of_membrane
         _, of_integrate = jax.vjp(integrate, wanted, before)
         of_wanted, of_before = of_integrate(of_membrane)
         of_parameters = jax.tree.map(lambda *parts: sum(parts), of_parameters, of_threshold, of_wanted)
-        return (of_before, of_parameters), of_membrane
+        return (of_before, of_parameters), of_membrane.astype(of_spikes.dtype)
 
     time, nothing = jnp.arange(len(of_spikes), dtype=jnp.int32), jax.tree.map(jnp.zeros_like, wanted)
     (of_start, found), of_current = jax.lax.scan(step, (of_end, nothing), (of_spikes, time), reverse=True)

@@ -188,7 +188,7 @@ def forward_mode(surrogate: Surrogate) -> Surrogate:
         surrogate: any.
 
     Returns:
-        The surrogate, its spike a `jax.custom_jvp` in place of a `jax.custom_vjp`. Spike trains as bits have no forward
+        The surrogate, its spike a `jax.custom_jvp` in place of a `jax.custom_vjp`. Bits and bytes have no forward
         mode, so backpropagation keeps membranes, and a second derivative is that of the derivative as a function of z.
         Third derivatives lack terms.
     """

@@ -73,7 +73,8 @@ def residuals_of(what: Presentation, trained: Sequence[str], residuals: str) -> 
     - "exact": bits where they give the gradient exactly, as the weights' with STDB (one a neuron and step) and boxcar
       (two); else the membranes at the borders of chunks, and each chunk is run again. Equal to autodiff.
     - "byte": a byte a neuron and step where bits do not do, and nothing is run again. It gives do/dz to half a percent
-      of its peak with the linear surrogate, 2 % with arctan and 3 % with fast_sigmoid, and so gradients.
+      of its peak with the linear surrogate, 2 % with arctan and 3 % with fast_sigmoid, at their defaults, and so the
+      gradients of weights; those of leaks to some percent, for far from the threshold membranes are known to an eighth.
     - "auto": "exact" in one chunk, where nothing is run again either, else "byte" where the neurons have it.
 
     In one chunk of few steps membranes take less time and memory than bits. ValueError where the choice is another one,
@@ -85,12 +86,15 @@ def residuals_of(what: Presentation, trained: Sequence[str], residuals: str) -> 
     bits = None if NEURONS in trained else neuron.lossless
     if bits is not None:
         return None if in_few_steps(what.num_steps, what.chunk) else bits
-    if residuals == "exact" or (residuals == "auto" and len(what.times()) == 1):
+    if residuals == "exact" or (residuals == "auto" and what.num_steps <= what.chunk):
         return None
     if neuron.in_bytes is not None:
         return neuron.in_bytes()
     if residuals == "byte":
-        raise ValueError("a byte does not tell the gradient of these neurons: choose residuals='exact'.")
+        raise ValueError(
+            "a byte tells the gradient of lif and hard_reset_lif, whose surrogate asks for no spike times where their "
+            "parameters are trained, and not of these neurons: choose residuals='exact'."
+        )
     return None
 
 

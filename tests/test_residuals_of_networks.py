@@ -1,0 +1,101 @@
+"""What is kept of a network's neurons for its gradient: the choice, and that all choices give the same."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from jsnn.conversion import parameters_by_channel
+from jsnn.encoding import poisson
+from jsnn.models import dropout_of
+from jsnn.network.bptt import present
+from jsnn.network.simulation import Presentation
+from jsnn.network.transformation import NEURONS
+from jsnn.neurons.surrogate import arctan, boxcar, linear
+from jsnn.training.forward import from_membranes, residuals_of, snn_forward
+from tests.networks import random_snn
+from tests.test_bptt import INDEX, KEYS, NETWORKS, STDB, STEPS, images, loss_of_all
+
+PARAMETERS = ("threshold", "leak", "initial")
+
+
+def presentation(chunk, surrogate):
+    return Presentation(random_snn(NETWORKS["vgg"], seed=5, leak=0.9, surrogate=surrogate)[0], poisson, STEPS, chunk)
+
+
+def by_residuals(surrogate, choices, trained, chunk, by_channel=False):
+    """Gradients in variables for each choice of residuals."""
+    snn, variables = random_snn(NETWORKS["vgg"], seed=5, leak=0.9, surrogate=surrogate)
+    variables = parameters_by_channel(snn, variables, images(), PARAMETERS) if by_channel else variables
+    what = Presentation(snn, poisson, STEPS, chunk, dropout_of)
+    chosen = {name: variables[name] for name in trained}
+
+    def gradient(residuals):
+        forward = snn_forward(what, lambda outcome: outcome, trained, residuals)
+
+        def loss(chosen):
+            return loss_of_all(forward({**variables, **chosen}, images(), INDEX, jax.random.key(4))[0])
+
+        return jax.jit(jax.value_and_grad(loss))(chosen)
+
+    return [gradient(residuals) for residuals in choices]
+
+
+def test_two_bits_of_a_boxcar_give_the_gradient_exactly():
+    snn, variables = random_snn(NETWORKS["vgg"], seed=5, leak=0.9, surrogate=boxcar(0.8))
+    what = Presentation(snn, poisson, STEPS, 5, dropout_of)
+
+    def gradient(run):
+        def loss(params):
+            return loss_of_all(run(what, {**variables, "params": params}, images(), INDEX, KEYS))
+
+        return jax.jit(jax.value_and_grad(loss))(variables["params"])
+
+    one, other = gradient(present), gradient(from_membranes)
+    assert float(one[0]) == pytest.approx(float(other[0]), rel=1e-6)
+    chex.assert_trees_all_close(one[1], other[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("surrogate", "chunk", "by_channel"),
+    [
+        (linear(1.0), 5, False),  # with padding behind
+        (linear(1.0), 8, True),
+        pytest.param(linear(1.0), 1, False, marks=pytest.mark.slow),
+        pytest.param(arctan(), 8, False, marks=pytest.mark.slow),
+    ],
+)
+def test_bytes_give_the_gradients_of_weights_and_neurons_to_their_rounding(surrogate, chunk, by_channel):
+    (_, found), (_, expected) = by_residuals(surrogate, ("byte", "exact"), ("params", NEURONS), chunk, by_channel)
+    assert off(found["params"], expected["params"]) <= 0.01
+    for parameter, most in {"threshold": 0.02, "leak": 0.04, "initial": 0.03}.items():
+        one, other = ([layer[parameter] for layer in tree[NEURONS].values()] for tree in (found, expected))
+        assert off(one, other) <= most, parameter
+        assert all(leaf.shape == twin.shape and leaf.any() for leaf, twin in zip(one, other, strict=True))
+
+
+def off(found, expected):
+    """The distance of two trees by the norm of the second."""
+    return float(optax.tree.norm(jax.tree.map(jnp.subtract, found, expected)) / optax.tree.norm(expected))
+
+
+def test_auto_is_exact_in_one_chunk_and_a_byte_beyond():
+    one, several = (presentation(chunk, linear()) for chunk in (32, 8))
+    trained = ("params", NEURONS)
+    for what, choice, expected in [
+        (one, "auto", None),
+        (several, "auto", several.snn.neuron.in_bytes()),
+        (one, "byte", one.snn.neuron.in_bytes()),
+        (several, "exact", None),
+        (one._replace(num_steps=40, chunk=64), "auto", None),
+    ]:
+        assert residuals_of(what, trained, choice) is expected
+    stdb_net = presentation(8, STDB)
+    assert residuals_of(stdb_net, ("params",), "byte") is stdb_net.snn.neuron.lossless
+    assert residuals_of(stdb_net, trained, "auto") is None
+    assert residuals_of(stdb_net._replace(num_steps=4), ("params",), "byte") is None  # membranes are the least there
+    with pytest.raises(ValueError, match="lif and hard_reset_lif, whose surrogate asks for no spike times"):
+        residuals_of(stdb_net, trained, "byte")
+    with pytest.raises(ValueError, match="no residuals 'bits': choose from exact, byte, auto"):
+        residuals_of(one, trained, "bits")
