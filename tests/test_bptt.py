@@ -134,8 +134,8 @@ def test_results_of_every_step_and_spikes_of_every_layer_have_their_gradients(ch
     assert_equal_gradients(found, plain("resnet", poisson, loss_of_all)(*arguments), 1e-6)
 
 
-def small_presentation(num_steps=STEPS, chunk=8, surrogate=STDB):
-    snn, variables = random_snn(NETWORKS["vgg"], seed=5, leak=0.9, surrogate=surrogate)
+def small_presentation(num_steps=STEPS, chunk=8):
+    snn, variables = random_snn(NETWORKS["vgg"], seed=5, leak=0.9, surrogate=STDB)
     return Presentation(snn, poisson, num_steps, chunk, dropout_of), variables
 
 

@@ -1,6 +1,5 @@
 """The tables of question f, from results whose numbers are set by hand."""
 
-import numpy as np
 import pytest
 
 from experiments.study import few_tables, figures
@@ -72,4 +71,3 @@ def test_energies_are_those_of_operations_and_words():
 
 def test_accuracy_against_steps_is_drawn(runs, tmp_path):
     assert is_drawn(figures.draw_few_steps, runs, tmp_path / "few.png")
-    assert np.isfinite(few_tables.ann_accuracies(runs, "vgg5", "relu")).all()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from jsnn.neurons import LIFState, lif, over_time
 from jsnn.neurons.neuron import record
 from jsnn.neurons.packing import age_after, age_at, age_dtype, unpack, word_dtype
+from jsnn.neurons.residuals import Kept, Train, replay
 from jsnn.neurons.surrogate import stdb
 
 SURROGATE = stdb(0.3, 0.05)
@@ -77,6 +78,32 @@ def test_recorded_spikes_and_state_are_those_of_the_plain_neuron(num_steps, leak
     np.testing.assert_array_equal(unpack(words, num_steps, jnp.float32), spikes)
     chex.assert_trees_all_equal(end, expected)
     assert words.dtype == word_dtype(num_steps)
+
+
+@jax.jit
+def gradients(current, state, weights, leak):
+    """In currents and membranes, by replay and by the plain neuron."""
+    of_end = jnp.linspace(-1, 1, 5)
+    neuron = parameters(leak)
+    train = Train(Kept(record(NEURON, neuron, state, current)[0]), state.spikes, age=state.age)
+
+    def plain(current, membrane):
+        spikes, end, _ = over_time(NEURON, neuron, state._replace(membrane=membrane), current)
+        return (spikes * weights).sum() + (end.membrane * of_end).sum()
+
+    def replayed(current, membrane):
+        spikes, end = replay(NEURON.lossless, neuron, current, membrane, train)
+        return (spikes * weights).sum() + (end * of_end).sum()
+
+    return [jax.grad(function, (0, 1))(current, state.membrane) for function in (replayed, plain)]
+
+
+@pytest.mark.parametrize("leak", [1.0, 0.9])
+@pytest.mark.parametrize("num_steps", [1, 8, 13, 32])
+def test_a_replay_has_the_gradients_of_the_plain_neuron(num_steps, leak):
+    found, expected = gradients(*driven(num_steps), driven(num_steps, seed=1)[0], leak)
+    chex.assert_trees_all_close(found, expected, rtol=1e-6, atol=1e-7)
+    assert np.abs(expected[0]).max() > 0
 
 
 def test_more_steps_than_a_word_holds_are_refused():

@@ -88,7 +88,7 @@ def gradients(neuron, residuals, parameters, num_steps, cut):
 def test_bits_give_the_gradient_of_currents_exactly(surrogate, reset, leak):
     neuron, parameters = RESETS[reset](BITS[surrogate]), PARAMETERS | {"leak": leak}
     (_, expected), (_, found) = gradients(neuron, neuron.lossless, parameters, num_steps=13, cut=8)
-    chex.assert_trees_all_close(found, expected, rtol=2e-5, atol=1e-6)
+    chex.assert_trees_all_close(found, expected, rtol=1e-6, atol=1e-7)
     assert np.abs(expected).max() > 0
 
 
@@ -120,6 +120,7 @@ def test_a_membrane_may_be_wider_than_its_current(parameters):
 
         expected, found = jax.grad(plain, 1)(parameters, current), jax.grad(replayed, 1)(parameters, current)
         assert found.dtype == expected.dtype == jnp.bfloat16
+        assert expected.any()
         assert jnp.linalg.norm((found - expected).astype(float)) <= 0.02 * jnp.linalg.norm(expected.astype(float))
         jax.eval_shape(jax.grad(replayed), parameters, current)
 

@@ -13,7 +13,7 @@ _durations: list[float] = []  # of this process, in seconds
 
 
 def take_effort(effort: str) -> None:
-    """Choose, before any program is compiled, how much the compiler does; flags of the environment go before."""
+    """Choose, before any program is compiled, how much the compiler does; the user's own flags win."""
     if effort == "less" and LESS_EFFORT not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{LESS_EFFORT} {os.environ.get('XLA_FLAGS', '')}".strip()
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from experiments.fields import Config
-from jsnn.data.datasets import TEST, TRAIN, VALIDATION, info, load_split, open_split
+from jsnn.data.datasets import TEST, TRAIN, VALIDATION, Split, info, load_split, open_split
 from jsnn.data.sources import Source, resident_source
 from jsnn.training.parallel import replicate
 
@@ -32,12 +32,19 @@ def open_source(config: Config, split: str) -> Source:
         from jsnn.data.streaming import streamed_source  # grain takes a second to import, and only streams need it
 
         return streamed_source(data.dataset, split, run.data_dir, run.workers)
-    source = resident_source(load_split(data.dataset, split, run.data_dir), data.crop_padding, data.flip)
     if split == TRAIN:
+        source = resident_source(load_split(data.dataset, split, run.data_dir), data.crop_padding, data.flip)
         return source._replace(resident=replicate(source.resident))
+    source = resident_source(_evaluated(config, split))
     missing = evaluated_images(config) - source.num_examples
     filled = jax.tree.map(lambda x: np.pad(x, [(0, missing), *[(0, 0)] * (x.ndim - 1)]), source.resident)
     return source._replace(resident=replicate(filled))
+
+
+@cache
+def _evaluated(config: Config, split: str) -> Split:
+    """A split that is evaluated, read once though its size is asked for, too: arrays of a user's own may take long."""
+    return load_split(config.data.dataset, split, config.run.data_dir)
 
 
 @cache
@@ -45,7 +52,7 @@ def evaluated_images(config: Config) -> int:
     """The images of the larger one of the splits that are evaluated."""
     name, folder = config.data.dataset, config.run.data_dir
     if callable(info(name).origin):
-        return max(len(load_split(name, split).labels) for split in (VALIDATION, TEST))
+        return max(len(_evaluated(config, split).labels) for split in (VALIDATION, TEST))
     return max(len(open_split(name, split, folder)) for split in (VALIDATION, TEST))
 
 

@@ -9,7 +9,7 @@ from experiments.recipes import RECIPES
 from experiments.reports.table import aligned
 from experiments.study import results
 from experiments.study.few_steps import NETS, STEPS, activation_of
-from experiments.study.tables import SPIKES, spread
+from experiments.study.tables import SPIKES, spread, thousands
 from jsnn.network import operations
 
 # The longer names first, for some begin as others do.
@@ -28,33 +28,33 @@ def of_recipes(runs: DataFrame) -> DataFrame:
 
 
 def ann_accuracies(runs: DataFrame, net: str, activation: str) -> Series:
-    """Seed -> test accuracy in % of a net's ANN."""
-    return 100 * runs[runs.trial == f"{net}-{activation}"].set_index("seed")["ann/accuracy"]
+    """Seed -> test accuracy of a net's ANN."""
+    return runs[runs.trial == f"{net}-{activation}"].set_index("seed")["ann/accuracy"]
 
 
 def accuracy_table(runs: DataFrame) -> str:
     """Test accuracy in % by net and recipe, and by seed how far the best recipe is from the ANN and from conversion."""
-    rows = [["net", "", "ANN", *(f"T = {t}" for t in STEPS)]]
+    rows, nothing = [["net", "", "ANN", *(f"T = {t}" for t in STEPS)]], [""] * len(STEPS)
     for net, of_net in of_recipes(runs).groupby("net", sort=False):
         relu, qcfs = (ann_accuracies(runs, net, activation) for activation in ("relu", "qcfs"))
-        rows += [[net, "ReLU", spread(relu), *[""] * len(STEPS)], [net, "QCFS", spread(qcfs), *[""] * len(STEPS)]]
+        rows += [[net, name, spread(100 * ann), *nothing] for name, ann in (("ReLU", relu), ("QCFS", qcfs))]
         for recipe, of_recipe in of_net.groupby("recipe", sort=False):
             if activation_of(recipe) == "relu":
-                rows.append([net, f"{recipe}, converted", "", *_by_steps(of_recipe, "converted", 0.0)])
-            rows.append([net, recipe, "", *_by_steps(of_recipe, "hybrid", 0.0)])
+                rows.append([net, f"{recipe}, converted", "", *_by_steps(of_recipe, "converted/accuracy")])
+            rows.append([net, recipe, "", *_by_steps(of_recipe, "hybrid/accuracy")])
         best = of_net[of_net.recipe == "qcfs-diet"]
-        rows.append([net, "qcfs-diet above the ReLU ANN", "", *_by_steps(best, "hybrid", relu)])
-        rows.append([net, "qcfs-diet above qcfs", "", *_by_steps(best, "hybrid", None)])
+        others = {"the ReLU ANN": best.seed.map(relu), "qcfs": best["converted/accuracy"]}
+        for name, accuracies in others.items():
+            gains = best.assign(gain=best["hybrid/accuracy"] - accuracies)
+            rows.append([net, f"qcfs-diet above {name}", "", *_by_steps(gains, "gain", sign="+")])
     return aligned(rows)
 
 
-def _by_steps(runs: DataFrame, net: str, others: Series | float | None) -> Iterator[str]:
-    """At each T the accuracy above that of others by seed, or above the runs' own converted nets."""
+def _by_steps(runs: DataFrame, column: str, sign: str = "") -> Iterator[str]:
+    """Spreads over seeds at each T, in %, with a sign before what is above 0."""
     for num_steps in STEPS:
-        at = runs[runs["T"] == num_steps].set_index("seed")
-        gains = (100 * at[f"{net}/accuracy"] - (100 * at["converted/accuracy"] if others is None else others)).dropna()
-        sign = "" if isinstance(others, float) or gains.mean() <= 0 else "+"
-        yield f"{sign}{spread(gains)}" if len(gains) else ""
+        values = 100 * runs[column][runs["T"] == num_steps].dropna()
+        yield (sign if values.mean() > 0 else "") + spread(values) if len(values) else ""
 
 
 def exit_table(runs: DataFrame) -> str:
@@ -86,15 +86,15 @@ def energy_table(runs: DataFrame, net: str) -> str:
     shapes, count = results.shapes(chosen.config.iloc[0]), Series(results.neurons(chosen.config.iloc[0]))
     ann = Series(operations.multiply_accumulates(shapes))
     rows = [["operations for an image [10^3]", *ann.index, "all", "spikes", "energy", "with memory traffic"]]
-    rows.append(["ANN, MAC", *_thousands(ann), "", "1", "1"])
+    rows.append(["ANN, MAC", *thousands(ann), "", "1", "1"])
     energy, with_memory = _energies(mac=ann.sum())
     for (recipe, t), one in chosen.groupby(["recipe", "T"], sort=False):
-        spikes = results.measurements(one, SPIKES.replace("(?P<net>.+)", "(?P<net>hybrid)"))
-        of_layer = spikes.groupby("layer", sort=False).value.agg(mean) * count
+        spikes = results.measurements(one, SPIKES)
+        of_layer = spikes[spikes.net == "hybrid"].groupby("layer", sort=False).value.agg(mean) * count
         synapses = Series(operations.accumulates(shapes, of_layer))
         first = ann[[name for name, shape in shapes.items() if shape.feeds == (operations.INPUT,)]]
         costs = _energies(mac=first.sum(), ac=synapses.sum(), neuron=t * count.sum())
-        cells = _thousands(synapses.add(first, fill_value=0)[ann.index])
+        cells = thousands(synapses.add(first, fill_value=0)[ann.index])
         shares = (f"{costs[0] / energy:.2f}", f"{costs[1] / with_memory:.2f}")
         rows.append([f"{recipe}, T = {t}", *cells, f"{of_layer.sum() / 1e3:.1f}", *shares])
     return aligned(rows)
@@ -105,7 +105,3 @@ def _energies(mac: float, ac: float = 0.0, neuron: float = 0.0) -> tuple[float, 
     alone = mac * operations.PICOJOULES_MAC + ac * operations.PICOJOULES_AC
     words = mac * WORDS_MAC + ac * WORDS_AC + neuron * WORDS_NEURON
     return alone, alone + words * PICOJOULES_SRAM
-
-
-def _thousands(costs: Series) -> list[str]:
-    return [f"{cost / 1e3:.0f}" for cost in (*costs, costs.sum())]

@@ -204,7 +204,7 @@ def operations_table(runs: DataFrame, trials: Iterable[str]) -> str:
     shapes, count = results.shapes(config), Series(results.neurons(config))
     pixels = next(iter(shapes.values())).inputs
     ann, input_rates = Series(operations.multiply_accumulates(shapes)), runs.set_index(["trial", "seed"]).input_rate
-    rows = [["ANN, MAC", *_thousands(ann), "1", "1", ""]]
+    rows = [["ANN, MAC", *thousands(ann), "1", "1", ""]]
     for (trial, t, net), of_net in spikes.groupby(["trial", "T", "net"], sort=False):
         of_seeds = of_net.set_index("layer").groupby("seed").value
         of_input = {seed: {operations.INPUT: t * input_rates[trial, seed] * pixels} for seed, _ in of_seeds}
@@ -212,10 +212,11 @@ def operations_table(runs: DataFrame, trials: Iterable[str]) -> str:
         cost = DataFrame(costs).agg(mean)
         portion = cost.sum() / ann.sum()
         energy = portion * operations.PICOJOULES_AC / operations.PICOJOULES_MAC
-        rows.append([f"{net}, T = {t}, AC", *_thousands(cost), f"{portion:.2f}", f"{energy:.2f}", f"{t / energy:.0f}"])
+        rows.append([f"{net}, T = {t}, AC", *thousands(cost), f"{portion:.2f}", f"{energy:.2f}", f"{t / energy:.0f}"])
     compared = ["of the ANN's", "energy of the ANN's", "energy even at T ="]
     return aligned([["operations for an image [10^3]", *ann.index, "all", *compared], *rows])
 
 
-def _thousands(costs: Series) -> list[str]:
+def thousands(costs: Series) -> list[str]:
+    """Operations by layer and of all, in thousands."""
     return [f"{cost / 1e3:.0f}" for cost in (*costs, costs.sum())]

@@ -14,7 +14,7 @@ from jax.custom_derivatives import SymbolicZero, custom_vjp_primal_tree_values
 
 from jsnn.network.chunks import check_steps
 from jsnn.network.simulation import Presentation, compacted, initial_carry
-from jsnn.network.storage import Recorded, Stored, nothing_stored, store, trains_at
+from jsnn.network.storage import Bits, Recorded, Stored, codes_of, no_bits, trains_at, with_bits
 from jsnn.network.trains import Words, ages_before, ages_between
 from jsnn.network.transformation import NEURONS, Variables, drive
 from jsnn.neurons.residuals import Residuals, Train, record, replay, spikes_of
@@ -97,26 +97,25 @@ def _run(how: _How, given: _Given) -> tuple[Outcome, Stored]:
     state = compacted(what.snn, initial_carry(what.snn, given.variables, encode, **noise).neurons)
     neurons, times = given.variables[NEURONS], what.times()
 
-    def run(carry: tuple[Any, Stored], now: tuple[jax.Array, jax.Array]) -> tuple[tuple[Any, Stored], tuple]:
-        (state, stored), (chunk, time) = carry, now
+    def run(carry: tuple[Any, Bits], now: tuple[jax.Array, jax.Array]) -> tuple[tuple[Any, Bits], tuple]:
+        (state, bits), (chunk, time) = carry, now
         later, kept, counts = {}, {}, {}
 
         def spike(layer: str, current: jax.Array) -> jax.Array:
-            before = state[layer]
-            found = record(residuals, neurons[layer], before.membrane, before.spikes, current)
-            kept[layer], later[layer] = found[0], before._replace(membrane=found[1], spikes=found[2])
+            before = state[layer].membrane, state[layer].spikes
+            kept[layer], membrane, last = record(residuals, neurons[layer], *before, current)
+            later[layer] = state[layer]._replace(membrane=membrane, spikes=last)
             spikes = spikes_of(kept[layer], len(current), current.dtype)
             counts[layer] = _per_neuron(what, spikes, time)
             return spikes
 
         results = drive(what.snn, spike, given.variables, encode(time), **noise)
-        stored = store(stored, kept, chunk, len(time))
-        return (later, stored._replace(codes={})), (results, counts, stored.codes)
+        return (later, with_bits(bits, kept, chunk, len(time))), (results, counts, codes_of(kept))
 
-    nothing = nothing_stored(residuals, {layer: one.membrane.shape for layer, one in state.items()}, times)
-    (_, stored), (results, counts, codes) = jax.lax.scan(run, (state, nothing), (jnp.arange(len(times)), times))
+    start = state, no_bits(residuals, {layer: one.membrane.shape for layer, one in state.items()}, times)
+    (_, bits), (results, counts, codes) = jax.lax.scan(run, start, (jnp.arange(len(times)), times))
     outcome = Outcome(_joined(results, what.num_steps), jax.tree.map(lambda count: count.sum(0), counts))
-    return outcome, stored._replace(codes=codes)
+    return outcome, Stored(bits, codes)
 
 
 def _per_neuron(what: Presentation, spikes: jax.Array, time: jax.Array) -> jax.Array:
@@ -168,7 +167,7 @@ def _first_derivative(
     leaves, structure = jax.tree.flatten(given)
     chosen = [leaf for leaf in differentiated if leaf is not None]
     times = what.times()
-    spikes = stored.spikes if residuals.by_age else {}
+    spikes = stored.bits.spikes if residuals.by_age else {}
     kept = ages_between(spikes, times)
 
     def filled(chosen: list[jax.Array]) -> _Given:

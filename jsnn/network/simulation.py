@@ -19,7 +19,7 @@ from jsnn.neurons.neuron import State, over_time, record
 from jsnn.neurons.packing import MOST_STEPS, unpack
 
 COLLECTIONS = ("spikes", "currents", "states", "words")
-FEW_STEPS = 8  # at most; with more of them, unrolled programs compile longer than they save
+FEW_STEPS = 8  # at most, for unrolled ones are all in the program, and in memory
 
 Inputs = Callable[[jax.Array], jax.Array | Repeated]
 Observer = Callable[["Observed"], Any]

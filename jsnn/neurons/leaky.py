@@ -100,7 +100,7 @@ def _leaky(integrate: Integrate, surrogate: Surrogate, detach_spike: bool) -> Ne
 
     # No spike of the reset appears in the gradient that residuals give, and they have reverse mode alone.
     if not detach_spike or is_forward_mode(surrogate):
-        return Neuron(_parameters, partial(_init, surrogate), step, record, compact=None)
+        return Neuron(_parameters, partial(_init, surrogate), step, record)
     bits = residuals.lossless(integrate, surrogate)
     in_bytes = partial(residuals.in_bytes, integrate, surrogate) if surrogate.by_age is None else None
     return Neuron(_parameters, partial(_init, surrogate), step, record, _in_a_byte, bits, in_bytes)

@@ -115,6 +115,14 @@ def spikes_of(kept: Kept, num_steps: int, dtype: jnp.dtype) -> jax.Array:
     return codes.fires(kept.codes).astype(dtype) if kept.spikes is None else unpack(kept.spikes, num_steps, dtype)
 
 
+def read(
+    residuals: Residuals, parameters: Parameters, coded: jax.Array, dtype: jnp.dtype
+) -> tuple[jax.Array, jax.Array]:
+    """Membrane, to rounding, and spikes [...] of codes [...]."""
+    z = codes.decode(coded, residuals.width, dtype)
+    return (parameters["threshold"] * (1 + z)).astype(dtype), codes.fires(coded).astype(dtype)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def replay(
     residuals: Residuals, parameters: Parameters, current: jax.Array, membrane: jax.Array, train: Train
@@ -172,8 +180,7 @@ def _at(
     if residuals.width is None:
         spikes = bit_at(train.kept.spikes, time).astype(dtype)
         return jnp.zeros_like(spikes), spikes
-    z = codes.decode(train.kept.codes[time], residuals.width, dtype)
-    return (parameters["threshold"] * (1 + z)).astype(dtype), (z > 0).astype(dtype)
+    return read(residuals, parameters, train.kept.codes[time], dtype)
 
 
 def _before(

@@ -77,8 +77,9 @@ def residuals_of(what: Presentation, trained: Sequence[str], residuals: str) -> 
       gradients of weights; those of leaks to some percent, for far from the threshold membranes are known to an eighth.
     - "auto": "exact" in one chunk, where nothing is run again either, else "byte" where the neurons have it.
 
-    In one chunk of few steps membranes take less time and memory than bits. ValueError where the choice is another one,
-    or the neurons have no such bytes.
+    In one chunk of few steps membranes stand in for bits: for 64 images on VGG5 at T = 4 and 8 a step's temporaries are
+    0.6 and 0.8 times as large, in 0.87 and 1.04 times the time (two CPU cores). ValueError where the choice is another
+    one, or the neurons have no such bytes.
     """
     if residuals not in RESIDUALS:
         raise ValueError(f"there are no residuals {residuals!r}: choose from {', '.join(RESIDUALS)}.")
