@@ -1,6 +1,7 @@
 """The benchmark's problem, figures and tables, and a whole tiny run of the contestants that are at hand."""
 
 import json
+import re
 import runpy
 from collections import defaultdict
 from functools import partial
@@ -16,10 +17,14 @@ from experiments.benchmark import ours as our_net
 from experiments.benchmark import worker
 from experiments.benchmark.__main__ import Arguments, benchmark, check, run, take_turns
 from experiments.benchmark.problem import (
+    ANN,
     FLOOR,
+    LINEAR,
     OURS,
     ROSTER,
+    STDB,
     STEP_LOOP,
+    SURROGATES,
     Problem,
     load_problem,
     neurons,
@@ -64,8 +69,9 @@ def test_a_problem_is_read_as_it_was_written(tmp_path):
 
 
 @pytest.mark.torch
+@pytest.mark.parametrize("surrogate", SURROGATES)
 @pytest.mark.parametrize("name", [STEP_LOOP, TUNED])
-def test_the_step_loops_are_the_equations(name):
+def test_the_step_loops_are_the_equations(name, surrogate):
     pytest.importorskip("torch")
     import torch
 
@@ -75,10 +81,10 @@ def test_the_step_loops_are_the_equations(name):
 
     one, steps = problem(), 12
     inputs = np.random.default_rng(1).choice([-1, 0, 1], (steps, *one.images.shape)).astype(np.float32)
-    surrogate = ("stdb", step_loop.ALPHA, step_loop.BETA)
-    expected = run_vgg(one.stages, one.kernels, one.thresholds, one.leak, surrogate, inputs, one.labels, {})
+    of_reference = {STDB: (STDB, step_loop.ALPHA, step_loop.BETA), LINEAR: (LINEAR, step_loop.GAMMA)}[surrogate]
+    expected = run_vgg(one.stages, one.kernels, one.thresholds, one.leak, of_reference, inputs, one.labels, {})
     network = synapses(one, "cpu")
-    fire = partial(step_loop.tuned_fire if name == TUNED else step_loop.fire, leak=one.leak)
+    fire = partial(step_loop.fire_of(surrogate, name == TUNED), leak=one.leak)
     fires = {layer: partial(fire, threshold=threshold) for layer, threshold in one.thresholds.items()}
     logits = sum(
         network["readout"](x) for x in step_by_step(network, fires, (channels_first(x, "cpu") for x in inputs))
@@ -107,8 +113,9 @@ def test_weights_and_thresholds_are_rounded_so_that_sums_are_exact(prepared):
 
 
 @pytest.mark.torch
+@pytest.mark.parametrize("surrogate", SURROGATES)
 @pytest.mark.parametrize("name", [STEP_LOOP, TUNED])
-def test_jsnn_and_the_step_loops_spike_alike_and_train_alike(name, prepared):
+def test_jsnn_and_the_step_loops_spike_alike_and_train_alike(name, surrogate, prepared):
     """On the same inputs: all spikes and logits to the last bit, and the gradients to rounding."""
     pytest.importorskip("torch")
     import torch
@@ -116,14 +123,14 @@ def test_jsnn_and_the_step_loops_spike_alike_and_train_alike(name, prepared):
     from experiments.benchmark import step_loop
 
     network, emitted = step_loop.synapses(prepared, "cpu"), defaultdict(list)
-    fire = partial(step_loop.tuned_fire if name == TUNED else step_loop.fire, leak=prepared.leak)
+    fire = partial(step_loop.fire_of(surrogate, name == TUNED), leak=prepared.leak)
     fires = {layer: partial(fire, threshold=threshold) for layer, threshold in prepared.thresholds.items()}
     steps = (step_loop.channels_first(x.astype(np.float32), "cpu") for x in prepared.inputs)
     last = step_loop.step_by_step(network, fires, steps, lambda layer, spikes: emitted[layer].append(spikes.detach()))
     expected = sum(network["readout"](x) for x in last)
     torch.nn.functional.cross_entropy(expected, torch.from_numpy(prepared.labels.astype(np.int64))).backward()
 
-    snn, weights = our_net._network(prepared)
+    snn, weights = our_net._network(prepared._replace(surrogate=surrogate))
     variables = convert(snn, weights, from_paper_thresholds(prepared.thresholds), leak=prepared.leak)
     inputs = jnp.asarray(prepared.inputs, jnp.float32)
 
@@ -158,7 +165,7 @@ def test_jsnn_and_the_step_loops_spike_alike_and_train_alike(name, prepared):
 
 def records(contestant, seconds, num_steps=10, what="train", why_not=None, **measured):
     """One for each turn, and one for what ended them."""
-    key = {"what": what, "net": "vgg5", "batch": 2, "num_steps": num_steps, "contestant": contestant}
+    key = {"what": what, "net": "vgg5", "batch": 2, "num_steps": num_steps, "surrogate": STDB, "contestant": contestant}
     same = {"first": 9.0, "peak_bytes": 8e6, "rates": {"conv0": 0.1}, **measured}
     turns = [{**key, **same, "seconds": [second] if second else []} for second in seconds]
     return [*turns, {**key, "why_not": why_not}] if why_not else turns
@@ -177,7 +184,7 @@ def test_notes_by_hand():
     steps = {10: 8e6, 30: 8e6 + 625}
     lengths = [row for t in (30, 10) for row in records(OURS, [1.0], t, temporaries_bytes=steps[t], neurons=50)]
     bits = 8 * 625 / (50 * 2 * 20)
-    assert f"they grow by {bits:.2f} bits per neuron and step at B=2 from T=10 to 30." in notes(*lengths)
+    assert f"they grow by {bits:.2f} bits per neuron and step at B=2 from T=10 to 30, stdb." in notes(*lengths)
     other = records(STEP_LOOP, [1.0], 30, rates={"conv0": 0.2})
     assert "mean of all layers: jsnn 0.100, PyTorch step loop 0.200; within a factor of 2.00" in notes(*lengths, *other)
     silent = records(STEP_LOOP, [1.0], 30, rates={"conv0": 0.0})
@@ -198,8 +205,22 @@ def test_the_tables_show_every_contestant_and_who_could_not():
     assert "| 2.00 " in rows[OURS]
     assert "| 50% " in rows[OURS]
     assert "over 240 s" in rows["norse"]
-    assert "temporaries of jsnn's compiled step: 3 MB at B=2, T=10" in text
+    assert "temporaries of jsnn's compiled step: 3 MB at B=2, T=10, stdb" in text
     assert "absent: spyx" in text
+
+
+def test_the_overview_has_a_column_for_each_shape_and_the_ann_in_each():
+    ann = records(ANN, [0.2], 1, rates=None, peak_bytes=1e9)
+    linear = [record | {"surrogate": LINEAR} for record in records(OURS, [0.6], peak_bytes=3e9)]
+    slow = records(STEP_LOOP, [None], first=70.0, peak_bytes=2e9)
+    text = markdown(figures([*ann, *records(OURS, [0.5], peak_bytes=2e9), *slow, *linear]), [])
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.split("\n\n")[1].splitlines()]
+    assert cells[0] == ["", "B=2, T=10, stdb", "B=2, T=10, linear"]
+    assert cells[2] == [OURS, "0.50 (2.00 GB)", "0.60 (3.00 GB)"]
+    assert cells[3] == [STEP_LOOP, "once 70.0 (2.00 GB)", "-"]
+    assert cells[4] == [ANN, "0.20 (1.00 GB)", "0.20 (1.00 GB)"]
+    (row,) = (line.split("|") for line in text.splitlines() if LINEAR in line and "0.600 (" in line)
+    assert row[9].strip() == "3.0"  # in steps of the ANN
 
 
 def test_the_table_of_balancing_compares_thresholds():
@@ -211,7 +232,7 @@ def test_the_table_of_balancing_compares_thresholds():
 
 
 def task(**changes):
-    values = Task("train", OURS, "cpu", 0.1, 60.0, 2**40, "vgg5", 2, 4, "nowhere")
+    values = Task("train", OURS, "cpu", 0.1, 60.0, 2**40, "vgg5", 2, 4, STDB, "nowhere")
     return values._replace(**changes)
 
 
@@ -250,7 +271,7 @@ def test_a_whole_tiny_benchmark(tmp_path, monkeypatch):
     names = [OURS, STEP_LOOP, "norse"]
     absent = [name for name in names if package_of(name) is None]
     small = {"width": 0.0625, "hidden": (), "balanced_net": "vgg5", "balanced_width": 0.0625}
-    shapes = {"shapes": ("4x4",), "long_shapes": (), "evaluation": ("4x4",), "balancing": ("4x12",)}
+    shapes = {"shapes": ("4x4-stdb",), "long_shapes": (), "evaluation": ("4x4",), "balancing": ("4x12",)}
     arguments = Arguments(**small, **shapes, contestants=tuple(names), repeats=1, seconds=0.0, output=tmp_path)
     text = benchmark(arguments)
     written = json.loads((tmp_path / "benchmark.json").read_text())
@@ -274,7 +295,8 @@ def test_a_whole_tiny_benchmark(tmp_path, monkeypatch):
     [
         ({"nets": ("resnet20",)}, "net 'resnet20' can't be measured: the peers know vgg5"),
         ({"contestants": ("tensorflow",)}, "no contestant 'tensorflow': choose from 'jsnn'"),
-        ({"shapes": ("16",)}, "shape '16' must be a batch and a number of time steps, such as 16x100"),
+        ({"shapes": ("16x4",)}, "'16x4' must be a batch, a number of time steps and a surrogate, such as 16x100-stdb"),
+        ({"long_shapes": ("16x4-arctan",)}, "shape '16x4-arctan' must be"),
         ({"evaluation": ("0x4",)}, "shape '0x4'"),
         ({"device": "abacus"}, "device must be auto, cpu or cuda, got abacus"),
         ({"repeats": 0}, "repeats must be at least 1, got 0"),
@@ -298,4 +320,4 @@ def test_every_contestant_has_its_maker():
     for entry in ROSTER.values():
         module, maker = entry.make.split(".")
         text = (ROOT / "experiments" / "benchmark" / f"{module}.py").read_text()
-        assert f"\ndef {maker}(problem: Problem, num_steps: int, device: str" in text
+        assert re.search(rf"^def {maker}\(\s*problem: Problem, _?num_steps: int, device: str", text, re.MULTILINE)

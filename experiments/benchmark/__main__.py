@@ -1,6 +1,6 @@
 """Measure jsnn beside other libraries: training steps, balancing, evaluation; each contestant in its own process.
 
-python -m experiments.benchmark [--nets NET...] [--shapes BxT...] [--field value ...]
+python -m experiments.benchmark [--nets NET...] [--shapes BxT-SURROGATE...] [--field value ...]
 """
 
 import json
@@ -18,9 +18,19 @@ from typing import Any
 import jax
 import tyro
 
-from experiments.benchmark import report
+from experiments.benchmark import chart, report
 from experiments.benchmark.ours import prepare
-from experiments.benchmark.problem import FLOOR, OURS, ROSTER, STEP_LOOP, package_of, save_problem
+from experiments.benchmark.problem import (
+    ANN,
+    FLOOR,
+    OURS,
+    ROSTER,
+    STDB,
+    STEP_LOOP,
+    SURROGATES,
+    package_of,
+    save_problem,
+)
 from experiments.benchmark.worker import TOO_MUCH, Task
 from experiments.runs.command_line import guarded
 from experiments.runs.progress import say
@@ -28,6 +38,9 @@ from experiments.runs.records import write_json
 from jsnn.models import VGG_STAGES
 
 ROOT = Path(__file__).parents[2]
+FEW_STEPS = "64x4-stdb", "64x4-linear", "64x8-linear"
+LONG_RUNS = "16x24-stdb", "16x32-linear", "16x100-stdb", "16x100-linear", "4x100-stdb"
+SHAPE = r"\d*[1-9]\d*x\d*[1-9]\d*"  # a batch and a number of time steps
 FOR_ACCELERATORS = ("jsnn, bfloat16",)  # a CPU has little use for them
 CARD = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]  # one, its memory taken as it is needed: for its peak
 ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": CARD, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
@@ -40,8 +53,10 @@ class Arguments:
     nets: tuple[str, ...] = ("vgg5",)  # Nets to train: vgg5 to vgg19, for 32x32 images.
     width: float = 1.0  # Factor on the channels of their convolutions.
     hidden: tuple[int, ...] = (1024, 1024)  # Units of their hidden dense layers.
-    shapes: tuple[str, ...] = ("16x24", "16x100", "4x100")  # Batch and number of time steps of training, as BxT.
-    long_shapes: tuple[str, ...] = ("16x400",)  # The same, measured once: for the growth of memory.
+    shapes: tuple[str, ...] = FEW_STEPS + LONG_RUNS
+    """Batch, number of time steps and surrogate of training, as BxT-stdb or BxT-linear."""
+    long_shapes: tuple[str, ...] = ("16x400-stdb", "16x400-linear")
+    """The same, measured once: for the growth of memory."""
     evaluation: tuple[str, ...] = ("16x100",)  # Batch and number of time steps of evaluation.
     balancing: tuple[str, ...] = ("64x400",)  # Images and number of time steps of balancing.
     balanced_net: str = "vgg16"  # Net whose thresholds are balanced.
@@ -81,7 +96,7 @@ def benchmark(arguments: Arguments) -> str:
     about["arguments"] = json.loads(json.dumps(vars(arguments), default=str))
     write_json(arguments.output / "benchmark.json", about)
     (arguments.output / "benchmark.md").write_text(text, encoding="utf-8")
-    report.draw(rows, arguments.output / "benchmark.png")
+    chart.draw(rows, arguments.output / "benchmark.png")
     return text
 
 
@@ -93,9 +108,13 @@ def check(arguments: Arguments) -> None:
     for name in arguments.contestants:
         if name not in ROSTER:
             raise ValueError(f"no contestant {name!r}: choose from {', '.join(map(repr, ROSTER))}.")
-    for shape in (*arguments.shapes, *arguments.long_shapes, *arguments.evaluation, *arguments.balancing):
-        if not re.fullmatch(r"\d*[1-9]\d*x\d*[1-9]\d*", shape):
+    for shape in (*arguments.evaluation, *arguments.balancing):
+        if not re.fullmatch(SHAPE, shape):
             raise ValueError(f"shape {shape!r} must be a batch and a number of time steps, such as 16x100.")
+    for shape in (*arguments.shapes, *arguments.long_shapes):
+        if not re.fullmatch(f"{SHAPE}-({'|'.join(SURROGATES)})", shape):
+            example = f"such as 16x100-{' or 16x100-'.join(SURROGATES)}"
+            raise ValueError(f"shape {shape!r} must be a batch, a number of time steps and a surrogate, {example}.")
     if arguments.device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device must be auto, cpu or cuda, got {arguments.device}.")
     if arguments.repeats < 1:
@@ -112,7 +131,8 @@ def take_turns(tasks: Sequence[Task], repeats: int, timeout: float) -> list[dict
         for task in turn:
             record = {name: getattr(task, name) for name in report.KEY} | run(task, timeout)
             result = record.get("why_not") or f"{min(record['seconds'] or [record['first']]):.3f} s"
-            say(f"{task.what:<8} {task.net} B={task.batch} T={task.num_steps}  {task.contestant:<30} {result}")
+            shape = f"B={task.batch} T={task.num_steps} {task.surrogate}"
+            say(f"{task.what:<8} {task.net} {shape:<18} {task.contestant:<30} {result}")
             records.append(record)
             tasks += [task] if record.get("seconds") else []
     return records
@@ -137,24 +157,39 @@ def _measured(arguments: Arguments, names: Sequence[str], task: partial[Task]) -
     """All records."""
     records, path, (hidden, leak) = [], Path(task.keywords["problem"]), (arguments.hidden, arguments.leak)
     fields = arguments.shapes, arguments.long_shapes, arguments.evaluation, arguments.balancing
-    short, long, evaluation, balancing = ([tuple(map(int, shape.split("x"))) for shape in shapes] for shapes in fields)
-
-    def tasks(net: str, what: str, shapes: Sequence[tuple[int, int]], who: Sequence[str]) -> list[Task]:
-        return [task(what, name, net=net, batch=b, num_steps=t) for b, t in shapes for name in who]
+    short, long, evaluation, balancing = (list(map(_shape, shapes)) for shapes in fields)
 
     for net in arguments.nets:
-        most = max(batch for batch, _ in (*short, *long, *evaluation))
+        of_net = partial(task, net=net)
+        most = max(shape["batch"] for shape in (*short, *long, *evaluation))
         save_problem(path, prepare(net, arguments.width, hidden, most, leak))
-        often = [*tasks(net, "train", short, [FLOOR, *names]), *tasks(net, "evaluate", evaluation, names)]
+        anns = [of_net("train", ANN, batch=batch) for batch in sorted({shape["batch"] for shape in short})]
+        often = [*(anns if ANN in names else []), *_trainings(of_net, short, names)]
+        often += [of_net("evaluate", name, **shape) for shape in evaluation for name in _with(STDB, names)]
         records += take_turns(often, arguments.repeats, arguments.timeout)
-        records += take_turns(tasks(net, "train", long, [FLOOR, *names]), 1, arguments.timeout)
+        records += take_turns(_trainings(of_net, long, names), 1, arguments.timeout)
     net, width = arguments.balanced_net, arguments.balanced_width
     balancers = [name for name in (OURS, STEP_LOOP) if name in names]
-    for batch, num_steps in balancing:
-        save_problem(path, prepare(net, width, hidden, batch, leak, num_steps))
-        work = tasks(f"{net} x{width:g}", "balance", [(batch, num_steps)], balancers)
+    for shape in balancing:
+        save_problem(path, prepare(net, width, hidden, shape["batch"], leak, shape["num_steps"]))
+        work = [task("balance", name, net=f"{net} x{width:g}", **shape) for name in balancers]
         records += take_turns(work, arguments.repeats, arguments.timeout)
     return records
+
+
+def _trainings(task: partial[Task], shapes: Sequence[dict[str, Any]], names: Sequence[str]) -> list[Task]:
+    """Training steps of each shape: the floor, and every contestant that has a surrogate like the shape's."""
+    return [task("train", n, **shape) for shape in shapes for n in (FLOOR, *_with(shape["surrogate"], names))]
+
+
+def _with(surrogate: str, names: Sequence[str]) -> list[str]:
+    return [name for name in names if surrogate in ROSTER[name].surrogates]
+
+
+def _shape(text: str) -> dict[str, Any]:
+    """The fields of a Task in BxT or BxT-SURROGATE."""
+    batch, num_steps, surrogate = re.fullmatch(r"(\d+)x(\d+)-?(\w*)", text).groups()
+    return {"batch": int(batch), "num_steps": int(num_steps), "surrogate": surrogate}
 
 
 def main() -> None:

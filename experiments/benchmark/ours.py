@@ -11,20 +11,22 @@ import jax
 import numpy as np
 import optax
 
-from experiments.benchmark.problem import LEARNING_RATE, Contestant, Problem, layers, neurons
+from experiments.benchmark.problem import LEARNING_RATE, LINEAR, STDB, Contestant, Problem, layers, neurons
+from experiments.runs.allocation import keep_freed_memory, return_compilers_memory
 from jsnn.conversion import balance_thresholds, convert, from_paper_thresholds, paper_thresholds
 from jsnn.data.datasets import Split
 from jsnn.data.sources import resident_source
 from jsnn.encoding import poisson
 from jsnn.models import VGG, build
+from jsnn.network.acceleration import accelerate
 from jsnn.network.bptt import Outcome
 from jsnn.network.chunks import fitting_chunk
 from jsnn.network.simulation import Presentation
 from jsnn.network.transformation import SNN, Variables, spiking
 from jsnn.neurons import lif
-from jsnn.neurons.surrogate import stdb
+from jsnn.neurons.surrogate import linear, stdb
 from jsnn.training.evaluation import mean, snn_evaluation
-from jsnn.training.forward import snn_forward, summed
+from jsnn.training.forward import Forward, ann_forward, snn_forward, summed
 from jsnn.training.parallel import parallel_evaluation, parallel_train_step, replicate, split_over_devices
 from jsnn.training.step import init_state
 
@@ -32,6 +34,7 @@ KEY, GRID = 0, 2.0**-10
 IMAGE_SHAPE, NUM_CLASSES = (32, 32, 3), 10
 PERCENTILE = 99.0  # of the currents becomes the threshold: a tenth of the neurons or so spike at each step
 SAMPLE, SAMPLE_STEPS = 2, 24  # images and steps on which thresholds are found
+SPIKES = {STDB: stdb(), LINEAR: linear(1.0)}
 
 
 def prepare(net: str, width: float, hidden: tuple[int, ...], batch: int, leak: float, num_steps: int = 0) -> Problem:
@@ -51,38 +54,60 @@ def prepare(net: str, width: float, hidden: tuple[int, ...], batch: int, leak: f
     return problem._replace(thresholds=thresholds, inputs=inputs(problem, num_steps) if num_steps else None)
 
 
-def make(problem: Problem, num_steps: int, device: str, precision: str = "float32") -> Contestant:
+def make(
+    problem: Problem, num_steps: int, device: str, precision: str = "float32", residuals: str = "auto"
+) -> Contestant:
     """The jsnn network as a contestant; what enters its matrix products is of one precision, float32 or bfloat16."""
-    jax.config.update("jax_platforms", device)
+    _prepare_process(device)
     snn, weights = _network(problem, precision)
     presentation = Presentation(snn, poisson, num_steps, fitting_chunk(num_steps))
-    pixels = np.rint((problem.images + 1) * 127.5).astype(np.uint8)  # the images are made from 8-bit pixels
-    source, rule = resident_source(Split(pixels, problem.labels)), optax.adam(LEARNING_RATE)
-    index = split_over_devices(np.arange(len(problem.labels), dtype=np.int32))
-    data = replicate(source.resident), index, jax.random.key(KEY)
-    step = parallel_train_step(source, snn_forward(presentation, _paper_logits(problem)), rule)
-    present = parallel_evaluation(snn_evaluation(presentation, source))
+    forward = snn_forward(presentation, _paper_logits(problem), residuals=residuals)
     thresholds = from_paper_thresholds(problem.thresholds)
-    state = replicate(init_state(convert(snn, weights, thresholds, leak=problem.leak), rule))
-    programs = {}
-
-    def train() -> None:
-        nonlocal state
-        if not programs:
-            programs["step"] = step.lower(state, *data).compile()
-        state, _ = jax.block_until_ready(programs["step"](state, *data))
+    train = Training(problem, forward, convert(snn, weights, thresholds, leak=problem.leak))
+    present = parallel_evaluation(snn_evaluation(presentation, train.source))
 
     def evaluate() -> object:
-        return jax.block_until_ready(present(state.variables(), *data))
+        return jax.block_until_ready(present(train.state.variables(), *train.data))
 
     def rates() -> dict[str, float]:
         return {layer: float(spikes.mean()) for layer, spikes in mean(evaluate()).spikes.items()}
 
     def details() -> dict[str, float]:
-        memory = programs["step"].memory_analysis()
+        memory = train.program.memory_analysis()
         return {"temporaries_bytes": memory.temp_size_in_bytes, "neurons": neurons(problem)}
 
     return Contestant(train, evaluate, rates, details)
+
+
+def make_ann(problem: Problem, _num_steps: int, device: str) -> Contestant:
+    """The ANN that the others' networks are made of, which has no time steps and is only trained."""
+    _prepare_process(device)
+    ann, weights = _ann(problem)
+    train = Training(problem, ann_forward(accelerate(ann.apply)), weights)
+    return Contestant(train, lambda: None, dict)
+
+
+def _prepare_process(device: str) -> None:
+    """What the commands of the experiments do before any program is compiled."""
+    jax.config.update("jax_platforms", device)
+    keep_freed_memory()
+    return_compilers_memory()
+
+
+class Training:
+    """A call is an optimiser step of a network on the problem's batch; the program is compiled for the first one."""
+
+    def __init__(self, problem: Problem, forward: Forward, variables: Variables) -> None:
+        pixels = np.rint((problem.images + 1) * 127.5).astype(np.uint8)  # the images are made from 8-bit pixels
+        self.source, rule = resident_source(Split(pixels, problem.labels)), optax.adam(LEARNING_RATE)
+        index = split_over_devices(np.arange(len(problem.labels), dtype=np.int32))
+        self.data = replicate(self.source.resident), index, jax.random.key(KEY)
+        self.state = replicate(init_state(variables, rule))
+        self.step, self.program = parallel_train_step(self.source, forward, rule), None
+
+    def __call__(self) -> None:
+        self.program = self.program or self.step.lower(self.state, *self.data).compile()
+        self.state, _ = jax.block_until_ready(self.program(self.state, *self.data))
 
 
 def balance(problem: Problem, num_steps: int, device: str, percentile: float = 100.0) -> dict[str, float]:
@@ -118,9 +143,15 @@ def _paper_logits(problem: Problem) -> Callable[[Outcome], jax.Array]:
 
 
 def _network(problem: Problem, precision: str = "float32") -> tuple[SNN, Variables]:
-    """The SNN without dropout, which the other libraries don't have, and its weights."""
-    *hidden, classes = (layer.outputs[-1] for layer in layers(problem) if layer.kernel.ndim == 2)
+    """The SNN and its weights."""
+    ann, weights = _ann(problem)
     operands = None if precision == "float32" else np.dtype(precision)
-    ann = VGG(problem.stages, tuple(hidden), classes, conv_dropout=0.0, dense_dropout=0.0)
+    return spiking(ann.apply, lif(SPIKES[problem.surrogate]), operands), weights
+
+
+def _ann(problem: Problem) -> tuple[VGG, Variables]:
+    """The ANN without dropout, which the other libraries don't have, and its weights."""
+    *hidden, classes = (layer.outputs[-1] for layer in layers(problem) if layer.kernel.ndim == 2)
     weights = {layer: {"kernel": jax.device_put(kernel)} for layer, kernel in problem.kernels.items()}
-    return spiking(ann.apply, lif(stdb()), operands), {"params": weights}
+    ann = VGG(problem.stages, tuple(hidden), classes, conv_dropout=0.0, dense_dropout=0.0)
+    return ann, {"params": weights}

@@ -3,7 +3,8 @@
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import distributions
+from functools import cache
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,31 +19,47 @@ class Entry(NamedTuple):
     """Where a contestant comes from."""
 
     make: str  # module beside this file, and its function that makes the contestant
-    libraries: tuple[str, ...]  # modules that it needs, of a distribution that has the name of their first part
+    libraries: tuple[str, ...]  # modules that it needs
+    surrogates: Mapping[str, str]  # the problem's that it is trained with -> the library's own that is nearest
     options: Mapping[str, object] = {}  # of the function
 
 
 OURS, STEP_LOOP = "jsnn", "PyTorch step loop"
 FLOOR = "floor"  # stands for what a step's plain products take at the machine's rate
+ANN = "ANN, jsnn's convolution"  # a training step of the ANN, whatever the number of time steps
+STDB, LINEAR = SURROGATES = "stdb", "linear"
+THEMSELVES = {STDB: STDB, LINEAR: LINEAR}
 JELLY = "torch_peers.spikingjelly", ("spikingjelly.activation_based.layer", "spikingjelly.activation_based.memopt")
+OF_JELLY = {STDB: "ATan", LINEAR: "PiecewiseQuadratic"}
+OF_SPYX = {STDB: "superspike", LINEAR: "triangular"}
 ROSTER = {
-    OURS: Entry("ours.make", ("jax",)),
-    STEP_LOOP: Entry("step_loop.make", ("torch",)),
-    "PyTorch step loop, tuned": Entry("step_loop.make", ("torch",), {"tuned": True}),
-    "SpikingJelly": Entry(*JELLY),
-    "SpikingJelly, memory optimised": Entry(*JELLY, {"memory_optimised": True}),
-    "snnTorch": Entry("torch_peers.snntorch", ("snntorch",)),
-    "norse": Entry("torch_peers.norse", ("norse.torch",)),
-    "spyx": Entry("spyx_net.make", ("spyx",)),
-    "spyx, jsnn's convolution": Entry("spyx_net.make", ("spyx",), {"own_gradient": False}),
-    "jsnn, bfloat16": Entry("ours.make", ("jax",), {"precision": "bfloat16"}),
+    OURS: Entry("ours.make", ("jax",), THEMSELVES),
+    "jsnn, exact residuals": Entry("ours.make", ("jax",), {LINEAR: LINEAR}, {"residuals": "exact"}),
+    STEP_LOOP: Entry("step_loop.make", ("torch",), THEMSELVES),
+    "PyTorch step loop, tuned": Entry("step_loop.make", ("torch",), THEMSELVES, {"tuned": True}),
+    "SpikingJelly": Entry(*JELLY, OF_JELLY),
+    "SpikingJelly, memory optimised": Entry(*JELLY, OF_JELLY, {"memory_optimised": True}),
+    "snnTorch": Entry("torch_peers.snntorch", ("snntorch",), {STDB: "fast_sigmoid", LINEAR: "fast_sigmoid"}),
+    "norse": Entry("torch_peers.norse", ("norse.torch",), {STDB: "super", LINEAR: "triangle"}),
+    "spyx": Entry("spyx_net.make", ("spyx",), OF_SPYX),
+    "spyx, jsnn's convolution": Entry("spyx_net.make", ("spyx",), OF_SPYX, {"own_gradient": False}),
+    "jaxpike": Entry("jax_peers.jaxpike", ("jaxpike",), {STDB: "FastSigmoid", LINEAR: "Triangular"}),
+    "sparx": Entry("jax_peers.sparx", ("sparx",), {STDB: "ATan", LINEAR: "Triangle"}),
+    "jsnn, bfloat16": Entry("ours.make", ("jax",), THEMSELVES, {"precision": "bfloat16"}),
+    ANN: Entry("ours.make_ann", ("jax",), {}),
 }
 
 
 def package_of(name: str) -> str | None:
     """Name and version of the distribution that a contestant needs, or None where it is not installed."""
-    package = ROSTER[name].libraries[0].split(".")[0]
-    return next((f"{package} {found.version}" for found in distributions(name=package)), None)
+    module = ROSTER[name].libraries[0].split(".")[0]
+    return next((f"{package} {version(package)}" for package in _distributions().get(module, ())), None)
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Module -> the distributions that it is in; to find them all takes a second."""
+    return packages_distributions()
 
 
 class Problem(NamedTuple):
@@ -55,6 +72,7 @@ class Problem(NamedTuple):
     images: np.ndarray  # [B, H, W, C] float32 in [-1, 1]; the input at each step is sign(x) * Bernoulli(|x|)
     labels: np.ndarray  # [B] int32
     inputs: np.ndarray | None = None  # [T, B, H, W, C] int8, the input spikes that jsnn draws, for others to balance on
+    surrogate: str = STDB  # with which spikes are differentiated, one of SURROGATES
 
 
 class Contestant(NamedTuple):

@@ -1,17 +1,15 @@
-"""The measurements as tables in Markdown and as a plot."""
+"""The measurements as tables in Markdown."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from experiments.benchmark.problem import FLOOR, OURS, ROSTER, STEP_LOOP
-from experiments.reports.plots import sheet
+from experiments.benchmark.problem import ANN, FLOOR, OURS, ROSTER, STEP_LOOP, SURROGATES
 from experiments.reports.table import aligned
 
-SHAPE = ["net", "batch", "num_steps"]
+SHAPE = ["net", "batch", "num_steps", "surrogate"]
 KEY = ["what", *SHAPE, "contestant"]
 BYTES = ["peak_bytes", "device_peak_bytes", "temporaries_bytes"]
 NUMBERS = ["first", "compile", *BYTES, "operations_per_second", "neurons"]
@@ -19,14 +17,15 @@ FACTS = ["rates", "thresholds", "why_not"]
 MB, GB, MISSING = 1e6, 1e9, "-"
 WHERE = {"net": "net", "batch": "B", "num_steps": "T", "contestant": "contestant"}  # columns and their headings
 SPEED = {"per_second": "images/s", "ratio": "step loop's time over it"}
-MEMORY = {"share": "share of the floor", "megabytes": "peak memory, MB"}
+MEMORY = {"anns": "in steps of the ANN", "share": "share of the floor", "megabytes": "peak memory, MB"}
 FIRST = {"first": "first step, s", "compile": "compiling in all, s"}
-TRAINING = {**WHERE, "spread": "s per step (least to most)", **SPEED, **MEMORY, **FIRST}
+TRAINING = {**WHERE, "surrogate": "surrogate", "spread": "s per step (least to most)", **SPEED, **MEMORY, **FIRST}
 EVALUATION = {**WHERE, "spread": "s per batch (least to most)", **SPEED}
 RATIO = {"ratio": "layer by layer's time over it", "difference": "largest difference"}
 BALANCING = {**WHERE, "contestant": "way", "spread": "s (least to most)", **RATIO}
 WAYS = {OURS: "jsnn, in one pass", STEP_LOOP: "PyTorch, layer by layer"}
-FORMS = {"per_second": ".1f", "ratio": ".2f", "share": ".0%", "megabytes": ".0f", "first": ".1f", "compile": ".1f"}
+FORMS = {"per_second": ".1f", "ratio": ".2f", "anns": ".1f", "share": ".0%", "megabytes": ".0f"}
+FORMS |= {"first": ".1f", "compile": ".1f"}
 
 
 def figures(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
@@ -42,11 +41,16 @@ def figures(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return rows.reset_index()
 
 
+def spiking(rows: pd.DataFrame) -> pd.DataFrame:
+    """The training steps of spiking networks."""
+    return rows[(rows.what == "train") & rows.rates.notna() & (rows.contestant != ANN)]
+
+
 def markdown(rows: pd.DataFrame, absent: Sequence[str]) -> str:
     """All tables and notes, given the figures and who is not installed."""
     compared = _compared(rows)
     training, balancing, evaluation = (compared[compared.what == what] for what in ("train", "balance", "evaluate"))
-    parts = [f"Training\n\n{_table(training, TRAINING)}", *_notes(rows)]
+    parts = [*_overviews(training), f"Training\n\n{_table(training, TRAINING)}", *_notes(rows)]
     parts += [f"Not installed, so absent: {', '.join(absent)}."] if absent else []
     if len(balancing):
         named = balancing.replace({"contestant": WAYS})
@@ -56,27 +60,27 @@ def markdown(rows: pd.DataFrame, absent: Sequence[str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def draw(rows: pd.DataFrame, path: Path) -> None:
-    """Seconds and memory of a training step, of the net and batch that were measured at the most numbers of steps."""
-    training = rows[(rows.what == "train") & rows.rates.notna()].set_index(["net", "batch"])
-    net, batch = training.groupby(level=[0, 1], sort=False).size().idxmax()
-    shown = training.loc[[(net, batch)]].assign(gigabytes=lambda rows: rows.peak / GB)
-    repeated = shown[shown.repeated]  # a first call alone is no fair time
-    with sheet(path, ncols=2, sharex=True, figsize=(12, 4.4)) as (left, right):
-        for axes, points, values in ((left, repeated, "seconds"), (right, shown, "gigabytes")):
-            lines = points.pivot(index="num_steps", columns="contestant", values=values)
-            for i, name in enumerate(ROSTER):
-                if name in lines:
-                    style = {"color": "black", "linewidth": 3, "zorder": 3} if name == OURS else {"color": f"C{i}"}
-                    axes.plot(lines[name].dropna(), marker="o", label=name, **style)
-            axes.loglog(base=2)
-            axes.set_xticks(lines.index, map(str, lines.index))
-            axes.minorticks_off()
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.set(xlabel="time steps of the presentation", title=f"{net.upper()}, batch of {batch}")
-        left.set_ylabel("seconds per training step")
-        right.set_ylabel("peak memory of a training step [GB]")
-        right.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
+def _overviews(rows: pd.DataFrame) -> Iterator[str]:
+    """A table for each net: a row for each contestant, and what a step takes in a column for each shape."""
+    shapes = [f"B={row.batch}, T={row.num_steps}, {row.surrogate}" for row in rows.itertuples()]
+    names = rows.contestant.where(rows.operations_per_second.isna(), FLOOR)
+    rows = rows.assign(cell=[*map(_cell, rows.itertuples())], shape=shapes, contestant=names)
+    for net, of_net in rows.groupby("net", sort=False):
+        anns, snns = of_net[of_net.contestant == ANN], of_net[of_net.contestant != ANN]
+        batches = snns.drop_duplicates("shape").set_index("shape").batch
+        table = snns.pivot(index="contestant", columns="shape", values="cell").reindex(snns.contestant.unique())
+        if len(anns):
+            table.loc[ANN] = batches.map(anns.set_index("batch").cell)
+        cells = [(name, *row.fillna(MISSING)) for name, row in table[batches.index].iterrows()]
+        yield f"{net}: seconds per training step (peak memory)\n\n{aligned([('', *batches.index), *cells])}"
+
+
+def _cell(row: Any) -> str:
+    """The median of the seconds and the peak, or why there is none."""
+    if not pd.isna(row.why_not):
+        return row.why_not
+    memory = [] if pd.isna(row.peak) else [f"({row.peak / GB:.2f} GB)"]
+    return " ".join([f"{row.seconds:.2f}" if row.repeated else f"once {row.first:.1f}", *memory])
 
 
 def _compared(rows: pd.DataFrame) -> pd.DataFrame:
@@ -84,12 +88,18 @@ def _compared(rows: pd.DataFrame) -> pd.DataFrame:
     finished = rows[rows.why_not.isna()]
     loop = finished[finished.contestant == STEP_LOOP].set_index(KEY[:-1])[["seconds", "thresholds"]].add_prefix("loop_")
     floor = finished[finished.contestant == FLOOR].set_index(SHAPE).seconds.rename("floor")
-    rows = rows.join(loop, on=KEY[:-1]).join(floor, on=SHAPE)
+    ann = finished[finished.contestant == ANN].set_index(SHAPE[:2]).seconds.rename("ann")
+    rows = rows.join(loop, on=KEY[:-1]).join(floor, on=SHAPE).join(ann, on=SHAPE[:2])
     rows.loc[rows.why_not.notna(), ["seconds", "first", "compile", "peak", "thresholds"]] = math.nan
     spread = [f"{row.seconds:.3f} ({row.least:.3f} to {row.most:.3f})" for row in rows.itertuples()]
     rows["spread"] = rows.why_not.astype(object).where(rows.why_not.notna(), spread)
     rows["per_second"], rows["ratio"] = rows.batch / rows.seconds, rows.loop_seconds / rows.seconds
-    rows["share"], rows["megabytes"] = (rows.floor / rows.seconds).where(rows.what == "train"), rows.peak / MB
+    training = rows.what == "train"
+    rows["anns"], rows["share"] = (
+        (rows.seconds / rows.ann).where(training),
+        (rows.floor / rows.seconds).where(training),
+    )
+    rows["megabytes"] = rows.peak / MB
     rate = (rows.operations_per_second / 1e9).map("floor: plain products at {:.0f} GFLOP/s".format)  # jsnn's are fewer
     rows["contestant"] = rows.contestant.where(rows.operations_per_second.isna(), rate)
     both = rows[rows.thresholds.notna() & rows.loop_thresholds.notna()]
@@ -105,7 +115,11 @@ def _table(rows: pd.DataFrame, headings: Mapping[str, str]) -> str:
 
 def _notes(rows: pd.DataFrame) -> Iterator[str]:
     """Firing rates, temporaries and the growth of memory."""
-    for net, of_net in rows[(rows.what == "train") & rows.rates.notna()].groupby("net", sort=False):
+    for surrogate in SURROGATES:
+        nearest = {name: entry.surrogates.get(surrogate, surrogate) for name, entry in ROSTER.items()}
+        named = [f"{name} {own}" for name, own in nearest.items() if own != surrogate and name in {*rows.contestant}]
+        yield f"{surrogate}: {', '.join(named)}; all others as it is." if named else f"{surrogate}: all as it is."
+    for net, of_net in spiking(rows).groupby("net", sort=False):
         rates = pd.DataFrame([*of_net.rates], pd.MultiIndex.from_frame(of_net[[*SHAPE, "contestant"]]))  # by layer
         by_shape = rates.groupby(SHAPE, sort=False)
         _, first = next(iter(by_shape))
@@ -114,11 +128,12 @@ def _notes(rows: pd.DataFrame) -> Iterator[str]:
         yield f"{net}: spikes per neuron and step, mean of all layers: {each}; within a factor of {worst:.2f} in each."
         ours = of_net[of_net.contestant == OURS]
         if len(ours):
-            each = (f"{r.temporaries_bytes / MB:.0f} MB at B={r.batch}, T={r.num_steps}" for r in ours.itertuples())
+            of_shape = "{0.batch}, T={0.num_steps}, {0.surrogate}".format
+            each = (f"{row.temporaries_bytes / MB:.0f} MB at B={of_shape(row)}" for row in ours.itertuples())
             yield f"{net}: temporaries of jsnn's compiled step: {', '.join(each)}."
-        for batch, of_batch in ours.groupby("batch", sort=False):
-            *_, short, long = [None, *of_batch.sort_values("num_steps").itertuples()]
+        for (batch, surrogate), lengths in ours.groupby(["batch", "surrogate"], sort=False):
+            *_, short, long = [None, *lengths.sort_values("num_steps").itertuples()]
             if short:
                 grown, steps = long.temporaries_bytes - short.temporaries_bytes, long.num_steps - short.num_steps
                 bits, span = 8 * grown / (long.neurons * batch * steps), f"T={short.num_steps} to {long.num_steps}"
-                yield f"{net}: they grow by {bits:.2f} bits per neuron and step at B={batch} from {span}."
+                yield f"{net}: they grow by {bits:.2f} bits per neuron and step at B={batch} from {span}, {surrogate}."

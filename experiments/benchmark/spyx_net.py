@@ -7,6 +7,7 @@ spyx gives no means to leave out. T steps are run, delay included.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,8 @@ import spyx
 from flax import nnx
 from spyx.nn import Sequential as Network
 
-from experiments.benchmark.problem import LEARNING_RATE, Contestant, Problem, layers
+from experiments.benchmark.jax_peers import poisson_inputs
+from experiments.benchmark.problem import LEARNING_RATE, LINEAR, Contestant, Problem, layers
 from jsnn.kernels.convolution import conv_general_dilated
 
 
@@ -25,7 +27,7 @@ def make(problem: Problem, num_steps: int, device: str, own_gradient: bool = Tru
     jax.config.update("jax_platforms", device)
     place = jax.devices(device)[0]
     with jax.default_device(place):
-        network = _network(problem, jax.lax.conv_general_dilated if own_gradient else conv_general_dilated)
+        network = _network(problem, jax.lax.conv_general_dilated if own_gradient else _convolve)
         optimizer, keys = nnx.Optimizer(network, optax.adam(LEARNING_RATE), wrt=nnx.Param), nnx.Rngs(0)
         images, labels = jax.device_put((problem.images, problem.labels), place)
 
@@ -51,8 +53,12 @@ def make(problem: Problem, num_steps: int, device: str, own_gradient: bool = Tru
 
 def _run(network: Network, images: jax.Array, key: jax.Array, num_steps: int) -> tuple[jax.Array, list]:
     """The readout's currents and the states after all steps; the input spikes, [T, B, H, W, C], are drawn first."""
-    fired = jax.random.uniform(key, (num_steps, *images.shape)) < jnp.abs(images)
-    return spyx.nn.run(network, jnp.sign(images) * fired)
+    return spyx.nn.run(network, poisson_inputs(images, key, num_steps))
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **_: Any) -> jax.Array:
+    """The convolution of jsnn as a Flax layer calls it, whose dilations and groups are one here."""
+    return conv_general_dilated(x, kernel, strides, padding)
 
 
 def _counts(network: Network, images: jax.Array, key: jax.Array, num_steps: int) -> list[jax.Array]:
@@ -77,9 +83,11 @@ def _network(problem: Problem, convolve: Callable[..., jax.Array]) -> Network:
         parts += [weights(inputs, outputs, use_bias=False, kernel_init=given, rngs=rngs)]
         if layer.name in problem.thresholds:
             threshold = problem.thresholds[layer.name]
-            neurons = spyx.nn.IF(layer.outputs, threshold=threshold)
+            surrogate = spyx.axn.triangular(1 / threshold) if problem.surrogate == LINEAR else spyx.axn.superspike()
+            options = {"threshold": threshold, "activation": surrogate}
+            neurons = spyx.nn.IF(layer.outputs, **options)
             if problem.leak < 1:
-                neurons = spyx.nn.LIF(layer.outputs, beta=problem.leak, threshold=threshold, rngs=rngs)
+                neurons = spyx.nn.LIF(layer.outputs, beta=problem.leak, rngs=rngs, **options)
                 neurons.beta = nnx.Variable(neurons.beta[...])  # spyx would train it, which no other contestant does
             parts += [neurons]
     return Network(*parts)

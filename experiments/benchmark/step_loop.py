@@ -1,11 +1,12 @@
-"""A plain PyTorch step loop with STDB, the way the paper's authors wrote theirs: the graph of all steps, then backward.
+"""A plain PyTorch step loop, the way the paper's authors wrote theirs: the graph of all steps, then backward.
 
 Written by us from the equations of Rathi et al., 2020 (arXiv:2005.01807). Their spikes reach the next layer one step
 later; here they do not, otherwise the mathematics is the same. Also their way of balancing thresholds, and what the
 other PyTorch contestants share: weights, input spikes, the loop over time, and the training step around it.
 
 The tuned loop is the same mathematics as fast as we could make it in PyTorch: channels last in memory, updates in place
-where nothing of them is saved, and exp(-beta * dt) as a decaying trace, all that is kept for backward.
+where nothing of them is saved, and exp(-beta * dt) as a decaying trace, all that is kept for backward, or the membrane
+of the linear surrogate.
 """
 
 import math
@@ -19,14 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from experiments.benchmark.problem import LEARNING_RATE, READOUT, Contestant, Problem, layers
+from experiments.benchmark.problem import LEARNING_RATE, LINEAR, READOUT, Contestant, Problem, layers
 
-ALPHA, BETA = 0.3, 0.01
+ALPHA, BETA, GAMMA = 0.3, 0.01, 1.0
 NEVER = -math.inf  # time of the last spike of a neuron that has not fired
 Format = torch.memory_format
 FAST = torch.channels_last  # of weights and inputs, which decide that of all activations
 
-State = tuple[Tensor, Tensor, Tensor]  # membrane u, spikes o, and the time of the last one or the trace exp(-beta * dt)
+State = tuple[Tensor, ...]  # membrane u, spikes o, and with STDB the time of the last one or the trace exp(-beta * dt)
 Observe = Callable[[str, Tensor], None]  # is handed every layer's spikes, one step or all of them at a time
 Fire = Callable[[Tensor, Any, int], tuple[Tensor, Any]]  # (current, state or None, t) -> (spikes, next state)
 Neurons = Mapping[str, Fire]  # of the spiking layers, in forward order
@@ -154,10 +155,42 @@ def tuned_fire(current: Tensor, state: State | None, _time: int, threshold: floa
     return spikes, (membrane, fired, trace)
 
 
+def linear_fire(
+    current: Tensor, state: State | None, _time: int, threshold: float, leak: float
+) -> tuple[Tensor, State]:
+    """The same, with do/dz = gamma * max(0, 1 - |z|)."""
+    membrane, spikes = state or [torch.zeros_like(current)] * 2
+    membrane = leak * membrane + current - threshold * spikes.detach()
+    z = membrane / threshold - 1
+    spikes = Spike.apply(z, 0.0, z, lambda g, z: g * GAMMA * torch.relu(1 - z.abs()))
+    return spikes, (membrane, spikes)
+
+
+def tuned_linear_fire(
+    current: Tensor, state: State | None, _time: int, threshold: float, leak: float
+) -> tuple[Tensor, State]:
+    """That in place; the membrane is kept for the gradient."""
+
+    def derive(g: Tensor, membrane: Tensor) -> Tensor:
+        return membrane.sub(threshold).abs_().neg_().add_(threshold).clamp_(min=0).mul_(g).mul_(GAMMA / threshold**2)
+
+    membrane, spikes = state or [torch.zeros_like(current)] * 2
+    membrane = torch.add(current, membrane, alpha=leak).sub_(spikes, alpha=threshold)
+    spikes = Spike.apply(membrane, threshold, membrane, derive)
+    return spikes, (membrane, spikes.detach())
+
+
+def fire_of(surrogate: str, tuned: bool) -> Callable[..., tuple[Tensor, State]]:
+    """A time step with one of the benchmark's surrogates."""
+    if surrogate == LINEAR:
+        return tuned_linear_fire if tuned else linear_fire
+    return tuned_fire if tuned else fire
+
+
 def make(problem: Problem, num_steps: int, device: str, tuned: bool = False) -> Contestant:
     """The step loop as a contestant, in PyTorch's default memory format or tuned."""
     layout = FAST if tuned else torch.contiguous_format
-    step = partial(tuned_fire if tuned else fire, leak=problem.leak)
+    step = partial(fire_of(problem.surrogate, tuned), leak=problem.leak)
     neurons = {layer: partial(step, threshold=threshold) for layer, threshold in problem.thresholds.items()}
     return looping(problem, num_steps, device, synapses(problem, device, layout), neurons, layout)
 

@@ -6,12 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from experiments.benchmark.problem import Contestant, Problem
+from experiments.benchmark.problem import LINEAR, Contestant, Problem
 from experiments.benchmark.step_loop import Observe, contestant, looping, poisson_inputs, synapses
 
 
 def snntorch(problem: Problem, num_steps: int, device: str) -> Contestant:
-    """A loop over time of `snn.Leaky`, as the tutorials write it; soft reset at the next step, without gradient."""
+    """A loop over time of `snn.Leaky`, as the tutorials write it; soft reset at the next step, without gradient.
+
+    Its own triangle is none (the derivative's sign changes at the threshold), so fast_sigmoid stands for either.
+    """
     from snntorch import Leaky, surrogate
 
     leaky = partial(Leaky, beta=problem.leak, spike_grad=surrogate.fast_sigmoid(), reset_mechanism="subtract")
@@ -26,9 +29,10 @@ def snntorch(problem: Problem, num_steps: int, device: str) -> Contestant:
 def norse(problem: Problem, num_steps: int, device: str) -> Contestant:
     """A loop over time of norse's cheapest cells that can subtract the threshold, LIF without a synaptic current.
 
-    They average, u[t] = u[t-1] + (1 - leak) * (I[t] - u[t-1]), so the weights that they are given are the problem's
-    over (1 - leak), and where the problem has no leak they have one of 2^-20, which no sum over some hundred steps
-    notices. A leak also takes its share of the reset.
+    They average, u[t] = u[t-1] + (1 - leak) * (I[t] - u[t-1]), and their triangle is two units wide whatever the
+    threshold, so the weights that they are given are the problem's over (1 - leak) and the threshold, which is one.
+    Where the problem has no leak they have one of 2^-20, which no sum over some hundred steps notices. A leak also
+    takes its share of the reset.
     """
     from norse.torch import LIFBoxCell, LIFBoxFeedForwardState, LIFBoxParameters
 
@@ -42,12 +46,13 @@ def norse(problem: Problem, num_steps: int, device: str) -> Contestant:
 
     network, neurons = synapses(problem, device), {}
     loss = max(1 - problem.leak, 2.0**-20)  # a power of two, so that the weights' scaling and its undoing are exact
-    lossy = partial(LIFBoxParameters, tau_mem_inv=torch.tensor(loss), reset_method=subtract)
-    gain = nn.Module()  # a layer multiplies with its weight times this
-    gain.forward = partial(torch.mul, other=1 / loss)
+    surrogate = {"method": "triangle", "alpha": 1.0} if problem.surrogate == LINEAR else {}
+    lossy = LIFBoxParameters(torch.tensor(loss), v_th=torch.tensor(1.0), reset_method=subtract, **surrogate)
     for layer, threshold in problem.thresholds.items():
+        gain = nn.Module()  # the layer multiplies with its weight times this
+        gain.forward = partial(torch.mul, other=1 / (loss * threshold))
         parametrize.register_parametrization(network[layer][-1], "weight", gain)
-        neurons[layer] = partial(fire, LIFBoxCell(lossy(v_th=torch.tensor(threshold)), dt=1.0))
+        neurons[layer] = partial(fire, LIFBoxCell(lossy, dt=1.0))
     return looping(problem, num_steps, device, network, neurons)
 
 
@@ -70,7 +75,9 @@ def spikingjelly(problem: Problem, num_steps: int, device: str, memory_optimised
     for name, synapse in synapses(problem, device).items():
         part = layer.SeqToANNContainer(*synapse)
         if name in problem.thresholds:  # soft reset without gradient
-            options = {"v_threshold": float(problem.thresholds[name]), "surrogate_function": surrogate.ATan()}
+            v = float(problem.thresholds[name])
+            of_spikes = surrogate.PiecewiseQuadratic(1 / v) if problem.surrogate == LINEAR else surrogate.ATan()
+            options = {"v_threshold": v, "surrogate_function": of_spikes}
             part = Block(part, neurons(**options, **lossy))
         network.add_module(name, part)
 

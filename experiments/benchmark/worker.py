@@ -31,6 +31,7 @@ class Task(NamedTuple):
     net: str = ""
     batch: int = 1
     num_steps: int = 1
+    surrogate: str = ""  # one of SURROGATES for training; evaluation, balancing and the ANN have none
     problem: str = ""  # path
 
 
@@ -79,6 +80,7 @@ def floor(task: Task) -> dict[str, Any]:
 def _contestant(task: Task) -> tuple[Contestant, int]:
     """The contestant, and the bytes in memory before it is made, when its library and problem are there."""
     entry, problem = ROSTER[task.contestant], load_problem(task.problem, task.batch)
+    problem = problem._replace(surrogate=task.surrogate) if task.surrogate else problem
     make, *_ = map(resolve_name, (f"experiments.benchmark.{entry.make}", *entry.libraries))
     _compile_seconds()  # counts from here on
     before = _memory_before(task)

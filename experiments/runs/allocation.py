@@ -2,9 +2,14 @@
 
 import ctypes
 import sys
+from functools import cache
+
+import jax
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
 NEVER, MOST_OF_OLD_ONES = 2**31 - 1, 32 * 2**20  # bytes; older versions refuse a larger threshold for maps
+COMPILED = "/jax/core/compile/backend_compile_duration"  # jax's event, after a compilation and before the first call
+LONG = 1.0  # seconds of compiling after which there is memory to give back
 
 
 def keep_freed_memory() -> None:
@@ -19,3 +24,20 @@ def keep_freed_memory() -> None:
     if mallopt is not None and (mallopt(M_MMAP_THRESHOLD, NEVER) or mallopt(M_MMAP_THRESHOLD, MOST_OF_OLD_ONES)):
         mallopt(M_TRIM_THRESHOLD, NEVER)
         mallopt(M_ARENA_MAX, 1)
+
+
+@cache
+def return_compilers_memory() -> None:
+    """Give the system back what compiling took before a program runs, where the C library is glibc.
+
+    XLA frees it, but the C library keeps it: 0.3 GB of the 0.9 that a training step of VGG5 takes at its peak. Further
+    calls change nothing.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+
+    def after(event: str, duration: float, **_: object) -> None:
+        if event == COMPILED and duration > LONG:
+            trim(0)
+
+    if trim is not None:
+        jax.monitoring.register_event_duration_secs_listener(after)
