@@ -12,7 +12,7 @@ from statistics import mean, stdev
 import jax
 import numpy as np
 
-from experiments.convert import converted_snn, scaled_snn
+from experiments.convert import chosen_factor, converted_snn, scaled_snn
 from experiments.finetune import finetuned_snn, handed_back, logit_scale
 from experiments.reports import plots, table
 from experiments.runs import command_line
@@ -43,7 +43,8 @@ def evaluate(run: Run) -> None:
     unscaled = _score_streams(run, fold, "converted, factor 1", converted_snn(run), streams=1)
     noisy = run.config.convert.encoding == "poisson"
     streams = run.config.evaluate.streams if noisy else 1  # without noise all are the same
-    converted = _score_streams(run, fold, "converted", scaled_snn(run), streams)
+    same = chosen_factor(run) == 1 and streams == 1
+    converted = unscaled if same else _score_streams(run, fold, "converted", scaled_snn(run), streams)
     hybrid = converted if handed_back(run) else _score_streams(run, fold, "hybrid", finetuned_snn(run), streams)
     spikes = {"converted": converted["spikes"], "hybrid": hybrid["spikes"]}
     for network, of_layers in spikes.items():
