@@ -1,5 +1,6 @@
 """Splits, augmentation and sources, on digits and on arrays made here."""
 
+import sys
 from functools import cache
 
 import jax
@@ -30,6 +31,14 @@ def test_digits_are_split_once_and_for_all():
         assert images.dtype == np.uint8
         assert (images.min(), images.max()) == (0, 255)
         assert np.bincount(labels, minlength=10).min() > 5
+
+
+@pytest.mark.parametrize(("name", "package"), [("digits", "sklearn.datasets"), ("mnist", "tensorflow_datasets")])
+def test_a_package_that_is_missing_is_told_where_to_come_from(name, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModuleNotFoundError, match=package) as missing:
+        load_split(name, "train")
+    assert 'pip install "jsnn[data]"' in missing.value.__notes__[0]
 
 
 def test_scale_maps_pixels_to_the_network_input():

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jsnn.data.prepared import num_records, open_builder, open_records, readable
+from jsnn.data.prepared import from_extra, num_records, open_builder, open_records, readable
 
 TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
 LARGEST_VALIDATION = 5000  # images
@@ -55,7 +55,8 @@ class Info(NamedTuple):
 
 def _digits() -> Arrays:
     """scikit-learn's 8x8 digits: 1797 images in a fixed random order, the last 360 for test."""
-    from sklearn.datasets import load_digits
+    with from_extra():
+        from sklearn.datasets import load_digits
 
     bunch = load_digits()
     images, labels = bunch.images, bunch.target.astype(np.int32)
