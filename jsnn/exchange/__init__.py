@@ -1,0 +1,5 @@
+"""From and to other libraries."""
+
+from jsnn.exchange.layers import layer_graph
+
+__all__ = ["layer_graph"]
