@@ -1,5 +1,11 @@
-"""From and to other libraries."""
+"""From and to other libraries: weights and checkpoints of PyTorch, networks to snnTorch.
 
+What needs PyTorch to be imported is not imported here: `jsnn.exchange.snntorch.to_snntorch`.
+"""
+
+from jsnn.exchange.authors import AuthorsCheckpoint, load_authors_checkpoint
 from jsnn.exchange.layers import layer_graph
+from jsnn.exchange.state_dicts import from_torch
+from jsnn.exchange.torch_files import read_torch_file
 
-__all__ = ["layer_graph"]
+__all__ = ["AuthorsCheckpoint", "from_torch", "layer_graph", "load_authors_checkpoint", "read_torch_file"]
