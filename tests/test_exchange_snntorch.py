@@ -1,7 +1,10 @@
 """Networks in snnTorch spike as they do here, to the last spike."""
 
+import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.nn import relu
 
 import jsnn
 from tests.exchange import BRANCHES, CHAIN, RESNET, exact_snn, spikes_and_results
@@ -9,6 +12,8 @@ from tests.exchange import BRANCHES, CHAIN, RESNET, exact_snn, spikes_and_result
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch")
 utils = pytest.importorskip("snntorch.utils")
+torch.set_num_threads(1)  # small networks, see tests/torch_reference.py
+LAYERS = ("conv0", "conv1", "dense0", "readout")  # of the chain
 
 
 def channels_first(x):
@@ -57,3 +62,35 @@ def test_every_spike_is_the_same(ann, options):
             np.testing.assert_array_equal(found[names[name]], spikes, err_msg=name)
             assert 0.02 < spikes.mean() < 0.98, name
         np.testing.assert_allclose(output, results, rtol=1e-5, atol=1e-6)
+
+
+def two_orders(_, x):
+    return relu(x).reshape(1, -1) + relu(x.sum((1, 2)) @ jnp.ones((3, 12)))
+
+
+def test_it_can_be_trained_on():
+    snn, variables, inputs = exact_snn(CHAIN, leak=0.9)
+    module = jsnn.to_snntorch(snn, variables, inputs[0]).train()
+    utils.reset(module)
+    sum(module(channels_first(x)).square().sum() for x in inputs).backward()
+    gradients = {name: parameter.grad for name, parameter in module.named_parameters()}
+    assert set(gradients) == {f"{name}.{leaf}" for name in LAYERS for leaf in ("weight", "bias")}
+    for name, gradient in gradients.items():
+        assert gradient.isfinite().all(), name
+        assert gradient.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize(
+    ("apply", "neuron", "x", "sentence"),
+    [
+        (lambda _, x: relu(x), jsnn.hard_reset_lif(), jnp.ones((1, 3)), r"only jsnn.lif neurons"),
+        (lambda _, x: relu(x).reshape(1, -1), None, jnp.ones((1, 2, 2, 3)), "result is a flattened map"),
+        (two_orders, None, jnp.ones((1, 2, 2, 3)), r"test_exchange_snntorch.py:\d+\) adds a flattened map to other"),
+        (lambda _, x: nn.avg_pool(relu(x), (2,)), None, jnp.ones((1, 4, 3)), "has 1 spatial axes"),
+        (lambda _, x: relu(x)[:, 1:], None, jnp.ones((1, 3)), r"slice in .*test_exchange_snntorch.py:\d+\)"),
+    ],
+)
+def test_what_can_not_be_exported_is_told(apply, neuron, x, sentence):
+    snn = jsnn.spiking(apply, neuron)
+    with pytest.raises(ValueError, match=sentence):
+        jsnn.to_snntorch(snn, snn.init({}, x), x)

@@ -15,8 +15,10 @@ from jsnn.exchange.torch_files import read_torch_file
 from jsnn.models.architectures import POOL, VGG, VGG_STAGES
 from jsnn.network.transformation import NEURONS, Variables, spiking
 
-WEIGHT = re.compile(r"(features|classifier)\.(\d+)\.weight")  # numbers count dropout, ReLU and pools, too
+PARAMETER = re.compile(r"(features|classifier)\.(\d+)\.\w+")  # numbers count dropout, ReLU and pools, too
 THRESHOLD, LEAK = re.compile(r"threshold\.t(\d+)"), re.compile(r"leak\.l(\d+)")  # of DIET-SNN, trained
+
+NUMBERS = {"thresholds", "scaling_threshold", "leak", "leak_mem", "timesteps"}  # beside the state_dict
 
 
 class AuthorsCheckpoint(NamedTuple):
@@ -54,10 +56,10 @@ def load_authors_checkpoint(path: str | Path, image_shape: tuple[int, int, int])
     """
     state = read_torch_file(path)
     tensors = {name.removeprefix("module."): value for name, value in state.get("state_dict", state).items()}
-    weights = _in_order(path, tensors)
-    ann = _vgg(path, weights)
+    parameters = _in_order(path, tensors)
+    ann = _vgg(path, parameters)
     x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    variables = from_torch(weights, ann.apply, jax.eval_shape(ann.init, jax.random.key(0), x), x)
+    variables = from_torch(parameters, ann.apply, jax.eval_shape(ann.init, jax.random.key(0), x), x)
     thresholds = _numbers(tensors, THRESHOLD) or _listed(state, "thresholds")
     if not thresholds:
         return AuthorsCheckpoint(ann, variables, None)
@@ -74,23 +76,22 @@ def load_authors_checkpoint(path: str | Path, image_shape: tuple[int, int, int])
 
 
 def _in_order(path: str | Path, tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights in forward order."""
-    found = {}
+    """The parameters of a VGG in forward order."""
+    found = []
     for name, value in tensors.items():
-        if matched := WEIGHT.fullmatch(name):
-            found[matched[1] == "classifier", int(matched[2])] = name, value
-        elif name.startswith(("pre_process.", "layer")):
-            raise ValueError(f"{path} holds {name}, of a ResNet: only the authors' VGGs are read.")
-    if not found:
-        raise ValueError(f"{path} has no features.N.weight, as their VGGs have, but {', '.join(list(tensors)[:3])}.")
-    return dict(found[place] for place in sorted(found))
+        if matched := PARAMETER.fullmatch(name):
+            found.append(((matched[1] == "classifier", int(matched[2])), name, value))
+        elif not (name in NUMBERS or THRESHOLD.fullmatch(name) or LEAK.fullmatch(name)):
+            raise ValueError(f"{path} holds {name}: only the authors' VGGs are read, of features and a classifier.")
+    return {name: value for _, name, value in sorted(found, key=lambda entry: entry[0])}
 
 
-def _vgg(path: str | Path, weights: Mapping[str, Any]) -> VGG:
-    """The VGG whose convolutions have the channels of these weights; their file does not tell where its pools are."""
-    sizes = {"features": [], "classifier": []}
-    for name, value in weights.items():
-        sizes[name.partition(".")[0]].append(int(value.shape[0]))
+def _vgg(path: str | Path, parameters: Mapping[str, Any]) -> VGG:
+    """The VGG whose convolutions have as many channels; a file does not tell where its pools are."""
+    sizes: dict[str, list[int]] = {"features": [], "classifier": []}
+    for name, value in parameters.items():
+        if name.endswith(".weight"):
+            sizes[name.partition(".")[0]].append(int(value.shape[0]))
     channels = sizes["features"]
     for words in VGG_STAGES.values():
         stages = tuple(word if word == POOL else int(word) for word in words.split())
