@@ -17,7 +17,6 @@ from jsnn.network.transformation import NEURONS, Variables, spiking
 
 PARAMETER = re.compile(r"(features|classifier)\.(\d+)\.\w+")  # numbers count dropout, ReLU and pools, too
 THRESHOLD, LEAK = re.compile(r"threshold\.t(\d+)"), re.compile(r"leak\.l(\d+)")  # of DIET-SNN, trained
-
 NUMBERS = {"thresholds", "scaling_threshold", "leak", "leak_mem", "timesteps"}  # beside the state_dict
 
 
@@ -36,8 +35,8 @@ def load_authors_checkpoint(path: str | Path, image_shape: tuple[int, int, int])
     spikes as their network does; theirs emits the spikes of a layer one step later, and needs as many steps more as it
     has spiking layers. Not in the file is that some versions of DIET-SNN have a ReLU in place of the first neurons.
 
-    Files of old versions of PyTorch, and such as hold objects, are refused, for to open them runs what is in them. In
-    the environment that made it, one is saved anew by
+    A file that holds objects beside tensors, as old ones may, is refused, for opening it runs what is in it. In the
+    environment that made it, it is saved anew by
 
         state = torch.load(path)
         names = {"thresholds", "scaling_threshold", "leak", "leak_mem", "timesteps"} & set(state)
@@ -60,19 +59,15 @@ def load_authors_checkpoint(path: str | Path, image_shape: tuple[int, int, int])
     ann = _vgg(path, parameters)
     x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = from_torch(parameters, ann.apply, jax.eval_shape(ann.init, jax.random.key(0), x), x)
-    thresholds = _numbers(tensors, THRESHOLD) or _listed(state, "thresholds")
+    thresholds, leaks, steps = _thresholds(state, tensors), _leaks(state, tensors), _listed(state, "timesteps")
     if not thresholds:
         return AuthorsCheckpoint(ann, variables, None)
-    scaling = _listed(state, "scaling_threshold") or [1.0]  # of older files, whose thresholds are those of balancing
-    leaks = _numbers(tensors, LEAK) or _listed(state, "leak") or _listed(state, "leak_mem") or [1.0]
-    leaks = leaks * len(thresholds) if len(leaks) == 1 else leaks
-    names = ann.spiking_layers
+    names, leaks = ann.spiking_layers, leaks * len(thresholds) if len(leaks) == 1 else leaks
     if not len(names) == len(thresholds) == len(leaks):
         counts = f"{len(thresholds)} thresholds and {len(leaks)} leaks"
         raise ValueError(f"{path} has {counts} for the {len(names)} spiking layers of its VGG.")
-    scaled = from_paper_thresholds({name: v * scaling[0] for name, v in zip(names, thresholds, strict=True)})
-    steps = _listed(state, "timesteps")
-    return AuthorsCheckpoint(ann, _with_neurons(ann, variables, scaled, leaks), int(steps[0]) if steps else None)
+    in_our_units = from_paper_thresholds(dict(zip(names, thresholds, strict=True)))
+    return AuthorsCheckpoint(ann, _with_neurons(ann, variables, in_our_units, leaks), int(steps[0]) if steps else None)
 
 
 def _in_order(path: str | Path, tensors: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,6 +103,17 @@ def _with_neurons(ann: VGG, variables: Variables, thresholds: Mapping[str, float
             raise ValueError(f"the leak of {name} must be in (0, 1], got {leak}.")
         converted[NEURONS][name]["leak"] = jnp.full_like(converted[NEURONS][name]["leak"], leak)
     return converted
+
+
+def _thresholds(state: Mapping[str, Any], tensors: Mapping[str, Any]) -> list[float]:
+    """By layer, in the paper's units: trained ones, or listed ones, which older files scale when they are loaded."""
+    scaling = _listed(state, "scaling_threshold") or [1.0]
+    return _numbers(tensors, THRESHOLD) or [scaling[0] * threshold for threshold in _listed(state, "thresholds")]
+
+
+def _leaks(state: Mapping[str, Any], tensors: Mapping[str, Any]) -> list[float]:
+    """By layer, or one for all."""
+    return _numbers(tensors, LEAK) or _listed(state, "leak") or _listed(state, "leak_mem") or [1.0]
 
 
 def _numbers(tensors: Mapping[str, Any], pattern: re.Pattern[str]) -> list[float]:

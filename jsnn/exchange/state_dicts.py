@@ -33,13 +33,14 @@ def from_torch(
     """The variables of a Flax network with the weights of a PyTorch one of the same layers.
 
     A layer is a convolution or dense map with the batch norm behind it. In the order in which the Flax net runs, each
-    gets the first of its shape that is left in the state_dict, whose own order is that in which a PyTorch module made
-    its layers; so a shortcut may be made last and run first. Kernels go from OIHW to HWIO and from [out, in] to
-    [in, out]; a dense layer behind a flattened map has its rows from CHW to HWC.
+    gets the first of its shape that is left in the state_dict, which must be in forward order but for layers that no
+    other of the net is like, as shortcuts, which PyTorch makes last. Kernels go from OIHW to HWIO and from [out, in]
+    to [in, out]; a dense layer behind a flattened map has its rows from CHW to HWC.
 
     Args:
-        state_dict: name -> tensor or array, as `module.state_dict()` or a file has them, see `read_torch_file`; all may
-            begin with the "module." of DataParallel.
+        state_dict: name -> tensor or array, as `module.state_dict()` has them in the order in which the module made its
+            layers; a file may keep another order, see `read_torch_file`. All names may begin with the "module." of
+            DataParallel.
         apply: (variables, x, *args, **kwargs) -> results, the Flax net's function, as `model.apply`.
         variables: of the Flax net, or their shapes: `jax.eval_shape(model.init, key, x)`.
         x: [B, H, W, C] an input of it, or its jax.ShapeDtypeStruct.
