@@ -4,6 +4,7 @@ spiking                 the function of an ANN to an SNN; simulate, record, save
 lif, Neuron             neurons; surrogate: their derivatives; encoding: images to input spikes
 balance_thresholds      ANN variables to SNN variables: convert, scale_thresholds; qcfs, trained_thresholds
 train_step              one step for ANN and SNN; parallel_train_step: on all devices
+from_torch, to_snntorch weights from PyTorch, networks to snnTorch; to_nir, from_nir; load_authors_checkpoint
 models, data            the paper's architectures in plain Flax; data sets and sources of batches
 """
 
@@ -39,6 +40,11 @@ _HOMES = {
     "convert": "jsnn.conversion:convert",
     "scale_thresholds": "jsnn.conversion:scale_thresholds",
     "paper_thresholds": "jsnn.conversion:paper_thresholds",
+    "from_torch": "jsnn.exchange:from_torch",
+    "load_authors_checkpoint": "jsnn.exchange:load_authors_checkpoint",
+    "to_snntorch": "jsnn.exchange.snntorch:to_snntorch",
+    "to_nir": "jsnn.exchange.to_nir:to_nir",
+    "from_nir": "jsnn.exchange.from_nir:from_nir",
     "train_step": "jsnn.training.step:train_step",
     "init_state": "jsnn.training.step:init_state",
     "ann_forward": "jsnn.training.forward:ann_forward",

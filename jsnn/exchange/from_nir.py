@@ -1,0 +1,109 @@
+"""A graph of NIR as a spiking network, see `jsnn.exchange.to_nir` for what NIR means. Importing this imports nir."""
+
+from collections.abc import Iterable
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import nir
+
+from jsnn.exchange.function import as_function
+from jsnn.exchange.layout import Order, order_behind
+from jsnn.exchange.nir_nodes import NEURONS_OF_NIR, SoftReset, layers_of, reset_of_node
+from jsnn.exchange.nodes import Add, LayerGraph, Neurons, Node
+from jsnn.exchange.resets import HARD
+from jsnn.exchange.units import with_spikes_of
+from jsnn.network.transformation import NEURONS, SNN, Variables, spiking
+from jsnn.neurons import hard_reset_lif, lif
+from jsnn.neurons.surrogate import Surrogate, stdb
+
+
+def from_nir(graph: nir.NIRGraph, dt: float = 1.0, surrogate: Surrogate | None = None) -> tuple[SNN, Variables]:
+    """The network of a NIRGraph: its maps are [B, H, W, C] here, and a spike stands for its threshold.
+
+        leak = 1 - dt / tau,    I = (dt / tau) r * (what arrives)
+
+    Args:
+        graph: of Conv2d, Linear, Affine, AvgPool2d, SumPool2d, Flatten, Scale, IF and LIF nodes, and loops of an LI or
+            I, a Threshold and a Scale, as `jsnn.to_nir` makes them of a soft reset. Neurons that say
+            {"reset": "subtract"} in their metadata have a soft reset, others a hard one; all have the same.
+        dt: seconds of a time step.
+        surrogate: of the spikes; None is `jsnn.surrogate.stdb()`.
+
+    Returns:
+        (the SNN, its variables): arrays by the names of the nodes.
+
+    Raises:
+        ValueError: for other nodes and loops, a graph of several inputs or outputs, and neurons that rest or reset
+            elsewhere than at 0.
+    """
+    layers, resets = _read(graph, dt)
+    if len(resets) > 1:
+        raise ValueError("some of the neurons have a soft reset and others a hard one: a network has one kind.")
+    neurons = {name: node.layer for name, node in layers.nodes.items() if isinstance(node.layer, Neurons)}
+    ours = with_spikes_of(layers, {name: 1 / layer.parameters["threshold"] for name, layer in neurons.items()})
+    apply, params = as_function(ours)
+    snn = spiking(apply, (hard_reset_lif if HARD in resets else lif)(surrogate or stdb()))
+    x = jax.ShapeDtypeStruct((1, *next(iter(ours.nodes.values())).shape), jnp.float32)
+    found, _ = snn.trace({"params": params}, x)
+    parameters = (
+        {key: jnp.asarray(value, jnp.float32) for key, value in layer.parameters.items()} for layer in neurons.values()
+    )
+    return snn, {"params": params, NEURONS: dict(zip(found.layers, parameters, strict=True))}
+
+
+def _read(graph: nir.NIRGraph, dt: float) -> tuple[LayerGraph, set[str]]:
+    """The layers, whose spikes are 1, and the resets of their neurons."""
+    parts, edges = _without_loops(graph)
+    for kind in (nir.Input, nir.Output):
+        if (number := sum(isinstance(part, kind) for part in parts.values())) != 1:
+            raise ValueError(f"the graph has {number} nodes of {kind.__name__}: a network has one.")
+    sources = {name: [source for source, target in edges if target == name] for name in parts}
+    nodes: dict[str, Node] = {}
+    gives: dict[str, str] = {}  # a node of NIR -> the last of ours that stand for it
+    orders: dict[str, Order] = {}
+
+    def put(name: str, layer: Any, inputs: tuple[str, ...], shape: tuple[int, ...]) -> str:
+        nodes[name] = Node(layer, inputs, shape, f"the node {name}")
+        orders[name] = order_behind(nodes[name], [orders[source] for source in inputs])
+        return name
+
+    for name in _in_order(sources):
+        inputs = tuple(gives[source] for source in sources[name])
+        if len(inputs) > 1:
+            inputs = (put(f"{name}_sum", Add(), inputs, nodes[inputs[0]].shape),)
+        before, order = (nodes[inputs[0]].shape, orders[inputs[0]]) if inputs else ((), None)
+        for suffix, layer, shape in layers_of(name, parts[name], before, order, dt):
+            inputs = (put(f"{name}{suffix}", layer, inputs, shape),)
+        gives[name] = inputs[0]
+    output = next(name for name, part in parts.items() if isinstance(part, nir.Output))
+    resets = {reset_of_node(part) for part in parts.values() if isinstance(part, NEURONS_OF_NIR)}
+    return LayerGraph(nodes, gives[output]), resets
+
+
+def _without_loops(graph: nir.NIRGraph) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Nodes and edges with a SoftReset in place of each integrator whose threshold's spikes come back scaled."""
+    behind: dict[str, list[str]] = {name: [] for name in graph.nodes}
+    for source, target in graph.edges:
+        behind[source].append(target)
+    parts, edges = dict(graph.nodes), list(graph.edges)
+    for name, node in graph.nodes.items():
+        if not isinstance(node, nir.LI | nir.I) or len(behind[name]) != 1:
+            continue
+        (threshold,) = behind[name]
+        back = [other for other in behind[threshold] if isinstance(graph.nodes[other], nir.Scale)]
+        back = [other for other in back if behind[other] == [name]]
+        if isinstance(graph.nodes[threshold], nir.Threshold) and len(back) == 1:
+            parts[name] = SoftReset(node, parts.pop(threshold).threshold, parts.pop(back[0]).scale)
+            loop = {(name, threshold), (threshold, back[0]), (back[0], name)}
+            edges = [(name if a == threshold else a, b) for a, b in edges if (a, b) not in loop]
+    return parts, edges
+
+
+def _in_order(sources: dict[str, list[str]]) -> Iterable[str]:
+    """The nodes, each behind those that it takes."""
+    try:
+        return [*TopologicalSorter(sources).static_order()]
+    except CycleError as error:
+        raise ValueError(f"the nodes {', '.join(error.args[1])} are a loop that is no soft reset.") from error

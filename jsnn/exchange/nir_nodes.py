@@ -1,0 +1,147 @@
+"""What the nodes of NIR are as layers of ours."""
+
+import math
+from typing import Any, NamedTuple
+
+import nir
+import numpy as np
+
+from jsnn.exchange.layout import Order, channels_last, from_channels_first, positions
+from jsnn.exchange.nodes import AveragePool, Convolution, Dense, Flatten, Input, Neurons, Rescaling
+from jsnn.exchange.reader import with_axes
+from jsnn.exchange.resets import HARD, SOFT
+
+Shape = tuple[int, ...]
+Chain = list[tuple[str, Any, Shape]]  # layers, one behind the other: the end of their names, they, and what they give
+
+
+class SoftReset(NamedTuple):
+    """Neurons whose spikes come back to their membrane, one step later."""
+
+    integrator: nir.LI | nir.I
+    threshold: np.ndarray  # of the membrane as it is counted there
+    reset: np.ndarray  # what a spike adds to it
+
+
+NEURONS_OF_NIR = (nir.IF, nir.LIF, SoftReset)
+
+
+def reset_of_node(neurons: nir.IF | nir.LIF | SoftReset) -> str:
+    """SOFT or HARD."""
+    if isinstance(neurons, SoftReset):
+        return SOFT
+    return SOFT if neurons.metadata.get("reset") == "subtract" else HARD
+
+
+def layers_of(name: str, node: Any, before: Shape, order: Order, dt: float) -> Chain:
+    """The layers that stand for a node of NIR.
+
+    Args:
+        name: of the node.
+        node: a NIRNode or a SoftReset.
+        before: [H, W, C] or [features] of what arrives.
+        order: in which flattened features arrive.
+        dt: seconds of a time step.
+
+    Returns:
+        The Chain; empty where the node changes nothing.
+
+    Raises:
+        ValueError: for a node that is no such layer.
+    """
+    match node:
+        case nir.Input():
+            shape = channels_last(_known(name, node.input_type["input"]))
+            return [("", Input(shape), shape)]
+        case nir.Output():
+            return []
+        case nir.Conv2d():
+            return [("", _convolution(node), channels_last(_known(name, node.output_type["output"])))]
+        case nir.Linear() | nir.Affine():
+            return [("", _dense(name, node, order), node.weight.shape[:1])]
+        case nir.AvgPool2d() | nir.SumPool2d():
+            return _pool(name, node)
+        case nir.Flatten():
+            shape = tuple(_known(name, node.output_type["output"]))
+            if len(shape) != 1:
+                raise ValueError(f"the node {name} flattens to {shape}: a network flattens all axes into one.")
+            return [] if len(before) == 1 else [("", Flatten(before), shape)]
+        case nir.Scale():
+            return [("", Rescaling(from_channels_first(node.scale, order), None), before)]
+        case nir.IF() | nir.LIF() | SoftReset():
+            return _neurons(name, node, before, order, dt)
+    raise ValueError(f"the node {name} is a {type(node).__name__}, for which a network has no layer.")
+
+
+def _known(name: str, shape: np.ndarray | None) -> Shape:
+    if shape is None:
+        raise ValueError(f"the shape of the node {name} is not known: let nir infer it, graph.infer_types().")
+    return tuple(map(int, shape))
+
+
+def _convolution(node: nir.Conv2d) -> Convolution:
+    """With the padding of PyTorch's "same", which has the odd zero behind."""
+    kernel, dilation = node.weight.transpose(2, 3, 1, 0), tuple(map(int, node.dilation))
+    if isinstance(node.padding, str):
+        lacking = [d * (size - 1) * (node.padding == "same") for d, size in zip(dilation, kernel.shape, strict=False)]
+        padding = tuple((total // 2, total - total // 2) for total in lacking)
+    else:
+        padding = tuple((int(zeros), int(zeros)) for zeros in node.padding)
+    return Convolution(kernel, node.bias, tuple(map(int, node.stride)), padding, dilation, int(node.groups))
+
+
+def _dense(name: str, node: nir.Linear | nir.Affine, order: Order) -> Dense:
+    if node.weight.ndim != 2:
+        raise ValueError(f"the node {name} has weights of shape {node.weight.shape}: those of a layer are [out, in].")
+    rows = node.weight.T
+    return Dense(rows if order is None else rows[np.argsort(positions(order))], getattr(node, "bias", None))
+
+
+def _pool(name: str, node: nir.AvgPool2d | nir.SumPool2d) -> Chain:
+    """A pool of means; one of sums is followed by their number."""
+    shape = channels_last(_known(name, node.output_type["output"]))
+    window, strides, padding = (
+        tuple(map(int, np.broadcast_to(value, 2))) for value in (node.kernel_size, node.stride, node.padding)
+    )
+    mean = ("", AveragePool(window, strides, tuple((zeros, zeros) for zeros in padding)), shape)
+    if isinstance(node, nir.AvgPool2d):
+        return [mean]
+    return [mean, ("_sum", Rescaling(np.full((1,) * len(shape), float(math.prod(window))), None), shape)]
+
+
+def _neurons(name: str, node: nir.IF | nir.LIF | SoftReset, shape: Shape, order: Order, dt: float) -> Chain:
+    """Neurons, behind a factor on their current where there is one."""
+    membrane = node.integrator if isinstance(node, SoftReset) else node
+    leaky = isinstance(membrane, nir.LIF | nir.LI)
+    rate = dt / np.asarray(membrane.tau, np.float64) if leaky else np.float64(1)
+    leak, gain = 1 - rate if leaky else rate, np.asarray(rate * membrane.r)
+    threshold, start = _threshold_and_start(node)
+    rest = -start if isinstance(node, SoftReset) else 0.0  # there the membrane is counted from where it starts
+    if (leaky and np.any(membrane.v_leak != rest)) or np.any(getattr(node, "v_reset", 0.0)):
+        raise ValueError(f"the neurons {name} rest or reset elsewhere than at 0, which no neurons here do.")
+    if not np.all((leak > 0) & (leak <= 1) & (threshold > 0)):
+        raise ValueError(f"the neurons {name} need a threshold above 0, and a tau of at least dt = {dt} seconds.")
+    parameters = {"threshold": threshold, "leak": leak, "initial": start / threshold}
+    neurons = Neurons(name, {key: _smallest(value, order) for key, value in parameters.items()})
+    if np.all(gain.astype(np.float32) == 1):
+        return [("", neurons, shape)]
+    factor = with_axes(_smallest(gain, order), len(shape))
+    return [("_current", Rescaling(factor, None), shape), ("", neurons, shape)]
+
+
+def _threshold_and_start(node: nir.IF | nir.LIF | SoftReset) -> tuple[np.ndarray, np.ndarray]:
+    """The threshold and the membrane before the first step."""
+    if isinstance(node, SoftReset):
+        threshold = -np.asarray(node.reset, np.float64)
+        return threshold, threshold - node.threshold
+    return np.asarray(node.v_threshold, np.float64), np.asarray(node.metadata.get("initial", 0.0), np.float64)
+
+
+def _smallest(value: np.ndarray, order: Order) -> np.ndarray:
+    """A number where all neurons have the same, one for each channel where these do, else one for each neuron."""
+    value = np.asarray(value)
+    if np.all(value == value.flat[0]):
+        return value.flat[0]
+    value = from_channels_first(value, order)
+    by_channel = value.reshape(-1, value.shape[-1])
+    return by_channel[0] if value.ndim > 1 and np.all(by_channel == by_channel[0]) else value

@@ -1,0 +1,34 @@
+"""Which neurons other libraries have, told by what they do: a neuron of the user's own may be one of them."""
+
+import jax
+import numpy as np
+
+from jsnn.neurons import hard_reset_lif, lif
+from jsnn.neurons.neuron import Neuron, over_time
+
+SOFT, HARD = "soft", "hard"
+STEPS, NEURONS = 24, 256  # of currents at which no two neurons that differ spike alike
+PARAMETERS = {"threshold": 0.75, "leak": 0.875, "initial": 0.5}
+
+
+def reset_of(neuron: Neuron) -> str | None:
+    """The reset of a leaky integrate-and-fire neuron: SOFT of `jsnn.lif`, HARD of `jsnn.hard_reset_lif`.
+
+    Args:
+        neuron: any.
+
+    Returns:
+        Of the neuron that has the same parameters and spikes alike at random currents; None where neither does.
+    """
+    if set(neuron.parameters()) != set(PARAMETERS):
+        return None
+    train = _train(neuron)
+    known = ((SOFT, lif()), (HARD, hard_reset_lif()))
+    return next((reset for reset, one in known if np.array_equal(_train(one), train)), None)
+
+
+def _train(neuron: Neuron) -> np.ndarray:
+    """Spikes [T, N]."""
+    currents = np.random.default_rng(0).normal(0.2, 0.8, (STEPS, NEURONS)).astype(np.float32)
+    state = neuron.init(PARAMETERS, currents[0])
+    return np.asarray(jax.jit(lambda: over_time(neuron, PARAMETERS, state, jax.numpy.asarray(currents))[0])())

@@ -1,0 +1,60 @@
+"""Files of PyTorch, of which tensors and plain values are read and nothing is run."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+
+def read_torch_file(path: str | Path) -> Mapping[str, Any]:
+    """What a file of safetensors, or of `torch.save`, holds.
+
+    A pickle can run code, so that one of `torch.save` is read with `weights_only=True`.
+
+    Args:
+        path: of a `.safetensors` file, or of any other name for one of `torch.save`, as `.pth`.
+
+    Returns:
+        Names -> NumPy arrays of a safetensors file, which keeps no order: names are sorted, the numbers in them by
+        value. Of another file tensors, and dicts, lists and numbers beside them.
+
+    Raises:
+        ValueError: where a file holds more than that, or is damaged.
+    """
+    path = Path(path)
+    found = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{path} holds a {type(found).__name__}: save a state_dict, or a dict with one in it.")
+    return found
+
+
+def _read_safetensors(path: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        found = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no file of safetensors, or damaged: {error}.") from error
+    return {name: found[name] for name in sorted(found, key=_by_value)}
+
+
+def _by_value(name: str) -> list[tuple[bool, int, str]]:
+    """What sorts features.3 before features.10."""
+    parts = re.split(r"(\d+)", name)
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in parts]
+
+
+def _read_pickle(path: Path) -> Any:
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise ValueError(
+            f"{path} holds more than tensors and plain values, or is damaged, so that it is not opened: in the "
+            "environment that made it, save its tensors by safetensors.torch.save_file, and read that file."
+        ) from error
+    except (EOFError, RuntimeError) as error:
+        raise ValueError(f"{path} is no file of torch.save, or damaged.") from error

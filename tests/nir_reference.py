@@ -1,0 +1,93 @@
+"""Graphs of NIR step by step, from NIR's equations alone, in NumPy. An edge that closes a loop, on the way from the
+input, brings what its node gave a step before."""
+
+import nir
+import numpy as np
+
+
+class Simulation:
+    """A graph at rest; `step` takes [C, H, W] or [features] to the outputs of all nodes."""
+
+    def __init__(self, graph, dt):
+        self.graph, self.dt, self.state, self.before = graph, dt, {}, {}
+        self.order, self.back, self.under_way = [], set(), set()
+        for name, node in graph.nodes.items():
+            if type(node) is nir.Input:
+                self.visit(name)
+        self.sources = {name: [a for a, b in graph.edges if b == name] for name in graph.nodes}
+
+    def visit(self, name):
+        """All that can be reached, the last first."""
+        self.under_way.add(name)
+        for source, target in self.graph.edges:
+            if source == name and target in self.under_way:
+                self.back.add((source, target))
+            elif source == name and target not in self.order:
+                self.visit(target)
+        self.under_way.remove(name)
+        self.order.append(name)
+
+    def step(self, x):
+        now = {}
+        for name in reversed(self.order):
+            arriving = [self.before.get(a, 0.0) if (a, name) in self.back else now[a] for a in self.sources[name]]
+            now[name] = self.run(name, self.graph.nodes[name], sum(arriving)) if arriving else x
+        self.before = now
+        return now
+
+    def run(self, name, node, x):
+        match node:
+            case nir.Output():
+                return x
+            case nir.Affine():
+                return node.weight @ x + node.bias
+            case nir.Linear():
+                return node.weight @ x
+            case nir.Conv2d():
+                return convolve(node, x)
+            case nir.AvgPool2d():
+                return windows(x, node.kernel_size, node.stride, node.padding).mean((-2, -1))
+            case nir.SumPool2d():
+                return windows(x, node.kernel_size, node.stride, node.padding).sum((-2, -1))
+            case nir.Flatten():
+                return x.reshape(-1)
+            case nir.Scale():
+                return node.scale * x
+            case nir.Threshold():
+                return (x > node.threshold).astype(float)
+        return self.neurons(name, node, x)
+
+    def neurons(self, name, node, x):
+        v = self.state.get(name, node.metadata.get("initial", 0.0))
+        leaky = isinstance(node, nir.LIF | nir.LI)
+        v = v + self.dt / node.tau * (node.v_leak - v + node.r * x) if leaky else v + node.r * x
+        if isinstance(node, nir.LI | nir.I):
+            self.state[name] = v
+            return v
+        if node.metadata.get("reset") == "subtract":  # a step later, as a spike that comes back would
+            v = v - node.v_threshold * self.before.get(name, 0.0)
+        spikes = (v > node.v_threshold).astype(float)
+        self.state[name] = v if node.metadata.get("reset") == "subtract" else np.where(spikes, node.v_reset, v)
+        return spikes
+
+
+def windows(x, size, stride, padding, dilation=(1, 1)):
+    """[C, H', W', h, w]."""
+    x = np.pad(x, [(0, 0), *((int(zeros),) * 2 for zeros in np.broadcast_to(padding, 2))])
+    reach = [int(d * (s - 1) + 1) for d, s in zip(dilation, size, strict=True)]
+    views = np.lib.stride_tricks.sliding_window_view(x, reach, (1, 2))
+    return views[:, :: int(stride[0]), :: int(stride[1]), :: int(dilation[0]), :: int(dilation[1])]
+
+
+def convolve(node, x):
+    seen = windows(x, node.weight.shape[2:], node.stride, node.padding, node.dilation)
+    groups = zip(np.split(seen, node.groups), np.split(node.weight, node.groups), strict=True)
+    maps = [np.einsum("ihwab,oiab->ohw", part, weight) for part, weight in groups]
+    return np.concatenate(maps) + node.bias[:, None, None]
+
+
+def run(graph, inputs, dt):
+    """Node -> its outputs [T, ...], of inputs [T, C, H, W]."""
+    simulation = Simulation(graph, dt)
+    steps = [simulation.step(np.asarray(x, np.float64)) for x in inputs]
+    return {name: np.stack([step[name] for step in steps]) for name in graph.nodes}
