@@ -12,6 +12,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HERE.parent), os.en
 os.environ["MATPLOTLIBRC"] = str(HERE / "matplotlibrc")  # for the kernels of tutorials: pictures without a white box
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+from sphinx.domains.python import PyObject  # noqa: E402
+
 import jsnn  # noqa: E402
 
 project, author, release = "jsnn", "the authors of jsnn", jsnn.__version__
@@ -21,10 +23,10 @@ suppress_warnings = ["mystnb.unknown_mime_type"]
 
 html_theme, html_title = "furo", f"jsnn {release}"
 html_static_path, html_css_files = ["_static"], ["site.css"]
-html_show_copyright = html_show_sphinx = html_copy_source = False
+smartquotes = html_show_copyright = html_show_sphinx = html_copy_source = False
 pygments_style, pygments_dark_style = "friendly", "github-dark"
 
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_enable_extensions = ["deflist", "dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "cache"  # a page whose code is as it was does not run again
 nb_execution_cache_path = str(HERE / "_build" / "programs")
@@ -40,6 +42,7 @@ python_use_unqualified_type_names = True
 napoleon_numpy_docstring, napoleon_use_ivar, napoleon_use_rtype = False, True, False
 default_role = "py:obj"  # a name in single backticks is a link where the site has the name, and code elsewhere
 
+next(field for field in PyObject.doc_field_types if field.name == "variable").label = "Fields"  # for "Variables"
 SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields):$")
 
 
@@ -49,10 +52,15 @@ def as_rest(app: Any, what: str, name: str, thing: Any, options: Any, lines: lis
     for number, line in enumerate(lines):
         is_equation = line.startswith("    ") and not SECTION.match(last)
         if is_equation and number and not lines[number - 1]:
-            found += ["::", ""]
+            found += [".. code-block:: text", ""]
         found.append(line if is_equation else re.sub(r"(`[^`]*`)|([*|])", _escaped, line))
         last = line if line and not line.startswith(" ") else last
     lines[:] = found
+
+
+def with_short_types(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """Types of fields without the modules that they come from."""
+    lines[:] = [re.sub(r"\b(\w+\.)+(?=\w)", "", line) if line.startswith(":vartype") else line for line in lines]
 
 
 def _escaped(match: re.Match) -> str:
@@ -73,5 +81,6 @@ def by_page(app: Any, path: Path, page: str, content: list[str]) -> None:
 def setup(app: Any) -> None:
     """What is made of docstrings, before napoleon reads their sections, and of texts from elsewhere."""
     app.connect("autodoc-process-docstring", as_rest, priority=100)
+    app.connect("autodoc-process-docstring", with_short_types, priority=900)
     app.connect("include-read", by_page)
     app.connect("autodoc-process-signature", without_flax)
