@@ -26,11 +26,11 @@ html_static_path, html_css_files = ["_static"], ["site.css"]
 smartquotes = html_show_copyright = html_show_sphinx = html_copy_source = False
 pygments_style, pygments_dark_style = "friendly", "github-dark"
 
-myst_enable_extensions = ["deflist", "dollarmath"]
+myst_enable_extensions = ["deflist"]  # no mathematics: equations are text, as in docstrings, and need no script
 myst_heading_anchors = 3
 nb_execution_mode = "cache"  # a page whose code is as it was does not run again
 nb_execution_cache_path = str(HERE / "_build" / "programs")
-nb_execution_timeout, nb_execution_raise_on_error, nb_merge_streams = 300, True, True
+nb_execution_timeout, nb_execution_raise_on_error, nb_merge_streams = 600, True, True
 
 add_module_names = False
 autodoc_member_order = "bysource"
