@@ -60,7 +60,7 @@ def test_notebooks_are_kept_without_outputs_and_install_on_colab_alone(path):
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
     first = "".join(cells[0]["source"])
     assert 'if "google.colab" in sys.modules:\n    %pip install -q jsnn' in first
-    assert f"[]({path.name})" in (DOCS / "tutorials" / "index.md").read_text()
+    assert f"]({path.name})" in (DOCS / "tutorials" / "index.md").read_text()
 
 
 def test_the_landing_pages_example_runs(capsys):
