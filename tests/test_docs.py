@@ -7,11 +7,12 @@ import re
 import pytest
 
 import jsnn
+from jsnn import exchange
 from tests.conftest import ROOT
 
 DOCS = ROOT / "docs"
 MODULES = {"jsnn.surrogate": jsnn.surrogate, "jsnn.encoding": jsnn.encoding}
-ROOMS = {"jsnn.models": jsnn.models, "jsnn.data": jsnn.data}
+ROOMS = {"jsnn.models": jsnn.models, "jsnn.data": jsnn.data, "jsnn.exchange": exchange}
 NOTEBOOKS = sorted((DOCS / "tutorials").glob("*.ipynb"))
 NOTED = r"^\.\. (currentmodule|module|automodule|autofunction|autoclass|autodata|data):: (\S+)"
 
@@ -33,7 +34,8 @@ def referenced():
 def public():
     """All public names, by `__all__`, or by where they are defined."""
     names = {f"jsnn.{name}" for name in jsnn.__all__}
-    names |= {f"{room}.{name}" for room, module in ROOMS.items() for name in module.__all__}
+    rooms = {f"{room}.{name}": name for room, module in ROOMS.items() for name in module.__all__}
+    names |= {full for full, name in rooms.items() if name not in jsnn.__all__}
     for room, module in MODULES.items():
         own = [name for name, thing in inspect.getmembers(module, callable) if thing.__module__ == module.__name__]
         names |= {f"{room}.{name}" for name in own if not name.startswith("_")}
@@ -59,7 +61,7 @@ def test_notebooks_are_kept_without_outputs_and_install_on_colab_alone(path):
     cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
     first = "".join(cells[0]["source"])
-    assert 'if "google.colab" in sys.modules:\n    %pip install -q jsnn' in first
+    assert 'if "google.colab" in sys.modules:\n    %pip install -q "jsnn[data' in first
     assert f"]({path.name})" in (DOCS / "tutorials" / "index.md").read_text()
 
 
