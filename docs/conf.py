@@ -22,8 +22,9 @@ exclude_patterns = ["_build", "requirements.txt"]
 suppress_warnings = ["mystnb.unknown_mime_type"]
 
 html_theme, html_title = "furo", f"jsnn {release}"
+smartquotes_action = "D"  # dashes alone: quotes and dots of code stay as they are
 html_static_path, html_css_files = ["_static"], ["site.css"]
-smartquotes = html_show_copyright = html_show_sphinx = html_copy_source = False
+html_show_copyright = html_show_sphinx = html_copy_source = False
 pygments_style, pygments_dark_style = "friendly", "github-dark"
 
 myst_enable_extensions = ["deflist"]  # no mathematics: equations are text, as in docstrings, and need no script
