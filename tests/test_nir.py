@@ -235,6 +235,8 @@ def test_graphs_that_are_no_network_are_refused():
     more = {**nodes, "another": nir.Output({"output": np.array([3])})}
     with pytest.raises(ValueError, match="the graph has 2 nodes of Output"):
         from_nir(nir.NIRGraph(more, [*edges, ("node1", "another")]))
+    with pytest.raises(ValueError, match="nothing arrives at the node alone"):
+        from_nir(nir.NIRGraph({**nodes, "alone": nir.Scale(ONES)}, edges, type_check=False))
     soft = nir.IF(ONES, ONES, metadata={"reset": "subtract"})
     with pytest.raises(ValueError, match="some of the neurons have a soft reset and others a hard one"):
         from_nir(nir.NIRGraph(*chain(soft, nir.Scale(ONES), nir.IF(ONES, ONES))))

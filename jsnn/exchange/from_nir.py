@@ -71,6 +71,8 @@ def _read(graph: nir.NIRGraph, dt: float) -> tuple[LayerGraph, set[str]]:
 
     for name in _in_order(sources):
         inputs = tuple(gives[source] for source in sources[name])
+        if not inputs and not isinstance(parts[name], nir.Input):
+            raise ValueError(f"nothing arrives at the node {name}: give it an edge, or take it out.")
         if len(inputs) > 1:
             inputs = (put(f"{name}_sum", Add(), inputs, nodes[inputs[0]].shape),)
         before, order = (nodes[inputs[0]].shape, orders[inputs[0]]) if inputs else ((), None)

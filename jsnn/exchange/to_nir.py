@@ -114,9 +114,8 @@ def _exported(graph: LayerGraph, own: str, reset: str, pools: str, dt: float) ->
         first, *others = part
         nodes |= part
         edges += [(giver, first) for giver in arriving]
-        edges += (
-            [*zip(part, (*others, first), strict=True)] if others else []
-        )  # a loop, whose second node is a threshold
+        if others:  # a loop, whose second node is the threshold
+            edges += zip(part, (*others, first), strict=True)
         gives[name] = others[:1] or [first]
     if orders[graph.output] is not None:
         raise ValueError("the result is a flattened map, whose order differs in NIR: return the map instead.")
