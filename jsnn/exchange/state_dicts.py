@@ -47,7 +47,7 @@ def from_torch(
         args, kwargs: of the function behind its input, as it is evaluated.
 
     Returns:
-        The variables, each leaf in the dtype that it has in `variables`. The function is left as it is: Flax and
+        The variables, each leaf in the dtype that it has in `variables`. Nothing is done to the function. Flax and
         PyTorch have the same default of batch norm's epsilon, but "SAME" pads a stride of 2 at one side.
 
     Raises:
