@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 
 from experiments.benchmark.problem import LINEAR, OURS, ROSTER, STDB
@@ -10,6 +11,7 @@ from experiments.benchmark.report import GB, spiking
 from experiments.reports.plots import sheet
 
 FEW_STEPS = 8  # up to which steps are bars
+COLORS = colormaps["tab20"]
 DASHES = {STDB: "-", LINEAR: "--"}
 LABELS = {"seconds": "seconds per training step", "gigabytes": "peak memory of a training step [GB]"}
 
@@ -41,11 +43,12 @@ def _lines(axes: Axes, rows: pd.DataFrame, values: str) -> None:
     batch = rows.groupby("batch").num_steps.nunique().idxmax()
     shown = rows[(rows.batch == batch) & (rows.repeated | (values != "seconds"))]
     for i, name in enumerate(ROSTER):
-        style = {"color": "black", "linewidth": 3, "zorder": 3} if name == OURS else {"color": f"C{i}"}
+        style = {"color": "black", "linewidth": 3, "zorder": 3} if name == OURS else {"color": COLORS(i)}
+        label = {"label": name}  # on the first line alone
         for surrogate, line in shown[shown.contestant == name].groupby("surrogate", sort=False):
             line = line.sort_values("num_steps")
-            label = {"label": name} if surrogate == STDB or STDB not in ROSTER[name].surrogates else {}
             axes.plot(line.num_steps, line[values], marker="o", linestyle=DASHES[surrogate], **style, **label)
+            label = {}
     steps = sorted(shown.num_steps.unique())
     axes.loglog(base=2)
     axes.set_xticks(steps, map(str, steps))
