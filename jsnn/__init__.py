@@ -9,6 +9,7 @@ models, data            the paper's architectures in plain Flax; data sets and s
 """
 
 import importlib
+from importlib.util import find_spec
 from typing import Any
 
 __version__ = "0.2.0"
@@ -58,13 +59,19 @@ _HOMES = {
     "parallel_evaluation": "jsnn.training.parallel:parallel_evaluation",
     "evaluate_split": "jsnn.training.parallel:evaluate_split",
 }
-__all__ = sorted([*_HOMES, "__version__"])
+# Those that need a package which an extra of jsnn installs: (the package, the extra). Without it `__all__` lacks them.
+_EXTRAS = {"to_snntorch": ("snntorch", "torch"), "to_nir": ("nir", "nir"), "from_nir": ("nir", "nir")}
+_missing = {name for name, (package, _) in _EXTRAS.items() if find_spec(package) is None}
+__all__ = sorted({*_HOMES, "__version__"} - _missing)
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name."""
     if name not in _HOMES:
         raise AttributeError(f"module 'jsnn' has no attribute {name!r}")
+    if name in _missing:
+        package, extra = _EXTRAS[name]
+        raise ModuleNotFoundError(f'jsnn.{name} needs {package}: pip install "jsnn[{extra}]".', name=package)
     module, _, attribute = _HOMES[name].partition(":")
     found = importlib.import_module(module)
     globals()[name] = value = getattr(found, attribute) if attribute else found

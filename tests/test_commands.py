@@ -46,6 +46,7 @@ def test_a_run_leaves_what_it_should(tiny):
         assert 0 <= scores["accuracy_std"] < 0.2
         assert list(results["spikes_per_neuron"][network]) == layers
         assert all(0 < spikes <= 4 for spikes in results["spikes_per_neuron"][network].values())
+    assert results["converted"]["accuracy_by_step"] != results["converted"]["accuracy_by_step_at_factor_1"]
     assert 0 < results["ann"]["accuracy"] < 1
     assert results["hybrid"]["epochs"] == 2
     assert set(results["seconds"]) == {"train_ann", "convert", "finetune", "evaluate"}

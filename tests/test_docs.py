@@ -49,7 +49,7 @@ def test_the_reference_has_every_public_name_once():
 
 
 def test_what_the_reference_has_is_there():
-    for name in referenced():
+    for name in {*referenced()} - {f"jsnn.{name}" for name in jsnn._missing}:
         thing, path = jsnn, name.split(".")[1:]
         for part in path:
             thing = getattr(thing, part) if hasattr(thing, part) else inspect.importlib.import_module(f"jsnn.{part}")

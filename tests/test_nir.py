@@ -131,6 +131,36 @@ def test_a_network_of_the_users_own():
         np.testing.assert_array_equal(train, expected)
 
 
+@pytest.mark.parametrize("leak", [1.0, 0.9])
+def test_initial_membranes_come_back_however_small(leak):
+    snn = spiking(lambda variables, x: nn.relu(x @ variables["params"]["w"]["kernel"]))
+    variables = snn.init({"params": {"w": {"kernel": jnp.eye(4)}}}, jnp.zeros((1, 4)))
+    (layer,) = variables[NEURONS]
+    initial = jnp.asarray([3e-5, 0.3, -0.7, 1e-3], jnp.float32)
+    neurons = {"threshold": jnp.float32(0.37), "leak": jnp.float32(leak), "initial": initial}
+    graph = to_nir(snn, {**variables, NEURONS: {layer: neurons}}, jnp.zeros((1, 4)), reset="exact")
+    (found,) = from_nir(graph)[1][NEURONS].values()
+    for name, value in neurons.items():
+        np.testing.assert_array_equal(found[name], value)
+
+
+def test_no_node_takes_the_name_of_another():
+    class Named(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.relu(nn.Dense(5, name="input")(x))
+            return nn.Dense(5, name="input_neurons_reset")(nn.relu(nn.Dense(5, name="output")(x) + x))
+
+    ann, x = Named(), jnp.ones((1, 5))
+    snn = spiking(ann.apply)
+    variables = snn.init(ann.init(jax.random.key(0), x), x)
+    graph = to_nir(snn, variables, x, reset="exact")
+    assert sum(isinstance(node, nir.Affine) for node in graph.nodes.values()) == 3
+    assert sum(isinstance(node, nir.LI | nir.I) for node in graph.nodes.values()) == 2
+    _, of_graph = from_nir(graph)
+    assert len(jax.tree.leaves(of_graph["params"])) == len(jax.tree.leaves(variables["params"]))
+
+
 def test_a_graph_of_another_library():
     """Linear without bias, a gain on the current, thresholds by neuron, a pool of sums."""
     rng = np.random.default_rng(2)

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from experiments.benchmark.problem import LEARNING_RATE, LINEAR, STDB, Contestant, Problem, layers, neurons
-from experiments.runs.allocation import keep_freed_memory, return_compilers_memory
+from experiments.runs import compilation
 from jsnn.conversion import balance_thresholds, convert, from_paper_thresholds, paper_thresholds
 from jsnn.data.datasets import Split
 from jsnn.data.sources import resident_source
@@ -58,7 +58,8 @@ def make(
     problem: Problem, num_steps: int, device: str, precision: str = "float32", residuals: str = "auto"
 ) -> Contestant:
     """The jsnn network as a contestant; what enters its matrix products is of one precision, float32 or bfloat16."""
-    _prepare_process(device)
+    jax.config.update("jax_platforms", device)
+    compilation.return_memory()
     snn, weights = _network(problem, precision)
     presentation = Presentation(snn, poisson, num_steps, fitting_chunk(num_steps))
     forward = snn_forward(presentation, _paper_logits(problem), residuals=residuals)
@@ -81,17 +82,11 @@ def make(
 
 def make_ann(problem: Problem, _num_steps: int, device: str) -> Contestant:
     """The ANN that the others' networks are made of, which has no time steps and is only trained."""
-    _prepare_process(device)
+    jax.config.update("jax_platforms", device)
+    compilation.return_memory()
     ann, weights = _ann(problem)
     train = Training(problem, ann_forward(accelerate(ann.apply)), weights)
     return Contestant(train, lambda: None, dict)
-
-
-def _prepare_process(device: str) -> None:
-    """What the commands of the experiments do before any program is compiled."""
-    jax.config.update("jax_platforms", device)
-    keep_freed_memory()
-    return_compilers_memory()
 
 
 class Training:

@@ -95,10 +95,8 @@ def _compared(rows: pd.DataFrame) -> pd.DataFrame:
     rows["spread"] = rows.why_not.astype(object).where(rows.why_not.notna(), spread)
     rows["per_second"], rows["ratio"] = rows.batch / rows.seconds, rows.loop_seconds / rows.seconds
     training = rows.what == "train"
-    rows["anns"], rows["share"] = (
-        (rows.seconds / rows.ann).where(training),
-        (rows.floor / rows.seconds).where(training),
-    )
+    rows["anns"] = (rows.seconds / rows.ann).where(training)
+    rows["share"] = (rows.floor / rows.seconds).where(training)
     rows["megabytes"] = rows.peak / MB
     rate = (rows.operations_per_second / 1e9).map("floor: plain products at {:.0f} GFLOP/s".format)  # jsnn's are fewer
     rows["contestant"] = rows.contestant.where(rows.operations_per_second.isna(), rate)

@@ -1,11 +1,15 @@
-"""What compiling costs a run: effort, seconds, and a folder where compiled programs outlive the process."""
+"""What compiling costs a run: effort, seconds, memory, and a folder where compiled programs outlive the process."""
 
+import ctypes
 import os
+import sys
 from functools import cache
 
 import jax
 
 PREFIX = "/jax/core/compile/"  # of jax's events: tracing, lowering, compiling
+COMPILED = f"{PREFIX}backend_compile_duration"  # of them, that of a program which has not been called yet
+LONG = 1.0  # seconds of compiling after which there is memory to give back
 
 LESS_EFFORT = "--xla_backend_optimization_level=1"  # on a CPU the numbers stay the same, to the bit
 
@@ -34,6 +38,23 @@ def take_seconds() -> float:
     spent = sum(_durations)
     _durations.clear()
     return spent
+
+
+@cache
+def return_memory() -> None:
+    """Give the system back what compiling took before a program runs, where the C library is glibc.
+
+    XLA frees it, but the C library keeps it: at 64 images and T = 4 a third of what a training step of VGG5 takes at
+    its peak, 0.96 GB. Further calls change nothing.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+
+    def after(event: str, duration: float, **_: object) -> None:
+        if event == COMPILED and duration > LONG:
+            trim(0)
+
+    if trim is not None:
+        jax.monitoring.register_event_duration_secs_listener(after)
 
 
 def keep_programs(folder: str | None) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 import tyro
 
 from experiments.config import difference, with_fields
-from experiments.runs import stopping
+from experiments.runs import compilation, stopping
 from experiments.runs.adopt import adopt
-from experiments.runs.allocation import keep_freed_memory, return_compilers_memory
+from experiments.runs.allocation import keep_freed_memory
 from experiments.runs.command_line import guarded
 from experiments.runs.progress import say
 from experiments.runs.records import config_of, read_stages
@@ -78,8 +78,8 @@ def _donor(folder: Path, run: Run, seed: int, ann: Trial) -> Path:
 
 def main() -> None:
     """Run what the command line names."""
+    compilation.return_memory()
     keep_freed_memory()
-    return_compilers_memory()
     arguments = tyro.cli(Arguments, prog="python -m experiments.study", description=__doc__)
     with stopping.on_signals():
         study(arguments)

@@ -14,6 +14,7 @@ from jsnn.exchange.nir_nodes import NEURONS_OF_NIR, SoftReset, layers_of, reset_
 from jsnn.exchange.nodes import Add, LayerGraph, Neurons, Node
 from jsnn.exchange.resets import HARD
 from jsnn.exchange.units import with_spikes_of
+from jsnn.network.activations import unique
 from jsnn.network.transformation import NEURONS, SNN, Variables, spiking
 from jsnn.neurons import hard_reset_lif, lif
 from jsnn.neurons.surrogate import Surrogate, stdb
@@ -64,7 +65,8 @@ def _read(graph: nir.NIRGraph, dt: float) -> tuple[LayerGraph, set[str]]:
     gives: dict[str, str] = {}  # a node of NIR -> the last of ours that stand for it
     orders: dict[str, Order] = {}
 
-    def put(name: str, layer: Any, inputs: tuple[str, ...], shape: tuple[int, ...]) -> str:
+    def put(name: str, suffix: str, layer: Any, inputs: tuple[str, ...], shape: tuple[int, ...]) -> str:
+        name = unique(name + suffix, {*nodes, *parts}) if suffix else name
         nodes[name] = Node(layer, inputs, shape, f"the node {name}")
         orders[name] = order_behind(nodes[name], [orders[source] for source in inputs])
         return name
@@ -74,10 +76,10 @@ def _read(graph: nir.NIRGraph, dt: float) -> tuple[LayerGraph, set[str]]:
         if not inputs and not isinstance(parts[name], nir.Input):
             raise ValueError(f"nothing arrives at the node {name}: give it an edge, or take it out.")
         if len(inputs) > 1:
-            inputs = (put(f"{name}_sum", Add(), inputs, nodes[inputs[0]].shape),)
+            inputs = (put(name, "_sum", Add(), inputs, nodes[inputs[0]].shape),)
         before, order = (nodes[inputs[0]].shape, orders[inputs[0]]) if inputs else ((), None)
         for suffix, layer, shape in layers_of(name, parts[name], before, order, dt):
-            inputs = (put(f"{name}{suffix}", layer, inputs, shape),)
+            inputs = (put(name, suffix, layer, inputs, shape),)
         gives[name] = inputs[0]
     output = next(name for name, part in parts.items() if isinstance(part, nir.Output))
     resets = {reset_of_node(part) for part in parts.values() if isinstance(part, NEURONS_OF_NIR)}

@@ -22,6 +22,14 @@ def order_behind(node: Node, orders: list[Order]) -> Order:
     return None
 
 
+def check_result(order: Order) -> None:
+    """Refuse a network whose result is in another order there."""
+    if order is not None:
+        raise ValueError(
+            "the result is a flattened map, whose order differs where channels come first: return the map instead."
+        )
+
+
 def positions(order: tuple[int, ...]) -> np.ndarray:
     """Where each feature of a flattened [C, H, W] is in the flattened [H, W, C]."""
     return np.moveaxis(np.arange(np.prod(order)).reshape(order), -1, 0).reshape(-1)

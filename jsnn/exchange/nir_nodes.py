@@ -23,6 +23,7 @@ class SoftReset(NamedTuple):
     reset: np.ndarray  # what a spike adds to it
 
 
+ROUNDING = 1e-6  # of float32, in which a graph may have been kept, as a share of the threshold
 NEURONS_OF_NIR = (nir.IF, nir.LIF, SoftReset)
 
 
@@ -116,8 +117,8 @@ def _neurons(name: str, node: nir.IF | nir.LIF | SoftReset, shape: Shape, order:
     rate = dt / np.asarray(membrane.tau, np.float64) if leaky else np.float64(1)
     leak, gain = 1 - rate if leaky else rate, np.asarray(rate * membrane.r)
     threshold, start = _threshold_and_start(node)
-    rest = -start if isinstance(node, SoftReset) else 0.0  # there the membrane is counted from where it starts
-    if (leaky and np.any(membrane.v_leak != rest)) or np.any(getattr(node, "v_reset", 0.0)):
+    rest = threshold - start - node.threshold if isinstance(node, SoftReset) else getattr(node, "v_leak", 0.0)
+    if np.any(np.abs(rest) > ROUNDING * threshold) or np.any(getattr(node, "v_reset", 0.0)):
         raise ValueError(f"the neurons {name} rest or reset elsewhere than at 0, which no neurons here do.")
     if not np.all((leak > 0) & (leak <= 1) & (threshold > 0)):
         raise ValueError(f"the neurons {name} need a threshold above 0, and a tau of at least dt = {dt} seconds.")
@@ -131,10 +132,12 @@ def _neurons(name: str, node: nir.IF | nir.LIF | SoftReset, shape: Shape, order:
 
 def _threshold_and_start(node: nir.IF | nir.LIF | SoftReset) -> tuple[np.ndarray, np.ndarray]:
     """The threshold and the membrane before the first step."""
-    if isinstance(node, SoftReset):
-        threshold = -np.asarray(node.reset, np.float64)
-        return threshold, threshold - node.threshold
-    return np.asarray(node.v_threshold, np.float64), np.asarray(node.metadata.get("initial", 0.0), np.float64)
+    if not isinstance(node, SoftReset):
+        return np.asarray(node.v_threshold, np.float64), np.asarray(node.metadata.get("initial", 0.0), np.float64)
+    threshold = -np.asarray(node.reset, np.float64)
+    if isinstance(node.integrator, nir.LI):  # the membrane is counted from where it starts, and so rests below
+        return threshold, -np.asarray(node.integrator.v_leak, np.float64)
+    return threshold, threshold - node.threshold
 
 
 def _smallest(value: np.ndarray, order: Order) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Which neurons other libraries have, told by what they do: a neuron of the user's own may be one of them."""
 
-import jax
+from functools import cache
+
+import jax.numpy as jnp
 import numpy as np
 
 from jsnn.neurons import hard_reset_lif, lif
@@ -11,6 +13,7 @@ STEPS, NEURONS = 24, 256  # of currents at which no two neurons that differ spik
 PARAMETERS = {"threshold": 0.75, "leak": 0.875, "initial": 0.5}
 
 
+@cache
 def reset_of(neuron: Neuron) -> str | None:
     """The reset of a leaky integrate-and-fire neuron: SOFT of `jsnn.lif`, HARD of `jsnn.hard_reset_lif`.
 
@@ -31,4 +34,4 @@ def _train(neuron: Neuron) -> np.ndarray:
     """Spikes [T, N]."""
     currents = np.random.default_rng(0).normal(0.2, 0.8, (STEPS, NEURONS)).astype(np.float32)
     state = neuron.init(PARAMETERS, currents[0])
-    return np.asarray(jax.jit(lambda: over_time(neuron, PARAMETERS, state, jax.numpy.asarray(currents))[0])())
+    return np.asarray(over_time(neuron, PARAMETERS, state, jnp.asarray(currents))[0])

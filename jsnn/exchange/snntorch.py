@@ -10,7 +10,7 @@ from snntorch import surrogate
 from torch import fx, nn
 
 from jsnn.exchange.layers import layer_graph
-from jsnn.exchange.layout import Order, order_behind, positions
+from jsnn.exchange.layout import Order, check_result, order_behind, positions
 from jsnn.exchange.nodes import Add, AveragePool, Convolution, Dense, Flatten, Input, Node, Rescaling
 from jsnn.exchange.reader import with_axes
 from jsnn.exchange.resets import SOFT, reset_of
@@ -60,8 +60,7 @@ def to_snntorch(snn: SNN, variables: Variables, x: Any, *args: Any, **kwargs: An
                 target = unique("".join(sign if sign.isalnum() else "_" for sign in name + suffix), modules)
                 modules[target] = module
                 values[name] = graph.call_module(target, (values[name],))
-    if orders[layers.output] is not None:
-        raise ValueError("the result is a flattened map, whose order differs in PyTorch: return the map instead.")
+    check_result(orders[layers.output])
     graph.output(values[layers.output])
     return fx.GraphModule(modules, graph, "SNN").eval()
 

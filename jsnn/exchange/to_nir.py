@@ -15,7 +15,7 @@ import nir
 import numpy as np
 
 from jsnn.exchange.layers import layer_graph
-from jsnn.exchange.layout import Order, by_neuron, channels_first, order_behind, positions
+from jsnn.exchange.layout import Order, by_neuron, channels_first, check_result, order_behind, positions
 from jsnn.exchange.nodes import (
     Add,
     AveragePool,
@@ -30,6 +30,7 @@ from jsnn.exchange.nodes import (
 )
 from jsnn.exchange.resets import HARD, reset_of
 from jsnn.exchange.units import with_spikes_of
+from jsnn.network.activations import unique
 from jsnn.network.transformation import SNN, Variables
 
 RESETS = ("hard", "named", "exact")
@@ -110,17 +111,23 @@ def _exported(graph: LayerGraph, own: str, reset: str, pools: str, dt: float) ->
             part = _neurons(name, node, order, own, reset, dt)
         else:
             shape = graph.nodes[node.inputs[0]].shape if node.inputs else node.shape
-            part = {name: _node(node, shape, order, pools)}
-        first, *others = part
-        nodes |= part
+            part = {"": _node(node, shape, order, pools)}
+        first, *others = names = [_put(nodes, f"{name}{suffix}", one) for suffix, one in part.items()]
         edges += [(giver, first) for giver in arriving]
         if others:  # a loop, whose second node is the threshold
-            edges += zip(part, (*others, first), strict=True)
+            edges += zip(names, (*others, first), strict=True)
         gives[name] = others[:1] or [first]
-    if orders[graph.output] is not None:
-        raise ValueError("the result is a flattened map, whose order differs in NIR: return the map instead.")
-    nodes["output"] = nir.Output({"output": np.array(channels_first(graph.nodes[graph.output].shape))})
-    return nir.NIRGraph(nodes, [*edges, *((giver, "output") for giver in gives[graph.output])])
+    check_result(orders[graph.output])
+    output = nir.Output({"output": np.array(channels_first(graph.nodes[graph.output].shape))})
+    name = _put(nodes, "output", output)
+    return nir.NIRGraph(nodes, [*edges, *((giver, name) for giver in gives[graph.output])])
+
+
+def _put(nodes: dict[str, nir.NIRNode], name: str, node: nir.NIRNode) -> str:
+    """Put a node among the others; returns its name, which is another one where that is taken."""
+    name = unique(name, nodes)
+    nodes[name] = node
+    return name
 
 
 def _each_once(givers: list[str], nodes: dict[str, nir.NIRNode], edges: Edges) -> list[str]:
@@ -128,10 +135,9 @@ def _each_once(givers: list[str], nodes: dict[str, nir.NIRNode], edges: Edges) -
     terms: list[str] = []
     for giver in givers:
         term = giver
-        while term in terms:
-            term, before = f"{term}_again", term
-            nodes[term] = nir.Scale(np.ones(nodes[before].output_type["output"], np.float32))
-            edges.append((before, term))
+        if giver in terms:
+            term = _put(nodes, f"{giver}_again", nir.Scale(np.ones(nodes[giver].output_type["output"], np.float32)))
+            edges.append((giver, term))
         terms.append(term)
     return terms
 
@@ -184,7 +190,7 @@ def _bias(bias: np.ndarray | None, kernel: np.ndarray) -> np.ndarray:
 
 
 def _neurons(name: str, node: Node, order: Order, own: str, reset: str, dt: float) -> dict[str, nir.NIRNode]:
-    """Neurons, or a loop of an integrator, its threshold and what a spike subtracts."""
+    """Neurons, or a loop of an integrator, its threshold and what a spike subtracts, by the ends of their names."""
     threshold, leak, share = (
         by_neuron(node.layer.parameters[key].astype(np.float64), node.shape, order)
         for key in ("threshold", "leak", "initial")
@@ -198,15 +204,14 @@ def _neurons(name: str, node: Node, order: Order, own: str, reset: str, dt: floa
     if reset == "exact":  # the membrane counted from where it starts
         resting = {"v_leak": -start} if leaky else {}
         integrator = (nir.LI if leaky else nir.I)(**of_membrane, **resting)
-        loop = {f"{name}_threshold": nir.Threshold(threshold - start), f"{name}_reset": nir.Scale(-threshold)}
-        return {name: integrator, **loop}
+        return {"": integrator, "_threshold": nir.Threshold(threshold - start), "_reset": nir.Scale(-threshold)}
     resting = {"v_leak": np.zeros_like(leak)} if leaky else {}
     neurons = (nir.LIF if leaky else nir.IF)(
         **of_membrane, **resting, v_threshold=threshold, v_reset=np.zeros_like(threshold)
     )
     if reset == "named":
         neurons.metadata = {"reset": "subtract" if own != HARD else "zero", "initial": start}
-    return {name: neurons}
+    return {"": neurons}
 
 
 def _symmetric(padding: tuple[tuple[int, int], ...], where: str) -> tuple[int, ...]:

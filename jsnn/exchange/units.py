@@ -18,6 +18,8 @@ from jsnn.exchange.nodes import (
     Node,
     Rescaling,
 )
+from jsnn.exchange.reader import with_axes
+from jsnn.network.activations import unique
 
 ONE = np.ones((), np.float64)
 
@@ -97,11 +99,9 @@ class _Network(NamedTuple):
         """The name of a node whose output is the value."""
         if np.all(value.factor == 1):
             return value.name
-        of, name = self.nodes[value.name], f"{value.name}_rescaled"
-        while name in self.nodes and not np.array_equal(self.nodes[name].layer.scale, value.factor):
-            name += "_again"
-        scale = value.factor.reshape((1,) * (len(of.shape) - value.factor.ndim) + value.factor.shape)
-        self.nodes[name] = Node(Rescaling(scale, None), (value.name,), of.shape, of.where)
+        of, name = self.nodes[value.name], unique(f"{value.name}_rescaled", self.nodes)
+        layer = Rescaling(with_axes(value.factor, len(of.shape)), None)
+        self.nodes[name] = Node(layer, (value.name,), of.shape, of.where)
         return name
 
 
