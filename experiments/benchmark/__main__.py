@@ -1,4 +1,6 @@
-"""Measure jsnn beside other libraries: training steps, balancing, evaluation; each contestant in its own process.
+"""Measure jsnn beside other libraries: training steps, balancing, evaluation.
+
+Each contestant has its own process, with huge pages where the system has them for those who ask.
 
 python -m experiments.benchmark [--nets NET...] [--shapes BxT-SURROGATE...] [--field value ...]
 """
@@ -32,6 +34,7 @@ from experiments.benchmark.problem import (
     save_problem,
 )
 from experiments.benchmark.worker import TOO_MUCH, Task
+from experiments.runs import huge_pages
 from experiments.runs.command_line import guarded
 from experiments.runs.progress import say
 from experiments.runs.records import write_json
@@ -141,7 +144,8 @@ def take_turns(tasks: Sequence[Task], repeats: int, timeout: float) -> list[dict
 def run(task: Task, timeout: float) -> dict[str, Any]:
     """What a worker measures, or why_not; it is ended after so many seconds."""
     command = [sys.executable, "-m", "experiments.benchmark.worker", json.dumps(task._asdict())]
-    options = {"cwd": ROOT, "env": {**os.environ, **ENVIRONMENT}, "capture_output": True, "text": True}
+    variables = huge_pages.asking({**os.environ, **ENVIRONMENT})
+    options = {"cwd": ROOT, "env": variables, "capture_output": True, "text": True}
     try:
         process = subprocess.run(command, timeout=timeout, check=False, **options)
     except subprocess.TimeoutExpired:

@@ -23,9 +23,8 @@ import tyro
 from experiments.fields import Config, Unprefixed
 from experiments.presets import DIGITS, PRESETS
 from experiments.recipes import RECIPES, recipe_for, with_recipe
-from experiments.runs import compilation, stopping
+from experiments.runs import compilation, huge_pages, stopping
 from experiments.runs.adopt import adopt
-from experiments.runs.allocation import keep_freed_memory
 from experiments.runs.progress import say
 from experiments.runs.records import saved_config
 from experiments.runs.workdir import Run, open_run, reopen
@@ -84,10 +83,11 @@ def main(program: str, description: str, work: Callable[[Run], None], arguments:
         parsed = parse(program, description, arguments)
         compilation.take_effort(parsed.config.run.compile_effort)
         compilation.return_memory()
-        keep_freed_memory()
         hosts.join(parsed.coordinator, parsed.num_processes, parsed.process_id)
         compilation.watch()
         compilation.keep_programs(parsed.config.run.compilation_cache)
+        if advice := huge_pages.advice():
+            say(advice)
         if not parsed.debug:  # which shows what libraries say on the side of an error
             logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's threads log tracebacks of a full disk
             sys.unraisablehook = lambda _: None  # ... and go on failing after it
