@@ -1,7 +1,7 @@
 """Fine-tune the converted net with a surrogate gradient, or train it from scratch for the control.
 
 Afterwards the better of the two is kept, by the second half of the validation split and noise of its own: neither has
-chosen anything before.
+chosen anything before. A penalty on rates asks for fewer spikes at some accuracy, so that the fine-tuned net is kept.
 
 python -m experiments.finetune [PRESET] [--workdir DIR] [--field value ...]
 """
@@ -59,7 +59,7 @@ STREAMS = 5  # of noise, over which the two are compared
 def finetune(run: Run) -> None:
     """Fine-tune the converted net of a run to the last epoch: checkpoints in hybrid/, and `hybrid` in results.json.
 
-    Where its accuracy then is below the converted net's, the run keeps that one.
+    Where its accuracy then is below the converted net's, and no penalty on rates explains it, the run keeps that one.
     """
     require(run, "convert")
     config, num_steps, start = run.config, run.config.convert.num_steps, time.perf_counter()
@@ -101,7 +101,7 @@ def _kept(run: Run, fold: Fold) -> Results:
         accuracies[name] = mean(float(scores.accuracy[-1]) for scores in streams)
         warn_of_silence(name, {layer: float(spikes.sum()) for layer, spikes in streams[0].spikes.items()})
     say(f"   hybrid compared: {accuracies[FINETUNED]:.2%}, converted {accuracies[CONVERTED]:.2%}")
-    if accuracies[FINETUNED] >= accuracies[CONVERTED]:
+    if accuracies[FINETUNED] >= accuracies[CONVERTED] or config.finetune.rate_penalty:
         return {"comparison": accuracies}
     warning = loss_warning(config, accuracies[FINETUNED], accuracies[CONVERTED])
     say(f"warning: {warning}")

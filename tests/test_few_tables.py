@@ -2,9 +2,10 @@
 
 import pytest
 
-from experiments.study import few_tables, figures
+from experiments.fields import TRAINED
+from experiments.study import few_steps, few_tables, figures, image_costs
 from experiments.study.results import read_runs
-from tests.test_study_page import cells, is_drawn, keep
+from tests.test_study_page import LAYERS, cells, is_drawn, keep
 
 __all__ = ["keep"]  # a fixture
 
@@ -64,9 +65,56 @@ def test_training_costs_are_those_of_ann_conversion_and_snn(runs, monkeypatch):
 
 def test_energies_are_those_of_operations_and_words():
     mac, ac, neuron = 100.0, 300.0, 50.0
-    alone, with_memory = few_tables._energies(mac, ac, neuron)
+    alone, with_memory = image_costs._energies(mac, ac, neuron)
     assert alone == pytest.approx(mac * 4.6 + ac * 0.9)
     assert with_memory - alone == pytest.approx(5.0 * (2 * mac + 3 * ac + 2 * neuron))
+
+
+def keep_part(keep, name, hybrid, seed=0, **finetune):
+    scores = {"converted": {"accuracy": 0.7}, "hybrid": {"accuracy": hybrid}}
+    keep(f"part-{name}", seed, convert={"num_steps": 2}, finetune=finetune, **scores)
+
+
+def test_parts_are_compared_seed_by_seed(keep, tmp_path):
+    for name, trained in few_steps.PARTS.items():
+        keep_part(keep, name, 0.75, trained=trained, distillation=0.0)
+    for name, fields in few_steps.MORE.items():
+        own = {key.removeprefix("finetune."): value for key, value in fields.items()}
+        for seed, hybrid in enumerate((0.78, 0.82)):
+            keep_part(keep, name, hybrid, seed, trained=TRAINED, distillation=0.5, **own)
+    keep_part(keep, "weights", 0.77, seed=1, trained=("weights",), distillation=0.0)
+    table = few_tables.parts_table(read_runs(tmp_path))
+    assert cells(table, "weights  ") == ["labels", "76.00 ± 1.41", "+6.00 ± 1.41", "0.00 ± 0.00"]
+    assert cells(table, "weights, threshold ") == ["labels", "75.00", "+5.00", "0.00"]
+    assert cells(table, "all, by channel") == ["labels, logits", "80.00 ± 2.83", "+10.00 ± 2.83", "+4.00 ± 1.41"]
+    assert len(table.splitlines()) == 2 + len(few_steps.PARTS) + len(few_steps.MORE)
+
+
+def test_penalties_show_accuracy_and_what_an_image_costs(keep, tmp_path):
+    for penalty, spikes in ((1.0, 0.1), (0.0, 0.2)):
+        of_layers = {"hybrid": dict.fromkeys(LAYERS, spikes)}
+        keep(
+            f"rate-{penalty:g}",
+            0,
+            finetune={"rate_penalty": penalty},
+            spikes_per_neuron=of_layers,
+            hybrid={"accuracy": 0.75},
+        )
+    table = few_tables.rates_table(read_runs(tmp_path))
+    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == ["0", "1"]
+    free, saving = (cells(table, penalty) for penalty in "01")
+    assert free[0] == saving[0] == "75.00"
+    assert free[1] == saving[1]  # the first layer sees the image, whatever spikes
+    assert float(free[-3]) > float(saving[-3])
+    assert float(free[-1]) > float(saving[-1]) > 0
+
+
+def test_bytes_stand_beside_exact_residuals_seed_by_seed(keep, tmp_path):
+    for seed, accuracy in enumerate((0.90, 0.91)):
+        keep_run(keep, "qcfs-diet", 8, accuracy, seed=seed)
+        keep("byte-t8", seed, hybrid={"accuracy": accuracy + 0.001})
+    table = few_tables.residuals_table(read_runs(tmp_path), 8)
+    assert cells(table, "accuracy [%]") == ["90.50 ± 0.71", "90.60 ± 0.71", "+0.10 ± 0.00"]
 
 
 def test_accuracy_against_steps_is_drawn(runs, tmp_path):

@@ -307,16 +307,16 @@ def test_a_bad_step_can_be_skipped_and_is_counted(sick_sample, tmp_path, capsys)
     assert capsys.readouterr().out.count("skipped") == 3
 
 
-def worse(workdir, monkeypatch, accuracies, compared=(0.5, 0.5)):
+def worse(workdir, monkeypatch, accuracies, compared=(0.5, 0.5), **fields):
     """A run that is converted, whose fine-tune will have these validation accuracies before and after its epochs.
 
-    Compared on other images, the converted and the fine-tuned net have two more.
+    Compared on other images, the converted and the fine-tuned net have two more. Fields of the fine-tune may differ.
     """
     undo(workdir, "evaluate")
     undo(workdir, "finetune")
     remove_folder(workdir / "hybrid")
     content = json.loads((workdir / "config.json").read_text())
-    content["finetune"]["epochs"] = len(accuracies) - 1
+    content["finetune"] |= {"epochs": len(accuracies) - 1, **fields}
     (workdir / "config.json").write_text(json.dumps(content))
     following, of_streams = iter(accuracies), iter([compared[0]] * 5 + [compared[1]] * 5)
     monkeypatch.setattr(finetune, "validator", lambda config, evaluate: lambda variables: next(following))
@@ -350,6 +350,12 @@ def test_a_fine_tune_that_loses_accuracy_hands_back_the_converted_net(tiny_copy,
     assert results["hybrid"]["accuracy_by_step"] == results["converted"]["accuracy_by_step"]
     assert results["spikes_per_neuron"]["hybrid"] == results["spikes_per_neuron"]["converted"]
     assert "converted net kept" in capsys.readouterr().out
+
+
+def test_a_fine_tune_that_was_to_save_spikes_is_kept(tiny_copy, monkeypatch):
+    worse(tiny_copy, monkeypatch, [0.5, 0.5], compared=(0.5, 0.25), rate_penalty=0.1)
+    assert run(finetune.finetune, tiny_copy) == 0
+    assert read_results(tiny_copy)["hybrid"]["kept"] == "fine-tuned"
 
 
 def test_the_comparison_is_on_images_and_noise_that_chose_nothing(tiny, monkeypatch):

@@ -1,22 +1,20 @@
 """The tables of question f: accuracy at few time steps, what it costs, and which part does the work."""
 
-from collections.abc import Iterator
-from statistics import mean
+from collections.abc import Callable, Iterator
 
 from pandas import DataFrame, Series
 
+from experiments.fields import TRAINED, Finetune
 from experiments.recipes import RECIPES
 from experiments.reports.table import aligned
 from experiments.study import results
-from experiments.study.few_steps import NETS, STEPS, activation_of
-from experiments.study.tables import SPIKES, spread, thousands
-from jsnn.network import operations
+from experiments.study.few_steps import MORE, NETS, PARTS, STEPS, activation_of
+from experiments.study.image_costs import ImageCost, ann_operations, image_cost
+from experiments.study.tables import spread, thousands
 
 # The longer names first, for some begin as others do.
 NETS_BY_NAME, RECIPES_BY_NAME = ("|".join(sorted(names, key=len, reverse=True)) for names in (NETS, RECIPES))
 TRIAL = rf"(?P<net>{NETS_BY_NAME})-(?P<recipe>{RECIPES_BY_NAME})-t\d+"
-PICOJOULES_SRAM = 5.0  # a 32-bit word of a small SRAM at 45 nm (Horowitz, ISSCC 2014)
-WORDS_MAC, WORDS_AC, WORDS_NEURON = 2, 3, 2  # a weight and an input; a weight, and a membrane read and written
 
 
 def of_recipes(runs: DataFrame) -> DataFrame:
@@ -37,24 +35,34 @@ def accuracy_table(runs: DataFrame) -> str:
     rows, nothing = [["net", "", "ANN", *(f"T = {t}" for t in STEPS)]], [""] * len(STEPS)
     for net, of_net in of_recipes(runs).groupby("net", sort=False):
         relu, qcfs = (ann_accuracies(runs, net, activation) for activation in ("relu", "qcfs"))
-        rows += [[net, name, spread(100 * ann), *nothing] for name, ann in (("ReLU", relu), ("QCFS", qcfs))]
+        rows += [[net, name, percent(ann), *nothing] for name, ann in (("ReLU", relu), ("QCFS", qcfs))]
         for recipe, of_recipe in of_net.groupby("recipe", sort=False):
             if activation_of(recipe) == "relu":
-                rows.append([net, f"{recipe}, converted", "", *_by_steps(of_recipe, "converted/accuracy")])
-            rows.append([net, recipe, "", *_by_steps(of_recipe, "hybrid/accuracy")])
+                rows.append([net, f"{recipe}, converted", "", *_by_steps(of_recipe, "converted/accuracy", percent)])
+            rows.append([net, recipe, "", *_by_steps(of_recipe, "hybrid/accuracy", percent)])
         best = of_net[of_net.recipe == "qcfs-diet"]
         others = {"the ReLU ANN": best.seed.map(relu), "qcfs": best["converted/accuracy"]}
         for name, accuracies in others.items():
             gains = best.assign(gain=best["hybrid/accuracy"] - accuracies)
-            rows.append([net, f"qcfs-diet above {name}", "", *_by_steps(gains, "gain", sign="+")])
+            rows.append([net, f"qcfs-diet above {name}", "", *_by_steps(gains, "gain", signed)])
     return aligned(rows)
 
 
-def _by_steps(runs: DataFrame, column: str, sign: str = "") -> Iterator[str]:
-    """Spreads over seeds at each T, in %, with a sign before what is above 0."""
+def _by_steps(runs: DataFrame, column: str, text: Callable[[Series], str]) -> Iterator[str]:
+    """A text of what the seeds have at each T."""
     for num_steps in STEPS:
-        values = 100 * runs[column][runs["T"] == num_steps].dropna()
-        yield (sign if values.mean() > 0 else "") + spread(values) if len(values) else ""
+        values = runs[column][runs["T"] == num_steps].dropna()
+        yield text(values) if len(values) else ""
+
+
+def percent(accuracies: Series) -> str:
+    """The spread of accuracies in %."""
+    return spread(100 * accuracies)
+
+
+def signed(gains: Series) -> str:
+    """The spread of differences in points, of the seeds that both have, with a sign before what is above 0."""
+    return ("+" if gains.mean() > 0 else "") + spread(100 * gains.dropna())
 
 
 def exit_table(runs: DataFrame) -> str:
@@ -62,7 +70,7 @@ def exit_table(runs: DataFrame) -> str:
     rows = [["net", "recipe", "T", "accuracy at T [%]", "with early exit [%]", "steps on average"]]
     for (net, recipe, t), one in of_recipes(runs).groupby(["net", "recipe", "T"], sort=False):
         if t > 1:
-            accuracies = (spread(100 * one[f"{name}/accuracy"]) for name in ("hybrid", "early_exit"))
+            accuracies = (percent(one[f"{name}/accuracy"]) for name in ("hybrid", "early_exit"))
             rows.append([net, recipe, f"{t}", *accuracies, spread(one["early_exit/steps"])])
     return aligned(rows)
 
@@ -75,7 +83,7 @@ def cost_table(runs: DataFrame) -> str:
         costs, epochs = results.operations_of_training(first.config), (first["ann/epochs"], first["hybrid/epochs"])
         total = epochs[0] * costs["ann epoch"] + costs["conversion"] + epochs[1] * costs["snn epoch"]
         cells = [f"{epoch:g}" for epoch in epochs]
-        rows.append([net, recipe, f"{t}", *cells, f"{total / 1e12:.1f}", spread(100 * one["hybrid/accuracy"])])
+        rows.append([net, recipe, f"{t}", *cells, f"{total / 1e12:.1f}", percent(one["hybrid/accuracy"])])
     return aligned(rows)
 
 
@@ -83,25 +91,62 @@ def energy_table(runs: DataFrame, net: str) -> str:
     """Spikes, operations by layer and energy of an image against the ANN's, with and without memory traffic."""
     chosen = of_recipes(runs)
     chosen = chosen[chosen.net == net]
-    shapes, count = results.shapes(chosen.config.iloc[0]), Series(results.neurons(chosen.config.iloc[0]))
-    ann = Series(operations.multiply_accumulates(shapes))
+    ann = ann_operations(chosen.config.iloc[0])
     rows = [["operations for an image [10^3]", *ann.index, "all", "spikes", "energy", "with memory traffic"]]
     rows.append(["ANN, MAC", *thousands(ann), "", "1", "1"])
-    energy, with_memory = _energies(mac=ann.sum())
     for (recipe, t), one in chosen.groupby(["recipe", "T"], sort=False):
-        spikes = results.measurements(one, SPIKES)
-        of_layer = spikes[spikes.net == "hybrid"].groupby("layer", sort=False).value.agg(mean) * count
-        synapses = Series(operations.accumulates(shapes, of_layer))
-        first = ann[[name for name, shape in shapes.items() if shape.feeds == (operations.INPUT,)]]
-        costs = _energies(mac=first.sum(), ac=synapses.sum(), neuron=t * count.sum())
-        cells = thousands(synapses.add(first, fill_value=0)[ann.index])
-        shares = (f"{costs[0] / energy:.2f}", f"{costs[1] / with_memory:.2f}")
-        rows.append([f"{recipe}, T = {t}", *cells, f"{of_layer.sum() / 1e3:.1f}", *shares])
+        rows.append([f"{recipe}, T = {t}", *_cells(image_cost(one))])
     return aligned(rows)
 
 
-def _energies(mac: float, ac: float = 0.0, neuron: float = 0.0) -> tuple[float, float]:
-    """Picojoules of operations alone, and with the words that they read and write."""
-    alone = mac * operations.PICOJOULES_MAC + ac * operations.PICOJOULES_AC
-    words = mac * WORDS_MAC + ac * WORDS_AC + neuron * WORDS_NEURON
-    return alone, alone + words * PICOJOULES_SRAM
+def rates_table(runs: DataFrame) -> str:
+    """A penalty on rates: accuracy, and operations, spikes and energy of an image."""
+    chosen = of_penalties(runs)
+    layers = ann_operations(chosen.config.iloc[0]).index
+    rows = [["penalty", "accuracy [%]", *layers, "all", "spikes", "energy", "with memory traffic"]]
+    for penalty, one in chosen.groupby("penalty"):
+        rows.append([f"{penalty:g}", percent(one["hybrid/accuracy"]), *_cells(image_cost(one))])
+    return aligned(rows)
+
+
+def _cells(cost: ImageCost) -> Iterator[str]:
+    """Operations by layer and of all and spikes, in thousands, and energies."""
+    yield from thousands(cost.operations)
+    yield f"{cost.spikes / 1e3:.1f}"
+    yield from (f"{share:.2f}" for share in (cost.energy, cost.with_memory))
+
+
+def of_penalties(runs: DataFrame) -> DataFrame:
+    """The runs with a penalty on rates, which is a column."""
+    chosen = runs[runs.trial.str.startswith("rate-")]
+    return chosen.assign(penalty=chosen.config.map(lambda config: config.finetune.rate_penalty))
+
+
+def parts_table(runs: DataFrame) -> str:
+    """What each part of `qcfs-diet` adds at one T, by seed above conversion and above the weights by labels alone."""
+    rows = [["trained", "loss", "accuracy [%]", "above conversion", "above the weights alone"]]
+    weights = _by_seed(runs, "part-weights")["hybrid/accuracy"]
+    for name in (*PARTS, *MORE):
+        one = _by_seed(runs, f"part-{name}")
+        accuracy = one["hybrid/accuracy"]
+        gains = accuracy - one["converted/accuracy"], accuracy - weights
+        rows.append([*_recipe_of(one.config.iloc[0].finetune), percent(accuracy), *map(signed, gains)])
+    return aligned(rows)
+
+
+def _recipe_of(finetune: Finetune) -> tuple[str, str]:
+    """What is trained, and by which loss."""
+    trained = "all" if finetune.trained == TRAINED else ", ".join(finetune.trained)
+    return trained + ", by channel" * finetune.by_channel, "labels" + ", logits" * bool(finetune.distillation)
+
+
+def residuals_table(runs: DataFrame, num_steps: int) -> str:
+    """`qcfs-diet` at one T with exact residuals and with a byte of each, and by seed their difference."""
+    exact, byte = (_by_seed(runs, f"{name}-t{num_steps}")["hybrid/accuracy"] for name in ("vgg5-qcfs-diet", "byte"))
+    rows = [["residuals", "exact", "byte", "byte above exact"]]
+    return aligned([*rows, ["accuracy [%]", percent(exact), percent(byte), signed(byte - exact)]])
+
+
+def _by_seed(runs: DataFrame, trial: str) -> DataFrame:
+    """The runs of a trial by their seeds."""
+    return runs[runs.trial == trial].set_index("seed")
