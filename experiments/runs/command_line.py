@@ -25,6 +25,7 @@ from experiments.presets import DIGITS, PRESETS
 from experiments.recipes import RECIPES, recipe_for, with_recipe
 from experiments.runs import compilation, huge_pages, stopping
 from experiments.runs.adopt import adopt
+from experiments.runs.allocation import keep_freed_memory
 from experiments.runs.progress import say
 from experiments.runs.records import saved_config
 from experiments.runs.workdir import Run, open_run, reopen
@@ -83,6 +84,7 @@ def main(program: str, description: str, work: Callable[[Run], None], arguments:
         parsed = parse(program, description, arguments)
         compilation.take_effort(parsed.config.run.compile_effort)
         compilation.return_memory()
+        keep_freed_memory()
         hosts.join(parsed.coordinator, parsed.num_processes, parsed.process_id)
         compilation.watch()
         compilation.keep_programs(parsed.config.run.compilation_cache)

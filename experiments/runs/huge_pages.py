@@ -23,9 +23,8 @@ def asking(variables: Mapping[str, str]) -> dict[str, str]:
 def advice() -> str | None:
     """What to put before a command to make it faster, on a CPU under Linux where huge pages are for those who ask.
 
-    Arrays that a step frees go back to the system, which clears their pages for the next: with pages of 2 MiB instead
-    of 4 KiB a training step of T = 4 takes 0.75 to 0.85 of the time. To keep the arrays instead would let the process
-    grow to several times a step's memory, as a heap that small ones lie in has no room for the same large one again.
+    Large arrays that a step frees go back to the system, which clears their pages for the next: with pages of 2 MiB
+    instead of 4 KiB a training step of T = 4 takes 0.75 to 0.85 of the time.
     """
     library, number = platform.libc_ver()
     takes_it = library == "glibc" and tuple(map(int, number.split("."))) >= SINCE

@@ -15,6 +15,7 @@ import tyro
 from experiments.config import difference, with_fields
 from experiments.runs import compilation, stopping
 from experiments.runs.adopt import adopt
+from experiments.runs.allocation import keep_freed_memory
 from experiments.runs.command_line import guarded
 from experiments.runs.progress import say
 from experiments.runs.records import config_of, read_stages
@@ -78,6 +79,7 @@ def _donor(folder: Path, run: Run, seed: int, ann: Trial) -> Path:
 def main() -> None:
     """Run what the command line names."""
     compilation.return_memory()
+    keep_freed_memory()
     arguments = tyro.cli(Arguments, prog="python -m experiments.study", description=__doc__)
     with stopping.on_signals():
         study(arguments)
