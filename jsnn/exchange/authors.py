@@ -1,4 +1,4 @@
-"""Checkpoints of the paper's authors: of hybrid-snn-conversion and of DIET-SNN, their VGGs."""
+"""Checkpoints of the paper's authors: of hybrid-snn-conversion and of DIET-SNN, their VGGs and ResNets."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsnn.conversion.thresholds import convert, from_paper_thresholds
+from jsnn.exchange.authors_networks import in_order, is_parameter, network_of
 from jsnn.exchange.state_dicts import as_array, from_torch
 from jsnn.exchange.torch_files import read_torch_file
-from jsnn.models.architectures import POOL, VGG, VGG_STAGES
+from jsnn.models.architectures import VGG, ResNet
 from jsnn.network.transformation import NEURONS, Variables, spiking
 
-PARAMETER = re.compile(r"(features|classifier)\.(\d+)\.\w+")  # numbers count dropout, ReLU and pools, too
 THRESHOLD, LEAK = re.compile(r"threshold\.t(\d+)"), re.compile(r"leak\.l(\d+)")  # of DIET-SNN, trained
 NUMBERS = {"thresholds", "scaling_threshold", "leak", "leak_mem", "timesteps"}  # beside the state_dict
 
@@ -23,17 +23,19 @@ NUMBERS = {"thresholds", "scaling_threshold", "leak", "leak_mem", "timesteps"}  
 class AuthorsCheckpoint(NamedTuple):
     """A network of the paper's authors."""
 
-    ann: VGG
+    ann: VGG | ResNet
     variables: Variables  # of the ANN; of its SNN, with "neurons", where the file has thresholds
     num_steps: int | None  # time steps that an SNN was trained for; None in the file of an ANN
 
 
 def load_authors_checkpoint(path: str | Path, image_shape: tuple[int, int, int]) -> AuthorsCheckpoint:
-    """Read a VGG of the paper's authors, ANN, SNN or DIET-SNN, into `jsnn.models.VGG`.
+    """Read a VGG or ResNet of the paper's authors, ANN, SNN or DIET-SNN, into `jsnn.models`.
 
     Thresholds come from the paper's units, V_l = v_l V_(l-1), so that `jsnn.spiking(ann.apply)` with the variables
     spikes as their network does; theirs emits the spikes of a layer one step later, and needs as many steps more as it
-    has spiking layers. Not in the file is that some versions of DIET-SNN have a ReLU in place of the first neurons.
+    has spiking layers. A shortcut's spikes have the unit of its block's input; where the block's first neurons have
+    another, as their threshold is not 1, the kernel behind them is divided by it. Not in the file is that some versions
+    of DIET-SNN have a ReLU in place of the first neurons.
 
     A file that holds objects beside tensors, as old ones may, is refused, for opening it runs what is in it. In the
     environment that made it, it is saved anew by
@@ -55,48 +57,42 @@ def load_authors_checkpoint(path: str | Path, image_shape: tuple[int, int, int])
     """
     state = read_torch_file(path)
     tensors = {name.removeprefix("module."): value for name, value in state.get("state_dict", state).items()}
-    parameters = _in_order(path, tensors)
-    ann = _vgg(path, parameters)
+    if other := next((name for name in tensors if not _is_known(name)), None):
+        raise ValueError(f"{path} holds {other}: only the authors' VGGs and ResNets are read.")
+    parameters = {name: tensors[name] for name in in_order(filter(is_parameter, tensors))}
+    ann = network_of(path, parameters)
     x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = from_torch(parameters, ann.apply, jax.eval_shape(ann.init, jax.random.key(0), x), x)
-    thresholds, leaks, steps = _thresholds(state, tensors), _leaks(state, tensors), _listed(state, "timesteps")
+    thresholds, leaks, steps = _thresholds(state, tensors, ann), _leaks(state, tensors), _listed(state, "timesteps")
     if not thresholds:
         return AuthorsCheckpoint(ann, variables, None)
     names, leaks = ann.spiking_layers, leaks * len(thresholds) if len(leaks) == 1 else leaks
     if not len(names) == len(thresholds) == len(leaks):
         counts = f"{len(thresholds)} thresholds and {len(leaks)} leaks"
-        raise ValueError(f"{path} has {counts} for the {len(names)} spiking layers of its VGG.")
-    in_our_units = from_paper_thresholds(dict(zip(names, thresholds, strict=True)))
-    return AuthorsCheckpoint(ann, _with_neurons(ann, variables, in_our_units, leaks), int(steps[0]) if steps else None)
+        raise ValueError(f"{path} has {counts} for the {len(names)} spiking layers of its network.")
+    variables, thresholds = _in_our_units(variables, dict(zip(names, thresholds, strict=True)))
+    return AuthorsCheckpoint(ann, _with_neurons(ann, variables, thresholds, leaks), int(steps[0]) if steps else None)
 
 
-def _in_order(path: str | Path, tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of a VGG in forward order."""
-    found = []
-    for name, value in tensors.items():
-        if matched := PARAMETER.fullmatch(name):
-            found.append(((matched[1] == "classifier", int(matched[2])), name, value))
-        elif not (name in NUMBERS or THRESHOLD.fullmatch(name) or LEAK.fullmatch(name)):
-            raise ValueError(f"{path} holds {name}: only the authors' VGGs are read, of features and a classifier.")
-    return {name: value for _, name, value in sorted(found, key=lambda entry: entry[0])}
+def _is_known(name: str) -> bool:
+    """Whether a name is that of a parameter, of a trained threshold or leak, or of a number beside the state_dict."""
+    return is_parameter(name) or name in NUMBERS or bool(THRESHOLD.fullmatch(name) or LEAK.fullmatch(name))
 
 
-def _vgg(path: str | Path, parameters: Mapping[str, Any]) -> VGG:
-    """The VGG whose convolutions have as many channels; a file does not tell where its pools are."""
-    sizes: dict[str, list[int]] = {"features": [], "classifier": []}
-    for name, value in parameters.items():
-        if name.endswith(".weight"):
-            sizes[name.partition(".")[0]].append(int(value.shape[0]))
-    channels = sizes["features"]
-    for words in VGG_STAGES.values():
-        stages = tuple(word if word == POOL else int(word) for word in words.split())
-        if [stage for stage in stages if stage != POOL] == channels and sizes["classifier"]:
-            *hidden, num_classes = sizes["classifier"]
-            return VGG(stages, tuple(hidden), num_classes)
-    raise ValueError(f"{path} has convolutions of {channels} channels: none of {', '.join(VGG_STAGES)} has these.")
+def _in_our_units(variables: Variables, thresholds: Mapping[str, float]) -> tuple[Variables, dict[str, float]]:
+    """Thresholds from the paper's units, with the kernels whose spikes have the unit of a block's input."""
+    firsts = {name: threshold for name, threshold in thresholds.items() if name.endswith("_conv0")}  # of blocks
+    found, params = from_paper_thresholds({**thresholds, **dict.fromkeys(firsts, 1.0)}), dict(variables["params"])
+    for name, threshold in firsts.items():
+        second = name.replace("_conv0", "_conv1")
+        found[name] *= threshold
+        params[second] = {"kernel": params[second]["kernel"] / threshold}
+    return {**variables, "params": params}, found
 
 
-def _with_neurons(ann: VGG, variables: Variables, thresholds: Mapping[str, float], leaks: Sequence[float]) -> Variables:
+def _with_neurons(
+    ann: VGG | ResNet, variables: Variables, thresholds: Mapping[str, float], leaks: Sequence[float]
+) -> Variables:
     converted = convert(spiking(ann.apply), variables, thresholds)
     for name, leak in zip(thresholds, leaks, strict=True):
         if not 0 < leak <= 1:
@@ -105,10 +101,14 @@ def _with_neurons(ann: VGG, variables: Variables, thresholds: Mapping[str, float
     return converted
 
 
-def _thresholds(state: Mapping[str, Any], tensors: Mapping[str, Any]) -> list[float]:
-    """By layer, in the paper's units: trained ones, or listed ones, which older files scale when they are loaded."""
-    scaling = _listed(state, "scaling_threshold") or [1.0]
-    return _numbers(tensors, THRESHOLD) or [scaling[0] * threshold for threshold in _listed(state, "thresholds")]
+def _thresholds(state: Mapping[str, Any], tensors: Mapping[str, Any], ann: VGG | ResNet) -> list[float]:
+    """By layer, in the paper's units: trained ones, or listed ones, which older files scale when they are loaded.
+
+    Those of a ResNet's blocks are not scaled.
+    """
+    listed, scaling = _listed(state, "thresholds"), _listed(state, "scaling_threshold") or [1.0]
+    stem = listed[: len(ann.stem_layers)] if isinstance(ann, ResNet) else listed
+    return _numbers(tensors, THRESHOLD) or [*(scaling[0] * threshold for threshold in stem), *listed[len(stem) :]]
 
 
 def _leaks(state: Mapping[str, Any], tensors: Mapping[str, Any]) -> list[float]:
