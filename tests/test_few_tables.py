@@ -72,22 +72,21 @@ def test_energies_are_those_of_operations_and_words():
 
 def keep_part(keep, name, hybrid, seed=0, **finetune):
     scores = {"converted": {"accuracy": 0.7}, "hybrid": {"accuracy": hybrid}}
-    keep(f"part-{name}", seed, convert={"num_steps": 2}, finetune=finetune, **scores)
+    keep(name, seed, convert={"num_steps": 2}, finetune=finetune, **scores)
 
 
 def test_parts_are_compared_seed_by_seed(keep, tmp_path):
     for name, trained in few_steps.PARTS.items():
-        keep_part(keep, name, 0.75, trained=trained, distillation=0.0)
-    for name, fields in few_steps.MORE.items():
-        own = {key.removeprefix("finetune."): value for key, value in fields.items()}
+        keep_part(keep, f"part-{name}", 0.75, trained=trained, distillation=0.0)
+    for name, by_channel in (("vgg5-qcfs-diet-t2", False), ("part-by-channel", True)):
         for seed, hybrid in enumerate((0.78, 0.82)):
-            keep_part(keep, name, hybrid, seed, trained=TRAINED, distillation=0.5, **own)
-    keep_part(keep, "weights", 0.77, seed=1, trained=("weights",), distillation=0.0)
-    table = few_tables.parts_table(read_runs(tmp_path))
+            keep_part(keep, name, hybrid, seed, trained=TRAINED, distillation=0.5, by_channel=by_channel)
+    keep_part(keep, "part-weights", 0.77, seed=1, trained=("weights",), distillation=0.0)
+    table = few_tables.parts_table(read_runs(tmp_path), 2)
     assert cells(table, "weights  ") == ["labels", "76.00 ± 1.41", "+6.00 ± 1.41", "0.00 ± 0.00"]
     assert cells(table, "weights, threshold ") == ["labels", "75.00", "+5.00", "0.00"]
     assert cells(table, "all, by channel") == ["labels, logits", "80.00 ± 2.83", "+10.00 ± 2.83", "+4.00 ± 1.41"]
-    assert len(table.splitlines()) == 2 + len(few_steps.PARTS) + len(few_steps.MORE)
+    assert len(table.splitlines()) == 2 + len(few_steps.PARTS) + 2
 
 
 def test_penalties_show_accuracy_and_what_an_image_costs(keep, tmp_path):
@@ -100,13 +99,15 @@ def test_penalties_show_accuracy_and_what_an_image_costs(keep, tmp_path):
             spikes_per_neuron=of_layers,
             hybrid={"accuracy": 0.75},
         )
-    table = few_tables.rates_table(read_runs(tmp_path))
+    table = few_tables.rates_table(read_runs(tmp_path), 4)
     assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == ["0", "1"]
     free, saving = (cells(table, penalty) for penalty in "01")
     assert free[0] == saving[0] == "75.00"
     assert free[1] == saving[1]  # the first layer sees the image, whatever spikes
     assert float(free[-3]) > float(saving[-3])
     assert float(free[-1]) > float(saving[-1]) > 0
+    keep("vgg5-relu", 0, ann={"accuracy": 0.8})
+    assert is_drawn(figures.draw_penalties, read_runs(tmp_path), tmp_path / "penalties.png", 4)
 
 
 def test_bytes_stand_beside_exact_residuals_seed_by_seed(keep, tmp_path):

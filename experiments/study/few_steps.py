@@ -57,18 +57,20 @@ PARTS: dict[str, tuple[str, ...]] = {  # what is trained, by labels alone
     "threshold-leak-initial": ("threshold", "leak", "initial"),
     "all": TRAINED,
 }
-MORE: dict[str, Fields] = {  # `qcfs-diet` as it is, and by channel
-    "all-distilled": {},
-    "all-distilled-by-channel": {"finetune.by_channel": True},
-}
-PENALTIES = (0.0, 0.1, 0.3, 1.0, 3.0)
+BY_CHANNEL = "by-channel"
+PENALTIES = (0.1, 0.3, 1.0, 3.0)
+
+
+def best(num_steps: int) -> str:
+    """The trial of the small VGG5 by `qcfs-diet` as it is, which those of parts and penalties stand beside."""
+    return f"vgg5-qcfs-diet-t{num_steps}"
 
 
 def parts(num_steps: int, seeds: tuple[int, ...] = SEEDS) -> Iterator[Trial]:
     """What each part of `qcfs-diet` does, at one T."""
     labels = {"finetune.distillation": 0.0, "finetune.temperature": 1.0}
     by_labels = {name: labels | {"finetune.trained": trained} for name, trained in PARTS.items()}
-    for name, fields in (by_labels | MORE).items():
+    for name, fields in (by_labels | {BY_CHANNEL: {"finetune.by_channel": True}}).items():
         yield Trial(f"part-{name}", fields | {"convert.num_steps": num_steps}, tested, seeds, "vgg5-qcfs")
 
 

@@ -8,7 +8,7 @@ from experiments.fields import TRAINED, Finetune
 from experiments.recipes import RECIPES
 from experiments.reports.table import aligned
 from experiments.study import results
-from experiments.study.few_steps import MORE, NETS, PARTS, STEPS, activation_of
+from experiments.study.few_steps import BY_CHANNEL, NETS, PARTS, STEPS, activation_of, best
 from experiments.study.image_costs import ImageCost, ann_operations, image_cost
 from experiments.study.tables import spread, thousands
 
@@ -99,9 +99,9 @@ def energy_table(runs: DataFrame, net: str) -> str:
     return aligned(rows)
 
 
-def rates_table(runs: DataFrame) -> str:
-    """A penalty on rates: accuracy, and operations, spikes and energy of an image."""
-    chosen = of_penalties(runs)
+def rates_table(runs: DataFrame, num_steps: int) -> str:
+    """A penalty on rates at one T: accuracy, and operations, spikes and energy of an image."""
+    chosen = of_penalties(runs, num_steps)
     layers = ann_operations(chosen.config.iloc[0]).index
     rows = [["penalty", "accuracy [%]", *layers, "all", "spikes", "energy", "with memory traffic"]]
     for penalty, one in chosen.groupby("penalty"):
@@ -116,18 +116,18 @@ def _cells(cost: ImageCost) -> Iterator[str]:
     yield from (f"{share:.2f}" for share in (cost.energy, cost.with_memory))
 
 
-def of_penalties(runs: DataFrame) -> DataFrame:
-    """The runs with a penalty on rates, which is a column."""
-    chosen = runs[runs.trial.str.startswith("rate-")]
+def of_penalties(runs: DataFrame, num_steps: int) -> DataFrame:
+    """The runs at one T with a penalty on rates, and without, as a column."""
+    chosen = runs[(runs.trial.str.startswith("rate-") & (runs["T"] == num_steps)) | (runs.trial == best(num_steps))]
     return chosen.assign(penalty=chosen.config.map(lambda config: config.finetune.rate_penalty))
 
 
-def parts_table(runs: DataFrame) -> str:
+def parts_table(runs: DataFrame, num_steps: int) -> str:
     """What each part of `qcfs-diet` adds at one T, by seed above conversion and above the weights by labels alone."""
     rows = [["trained", "loss", "accuracy [%]", "above conversion", "above the weights alone"]]
     weights = _by_seed(runs, "part-weights")["hybrid/accuracy"]
-    for name in (*PARTS, *MORE):
-        one = _by_seed(runs, f"part-{name}")
+    for trial in (*(f"part-{name}" for name in PARTS), best(num_steps), f"part-{BY_CHANNEL}"):
+        one = _by_seed(runs, trial)
         accuracy = one["hybrid/accuracy"]
         gains = accuracy - one["converted/accuracy"], accuracy - weights
         rows.append([*_recipe_of(one.config.iloc[0].finetune), percent(accuracy), *map(signed, gains)])
@@ -142,7 +142,7 @@ def _recipe_of(finetune: Finetune) -> tuple[str, str]:
 
 def residuals_table(runs: DataFrame, num_steps: int) -> str:
     """`qcfs-diet` at one T with exact residuals and with a byte of each, and by seed their difference."""
-    exact, byte = (_by_seed(runs, f"{name}-t{num_steps}")["hybrid/accuracy"] for name in ("vgg5-qcfs-diet", "byte"))
+    exact, byte = (_by_seed(runs, name)["hybrid/accuracy"] for name in (best(num_steps), f"byte-t{num_steps}"))
     rows = [["residuals", "exact", "byte", "byte above exact"]]
     return aligned([*rows, ["accuracy [%]", percent(exact), percent(byte), signed(byte - exact)]])
 

@@ -8,7 +8,8 @@ from pandas import DataFrame, Series
 from experiments.reports.plots import finish_time_axis
 from experiments.study import results
 from experiments.study.conversion import LONG
-from experiments.study.few_tables import of_recipes
+from experiments.study.few_tables import of_penalties, of_recipes
+from experiments.study.image_costs import image_cost
 from experiments.study.plan import HARMS
 
 STYLES = {  # net -> line, colour
@@ -50,6 +51,31 @@ def draw_few_steps(axes: Axes, runs: DataFrame) -> None:
         means = 100 * of_recipe.groupby("T")["hybrid/accuracy"].agg(mean)
         axes.plot(means, marker="o", label=recipe)
     finish_time_axis(axes, (None, None), fontsize=7, handlelength=3)
+
+
+def draw_penalties(axes: Axes, runs: DataFrame, num_steps: int) -> None:
+    """Question f: accuracy against spikes of an image, with fewer steps and with a penalty on rates at one T."""
+    axes.set_title(f"{runs.preset.iloc[0]}: test accuracy against spikes", fontsize=10)
+    _draw_ann(axes, runs[runs.trial == "vgg5-relu"]["ann/accuracy"])
+    nets = of_recipes(runs)
+    fewer_steps = nets[(nets.net == "vgg5") & (nets.recipe == "qcfs-diet") & (nets["T"] <= num_steps)]
+    penalties = of_penalties(runs, num_steps)
+    for label, some, by, name in (
+        ("qcfs-diet", fewer_steps, "T", "T = {:g}"),
+        (f"qcfs-diet, T = {num_steps}, penalty on rates", penalties, "penalty", "{:g}"),
+    ):
+        groups = [one for _, one in some.groupby(by)]
+        spikes, accuracies = zip(*(_spikes_and_accuracy(one) for one in groups), strict=True)
+        axes.plot(spikes, accuracies, marker="o", label=label)
+        for x, y, one in zip(spikes, accuracies, groups, strict=True):
+            axes.annotate(name.format(one[by].iloc[0]), (x, y), xytext=(4, -10), textcoords="offset points", fontsize=7)
+    axes.set(xlabel="spikes of an image [10^3]", ylabel="test accuracy [%]")
+    axes.legend(fontsize=7)
+
+
+def _spikes_and_accuracy(runs: DataFrame) -> tuple[float, float]:
+    """Means over seeds: thousands of spikes of an image, accuracy in %."""
+    return image_cost(runs).spikes / 1e3, 100 * runs["hybrid/accuracy"].mean()
 
 
 def draw_evaluation(axes: Axes, runs: DataFrame) -> None:
