@@ -90,15 +90,9 @@ def test_parts_are_compared_seed_by_seed(keep, tmp_path):
 
 
 def test_penalties_show_accuracy_and_what_an_image_costs(keep, tmp_path):
-    for penalty, spikes in ((1.0, 0.1), (0.0, 0.2)):
-        of_layers = {"hybrid": dict.fromkeys(LAYERS, spikes)}
-        keep(
-            f"rate-{penalty:g}",
-            0,
-            finetune={"rate_penalty": penalty},
-            spikes_per_neuron=of_layers,
-            hybrid={"accuracy": 0.75},
-        )
+    for trial, penalty, spikes in (("rate-1", 1.0, 0.1), ("vgg5-qcfs-diet-t4", 0.0, 0.2)):
+        scores = {"spikes_per_neuron": {"hybrid": dict.fromkeys(LAYERS, spikes)}, "hybrid": {"accuracy": 0.75}}
+        keep(trial, 0, finetune={"rate_penalty": penalty}, **scores)
     table = few_tables.rates_table(read_runs(tmp_path), 4)
     assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == ["0", "1"]
     free, saving = (cells(table, penalty) for penalty in "01")
