@@ -3,12 +3,15 @@
 Nets are named by architecture and norm, trials by the net, the recipe and T.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import product
 
 from experiments.fields import TRAINED
 from experiments.recipes import RECIPES, Fields
 from experiments.study.trials import SEEDS, Trial, ann_tested, tested
+
+Rates = Mapping[int, float]  # T -> learning rate of the fine-tune
+NO_RATES: Rates = {}
 
 STEPS = (1, 2, 4, 8)
 LONG: Fields = {"ann.epochs": 20}  # half as many as others take, at several times the cost
@@ -21,6 +24,7 @@ NETS: dict[str, Fields] = {
 }
 ACTIVATIONS: dict[str, Fields] = {"relu": {"network.levels": None}, "qcfs": {}}
 EPOCHS = {8: 3}  # of the fine-tune, at a T where they take long
+FASHION_RATES = {1: 5e-4, 2: 5e-4}  # learning rates at a T where another is better than the recipe's, on validation
 
 
 def activation_of(recipe: str) -> str:
@@ -28,8 +32,11 @@ def activation_of(recipe: str) -> str:
     return "relu" if RECIPES[recipe]["network.levels"] is None else "qcfs"
 
 
-def _epochs(num_steps: int) -> Fields:
-    return {"finetune.epochs": EPOCHS[num_steps]} if num_steps in EPOCHS else {}
+def _at(num_steps: int, rates: Rates) -> Fields:
+    """T, and what fine-tuning takes at it."""
+    epochs = {"finetune.epochs": EPOCHS[num_steps]} if num_steps in EPOCHS else {}
+    rate = {"finetune.lr": rates[num_steps]} if num_steps in rates else {}
+    return {"convert.num_steps": num_steps} | epochs | rate
 
 
 def anns(net: str, seeds: tuple[int, ...] = SEEDS) -> Iterator[Trial]:
@@ -40,12 +47,16 @@ def anns(net: str, seeds: tuple[int, ...] = SEEDS) -> Iterator[Trial]:
 
 
 def trials(
-    net: str, recipes: tuple[str, ...], steps: tuple[int, ...] = STEPS, seeds: tuple[int, ...] = SEEDS
+    net: str,
+    recipes: tuple[str, ...],
+    steps: tuple[int, ...] = STEPS,
+    seeds: tuple[int, ...] = SEEDS,
+    rates: Rates = NO_RATES,
 ) -> Iterator[Trial]:
     """The whole pipeline of a net by several recipes at each T."""
     for recipe, num_steps in product(recipes, steps):
-        fields = NETS[net] | RECIPES[recipe] | {"convert.num_steps": num_steps}
-        fields |= _epochs(num_steps)
+        fields = NETS[net] | RECIPES[recipe]
+        fields |= _at(num_steps, rates if fields["finetune.trained"] else NO_RATES)
         yield Trial(f"{net}-{recipe}-t{num_steps}", fields, tested, seeds, f"{net}-{activation_of(recipe)}")
 
 
@@ -66,22 +77,22 @@ def best(num_steps: int) -> str:
     return f"vgg5-qcfs-diet-t{num_steps}"
 
 
-def parts(num_steps: int, seeds: tuple[int, ...] = SEEDS) -> Iterator[Trial]:
+def parts(num_steps: int, seeds: tuple[int, ...] = SEEDS, rates: Rates = NO_RATES) -> Iterator[Trial]:
     """What each part of `qcfs-diet` does, at one T."""
     labels = {"finetune.distillation": 0.0, "finetune.temperature": 1.0}
     by_labels = {name: labels | {"finetune.trained": trained} for name, trained in PARTS.items()}
     for name, fields in (by_labels | {BY_CHANNEL: {"finetune.by_channel": True}}).items():
-        yield Trial(f"part-{name}", fields | {"convert.num_steps": num_steps}, tested, seeds, "vgg5-qcfs")
+        yield Trial(f"part-{name}", fields | _at(num_steps, rates), tested, seeds, "vgg5-qcfs")
 
 
 def rates(num_steps: int, seeds: tuple[int, ...] = SEEDS) -> Iterator[Trial]:
     """Penalties on rates at one T."""
     for penalty in PENALTIES:
-        fields = {"finetune.rate_penalty": penalty, "convert.num_steps": num_steps}
+        fields = {"finetune.rate_penalty": penalty} | _at(num_steps, NO_RATES)
         yield Trial(f"rate-{penalty:g}", fields, tested, seeds, "vgg5-qcfs")
 
 
 def in_bytes(num_steps: int, seeds: tuple[int, ...] = SEEDS) -> Iterator[Trial]:
     """`qcfs-diet` with a byte a neuron and step for its gradient, beside the exact one of `trials`."""
-    fields = {"finetune.residuals": "byte", "convert.num_steps": num_steps}
-    yield Trial(f"byte-t{num_steps}", fields | _epochs(num_steps), tested, seeds, "vgg5-qcfs")
+    fields = {"finetune.residuals": "byte"} | _at(num_steps, NO_RATES)
+    yield Trial(f"byte-t{num_steps}", fields, tested, seeds, "vgg5-qcfs")

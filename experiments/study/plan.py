@@ -107,8 +107,11 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
         "scratch": (*_scratch(8, {"linear": 11, "linear-long": 22, "linear-longest": 33}),),
     },
     FASHION_FEW: {
-        "few": (*few_steps.anns("vgg5"), *few_steps.trials("vgg5", ("qcfs", "qcfs-diet", "diet"))),
-        "parts": tuple(few_steps.parts(2)),
+        "few": (
+            *few_steps.anns("vgg5"),
+            *few_steps.trials("vgg5", ("qcfs", "qcfs-diet", "diet"), rates=few_steps.FASHION_RATES),
+        ),
+        "parts": tuple(few_steps.parts(2, rates=few_steps.FASHION_RATES)),
         "rates": tuple(few_steps.rates(4)),
         "residuals": tuple(few_steps.in_bytes(8)),
     },
