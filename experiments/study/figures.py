@@ -54,21 +54,22 @@ def draw_few_steps(axes: Axes, runs: DataFrame) -> None:
 
 
 def draw_penalties(axes: Axes, runs: DataFrame, num_steps: int) -> None:
-    """Question f: accuracy against spikes of an image, with fewer steps and with a penalty on rates at one T."""
+    """Question f: accuracy against spikes of an image, with fewer steps or a penalty on rates at one T."""
     axes.set_title(f"{runs.preset.iloc[0]}: test accuracy against spikes", fontsize=10)
     _draw_ann(axes, runs[runs.trial == "vgg5-relu"]["ann/accuracy"])
     nets = of_recipes(runs)
     fewer_steps = nets[(nets.net == "vgg5") & (nets.recipe == "qcfs-diet") & (nets["T"] <= num_steps)]
     penalties = of_penalties(runs, num_steps)
-    for label, some, by, name in (
-        ("qcfs-diet", fewer_steps, "T", "T = {:g}"),
-        (f"qcfs-diet, T = {num_steps}, penalty on rates", penalties, "penalty", "{:g}"),
+    for label, some, by, name, offset in (
+        ("qcfs-diet", fewer_steps, "T", "T = {:g}", (-4, -12)),
+        (f"qcfs-diet, T = {num_steps}, penalty on rates", penalties, "penalty", "{:g}", (-4, 7)),
     ):
         groups = [one for _, one in some.groupby(by)]
         spikes, accuracies = zip(*(_spikes_and_accuracy(one) for one in groups), strict=True)
         axes.plot(spikes, accuracies, marker="o", label=label)
         for x, y, one in zip(spikes, accuracies, groups, strict=True):
-            axes.annotate(name.format(one[by].iloc[0]), (x, y), xytext=(4, -10), textcoords="offset points", fontsize=7)
+            axes.annotate(name.format(one[by].iloc[0]), (x, y), xytext=offset, textcoords="offset points", fontsize=7)
+    axes.margins(y=0.1)
     axes.set(xlabel="spikes of an image [10^3]", ylabel="test accuracy [%]")
     axes.legend(fontsize=7)
 

@@ -7,7 +7,7 @@ from pandas import DataFrame
 from experiments.reports.plots import sheet
 from experiments.reports.table import with_tables
 from experiments.study import few_tables, figures, tables
-from experiments.study.plan import CIFAR, CIFAR_FEW, FASHION
+from experiments.study.plan import CIFAR, CIFAR_FEW, FASHION, FASHION_FEW
 from experiments.study.results import read_runs
 from jsnn.training.files import replace_text
 
@@ -20,6 +20,8 @@ PLOTS = {
     "harms": (figures.draw_harms, FASHION),
     "evaluation": (figures.draw_evaluation, FASHION),
     "few-cifar": (figures.draw_few_steps, CIFAR_FEW),
+    "few-fashion": (figures.draw_few_steps, FASHION_FEW),
+    "penalties-fashion": (figures.draw_penalties, FASHION_FEW, 4),
 }
 
 
@@ -34,7 +36,8 @@ def rebuild(page: Path = PAGE) -> None:
 
 def tables_of(runs: DataFrame) -> dict[str, str]:
     """All tables of the page by name."""
-    fashion, cifar, few_cifar = (runs[runs.preset == preset] for preset in (FASHION, CIFAR, CIFAR_FEW))
+    presets = FASHION, CIFAR, FASHION_FEW, CIFAR_FEW
+    fashion, cifar, few_fashion, few_cifar = (runs[runs.preset == preset] for preset in presets)
     return {
         "paper": tables.paper_table(runs),
         "conversion-fashion": tables.conversion_table(fashion),
@@ -49,6 +52,10 @@ def tables_of(runs: DataFrame) -> dict[str, str]:
         "operations": tables.operations_table(fashion, ("linear-t4", "linear-t8")),
         "evaluation": tables.evaluation_table(fashion),
         "few-cifar": few_tables.accuracy_table(few_cifar),
+        "few-fashion": few_tables.accuracy_table(few_fashion),
+        "parts-fashion": few_tables.parts_table(few_fashion, 2),
+        "rates-fashion": few_tables.rates_table(few_fashion, 4),
+        "residuals-fashion": few_tables.residuals_table(few_fashion, 8),
         "exit-cifar": few_tables.exit_table(few_cifar),
         "cost-cifar": few_tables.cost_table(few_cifar),
         "energy-cifar": few_tables.energy_table(few_cifar, "vgg5"),
