@@ -3,6 +3,7 @@
 import json
 import re
 import runpy
+import subprocess
 from collections import defaultdict
 from functools import partial
 
@@ -250,6 +251,20 @@ def test_a_worker_that_takes_too_much_memory_is_ended(tmp_path):
 
 def test_a_worker_that_takes_too_long_is_ended():
     assert run(task(), timeout=0.01) == {"why_not": "over 0 s"}
+
+
+def test_workers_ask_for_huge_pages(monkeypatch):
+    given = {}
+
+    def recorded(command, env, **_):
+        given.update(env)
+        return subprocess.CompletedProcess(command, 0, "{}", "")
+
+    monkeypatch.setattr(main.subprocess, "run", recorded)
+    monkeypatch.delenv("GLIBC_TUNABLES")  # the tests' own
+    assert run(task(), timeout=1) == {}
+    assert given["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+    assert given["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
 
 
 OWN_PROCESS = {("machine", OURS), ("train", OURS), ("train", STEP_LOOP)}  # the rest is measured in this one

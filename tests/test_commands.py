@@ -20,7 +20,7 @@ from experiments.config import check, from_json
 from experiments.fields import Config, Data
 from experiments.presets import PRESETS
 from experiments.report import report
-from experiments.runs import compilation, epochs, journal
+from experiments.runs import compilation, epochs, huge_pages, journal
 from experiments.runs.command_line import Arguments, parse
 from experiments.runs.networks import check_fits, presentation_of, snn_like
 from experiments.runs.records import read_results, saved_config
@@ -144,6 +144,14 @@ def test_the_command_keeps_programs_where_it_is_told(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_run_passes_on_the_advice_and_what_is_refused_does_not(tiny, monkeypatch, capsys):
+    monkeypatch.setattr(huge_pages, "advice", lambda: "the advice")
+    assert run(lambda run: None, tiny) == 0
+    assert capsys.readouterr().out == "the advice\n"
+    assert run(lambda run: None, tiny, "--num-steps", "0") == 2
+    assert "advice" not in capsys.readouterr().out
+
+
 def test_bfloat16_goes_through_the_same_commands(tiny, tmp_path):
     assert run(PIPELINE, tmp_path, *TINY, *SHORT, "--precision", "bfloat16") == 0
     rounded, exact = read_results(tmp_path), read_results(tiny)

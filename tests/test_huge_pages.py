@@ -26,9 +26,9 @@ def test_other_tunables_and_a_choice_made_before_stay():
 
 
 def test_the_advice_is_a_prefix_of_the_command(machine, monkeypatch):
-    assert "with GLIBC_TUNABLES=glibc.malloc.hugetlb=1 before it" in advice()
+    assert "note: GLIBC_TUNABLES=glibc.malloc.hugetlb=1 before a command" in advice()
     monkeypatch.setenv(VARIABLE, "glibc.cpu.x=1")
-    assert "with GLIBC_TUNABLES=glibc.cpu.x=1:glibc.malloc.hugetlb=1 before it" in advice()
+    assert "note: GLIBC_TUNABLES=glibc.cpu.x=1:glibc.malloc.hugetlb=1 before a command" in advice()
 
 
 def test_no_advice_to_who_asked(machine, monkeypatch):

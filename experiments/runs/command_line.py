@@ -88,12 +88,12 @@ def main(program: str, description: str, work: Callable[[Run], None], arguments:
         hosts.join(parsed.coordinator, parsed.num_processes, parsed.process_id)
         compilation.watch()
         compilation.keep_programs(parsed.config.run.compilation_cache)
-        if advice := huge_pages.advice():
-            say(advice)
         if not parsed.debug:  # which shows what libraries say on the side of an error
             logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's threads log tracebacks of a full disk
             sys.unraisablehook = lambda _: None  # ... and go on failing after it
         with _warnings_as_lines(), stopping.on_signals(), open_run(parsed.config, parsed.workdir) as run:
+            if advice := huge_pages.advice():
+                say(advice)
             if parsed.from_run:
                 adopt(run, parsed.from_run)
             work(run)

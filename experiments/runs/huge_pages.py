@@ -21,7 +21,7 @@ def asking(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 def advice() -> str | None:
-    """What to put before a command to make it faster, on a CPU under Linux where huge pages are for those who ask.
+    """What to put before a command that trains, on a CPU under Linux where huge pages are for those who ask.
 
     Large arrays that a step frees go back to the system, which clears their pages for the next: with pages of 2 MiB
     instead of 4 KiB a training step of T = 4 takes 0.75 to 0.85 of the time.
@@ -29,6 +29,7 @@ def advice() -> str | None:
     library, number = platform.libc_ver()
     takes_it = library == "glibc" and tuple(map(int, number.split("."))) >= SINCE
     on_demand = takes_it and SETTING.exists() and "[madvise]" in SETTING.read_text(encoding="utf-8")
-    if not on_demand or TUNABLE in os.environ.get(VARIABLE, "") or jax.default_backend() != "cpu":
+    value = asking(os.environ)[VARIABLE]
+    if not on_demand or value == os.environ.get(VARIABLE) or jax.default_backend() != "cpu":
         return None
-    return f"note: with {VARIABLE}={asking(os.environ)[VARIABLE]} before it, this command's training is faster."
+    return f"note: {VARIABLE}={value} before a command makes its training steps faster"

@@ -10,8 +10,8 @@ from experiments.fields import TRAINED
 from experiments.recipes import RECIPES, Fields
 from experiments.study.trials import SEEDS, Trial, ann_tested, tested
 
-Rates = Mapping[int, float]  # T -> learning rate of the fine-tune
-NO_RATES: Rates = {}
+LearningRates = Mapping[int, float]  # T -> of the fine-tune, where it is not the recipe's
+OF_THE_RECIPE: LearningRates = {}
 
 STEPS = (1, 2, 4, 8)
 LONG: Fields = {"ann.epochs": 20}  # half as many as others take, at several times the cost
@@ -24,7 +24,7 @@ NETS: dict[str, Fields] = {
 }
 ACTIVATIONS: dict[str, Fields] = {"relu": {"network.levels": None}, "qcfs": {}}
 EPOCHS = {8: 3}  # of the fine-tune, at a T where they take long
-FASHION_RATES = {1: 5e-4, 2: 5e-4}  # learning rates at a T where another is better than the recipe's, on validation
+FASHION_RATES: LearningRates = {1: 5e-4, 2: 5e-4}  # on validation better than the recipe's
 
 
 def activation_of(recipe: str) -> str:
@@ -32,10 +32,10 @@ def activation_of(recipe: str) -> str:
     return "relu" if RECIPES[recipe]["network.levels"] is None else "qcfs"
 
 
-def _at(num_steps: int, rates: Rates) -> Fields:
+def _at(num_steps: int, learning_rates: LearningRates = OF_THE_RECIPE) -> Fields:
     """T, and what fine-tuning takes at it."""
     epochs = {"finetune.epochs": EPOCHS[num_steps]} if num_steps in EPOCHS else {}
-    rate = {"finetune.lr": rates[num_steps]} if num_steps in rates else {}
+    rate = {"finetune.lr": learning_rates[num_steps]} if num_steps in learning_rates else {}
     return {"convert.num_steps": num_steps} | epochs | rate
 
 
@@ -51,12 +51,12 @@ def trials(
     recipes: tuple[str, ...],
     steps: tuple[int, ...] = STEPS,
     seeds: tuple[int, ...] = SEEDS,
-    rates: Rates = NO_RATES,
+    learning_rates: LearningRates = OF_THE_RECIPE,
 ) -> Iterator[Trial]:
     """The whole pipeline of a net by several recipes at each T."""
     for recipe, num_steps in product(recipes, steps):
         fields = NETS[net] | RECIPES[recipe]
-        fields |= _at(num_steps, rates if fields["finetune.trained"] else NO_RATES)
+        fields |= _at(num_steps, learning_rates if fields["finetune.trained"] else OF_THE_RECIPE)
         yield Trial(f"{net}-{recipe}-t{num_steps}", fields, tested, seeds, f"{net}-{activation_of(recipe)}")
 
 
@@ -72,27 +72,29 @@ BY_CHANNEL = "by-channel"
 PENALTIES = (0.1, 0.3, 1.0, 3.0)
 
 
-def best(num_steps: int) -> str:
+def qcfs_diet(num_steps: int) -> str:
     """The trial of the small VGG5 by `qcfs-diet` as it is, which those of parts and penalties stand beside."""
     return f"vgg5-qcfs-diet-t{num_steps}"
 
 
-def parts(num_steps: int, seeds: tuple[int, ...] = SEEDS, rates: Rates = NO_RATES) -> Iterator[Trial]:
+def parts(
+    num_steps: int, seeds: tuple[int, ...] = SEEDS, learning_rates: LearningRates = OF_THE_RECIPE
+) -> Iterator[Trial]:
     """What each part of `qcfs-diet` does, at one T."""
     labels = {"finetune.distillation": 0.0, "finetune.temperature": 1.0}
     by_labels = {name: labels | {"finetune.trained": trained} for name, trained in PARTS.items()}
     for name, fields in (by_labels | {BY_CHANNEL: {"finetune.by_channel": True}}).items():
-        yield Trial(f"part-{name}", fields | _at(num_steps, rates), tested, seeds, "vgg5-qcfs")
+        yield Trial(f"part-{name}", fields | _at(num_steps, learning_rates), tested, seeds, "vgg5-qcfs")
 
 
-def rates(num_steps: int, seeds: tuple[int, ...] = SEEDS) -> Iterator[Trial]:
+def penalties(num_steps: int, seeds: tuple[int, ...] = SEEDS) -> Iterator[Trial]:
     """Penalties on rates at one T."""
     for penalty in PENALTIES:
-        fields = {"finetune.rate_penalty": penalty} | _at(num_steps, NO_RATES)
+        fields = {"finetune.rate_penalty": penalty} | _at(num_steps)
         yield Trial(f"rate-{penalty:g}", fields, tested, seeds, "vgg5-qcfs")
 
 
 def in_bytes(num_steps: int, seeds: tuple[int, ...] = SEEDS) -> Iterator[Trial]:
     """`qcfs-diet` with a byte a neuron and step for its gradient, beside the exact one of `trials`."""
-    fields = {"finetune.residuals": "byte"} | _at(num_steps, NO_RATES)
+    fields = {"finetune.residuals": "byte"} | _at(num_steps)
     yield Trial(f"byte-t{num_steps}", fields, tested, seeds, "vgg5-qcfs")

@@ -8,7 +8,7 @@ from experiments.fields import TRAINED, Finetune
 from experiments.recipes import RECIPES
 from experiments.reports.table import aligned
 from experiments.study import results
-from experiments.study.few_steps import BY_CHANNEL, NETS, PARTS, STEPS, activation_of, best
+from experiments.study.few_steps import BY_CHANNEL, NETS, PARTS, STEPS, activation_of, qcfs_diet
 from experiments.study.image_costs import ImageCost, ann_operations, image_cost
 from experiments.study.tables import spread, thousands
 
@@ -118,7 +118,9 @@ def _cells(cost: ImageCost) -> Iterator[str]:
 
 def of_penalties(runs: DataFrame, num_steps: int) -> DataFrame:
     """The runs at one T with a penalty on rates, and without, as a column."""
-    chosen = runs[(runs.trial.str.startswith("rate-") & (runs["T"] == num_steps)) | (runs.trial == best(num_steps))]
+    chosen = runs[
+        (runs.trial.str.startswith("rate-") & (runs["T"] == num_steps)) | (runs.trial == qcfs_diet(num_steps))
+    ]
     return chosen.assign(penalty=chosen.config.map(lambda config: config.finetune.rate_penalty))
 
 
@@ -126,7 +128,7 @@ def parts_table(runs: DataFrame, num_steps: int) -> str:
     """What each part of `qcfs-diet` adds at one T, by seed above conversion and above the weights by labels alone."""
     rows = [["trained", "loss", "accuracy [%]", "above conversion", "above the weights alone"]]
     weights = _by_seed(runs, "part-weights")["hybrid/accuracy"]
-    for trial in (*(f"part-{name}" for name in PARTS), best(num_steps), f"part-{BY_CHANNEL}"):
+    for trial in (*(f"part-{name}" for name in PARTS), qcfs_diet(num_steps), f"part-{BY_CHANNEL}"):
         one = _by_seed(runs, trial)
         accuracy = one["hybrid/accuracy"]
         gains = accuracy - one["converted/accuracy"], accuracy - weights
@@ -142,7 +144,7 @@ def _recipe_of(finetune: Finetune) -> tuple[str, str]:
 
 def residuals_table(runs: DataFrame, num_steps: int) -> str:
     """`qcfs-diet` at one T with exact residuals and with a byte of each, and by seed their difference."""
-    exact, byte = (_by_seed(runs, name)["hybrid/accuracy"] for name in (best(num_steps), f"byte-t{num_steps}"))
+    exact, byte = (_by_seed(runs, name)["hybrid/accuracy"] for name in (qcfs_diet(num_steps), f"byte-t{num_steps}"))
     rows = [["residuals", "exact", "byte", "byte above exact"]]
     return aligned([*rows, ["accuracy [%]", percent(exact), percent(byte), signed(byte - exact)]])
 

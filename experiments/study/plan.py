@@ -109,10 +109,10 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
     FASHION_FEW: {
         "few": (
             *few_steps.anns("vgg5"),
-            *few_steps.trials("vgg5", ("qcfs", "qcfs-diet", "diet"), rates=few_steps.FASHION_RATES),
+            *few_steps.trials("vgg5", ("qcfs", "qcfs-diet", "diet"), learning_rates=few_steps.FASHION_RATES),
         ),
-        "parts": tuple(few_steps.parts(2, rates=few_steps.FASHION_RATES)),
-        "rates": tuple(few_steps.rates(4)),
+        "parts": tuple(few_steps.parts(2, learning_rates=few_steps.FASHION_RATES)),
+        "penalties": tuple(few_steps.penalties(4)),
         "residuals": tuple(few_steps.in_bytes(8)),
     },
     CIFAR_FEW: {

@@ -1,6 +1,7 @@
 """What is kept of the study's runs, PRESET/TRIAL/seedN/results.json, all of it as one table, and pivots of that."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -169,11 +170,13 @@ def operations_of_training(config: Config) -> dict[str, float]:
     return {"ann epoch": ann, "conversion": tried + balanced, "snn epoch": snn + taught}
 
 
+@cache
 def shapes(config: Config) -> dict[str, LayerShape]:
     """The sizes of a config's layers with weights, whose operations `jsnn.network.operations` counts."""
     return layer_shapes(build_ann(config).apply, *_one_image(config))
 
 
+@cache
 def neurons(config: Config) -> dict[str, int]:
     """Layer -> number of its neurons."""
     return operations.neurons(build_snn(config).trace(*_one_image(config))[0].layers)
