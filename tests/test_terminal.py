@@ -1,5 +1,8 @@
 """Readers that go away, terminals that hang up, and encodings that lack a character end no run."""
 
+import asyncio
+import errno
+import gc
 import io
 import os
 import signal
@@ -47,6 +50,23 @@ def test_an_ascii_stdout_shows_the_table(tiny_copy, monkeypatch):
     sys.stdout.flush()
     assert b"| VGG5 x0.0625, digits |" in raw.getvalue()
     assert b" ? " in raw.getvalue()
+
+
+def test_a_full_disk_is_told_in_one_sentence(tiny_copy, caplog, capsys):
+    """Orbax writes by many tasks at once: what befalls those that nobody waits for any more isn't logged."""
+
+    async def write():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def write_all():
+        others = [asyncio.create_task(write()) for _ in range(3)]
+        await asyncio.wait(others)
+        await write()
+
+    assert run(lambda _: asyncio.run(write_all()), tiny_copy) == 2
+    gc.collect()
+    assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
+    assert not caplog.records
 
 
 SLOW = (signal.SIGTERM, signal.SIGINT)  # the second tier

@@ -89,7 +89,8 @@ def main(program: str, description: str, work: Callable[[Run], None], arguments:
         compilation.watch()
         compilation.keep_programs(parsed.config.run.compilation_cache)
         if not parsed.debug:  # which shows what libraries say on the side of an error
-            logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax's threads log tracebacks of a full disk
+            for library in ("absl", "asyncio"):  # orbax's threads and tasks log tracebacks of a full disk
+                logging.getLogger(library).setLevel(logging.CRITICAL)
             sys.unraisablehook = lambda _: None  # ... and go on failing after it
         with _warnings_as_lines(), stopping.on_signals(), open_run(parsed.config, parsed.workdir) as run:
             if advice := huge_pages.advice():
