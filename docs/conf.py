@@ -49,14 +49,14 @@ SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields):$")
 
 def as_rest(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Docstrings are plain text: equations, indented behind a paragraph, become literal, and signs stay signs."""
-    found, last = [], ""
+    text, last = [], ""
     for number, line in enumerate(lines):
         is_equation = line.startswith("    ") and not SECTION.match(last)
         if is_equation and number and not lines[number - 1]:
-            found += [".. code-block:: text", ""]
-        found.append(line if is_equation else re.sub(r"(`[^`]*`)|([*|])", _escaped, line))
+            text += [".. code-block:: text", ""]
+        text.append(line if is_equation else re.sub(r"(`[^`]*`)|([*|])", _escaped, line))
         last = line if line and not line.startswith(" ") else last
-    lines[:] = found
+    lines[:] = text
 
 
 def with_short_types(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:

@@ -45,11 +45,11 @@ def box(x: float, y: float, width: float, height: float, depth: int = 0) -> str:
 
 def membranes(current: float, num_steps: int, initial: float) -> list[float]:
     """An integrate-and-fire neuron of threshold 1: its membrane after each step, before the reset."""
-    found, u = [], initial
+    membranes, u = [], initial
     for _ in range(num_steps):
         u = u - (u > 1) + current
-        found.append(u)
-    return found
+        membranes.append(u)
+    return membranes
 
 
 def trace(x: float, y: float, step: float, height: float, values: Sequence[float]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments.fields import AUTO
 from experiments.runs import command_line
-from experiments.runs.health import warn_of_silence
+from experiments.runs.health import warn_of_silent_layers
 from experiments.runs.machine import this_machine
 from experiments.runs.networks import (
     build_ann,
@@ -64,18 +64,18 @@ def convert_ann(run: Run) -> None:
 def balance(run: Run, ann: Variables, fold: Fold = watched) -> Thresholds:
     """Thresholds for the weights of an ANN, as it is converted, on training images as evaluation sees them."""
     config, options = run.config, run.config.convert
-    what = presentation_of(config, options.balance_steps, this_machine()._replace(num_devices=1))
+    presentation = presentation_of(config, options.balance_steps, this_machine()._replace(num_devices=1))
     images, index = _training_images(run)
     return balance_thresholds(
-        what.snn,
+        presentation.snn,
         ann,
         images,
-        what.encode,
+        presentation.encode,
         random_key(config, "balance"),
-        num_steps=what.num_steps,
+        num_steps=presentation.num_steps,
         percentile=options.percentile,
         layers=build_ann(config).stem_layers if options.balance == "stem" else None,
-        chunk=what.chunk,
+        chunk=presentation.chunk,
         batch_size=config.run.eval_batch_size,
         index=index,
         fold=fold,
@@ -131,7 +131,7 @@ def _best_factor(run: Run, snn: Variables, fold: Fold) -> Results:
     best = int(np.flatnonzero(accuracy == accuracy.max())[-1])
     losses = scores.loss[best, -1]
     calibrated = int(np.argmin(losses))
-    warn_of_silence("converted", {layer: float(spikes[best].sum()) for layer, spikes in scores.spikes.items()})
+    warn_of_silent_layers("converted", {layer: float(spikes[best].sum()) for layer, spikes in scores.spikes.items()})
     say(f"converted factor {factors[best]}, of {len(factors)}: validation {accuracy[best]:.2%}, loss {losses[0]:.4f}")
     say(f"converted logits x {SCALES[calibrated]:.3g}: loss {losses[calibrated]:.4f}")
     return {

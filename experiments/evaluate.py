@@ -17,7 +17,7 @@ from experiments.finetune import finetuned_snn, handed_back, logit_scale
 from experiments.reports import plots, table
 from experiments.runs import command_line
 from experiments.runs.environment import environment
-from experiments.runs.health import warn_of_silence
+from experiments.runs.health import warn_of_silent_layers
 from experiments.runs.networks import build_ann, stream_keys
 from experiments.runs.partial import resumable
 from experiments.runs.progress import say
@@ -48,7 +48,7 @@ def evaluate(run: Run) -> None:
     hybrid = converted if handed_back(run) else _score_streams(run, fold, "hybrid", finetuned_snn(run), streams)
     spikes = {"converted": converted["spikes"], "hybrid": hybrid["spikes"]}
     for network, of_layers in spikes.items():
-        warn_of_silence(network, of_layers)
+        warn_of_silent_layers(network, of_layers)
     converted, hybrid = ({name: net[name] for name in net if name != "spikes"} for net in (converted, hybrid))
     results = {
         "ann": {"accuracy": ann_accuracy},

@@ -18,7 +18,7 @@ from experiments.convert import balance, calibrated_scale, chosen_factor, conver
 from experiments.fields import AUTO, Config
 from experiments.runs import command_line
 from experiments.runs.epochs import Training, train
-from experiments.runs.health import divergence_warning, diverging, loss_warning, warn_of_silence
+from experiments.runs.health import divergence_warning, diverging, loss_warning, warn_of_silent_layers
 from experiments.runs.journal import Journal
 from experiments.runs.machine import Machine, this_machine
 from experiments.runs.networks import (
@@ -99,7 +99,7 @@ def _kept(run: Run, fold: Fold) -> Results:
         score = partial(score_snn, config, snn, num_steps, VALIDATION, images=images, fold=fold)
         streams = [score(key, label=f"{name}, stream {stream}") for stream, key in enumerate(keys)]
         accuracies[name] = mean(float(scores.accuracy[-1]) for scores in streams)
-        warn_of_silence(name, {layer: float(spikes.sum()) for layer, spikes in streams[0].spikes.items()})
+        warn_of_silent_layers(name, {layer: float(spikes.sum()) for layer, spikes in streams[0].spikes.items()})
     say(f"   hybrid compared: {accuracies[FINETUNED]:.2%}, converted {accuracies[CONVERTED]:.2%}")
     if accuracies[FINETUNED] >= accuracies[CONVERTED] or config.finetune.rate_penalty:
         return {"comparison": accuracies}
@@ -166,8 +166,8 @@ def state_of(config: Config, snn: Variables, teacher: Variables, rule: optax.Gra
 
 def forward_of(config: Config, factor: float, machine: Machine) -> Forward:
     """The forward function of the SNN of a config, its logits times a factor."""
-    what, trained = training_presentation(config, machine), trained_collections(config)
-    present = snn_forward(what, lambda outcome: outcome, trained, config.finetune.residuals)
+    presentation, trained = training_presentation(config, machine), trained_collections(config)
+    present = snn_forward(presentation, lambda outcome: outcome, trained, config.finetune.residuals)
 
     def forward(snn: Variables, *inputs: jax.Array) -> tuple[Outputs, Variables]:
         outcome, changed = present(snn, *inputs)

@@ -73,8 +73,8 @@ def __getattr__(name: str) -> Any:
         package, extra = _EXTRAS[name]
         raise ModuleNotFoundError(f'jsnn.{name} needs {package}: pip install "jsnn[{extra}]".', name=package)
     module, _, attribute = _HOMES[name].partition(":")
-    found = importlib.import_module(module)
-    globals()[name] = value = getattr(found, attribute) if attribute else found
+    home = importlib.import_module(module)
+    globals()[name] = value = getattr(home, attribute) if attribute else home
     return value
 
 

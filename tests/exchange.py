@@ -76,7 +76,7 @@ def spikes_and_results(snn, variables, inputs):
         snn,
         variables,
         lambda time: inputs[time],
-        lambda seen: (seen.layers["spikes"], seen.results),
+        lambda observed: (observed.layers["spikes"], observed.results),
         num_steps=STEPS,
         chunk=STEPS,
         collect=("spikes",),

@@ -58,7 +58,7 @@ def random_inputs(num_steps: int, batch: int, seed: int = 0, dtype=jnp.float32) 
     return jnp.asarray(rng.choice([-1, 0, 1], (num_steps, batch, *IMAGE_SHAPE), p=[0.2, 0.5, 0.3]), dtype)
 
 
-class Seen(NamedTuple):
+class Shown(NamedTuple):
     """The paper's logits [T, B, classes], spikes [T, B, ...] by layer, the loss of the last step and its gradients."""
 
     logits: jax.Array
@@ -70,7 +70,7 @@ class Seen(NamedTuple):
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def run_network(
     ann: VGG | ResNet, snn: SNN, chunk: int, variables: Any, inputs: jax.Array, labels: jax.Array, key=None
-) -> Seen:
+) -> Shown:
     """Run an SNN on given inputs, with dropout where there is a key."""
     noise = {} if key is None else dropout_of(jnp.arange(inputs.shape[1]), key)
 
@@ -79,7 +79,7 @@ def run_network(
             snn,
             {**variables, "params": params},
             lambda time: inputs.at[time].get(mode="fill", fill_value=0),
-            lambda seen: (seen.total, seen.layers["spikes"]),
+            lambda observed: (observed.total, observed.layers["spikes"]),
             num_steps=len(inputs),
             chunk=chunk,
             collect=("spikes",),
@@ -88,5 +88,5 @@ def run_network(
         logits = total / last_threshold(variables, ann)
         return optax.softmax_cross_entropy_with_integer_labels(logits[-1], labels).mean(), (logits, spikes)
 
-    (loss, seen), gradients = jax.value_and_grad(objective, has_aux=True)(variables["params"])
-    return Seen(*seen, loss, gradients)
+    (loss, shown), gradients = jax.value_and_grad(objective, has_aux=True)(variables["params"])
+    return Shown(*shown, loss, gradients)

@@ -80,8 +80,8 @@ def windows(x, size, stride, padding, dilation=(1, 1)):
 
 
 def convolve(node, x):
-    seen = windows(x, node.weight.shape[2:], node.stride, node.padding, node.dilation)
-    groups = zip(np.split(seen, node.groups), np.split(node.weight, node.groups), strict=True)
+    patches = windows(x, node.weight.shape[2:], node.stride, node.padding, node.dilation)
+    groups = zip(np.split(patches, node.groups), np.split(node.weight, node.groups), strict=True)
     maps = [np.einsum("ihwab,oiab->ohw", part, weight) for part, weight in groups]
     return np.concatenate(maps) + node.bias[:, None, None]
 

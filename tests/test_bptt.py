@@ -56,7 +56,7 @@ def plain(name, encode=poisson, loss_of=loss_of):
             snn,
             {"params": params, NEURONS: neurons},
             lambda time: encode(x, KEYS.encoding, INDEX, time),
-            lambda seen: (seen.results, seen.layers["spikes"]),
+            lambda observed: (observed.results, observed.layers["spikes"]),
             num_steps=STEPS,
             chunk=STEPS,
             collect=("spikes",),
@@ -72,10 +72,10 @@ def plain(name, encode=poisson, loss_of=loss_of):
 def packed(name, chunk, encode=poisson, loss_of=loss_of):
     """The same from spike trains alone."""
     snn, _ = random_snn(NETWORKS[name], seed=5, leak=1.0, surrogate=STDB)
-    what = Presentation(snn, encode, STEPS, chunk, dropout_of)
+    presentation = Presentation(snn, encode, STEPS, chunk, dropout_of)
 
     def loss(params, x, neurons):
-        return loss_of(present(what, {"params": params, NEURONS: neurons}, x, INDEX, KEYS))
+        return loss_of(present(presentation, {"params": params, NEURONS: neurons}, x, INDEX, KEYS))
 
     return jax.jit(jax.value_and_grad(loss, (0, 1)))
 
@@ -120,9 +120,9 @@ def test_ages_are_counted_on_from_wherever_they_were_kept(monkeypatch):
 def test_images_get_a_gradient_where_they_are_the_input():
     variables = random_snn(NETWORKS["vgg without dropout"], seed=5, leak=0.9)[1]
     arguments = variables["params"], images(), variables[NEURONS]
-    found = packed("vgg without dropout", 8, constant)(*arguments)
+    actual = packed("vgg without dropout", 8, constant)(*arguments)
     expected = plain("vgg without dropout", constant)(*arguments)
-    assert_equal_gradients(found, expected, 1e-6)
+    assert_equal_gradients(actual, expected, 1e-6)
     assert np.linalg.norm(expected[1][1]) > 0
 
 
@@ -130,8 +130,8 @@ def test_images_get_a_gradient_where_they_are_the_input():
 def test_results_of_every_step_and_spikes_of_every_layer_have_their_gradients(chunk):
     variables = random_snn(NETWORKS["resnet"], seed=5, leak=0.9)[1]
     arguments = variables["params"], images(), variables[NEURONS]
-    found = packed("resnet", chunk, poisson, loss_of_all)(*arguments)
-    assert_equal_gradients(found, plain("resnet", poisson, loss_of_all)(*arguments), 1e-6)
+    actual = packed("resnet", chunk, poisson, loss_of_all)(*arguments)
+    assert_equal_gradients(actual, plain("resnet", poisson, loss_of_all)(*arguments), 1e-6)
 
 
 def small_presentation(num_steps=STEPS, chunk=8):
@@ -140,16 +140,16 @@ def small_presentation(num_steps=STEPS, chunk=8):
 
 
 def test_neurons_get_no_gradient_and_say_so():
-    what, variables = small_presentation()
+    presentation, variables = small_presentation()
     with pytest.raises(ValueError, match="do not give the gradient in the parameters of neurons"):
-        jax.grad(lambda v: loss_of(present(what, v, images(), INDEX, KEYS)))(variables)
+        jax.grad(lambda v: loss_of(present(presentation, v, images(), INDEX, KEYS)))(variables)
 
 
 def test_a_second_derivative_is_refused():
-    what, variables = small_presentation()
+    presentation, variables = small_presentation()
 
     def loss(params):
-        return loss_of(present(what, {**variables, "params": params}, images(), INDEX, KEYS))
+        return loss_of(present(presentation, {**variables, "params": params}, images(), INDEX, KEYS))
 
     with pytest.raises(ValueError, match="no second derivative"):
         jax.eval_shape(lambda params: jax.jvp(jax.grad(loss), (params,), (params,)), variables["params"])
@@ -163,11 +163,11 @@ def test_neurons_whose_gradient_needs_membranes_are_refused():
 
 @pytest.mark.parametrize("transform", [lambda loss: loss, jax.grad], ids=["forward", "backward"])
 def test_variables_of_something_else_are_refused(transform):
-    what, variables = small_presentation()
+    presentation, variables = small_presentation()
     params, neurons = variables["params"], variables[NEURONS]
 
     def loss(params, others):
-        return loss_of(present(what, {"params": params, **others}, images(), INDEX, KEYS))
+        return loss_of(present(presentation, {"params": params, **others}, images(), INDEX, KEYS))
 
     with pytest.raises(ValueError, match='no "neurons"'):
         transform(loss)(params, {})
@@ -177,18 +177,18 @@ def test_variables_of_something_else_are_refused(transform):
 
 @pytest.mark.parametrize(("num_steps", "chunk", "word"), [(0, 8, "num_steps"), (8, 0, "chunk")])
 def test_numbers_of_steps_below_one_are_refused(num_steps, chunk, word):
-    what, variables = small_presentation(num_steps, chunk)
+    presentation, variables = small_presentation(num_steps, chunk)
     with pytest.raises(ValueError, match=word):
-        present(what, variables, images(), INDEX, KEYS)
+        present(presentation, variables, images(), INDEX, KEYS)
 
 
 def temporaries(num_steps, batch):
     """Bytes of the compiled gradient's temporaries, and the number of spiking neurons in the batch."""
     snn, variables = random_snn(TINY_VGG.clone(stages=(4,), hidden=()), seed=5, leak=0.9, surrogate=STDB)
-    what, x = Presentation(snn, poisson, num_steps, 8, dropout_of), jnp.zeros((batch, *IMAGE_SHAPE))
+    presentation, x = Presentation(snn, poisson, num_steps, 8, dropout_of), jnp.zeros((batch, *IMAGE_SHAPE))
 
     def loss(params):
-        return present(what, {**variables, "params": params}, x, jnp.arange(batch), KEYS).results.sum()
+        return present(presentation, {**variables, "params": params}, x, jnp.arange(batch), KEYS).results.sum()
 
     states = jax.eval_shape(lambda: snn.initial_state(variables, x))
     compiled = jax.jit(jax.grad(loss)).lower(variables["params"]).compile()

@@ -27,12 +27,12 @@ def test_what_is_restored_is_what_was_saved(tmp_path):
     state = state_of(SMALL_VGG)
     save(tmp_path / "ann", 3, replicate(state), {"seed": 1, "config": {"hidden": [4, 5]}})
     like = jax.eval_shape(lambda: state)
-    found = restore(tmp_path / "ann", like)
-    assert found.step == 3
-    assert found.record == {"seed": 1, "config": {"hidden": [4, 5]}}
-    chex.assert_trees_all_equal(found.tree, state)
-    chex.assert_trees_all_equal_dtypes(found.tree, state)
-    assert float(found.tree.fixed["neurons"]["conv0"]["leak"]) == pytest.approx(0.9)
+    actual = restore(tmp_path / "ann", like)
+    assert actual.step == 3
+    assert actual.record == {"seed": 1, "config": {"hidden": [4, 5]}}
+    chex.assert_trees_all_equal(actual.tree, state)
+    chex.assert_trees_all_equal_dtypes(actual.tree, state)
+    assert float(actual.tree.fixed["neurons"]["conv0"]["leak"]) == pytest.approx(0.9)
 
 
 def test_the_last_ones_are_kept(tmp_path):
@@ -45,8 +45,8 @@ def test_the_last_ones_are_kept(tmp_path):
 def test_saving_a_step_again_replaces_it(tmp_path):
     for value in (1, 2):
         save(tmp_path, 7, {"x": jnp.array(value)}, {"value": value})
-    found = restore(tmp_path, {"x": jnp.array(0)})
-    assert (found.tree["x"], found.record["value"]) == (2, 2)
+    actual = restore(tmp_path, {"x": jnp.array(0)})
+    assert (actual.tree["x"], actual.record["value"]) == (2, 2)
 
 
 def test_an_unfinished_save_is_no_checkpoint_and_gives_way_to_the_next(tmp_path):
@@ -82,8 +82,8 @@ def test_the_seal_is_that_of_sha256sum(tmp_path):
     lines = (tmp_path / "1" / "SHA256SUMS").read_text().splitlines()
     sums = dict(reversed(line.split("  ")) for line in lines)
     assert sums.keys() == files - {"SHA256SUMS"}
-    for name, found in sums.items():
-        assert found == hashlib.sha256((tmp_path / "1" / name).read_bytes()).hexdigest()
+    for name, digest in sums.items():
+        assert digest == hashlib.sha256((tmp_path / "1" / name).read_bytes()).hexdigest()
 
 
 def truncate(path, _):
@@ -127,9 +127,9 @@ def test_damage_to_any_file_is_detected_and_the_one_before_is_taken(damage, two_
         shutil.copytree(two_checkpoints, folder)
         damage(all_files(folder / "2")[number], rng)
         with pytest.warns(UserWarning, match=f"the checkpoint {folder}/2 is damaged"):
-            found = restore(folder, like)
-        assert (found.step, found.record) == (1, {"step": 1})
-        chex.assert_trees_all_equal(found.tree, state_of(SMALL_VGG, 1))
+            actual = restore(folder, like)
+        assert (actual.step, actual.record) == (1, {"step": 1})
+        chex.assert_trees_all_equal(actual.tree, state_of(SMALL_VGG, 1))
         assert not latest_is_intact(folder)
 
 

@@ -64,10 +64,10 @@ def test_a_run_leaves_what_it_should(tiny):
 def test_stages_one_by_one_equal_the_pipeline(tiny, tmp_path):
     for stage in (train_ann.train_ann, convert.convert_ann, finetune.finetune, evaluate.evaluate):
         assert run(stage, tmp_path, *TINY) == 0
-    assert found(tmp_path) == found(tiny)
+    assert outcome_of(tmp_path) == outcome_of(tiny)
 
 
-def found(workdir):
+def outcome_of(workdir):
     return without_time(read_results(workdir))
 
 
@@ -314,4 +314,4 @@ def test_the_default_command_reaches_what_the_readme_says(tmp_path):
     process = python("-c", COUNTING_HITS, *options)
     assert process.returncode == 0, process.stderr
     assert int(process.stdout.split()[-1]) > 0
-    assert found(tmp_path / "run") == without_time(results)
+    assert outcome_of(tmp_path / "run") == without_time(results)

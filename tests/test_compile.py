@@ -67,22 +67,22 @@ def test_a_program_for_another_platform_holds_no_way_of_the_cpu(platform):
 
 
 def test_a_convolutions_operations_are_those_counted_by_hand():
-    found = count(gradients(platforms_own), (X, KERNEL), TPU)
-    assert found.operations == 3 * 2 * MACS
+    actual = count(gradients(platforms_own), (X, KERNEL), TPU)
+    assert actual.operations == 3 * 2 * MACS
     x_and_y, kernel = 4 * (X.size + 4 * 8 * 8 * 48), 4 * KERNEL.size
-    assert found.bytes == 3 * (x_and_y + kernel) + 2 * (4 * X.size + kernel)
+    assert actual.bytes == 3 * (x_and_y + kernel) + 2 * (4 * X.size + kernel)
 
 
 def test_a_stride_does_not_count_the_zeros_between_pixels():
-    found = count(gradients(partial(platforms_own, stride=2)), (X, KERNEL), TPU)
-    assert found.operations == 3 * 2 * 4 * (3 * 4 - 1) ** 2 * 40 * 48
+    actual = count(gradients(partial(platforms_own, stride=2)), (X, KERNEL), TPU)
+    assert actual.operations == 3 * 2 * 4 * (3 * 4 - 1) ** 2 * 40 * 48
 
 
 def test_groups_and_dilation_are_counted_by_what_meets():
     options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "padding": [(2, 2), (2, 2)], "window_strides": (1, 1)}
     convolve = partial(jax.lax.conv_general_dilated, rhs_dilation=(2, 2), feature_group_count=4, **options)
-    found = count(convolve, (X, jnp.zeros((3, 3, 10, 48))), TPU)
-    assert found.operations == 2 * 4 * (3 * 8 - 4) ** 2 * 10 * 48
+    actual = count(convolve, (X, jnp.zeros((3, 3, 10, 48))), TPU)
+    assert actual.operations == 2 * 4 * (3 * 8 - 4) ** 2 * 10 * 48
 
 
 def test_the_way_of_the_platform_is_counted():
@@ -128,8 +128,8 @@ def test_a_step_of_the_snn_counts_three_products_a_layer_and_step():
     program = hybrid_step(config, Machine(None, 1, None))
     of_images = 46**2 * 16 * 32 + 46**2 * 32 * 32  # 3 * 16 - 2 places along a side
     first, others = 94**2 * 3 * 16, of_images + 2048 * 256 + 256 * 10
-    found = count(program.on_one, program.arguments, TPU, program.gathered)
-    assert found.operations == 2 * 8 * 16 * (2 * first + 3 * others)
+    actual = count(program.on_one, program.arguments, TPU, program.gathered)
+    assert actual.operations == 2 * 8 * 16 * (2 * first + 3 * others)
 
 
 TEXT = """
@@ -228,12 +228,12 @@ def step_for(topology, config):
     return compiled.compiled(hybrid_step(config, there.machine).lower(), there, optimize=False)
 
 
-def assert_lean(found, topology):
+def assert_lean(actual, topology):
     """It fits, with much to spare, and the devices exchange gradients once and gather nothing."""
-    assert found.memory is not None
-    assert found.needed < 0.1 * target_of(topology).chip.device_bytes
-    assert list(found.collectives) == ["all-reduce"]
-    assert found.collectives["all-reduce"][0] == 1
+    assert actual.memory is not None
+    assert actual.needed < 0.1 * target_of(topology).chip.device_bytes
+    assert list(actual.collectives) == ["all-reduce"]
+    assert actual.collectives["all-reduce"][0] == 1
 
 
 @libtpu
@@ -243,8 +243,8 @@ def assert_lean(found, topology):
 def test_a_tpu_keeps_little_more_than_a_bit_for_a_neuron_and_step(config):
     """Twenty seconds of CPU: a TPU's program is compiled for two numbers of steps."""
     short, long = (step_for("v5e:2x2", with_fields(config, {"convert.num_steps": steps})) for steps in (24, 96))
-    for found in (short, long):
-        assert_lean(found, "v5e:2x2")
+    for actual in (short, long):
+        assert_lean(actual, "v5e:2x2")
     image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
     layers = jax.eval_shape(lambda: build_snn(config).initial_state(snn_like(config), image))
     neurons = 8 * sum(state.membrane.size for state in layers.values())
@@ -276,10 +276,10 @@ def test_what_does_not_fit_is_told_with_a_way_out_that_was_compiled(monkeypatch,
     arguments = Arguments(config, "v5e:1x1", ("evaluation",), out=tmp_path / "out.json")
     numbers = main.compile_preset("vgg5_cifar10", arguments)
     assert json.loads((tmp_path / "out.json").read_text()) == json.loads(json.dumps(numbers))
-    told = capsys.readouterr().out
-    assert "devices exchange: unknown" in told
-    assert "vgg5_cifar10 on v5e:1x1, 1 x TPU v5 lite, 16.91 GB each\nevaluation   does not fit" in told
-    assert "It fits with --eval-batch-size 8." in told
+    output = capsys.readouterr().out
+    assert "devices exchange: unknown" in output
+    assert "vgg5_cifar10 on v5e:1x1, 1 x TPU v5 lite, 16.91 GB each\nevaluation   does not fit" in output
+    assert "It fits with --eval-batch-size 8." in output
 
 
 def test_what_a_run_does_not_do_is_not_compiled():

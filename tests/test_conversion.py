@@ -50,7 +50,7 @@ def currents(snn, variables, x):
         snn,
         variables,
         lambda time: poisson(x, KEY, jnp.arange(len(x)), time),
-        lambda seen: seen.layers["currents"],
+        lambda observed: observed.layers["currents"],
         num_steps=STEPS,
         chunk=STEPS,
         collect=("currents",),
@@ -91,10 +91,10 @@ def test_memory_of_balancing_is_bounded_by_the_chunk():
     snn, variables = random_snn(SMALL_VGG, seed=4, leak=1.0)
 
     def temporaries(num_steps):
-        what = Presentation(snn, poisson, num_steps, 8)
+        presentation = Presentation(snn, poisson, num_steps, 8)
         words = {"conv0": jax.ShapeDtypeStruct((num_steps // 8, 4, *IMAGE_SHAPE[:2], 4), jnp.uint8)}
         program = layerwise.observe.lower(
-            what,
+            presentation,
             layerwise.Question("dense0", ("conv1",), largest),
             variables,
             (images(4), jnp.arange(4), KEY),
@@ -126,11 +126,11 @@ def test_layers_before_the_first_balanced_have_the_paper_s_one():
 def test_the_weights_are_the_very_same_arrays():
     snn, variables = random_snn(SMALL_VGG, seed=0, leak=1.0)
     weights = {"params": variables["params"]}
-    found = scale_thresholds(convert(snn, weights, dict.fromkeys(SMALL_VGG.spiking_layers, 2.0), leak=0.9), 0.7)
-    for one, other in zip(jax.tree.leaves(found["params"]), jax.tree.leaves(weights["params"]), strict=True):
+    scaled = scale_thresholds(convert(snn, weights, dict.fromkeys(SMALL_VGG.spiking_layers, 2.0), leak=0.9), 0.7)
+    for one, other in zip(jax.tree.leaves(scaled["params"]), jax.tree.leaves(weights["params"]), strict=True):
         assert one is other
     expected = {"threshold": jnp.float32(1.4), "leak": jnp.float32(0.9), "initial": jnp.float32(0)}
-    for values in found[NEURONS].values():
+    for values in scaled[NEURONS].values():
         chex.assert_trees_all_close(values, expected)
 
 
@@ -161,11 +161,11 @@ def _without_thresholds(variables):
 
 def activations(ann, variables, x, monkeypatch):
     """What the ReLUs of an ANN give, by layer."""
-    seen = []
+    rectified = []
     with monkeypatch.context() as patch:
-        patch.setattr(nn, "relu", lambda x: seen.append(jax.nn.relu(x)) or seen[-1])
+        patch.setattr(nn, "relu", lambda x: rectified.append(jax.nn.relu(x)) or rectified[-1])
         ann.apply(variables, x)
-    return dict(zip(ann.spiking_layers, seen, strict=True))
+    return dict(zip(ann.spiking_layers, rectified, strict=True))
 
 
 def normalized(variables):
@@ -201,17 +201,17 @@ def test_firing_rates_tend_to_the_relu_activations(ann, monkeypatch):
     def trains(variables):
         options = {"num_steps": 1024, "chunk": 1024, "collect": ("spikes",)}
         inputs = partial(constant, x, KEY, jnp.arange(len(x)))
-        return simulate(snn, variables, inputs, lambda seen: seen.layers["spikes"], **options)
+        return simulate(snn, variables, inputs, lambda observed: observed.layers["spikes"], **options)
 
     spikes = jax.device_get(trains(convert(snn, variables, thresholds)))
 
     def errors(num_steps):
-        found = {}
+        errors = {}
         for layer in ann.spiking_layers:
             activation = captured[layer] / thresholds[layer]
             assert activation.max() > 0.02, layer
-            found[layer] = float(np.abs(spikes[layer][:num_steps].mean(0) - activation).mean())
-        return found
+            errors[layer] = float(np.abs(spikes[layer][:num_steps].mean(0) - activation).mean())
+        return errors
 
     short, middle, long = errors(64), errors(256), errors(1024)
     for layer in ann.spiking_layers:

@@ -50,9 +50,9 @@ def with_gradients(convolve, *cases):
     return jax.jit(lambda *cases: [of_pair(*case) for case in cases])(*cases)
 
 
-def assert_close(found, expected, tolerance):
+def assert_close(actual, expected, tolerance):
     """Shapes and dtypes equal, values within `tolerance` of the norm."""
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
         assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b), a.shape
 
@@ -86,8 +86,8 @@ def take(way, monkeypatch):
 def test_results_and_gradients_equal_those_of_autodiff(size, stride, way, monkeypatch):
     take(way, monkeypatch)
     cases = [arrays(shape, size) for shape in SHAPES]
-    found, expected = (with_gradients(partial(convolve, stride=stride), *cases) for convolve in (ours, reference))
-    assert_close(found, expected, 1e-6)
+    actual, expected = (with_gradients(partial(convolve, stride=stride), *cases) for convolve in (ours, reference))
+    assert_close(actual, expected, 1e-6)
 
 
 PADDINGS = [(2, [(0, 1), (0, 1)]), (1, [(0, 0), (0, 0)]), (1, [(4, 0), (1, 3)]), (2, [(3, 1), (0, 5)])]
@@ -98,10 +98,10 @@ PADDINGS = [(2, [(0, 1), (0, 1)]), (1, [(0, 0), (0, 0)]), (1, [(4, 0), (1, 3)]),
 def test_padding_may_be_one_sided_or_wide(stride, padding, way, monkeypatch):
     take(way, monkeypatch)
     case = arrays((2, 5, 6, 8, 7), 3)
-    found, expected = (
+    actual, expected = (
         with_gradients(partial(convolve, stride=stride, padding=padding), case) for convolve in (ours, reference)
     )
-    assert_close(found, expected, 1e-6)
+    assert_close(actual, expected, 1e-6)
 
 
 @pytest.mark.parametrize("channels", [NEVER, ALWAYS], ids=["patches", "Winograd's"])
@@ -110,8 +110,8 @@ def test_large_batches_are_cut_into_pieces(channels, monkeypatch):
     monkeypatch.setattr(patches, "PATCHES_AT_ONCE", 20_000)
     monkeypatch.setattr(winograd, "NUMBERS_AT_ONCE", 20_000)
     cases = [arrays((batch, 36, 40, 5, 6), 3) for batch in (96, 97)]
-    found, expected = (with_gradients(partial(convolve, stride=1), *cases) for convolve in (ours, reference))
-    assert_close(found, expected, 1e-6)
+    actual, expected = (with_gradients(partial(convolve, stride=1), *cases) for convolve in (ours, reference))
+    assert_close(actual, expected, 1e-6)
 
 
 @pytest.mark.usefixtures("optimized")
@@ -132,8 +132,8 @@ def test_gradients_inside_a_scan():
     def total(convolve, kernel):
         return jax.lax.scan(lambda s, x: (s + (convolve(x, kernel, 1) ** 2).sum(), None), 0.0, steps)[0]
 
-    found, expected = (jax.jit(jax.grad(partial(total, convolve)))(kernel) for convolve in (ours, reference))
-    assert_close([found], [expected], 1e-6)
+    actual, expected = (jax.jit(jax.grad(partial(total, convolve)))(kernel) for convolve in (ours, reference))
+    assert_close([actual], [expected], 1e-6)
 
 
 @pytest.mark.usefixtures("optimized")
@@ -156,8 +156,8 @@ def test_the_filter_gradient_on_cpu_is_made_of_matrix_products(channels, monkeyp
 @pytest.mark.parametrize("stride", [1, 2])
 def test_double_precision_is_kept(float64, stride):
     case = arrays(SHAPES[2], 3, dtype=jnp.float64)
-    found, expected = (with_gradients(partial(convolve, stride=stride), case) for convolve in (ours, reference))
-    assert_close(found, expected, 1e-14)
+    actual, expected = (with_gradients(partial(convolve, stride=stride), case) for convolve in (ours, reference))
+    assert_close(actual, expected, 1e-14)
 
 
 @pytest.mark.parametrize("on_cpu", [True, False], ids=["CPU's", "platform's"])
@@ -167,12 +167,12 @@ def test_bfloat16_operands_give_float32_sums(shape, on_cpu, monkeypatch):
     monkeypatch.setattr(cpu_convolution, "CHANNELS_FOR_WINOGRAD", ALWAYS)  # whose sums of operands must not be rounded
     x, kernel = arrays(shape, 3)
     x = jnp.sign(x)  # exact in bfloat16, as spikes are
-    (found,) = with_gradients(partial(ours, stride=1, operands=jnp.bfloat16), (x, kernel))
+    (actual,) = with_gradients(partial(ours, stride=1, operands=jnp.bfloat16), (x, kernel))
     (exact,) = with_gradients(partial(reference, stride=1), (x, kernel))
-    assert_close(found, exact, 4e-3)  # bfloat16 has 8 bits
+    assert_close(actual, exact, 4e-3)  # bfloat16 has 8 bits
     rounded = reference(x, kernel.astype(jnp.bfloat16).astype(jnp.float32), 1)
-    assert_close(found[0], rounded, 1e-6)  # only operands are rounded, not the sums
-    for gradient in found[1:]:
+    assert_close(actual[0], rounded, 1e-6)  # only operands are rounded, not the sums
+    for gradient in actual[1:]:
         assert (gradient != gradient.astype(jnp.bfloat16).astype(jnp.float32)).any()
 
 
@@ -186,8 +186,8 @@ def test_products_take_operands_of_their_own_dtype():
     def squared(multiply):
         return jax.jit(jax.value_and_grad(lambda *leaves: (multiply(*leaves) ** 2).sum(), (0, 1)))(x[0], matrix)
 
-    (found, gradients), expected = squared(partial(product, jnp.bfloat16)), squared(jnp.matmul)
-    assert float(found) == pytest.approx(float(expected[0]), rel=1e-2)
+    (actual, gradients), expected = squared(partial(product, jnp.bfloat16)), squared(jnp.matmul)
+    assert float(actual) == pytest.approx(float(expected[0]), rel=1e-2)
     assert_close(gradients, expected[1], 1e-2)
     assert all(np.linalg.norm(a - b) > 0 for a, b in zip(gradients, expected[1], strict=True))
 
@@ -229,8 +229,8 @@ def test_convolutions_of_every_kind_equal_those_of_jax(kind, kernels):
     def jaxs(x, kernel):
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=layout, **others)
 
-    found = with_gradients(lambda x, kernel: kernels.convolve(x, kernel, options), case)
-    assert_close(found, with_gradients(jaxs, case), 1e-6)
+    actual = with_gradients(lambda x, kernel: kernels.convolve(x, kernel, options), case)
+    assert_close(actual, with_gradients(jaxs, case), 1e-6)
 
 
 @pytest.mark.parametrize("kind", ["plain", "grouped", "dilated", "1-D"])
@@ -240,7 +240,7 @@ def test_operands_are_rounded_in_convolutions_of_every_kind(kind):
     rng = np.random.default_rng(0)
     case = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in (of_x, of_kernel)]
     options = options_of(*case, strides, padding, layout, **others)
-    (found,), (exact,), (of_rounded,) = (
+    (actual,), (exact,), (of_rounded,) = (
         with_gradients(lambda x, kernel, kernels=kernels: kernels.convolve(x, kernel, options), leaves)
         for kernels, leaves in (
             (fast_kernels(jnp.bfloat16), case),
@@ -248,9 +248,9 @@ def test_operands_are_rounded_in_convolutions_of_every_kind(kind):
             (platforms_own(), [leaf.astype(jnp.bfloat16).astype(jnp.float32) for leaf in case]),
         )
     )
-    assert_close(found, exact, 1e-2)
-    assert_close(found[0], of_rounded[0], 1e-6)
-    for part in found:
+    assert_close(actual, exact, 1e-2)
+    assert_close(actual[0], of_rounded[0], 1e-6)
+    for part in actual:
         assert (part != part.astype(jnp.bfloat16).astype(jnp.float32)).any()
 
 
@@ -286,9 +286,9 @@ def test_a_pool_equals_a_window_reduction(window, shape):
 
         return jax.jit(both)(x)
 
-    found = with_gradient(lambda x: pool_sum(x, window, window, PLAIN))
+    actual = with_gradient(lambda x: pool_sum(x, window, window, PLAIN))
     expected = with_gradient(lambda x: jax.lax.reduce_window(x, 0.0, jax.lax.add, window, window, "VALID"))
-    assert_close(found, expected, 1e-6)
+    assert_close(actual, expected, 1e-6)
 
 
 @pytest.mark.parametrize(

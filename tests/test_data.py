@@ -74,14 +74,14 @@ def test_crops_are_windows_of_the_padded_image():
     padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
     places = set()
     for crop, image in zip(cropped, padded, strict=True):
-        found = [
+        matches = [
             (row, column)
             for row in range(5)
             for column in range(5)
             if (image[row : row + 6, column : column + 5] == crop).all()
         ]
-        assert len(found) == 1
-        places.update(found)
+        assert len(matches) == 1
+        places.update(matches)
     assert len(places) > 15  # of 25
 
 

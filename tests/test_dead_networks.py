@@ -42,13 +42,13 @@ def dead():
 
 
 def test_a_dead_network_classifies_nothing():
-    what, variables, source = dead()
-    evaluate = jax.jit(snn_evaluation(what, source))
+    presentation, variables, source = dead()
+    evaluate = jax.jit(snn_evaluation(presentation, source))
     scores = mean(evaluate(variables, source.resident, jnp.arange(8), jax.random.key(0)))
     assert not np.asarray(scores.accuracy).any()
     np.testing.assert_allclose(scores.loss, np.log(3), rtol=1e-6)
     rule = optimizer("adam", lambda _: 1e-3, 0.0)
-    step = jax.jit(train_step(source, snn_forward(what, summed), rule))
+    step = jax.jit(train_step(source, snn_forward(presentation, summed), rule))
     _, metrics = step(init_state(variables, rule), source.resident, jnp.arange(8), jax.random.key(0))
     assert float(metrics.scores["accuracy"]) == 0
     nothing = {"params": jax.tree.map(jnp.zeros_like, variables["params"])}

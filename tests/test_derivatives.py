@@ -44,7 +44,7 @@ def results_of(surrogate, forward=True, leak=0.9):
 
     def run(params):
         variables = jsnn.convert(snn, params, THRESHOLDS, leak=leak)
-        return jsnn.simulate(snn, variables, held, lambda seen: seen.results, num_steps=STEPS, chunk=CHUNK)
+        return jsnn.simulate(snn, variables, held, lambda observed: observed.results, num_steps=STEPS, chunk=CHUNK)
 
     def spikes(params):
         return jsnn.record(snn, jsnn.convert(snn, params, THRESHOLDS, leak=leak), held, num_steps=STEPS)["spikes"]
@@ -89,8 +89,10 @@ def membrane_of(surrogate, threshold):
 
     def membrane(leak):
         variables = jsnn.convert(snn, {"w": jnp.ones((1, 1))}, {"w": threshold}, leak=leak)
-        what = {"num_steps": STEPS, "what": ("membranes",), "chunk": CHUNK}
-        return jsnn.record(snn, variables, lambda time: jnp.ones((len(time), 1, 1)), **what)["membranes"]["w"].ravel()
+        options = {"num_steps": STEPS, "what": ("membranes",), "chunk": CHUNK}
+        return jsnn.record(snn, variables, lambda time: jnp.ones((len(time), 1, 1)), **options)["membranes"][
+            "w"
+        ].ravel()
 
     return membrane
 
@@ -139,8 +141,8 @@ def test_a_hessian_vector_product_is_the_difference_of_gradients_where_spikes_st
     for at in (step, -step):
         np.testing.assert_array_equal(trains(moved(at)), trains(x))
     expected = jax.tree.map(lambda a, b: (a - b) / (2 * step), gradient(moved(step)), gradient(moved(-step)))
-    for found in hessian_vector_products(loss, x, tangent):
-        for name, leaf in found.items():
+    for actual in hessian_vector_products(loss, x, tangent):
+        for name, leaf in actual.items():
             assert np.abs(expected[name]).max() > 1e-3
             np.testing.assert_allclose(leaf, expected[name], rtol=1e-6, atol=1e-8)
 
@@ -164,8 +166,8 @@ def test_reverse_over_reverse_goes_through_the_fast_kernels_too():
     def along(params):
         return sum((jax.grad(loss)(params)[name] * tangent[name]).sum() for name in tangent)
 
-    found = jax.jit(jax.grad(along))(params)
-    for name, leaf in found.items():
+    actual = jax.jit(jax.grad(along))(params)
+    for name, leaf in actual.items():
         np.testing.assert_allclose(leaf, expected[name], rtol=1e-10, atol=1e-13)
 
 
@@ -183,10 +185,10 @@ def test_forward_mode_fails_aloud_where_it_is_not_asked_for(surrogate, forward):
 def packed():
     """(weights, neurons) -> a loss by spike trains alone."""
     snn = jsnn.spiking(network, jsnn.lif(stdb(0.4, 0.05)))
-    what = jsnn.Presentation(snn, jsnn.encoding.constant, STEPS, CHUNK)
+    presentation = jsnn.Presentation(snn, jsnn.encoding.constant, STEPS, CHUNK)
 
     def loss(params, neurons):
-        outcome = present(what, {**params, "neurons": neurons}, jnp.asarray(IMAGES), INDEX, KEYS)
+        outcome = present(presentation, {**params, "neurons": neurons}, jnp.asarray(IMAGES), INDEX, KEYS)
         return (jsnn.averaged(outcome) ** 2).sum()
 
     return loss, jsnn.convert(snn, drawn(0), THRESHOLDS)["neurons"]
@@ -222,6 +224,6 @@ def test_spike_trains_alone_refuse_forward_mode():
 def test_neurons_that_need_membranes_are_refused_by_spike_trains(surrogate):
     snn = jsnn.spiking(network, jsnn.lif(surrogate))
     variables = jsnn.convert(snn, drawn(0), THRESHOLDS)
-    what = jsnn.Presentation(snn, jsnn.encoding.constant, STEPS, CHUNK)
+    presentation = jsnn.Presentation(snn, jsnn.encoding.constant, STEPS, CHUNK)
     with pytest.raises(ValueError, match="bits alone do not give the gradient of these neurons"):
-        present(what, variables, jnp.asarray(IMAGES), INDEX, KEYS)
+        present(presentation, variables, jnp.asarray(IMAGES), INDEX, KEYS)

@@ -22,17 +22,17 @@ def trajectory_on(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trajectories")
 
     @cache
-    def found(devices):
+    def trajectory_of(devices):
         if devices == jax.device_count():
             with jax.enable_x64(True):
                 return trajectory()
         status, output = finish(start(folder / f"{devices}.npz", module="tests.trajectory", devices=devices))
         assert status == 0, output
-        found = dict(np.load(folder / f"{devices}.npz"))
-        assert found.pop("devices") == devices
-        return found
+        arrays = dict(np.load(folder / f"{devices}.npz"))
+        assert arrays.pop("devices") == devices
+        return arrays
 
-    return found
+    return trajectory_of
 
 
 @pytest.mark.parametrize("devices", DEVICES[1:])

@@ -34,8 +34,8 @@ def shown(batches):
         inputs = poisson(scale(batch.images), KEY, batch.index, jnp.arange(STEPS))
         return run_network(TINY_VGG, SNN, STEPS, VARIABLES, inputs, batch.labels)
 
-    seen = [show(jax.tree.map(lambda leaf, n=n: leaf[n], batches)) for n in range(2)]
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *seen)
+    each = [show(jax.tree.map(lambda leaf, n=n: leaf[n], batches)) for n in range(2)]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *each)
 
 
 def test_scores_are_those_of_the_logits(batches, shown):
@@ -48,22 +48,22 @@ def test_scores_are_those_of_the_logits(batches, shown):
 
 
 def test_gradients_are_those_of_each_batch(batches, shown):
-    found = diagnostics.batch_gradients(PRESENTATION, VARIABLES, batches, KEY, UNIT)
+    actual = diagnostics.batch_gradients(PRESENTATION, VARIABLES, batches, KEY, UNIT)
     for layer, expected in shown.gradients.items():
-        np.testing.assert_allclose(found[layer]["kernel"], expected["kernel"], rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(actual[layer]["kernel"], expected["kernel"], rtol=1e-3, atol=1e-5)
         assert np.abs(expected["kernel"]).max() > 1e-3
 
 
 def test_silence_is_counted_step_by_step(batches, shown):
-    found = diagnostics.silence(PRESENTATION, VARIABLES, batches, KEY)
-    assert found.never.keys() == found.so_far.keys() == shown.spikes.keys()
+    actual = diagnostics.silent_neurons(PRESENTATION, VARIABLES, batches, KEY)
+    assert actual.never.keys() == actual.so_far.keys() == shown.spikes.keys()
     for layer, spikes in shown.spikes.items():
         silent, waiting = np.ones(spikes[:, 0].shape, bool), []
         for step in range(STEPS):
             waiting.append(silent)
             silent = silent & (spikes[:, step] == 0)
-        assert float(found.never[layer]) == pytest.approx(silent.mean())
-        assert float(found.so_far[layer]) == pytest.approx(np.mean(waiting))
+        assert float(actual.never[layer]) == pytest.approx(silent.mean())
+        assert float(actual.so_far[layer]) == pytest.approx(np.mean(waiting))
         assert 0 < silent.mean() < np.mean(waiting) < 1
 
 

@@ -19,16 +19,16 @@ NOTED = r"^\.\. (currentmodule|module|automodule|autofunction|autoclass|autodata
 
 def referenced():
     """The full names that the pages of the reference have an entry for."""
-    found = []
+    names = []
     for page in (DOCS / "api").glob("*.rst"):
         module = "jsnn"
         for directive, name in re.findall(NOTED, page.read_text(), re.MULTILINE):
             if directive.endswith("module"):
                 module = name
-                found += [name] if directive == "automodule" else []
+                names += [name] if directive == "automodule" else []
             else:
-                found.append(name if name.startswith("jsnn.") else f"{module}.{name}")
-    return found
+                names.append(name if name.startswith("jsnn.") else f"{module}.{name}")
+    return names
 
 
 def public():
@@ -43,9 +43,9 @@ def public():
 
 
 def test_the_reference_has_every_public_name_once():
-    found = referenced()
-    assert public() - {*found} == set()
-    assert len({*found}) == len(found)
+    names = referenced()
+    assert public() - {*names} == set()
+    assert len({*names}) == len(names)
 
 
 def test_what_the_reference_has_is_there():

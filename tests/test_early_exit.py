@@ -1,5 +1,7 @@
 """Early exit against a loop over samples and steps."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,10 +23,11 @@ CONFIDENCES = (0.0, 0.35, 0.37, 0.4, 0.45, 0.5, 0.6, 1.0)
 
 def test_samples_stop_where_a_loop_stops_them():
     snn, variables = random_snn(TINY_VGG.clone(stages=(4, "A")), seed=3, leak=0.95)
-    what = Presentation(snn, poisson, STEPS, 4)
+    presentation = Presentation(snn, poisson, STEPS, 4)
     images = jnp.asarray(SPLIT.images / 127.5 - 1, jnp.float32)
     encode = lambda time: poisson(images, KEY, jnp.arange(14), time)  # noqa: E731
-    totals = jax.jit(lambda: simulate(snn, variables, encode, lambda seen: seen.total, num_steps=STEPS, chunk=4))()
+    run = partial(simulate, snn, variables, encode, lambda observed: observed.total, num_steps=STEPS, chunk=4)
+    totals = jax.jit(run)()
     hits, steps = np.zeros(len(CONFIDENCES)), np.zeros(len(CONFIDENCES))
     for place, confidence in enumerate(CONFIDENCES):
         for sample in range(14):
@@ -36,19 +39,19 @@ def test_samples_stop_where_a_loop_stops_them():
                     hits[place] += decided and logits.argmax() == SPLIT.labels[sample]
                     steps[place] += t
                     break
-    found = evaluate_split(
-        parallel_evaluation(exit_evaluation(what, SOURCE, lambda _: 1.0, CONFIDENCES)),
+    actual = evaluate_split(
+        parallel_evaluation(exit_evaluation(presentation, SOURCE, lambda _: 1.0, CONFIDENCES)),
         variables,
         SOURCE,
         8,
         KEY,
         sums_of=Exits,
     )
-    assert found.count == 14
-    np.testing.assert_allclose(found.accuracy * 14, hits, atol=1e-4)
-    np.testing.assert_allclose(found.steps * 14, steps, atol=1e-4)
-    assert found.steps[0] == 1
-    assert found.steps[-1] == STEPS
+    assert actual.count == 14
+    np.testing.assert_allclose(actual.accuracy * 14, hits, atol=1e-4)
+    np.testing.assert_allclose(actual.steps * 14, steps, atol=1e-4)
+    assert actual.steps[0] == 1
+    assert actual.steps[-1] == STEPS
     assert len(set(steps)) > 3  # else confidences decide nothing here
 
 

@@ -27,12 +27,12 @@ def test_poisson_rate_and_sign_are_the_pixels():
 def test_a_draw_depends_on_key_sample_and_time_alone(cut, order):
     images = np.random.default_rng(0).uniform(-1, 1, (4, 3, 5)).astype(np.float32)
     index, time = np.array([7, 0, 12, 3], np.int32), np.arange(10, dtype=np.int32)
-    whole = np.asarray(present(images, KEY, index, time))
+    at_once = np.asarray(present(images, KEY, index, time))
     chunked = [present(images, KEY, index, part) for part in (time[:cut], time[cut:])]
-    np.testing.assert_array_equal(np.concatenate(chunked), whole)
+    np.testing.assert_array_equal(np.concatenate(chunked), at_once)
     order = np.array(order)
-    np.testing.assert_array_equal(present(images[order], KEY, index[order], time), whole[:, order])
-    np.testing.assert_array_equal(present(images[1:2], KEY, index[1:2], time), whole[:, 1:2])
+    np.testing.assert_array_equal(present(images[order], KEY, index[order], time), at_once[:, order])
+    np.testing.assert_array_equal(present(images[1:2], KEY, index[1:2], time), at_once[:, 1:2])
 
 
 def test_samples_steps_and_keys_differ():
@@ -82,11 +82,11 @@ def test_poisson_has_no_gradient_but_the_straight_through_one_has_that_of_the_me
 
 
 @pytest.mark.parametrize("encode", [poisson, poisson_straight_through])
-@pytest.mark.parametrize(("value", "told"), [(1.5, "1.5"), (-2, "2.0"), (np.inf, "inf"), (np.nan, "nan")])
-def test_pixels_out_of_range_are_refused(encode, value, told):
+@pytest.mark.parametrize(("value", "shown"), [(1.5, "1.5"), (-2, "2.0"), (np.inf, "inf"), (np.nan, "nan")])
+def test_pixels_out_of_range_are_refused(encode, value, shown):
     images = np.zeros((2, 3), np.float32)
     images[1, 2] = value
-    with pytest.raises(ValueError, match=rf"takes pixels in \[-1, 1\], got up to {told}: scale them first"):
+    with pytest.raises(ValueError, match=rf"takes pixels in \[-1, 1\], got up to {shown}: scale them first"):
         encode(images, KEY, np.arange(2), np.arange(4))
 
 

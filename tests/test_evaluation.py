@@ -51,7 +51,7 @@ def plain_run(ann):
             snn,
             variables,
             lambda time: poisson(images, KEY, ITEM[:4], time),
-            lambda seen: (seen.results.cumsum(0), seen.layers["spikes"]),
+            lambda observed: (observed.results.cumsum(0), observed.layers["spikes"]),
             num_steps=STEPS,
             chunk=STEPS,
             collect=("spikes",),
@@ -99,12 +99,12 @@ def test_logit_scales_change_the_loss_and_no_decision():
 def test_a_sweep_of_the_paper_s_factors_has_the_logits_in_the_unit_of_each():
     evaluate, variables = evaluation(SMALL_VGG, STEPS, chunk=4, unit=PAPERS[SMALL_VGG])
     snn, _ = random_snn(SMALL_VGG, seed=3, leak=0.95)
-    factors, what = (1.0, 0.8), Presentation(snn, poisson, STEPS, 4)
+    factors, presentation = (1.0, 0.8), Presentation(snn, poisson, STEPS, 4)
 
     def scaled(variables, factor):
         return scale_paper_thresholds(variables, factor, SMALL_VGG.spiking_layers)
 
-    sweep = factor_sweep(what, SOURCE, factors, (1.0,), scaled, PAPERS[SMALL_VGG])
+    sweep = factor_sweep(presentation, SOURCE, factors, (1.0,), scaled, PAPERS[SMALL_VGG])
     scores = jax.jit(sweep)(variables, SPLIT, ITEM, KEY)
     for i, factor in enumerate(factors):
         alone = evaluate(scaled(variables, factor), SPLIT, ITEM, KEY)

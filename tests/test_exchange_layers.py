@@ -16,15 +16,15 @@ def windows(x, size, strides, padding, dilation=(1, 1)):
     """The windows [B, H, W, C, *size] of maps [B, H, W, C]."""
     x = np.pad(x, ((0, 0), *padding, (0, 0)))
     reach = tuple((n - 1) * d + 1 for n, d in zip(size, dilation, strict=True))
-    seen = np.lib.stride_tricks.sliding_window_view(x, reach, (1, 2))
-    return seen[:, :: strides[0], :: strides[1], :, :: dilation[0], :: dilation[1]]
+    strided = np.lib.stride_tricks.sliding_window_view(x, reach, (1, 2))
+    return strided[:, :: strides[0], :: strides[1], :, :: dilation[0], :: dilation[1]]
 
 
 def convolved(layer, x):
     parts = []
     for inputs, kernel in zip(np.split(x, layer.groups, -1), np.split(layer.kernel, layer.groups, -1), strict=True):
-        seen = windows(inputs, kernel.shape[:2], layer.strides, layer.padding, layer.dilation)
-        parts.append(np.einsum("bhwcij,ijco->bhwo", seen, kernel))
+        patches = windows(inputs, kernel.shape[:2], layer.strides, layer.padding, layer.dilation)
+        parts.append(np.einsum("bhwcij,ijco->bhwo", patches, kernel))
     return np.concatenate(parts, -1)
 
 
@@ -78,15 +78,15 @@ class Loop:
 def test_the_layers_run_over_time_are_the_network(ann, options):
     snn, variables, inputs = exact_snn(ann, **options)
     loop = Loop(layer_graph(snn, variables, inputs[0]))
-    found = {name: [] for name in variables["neurons"]}
+    trains = {name: [] for name in variables["neurons"]}
     results = []
     for x in np.asarray(inputs):
         results.append(loop(x))
-        for name, spikes in found.items():
+        for name, spikes in trains.items():
             spikes.append(loop.spikes[name])
     spikes, expected = spikes_and_results(snn, variables, inputs)
     for name in spikes:
-        np.testing.assert_array_equal(found[name], spikes[name], err_msg=name)
+        np.testing.assert_array_equal(trains[name], spikes[name], err_msg=name)
         assert 0.02 < spikes[name].mean() < 0.98, name
     np.testing.assert_allclose(results, expected, rtol=1e-6)
 

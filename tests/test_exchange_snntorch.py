@@ -26,10 +26,10 @@ def channels_last(x):
 
 def presented(module, inputs, neurons):
     """Submodule -> spikes [T, B, ...], and the results [T, B, ...], of one presentation."""
-    seen = {name: [] for name in neurons}
+    trains = {name: [] for name in neurons}
     hooks = [
         getattr(module, name).register_forward_hook(
-            lambda _, __, output, name=name: seen[name].append(channels_last(output) > 0)
+            lambda _, __, output, name=name: trains[name].append(channels_last(output) > 0)
         )
         for name in neurons
     ]
@@ -38,7 +38,7 @@ def presented(module, inputs, neurons):
         results = [channels_last(module(channels_first(x))) for x in inputs]
     for hook in hooks:
         hook.remove()
-    return {name: np.stack(spikes) for name, spikes in seen.items()}, np.stack(results)
+    return {name: np.stack(spikes) for name, spikes in trains.items()}, np.stack(results)
 
 
 @pytest.mark.parametrize(
@@ -57,9 +57,9 @@ def test_every_spike_is_the_same(ann, options):
     expected, results = spikes_and_results(snn, variables, inputs)
     names = {name: f"{name}_neurons" for name in expected}
     for _ in range(2):  # a presentation leaves nothing behind
-        found, output = presented(module, inputs, names.values())
+        trains, output = presented(module, inputs, names.values())
         for name, spikes in expected.items():
-            np.testing.assert_array_equal(found[names[name]], spikes, err_msg=name)
+            np.testing.assert_array_equal(trains[names[name]], spikes, err_msg=name)
             assert 0.02 < spikes.mean() < 0.98, name
         np.testing.assert_allclose(output, results, rtol=1e-5, atol=1e-6)
 

@@ -162,14 +162,14 @@ def loaded(path):
 def test_the_authors_ann(tmp_path):
     module = authors_vgg()
     torch.save({"accuracy": 0.9, "epoch": 3, "state_dict": module.state_dict()}, tmp_path / "ann.pth")
-    found = loaded(tmp_path / "ann.pth")
-    assert found.num_steps is None
-    assert set(found.variables) == {"params"}
+    checkpoint = loaded(tmp_path / "ann.pth")
+    assert checkpoint.num_steps is None
+    assert set(checkpoint.variables) == {"params"}
     x = np.random.default_rng(0).normal(size=(2, SIDE, SIDE, 2)).astype(np.float32)
     with torch.no_grad():
         inner = module.module.eval()
         expected = inner.classifier(inner.features(torch.tensor(x.transpose(0, 3, 1, 2))).flatten(1)).numpy()
-    np.testing.assert_allclose(found.ann.apply(found.variables, x), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(checkpoint.ann.apply(checkpoint.variables, x), expected, rtol=1e-5, atol=1e-6)
 
 
 def recorded(ann, variables, inputs):
@@ -255,12 +255,13 @@ OF_RESNET |= {"block2_conv0": 0.5, "block2_conv1": 0.5}
 def test_the_authors_resnet(tmp_path):
     module = authors_resnet()
     torch.save({"state_dict": module.state_dict()}, tmp_path / "ann.pth")
-    found = loaded(tmp_path / "ann.pth")
-    assert (found.ann.blocks, found.ann.channels, found.num_steps) == ((1, 2, 0, 0), (4, 6, 256, 512), None)
+    checkpoint = loaded(tmp_path / "ann.pth")
+    assert (checkpoint.ann.blocks, checkpoint.ann.channels) == ((1, 2, 0, 0), (4, 6, 256, 512))
+    assert checkpoint.num_steps is None
     x = np.random.default_rng(0).normal(size=(2, SIDE, SIDE, 2)).astype(np.float32)
     with torch.no_grad():
         expected = module.eval()(torch.tensor(x.transpose(0, 3, 1, 2))).numpy()
-    np.testing.assert_allclose(found.ann.apply(found.variables, x), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(checkpoint.ann.apply(checkpoint.variables, x), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_authors_spiking_resnet_spikes_as_in_their_units(tmp_path):
@@ -289,15 +290,15 @@ def diet_state():
     return state | {f"module.leak.l{place}": torch.tensor(1 - place / 100) for place in (9, 0, 3, 6)}
 
 
-def check_diet(found):
-    neurons = found.variables["neurons"]
+def check_diet(checkpoint):
+    neurons = checkpoint.variables["neurons"]
     assert {name: float(layer["leak"]) for name, layer in neurons.items()} == pytest.approx(
         {"conv0": 1, "conv1": 0.97, "conv2": 0.94, "dense0": 0.91}
     )
     assert {name: float(layer["threshold"]) for name, layer in neurons.items()} == pytest.approx(
-        dict(zip(found.ann.spiking_layers, np.cumprod(THRESHOLDS), strict=True))
+        dict(zip(checkpoint.ann.spiking_layers, np.cumprod(THRESHOLDS), strict=True))
     )
-    assert found.num_steps == 5
+    assert checkpoint.num_steps == 5
 
 
 def test_the_authors_diet_snn_has_trained_thresholds_and_leaks(tmp_path):

@@ -44,13 +44,13 @@ def assert_equal_losses(records, others):
 
 def assert_equal_but_for_the_order_of_sums(workdir, other):
     """Which samples meet on a device differs, and so does rounding; noise, dropout and crops do not."""
-    (found, records), (expected, others) = outcome(workdir), outcome(other)
+    (actual, records), (expected, others) = outcome(workdir), outcome(other)
     assert len(records) == len(others)
     assert_equal_losses(records, others)
-    thresholds = [results["converted"]["thresholds"] for results in (found, expected)]
+    thresholds = [results["converted"]["thresholds"] for results in (actual, expected)]
     np.testing.assert_allclose(*(list(layers.values()) for layers in thresholds), rtol=1e-5)
     for network in ("ann", "converted", "hybrid"):
-        assert found[network]["accuracy"] == pytest.approx(expected[network]["accuracy"], abs=2 / 360)
+        assert actual[network]["accuracy"] == pytest.approx(expected[network]["accuracy"], abs=2 / 360)
 
 
 @pytest.mark.slow

@@ -108,10 +108,13 @@ def test_a_network_of_your_own_is_converted_and_fine_tuned(name):
         snn = jsnn.spiking(apply, jsnn.lif(surrogate))
         thresholds = jsnn.balance_thresholds(snn, variables, images, encode, KEY, num_steps=32)
         spiking = jsnn.convert(snn, variables, thresholds, initial=initial)
-        what = jsnn.Presentation(snn, encode, STEPS, STEPS)
-        converted = accuracy(jsnn.snn_evaluation(what, source_of("test")), spiking)
-        tuned = train(jsnn.snn_forward(what, jsnn.averaged), spiking, 3e-4, 8)
-        reached[surrogate.by_age is None] = converted, accuracy(jsnn.snn_evaluation(what, source_of("test")), tuned)
+        presentation = jsnn.Presentation(snn, encode, STEPS, STEPS)
+        converted = accuracy(jsnn.snn_evaluation(presentation, source_of("test")), spiking)
+        tuned = train(jsnn.snn_forward(presentation, jsnn.averaged), spiking, 3e-4, 8)
+        reached[surrogate.by_age is None] = (
+            converted,
+            accuracy(jsnn.snn_evaluation(presentation, source_of("test")), tuned),
+        )
     assert ann > 0.95
     for converted, tuned in reached.values():
         assert tuned > converted

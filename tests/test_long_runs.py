@@ -32,20 +32,20 @@ def usage() -> dict[str, int]:
 
 @pytest.mark.slow
 def test_nothing_grows_over_500_steps(tmp_path, monkeypatch):
-    save, seen, compiled = journal.save, {"ann": [], "hybrid": []}, []
+    save, samples_of, compiled = journal.save, {"ann": [], "hybrid": []}, []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, _, **options: compiled.append(event) if event.endswith("backend_compile_duration") else None
     )
 
     def watched(directory, *arguments):
         save(directory, *arguments)
-        seen[directory.name].append({**usage(), "programs": len(compiled)})
+        samples_of[directory.name].append({**usage(), "programs": len(compiled)})
 
     monkeypatch.setattr(journal, "save", watched)
     options = ["--ann.epochs", str(EPOCHS), "--finetune.epochs", str(EPOCHS)]
     assert run(hybrid, tmp_path, *TINY, *options) == 0
     assert compiled
-    for samples in seen.values():
+    for samples in samples_of.values():
         assert len(samples) == EPOCHS
         settled, last = samples[SETTLED], samples[-1]
         for what in ("descriptors", "arrays", "programs"):

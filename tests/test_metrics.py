@@ -52,14 +52,14 @@ def test_a_line_in_the_middle_that_is_no_record_is_named(tmp_path):
 def events(folder: Path) -> list:
     """TensorBoard's events in the order of their files: length, its checksum, event, its checksum."""
     event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
-    found = []
+    events = []
     for path in sorted(folder.iterdir()):
         data = path.read_bytes()
         while data:
             end = 12 + int.from_bytes(data[:8], "little")
-            found.append(event_pb2.Event.FromString(data[12:end]))
+            events.append(event_pb2.Event.FromString(data[12:end]))
             data = data[end + 4 :]
-    return found
+    return events
 
 
 def test_tensorboard_has_each_record_as_soon_as_it_is_logged(tmp_path):
@@ -68,8 +68,8 @@ def test_tensorboard_has_each_record_as_soon_as_it_is_logged(tmp_path):
     for stage, step, loss in (("ann", 1, 0.5), ("hybrid", 1, 0.25), ("ann", 2, 0.125)):
         metrics.log(log, stage, step, {"loss": loss, "seconds": 2.0 * step})
         *_, event = events(tmp_path / "tensorboard" / stage)
-        found = {value.tag: value.simple_value for value in event.summary.value}
-        assert (event.step, found) == (step, {"loss": loss, "seconds": 2.0 * step})
+        scalars = {value.tag: value.simple_value for value in event.summary.value}
+        assert (event.step, scalars) == (step, {"loss": loss, "seconds": 2.0 * step})
     assert len(events(tmp_path / "tensorboard" / "ann")) == 4  # version, start, two records
 
 

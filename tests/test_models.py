@@ -107,18 +107,18 @@ def test_dropout_holds_one_mask_over_time():
 
     @jax.jit
     def run(key):
-        found = simulate(
+        shown = simulate(
             snn,
             variables,
             lambda time: jnp.broadcast_to(x, (len(time), *x.shape)),
-            lambda seen: (seen.results, seen.layers["spikes"]["dense0"]),
+            lambda observed: (observed.results, observed.layers["spikes"]["dense0"]),
             num_steps=12,
             chunk=5,
             collect=("spikes",),
             **dropout_of(index, key),
         )
-        _, seen = ann.apply({"params": params}, x, **dropout_of(index, key), mutable=["masks"])
-        return *found, {name: masks["mask"] for name, masks in seen["masks"].items()}
+        _, sown = ann.apply({"params": params}, x, **dropout_of(index, key), mutable=["masks"])
+        return *shown, {name: masks["mask"] for name, masks in sown["masks"].items()}
 
     (results, spikes, masks), other = run(jax.random.key(1)), run(jax.random.key(2))
     np.testing.assert_allclose(results, masks["dense0_dropout"] * spikes, rtol=1e-6)
@@ -139,10 +139,10 @@ def test_the_shortcut_enters_the_second_neuron_of_a_block():
         params[name] = jax.tree.map(jnp.zeros_like, params[name])
     without = ResNet(blocks=(0, 0, 0, 0), channels=(4, 4, 4, 4), num_classes=3)
     stem_only = {name: params[name] for name in ("conv0", "conv1", "conv2", "readout")}
-    found, expected = (
+    actual, expected = (
         jax.jit(net.apply)({"params": weights}, images) for net, weights in ((model, params), (without, stem_only))
     )
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
 def test_too_small_images_are_refused():

@@ -97,8 +97,8 @@ def test_time_can_be_cut_and_spikes_kept_as_bits(float64, name):
             every.append(unpack(words, len(piece), current.dtype))
         return jnp.concatenate(every), state
 
-    found, later = in_words(jnp.asarray(current))
-    np.testing.assert_array_equal(found, spikes)
+    actual, later = in_words(jnp.asarray(current))
+    np.testing.assert_array_equal(actual, spikes)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-13), later, end)
 
 
@@ -259,7 +259,7 @@ def test_the_same_function_gives_the_same_surrogate():
 def test_forward_and_reverse_mode_agree(float64, name, make):
     """<J v, w> by the surrogate for forward mode equals <v, J^T w> by either."""
     surrogate = SURROGATES[name][0]
-    plain, forward = (make(found, detach_spike=False) for found in (surrogate, forward_mode(surrogate)))
+    plain, forward = (make(each, detach_spike=False) for each in (surrogate, forward_mode(surrogate)))
     rng = np.random.default_rng(5)
     given = parameters_of(plain, (CHANNELS,)), currents(15)
     tangents = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), given)

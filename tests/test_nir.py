@@ -139,9 +139,9 @@ def test_initial_membranes_come_back_however_small(leak):
     initial = jnp.asarray([3e-5, 0.3, -0.7, 1e-3], jnp.float32)
     neurons = {"threshold": jnp.float32(0.37), "leak": jnp.float32(leak), "initial": initial}
     graph = to_nir(snn, {**variables, NEURONS: {layer: neurons}}, jnp.zeros((1, 4)), reset="exact")
-    (found,) = from_nir(graph)[1][NEURONS].values()
+    (neurons,) = from_nir(graph)[1][NEURONS].values()
     for name, value in neurons.items():
-        np.testing.assert_array_equal(found[name], value)
+        np.testing.assert_array_equal(neurons[name], value)
 
 
 def test_no_node_takes_the_name_of_another():
@@ -201,7 +201,9 @@ def test_other_libraries_run_a_graph_as_the_network(load, leak, pools, dt):
     """Step by step, by what the readout gives; snnTorch knows LIF and average pools, norse IF and pools of sums."""
     torch = pytest.importorskip("torch")
     snn, variables, _ = network(SMALL_VGG, leak, make=hard_reset_lif)
-    shown = simulate(snn, variables, INPUTS.__getitem__, lambda seen: seen.results, num_steps=STEPS, chunk=STEPS)
+    shown = simulate(
+        snn, variables, INPUTS.__getitem__, lambda observed: observed.results, num_steps=STEPS, chunk=STEPS
+    )
     graph = to_nir(snn, variables, X, pools=pools, dt=dt)
     for sample in range(INPUTS.shape[1]):
         module, state = load(graph), None

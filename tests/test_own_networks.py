@@ -60,9 +60,9 @@ def recorded(snn, variables, images):
     return jsnn.record(snn, variables, held(images), num_steps=STEPS, what=("spikes", "currents"), chunk=4)
 
 
-def assert_close(found, expected, tolerance):
+def assert_close(actual, expected, tolerance):
     """Relative to the norm of each leaf, none of them zero."""
-    for leaf, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    for leaf, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert np.linalg.norm(other) > 0
         assert np.linalg.norm(leaf - other) <= tolerance * np.linalg.norm(other)
 
@@ -95,9 +95,9 @@ def test_an_own_neuron_through_every_stage(tmp_path):
         THRESHOLDS, 0.5
     )
 
-    what = jsnn.Presentation(snn, CONSTANT, STEPS, 4)
+    presentation = jsnn.Presentation(snn, CONSTANT, STEPS, 4)
     optimizer = optax.adam(1e-2)
-    step = jax.jit(jsnn.train_step(SOURCE, jsnn.snn_forward(what, jsnn.averaged), optimizer))
+    step = jax.jit(jsnn.train_step(SOURCE, jsnn.snn_forward(presentation, jsnn.averaged), optimizer))
     state, losses = jsnn.init_state(variables, optimizer), []
     for epoch in range(5):
         for item in SOURCE.shuffled(BATCH, 0, epoch, 0):
@@ -109,15 +109,15 @@ def test_an_own_neuron_through_every_stage(tmp_path):
     again = restore(tmp_path, jax.eval_shape(lambda: state)).tree
     chex.assert_trees_all_equal(again, state)
 
-    evaluate = jax.jit(jsnn.snn_evaluation(what, SOURCE))
-    found = evaluate(again.variables(), SOURCE.resident, np.arange(8, dtype=np.int32), KEY)
-    seen = recorded(snn, again.variables(), IMAGES)
-    assert found.count == 8
+    evaluate = jax.jit(jsnn.snn_evaluation(presentation, SOURCE))
+    actual = evaluate(again.variables(), SOURCE.resident, np.arange(8, dtype=np.int32), KEY)
+    shown = recorded(snn, again.variables(), IMAGES)
+    assert actual.count == 8
     for layer in THRESHOLDS:
-        expected = seen["spikes"][layer].reshape(STEPS, 8, -1).mean(-1).sum(1)
-        np.testing.assert_allclose(found.spikes[layer], expected, rtol=1e-5)
+        expected = shown["spikes"][layer].reshape(STEPS, 8, -1).mean(-1).sum(1)
+        np.testing.assert_allclose(actual.spikes[layer], expected, rtol=1e-5)
         values = jax.device_get(again.variables()["neurons"][layer])
-        np.testing.assert_array_equal(seen["spikes"][layer], inhibited(np.asarray(seen["currents"][layer]), values))
+        np.testing.assert_array_equal(shown["spikes"][layer], inhibited(np.asarray(shown["currents"][layer]), values))
 
 
 def inhibited(current, neuron):
@@ -150,9 +150,9 @@ def test_thresholds_by_channel(float64):
     weights = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), ann())
     variables = jsnn.convert(snn, weights, {"conv": by_channel, "hidden": 0.3}, leak=0.9)
     images = jnp.asarray(IMAGES, jnp.float64)
-    seen = recorded(snn, variables, images)
-    expected = lif_loop(np.asarray(seen["currents"]["conv"]), by_channel, 0.9)[1]
-    np.testing.assert_array_equal(seen["spikes"]["conv"], expected)
+    shown = recorded(snn, variables, images)
+    expected = lif_loop(np.asarray(shown["currents"]["conv"]), by_channel, 0.9)[1]
+    np.testing.assert_array_equal(shown["spikes"]["conv"], expected)
     rates = expected.mean((0, 1, 2, 3))
     assert rates[0] > rates[2] > 0
     assert jsnn.scale_thresholds(variables, 0.5)["neurons"]["conv"]["threshold"].tolist() == [0.1, 0.2, 0.4]
@@ -162,15 +162,15 @@ def test_what_record_shows_is_what_loops_give(float64):
     def network(params, x):
         return jax.nn.relu(x @ params["first"] + params["bias"]) @ params["second"]
 
-    def whole(params, x):
+    def with_relu(params, x):
         return jax.nn.relu(network(params, x))
 
-    snn = jsnn.spiking(whole)
+    snn = jsnn.spiking(with_relu)
     shapes = {"first": (4, 6), "bias": (6,), "second": (6, 5)}
     weights = {name: RNG.normal(size=shape) for name, shape in shapes.items()}
     variables = jsnn.convert(snn, weights, {"first": 0.6, "second": 0.9}, leak=0.8)
     inputs = RNG.normal(size=(STEPS, 3, 4))
-    seen = jsnn.record(
+    shown = jsnn.record(
         snn,
         variables,
         lambda time: jnp.asarray(inputs).at[time].get(mode="fill", fill_value=0),
@@ -181,9 +181,9 @@ def test_what_record_shows_is_what_loops_give(float64):
     current, threshold = inputs @ weights["first"] + weights["bias"], 0.6
     for layer, later in (("first", 0.9), ("second", None)):
         membranes, spikes = lif_loop(current, threshold, 0.8)
-        np.testing.assert_allclose(seen["currents"][layer], current, rtol=1e-12, atol=1e-12)
-        np.testing.assert_allclose(seen["membranes"][layer], membranes, rtol=1e-12, atol=1e-12)
-        np.testing.assert_array_equal(seen["spikes"][layer], spikes)
+        np.testing.assert_allclose(shown["currents"][layer], current, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(shown["membranes"][layer], membranes, rtol=1e-12, atol=1e-12)
+        np.testing.assert_array_equal(shown["spikes"][layer], spikes)
         assert 0 < spikes.mean() < 1
         current, threshold = threshold * spikes @ weights["second"] if later else None, later
 
@@ -196,16 +196,16 @@ def test_nothing_else_is_recorded():
 
 def test_thresholds_and_leaks_are_trained():
     snn, variables = spiking(jsnn.lif(jsnn.surrogate.linear()))
-    what, trained = jsnn.Presentation(snn, CONSTANT, STEPS, 4), ("params", "neurons")
+    presentation, trained = jsnn.Presentation(snn, CONSTANT, STEPS, 4), ("params", "neurons")
     optimizer = optax.sgd(0.1)
-    step = jax.jit(jsnn.train_step(SOURCE, jsnn.snn_forward(what, jsnn.averaged, trained), optimizer))
+    step = jax.jit(jsnn.train_step(SOURCE, jsnn.snn_forward(presentation, jsnn.averaged, trained), optimizer))
     item = np.arange(BATCH, dtype=np.int32)
     state, metrics = step(jsnn.init_state(variables, optimizer, trained), SOURCE.resident, item, KEY)
 
     @jax.grad
     def gradient(variables):
         logits = jsnn.simulate(
-            snn, variables, held(IMAGES[:BATCH]), lambda seen: seen.results, num_steps=STEPS, chunk=STEPS
+            snn, variables, held(IMAGES[:BATCH]), lambda observed: observed.results, num_steps=STEPS, chunk=STEPS
         ).mean(0)
         return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS[:BATCH]).mean()
 
@@ -232,21 +232,21 @@ def regression(outputs, batch):
 @pytest.mark.parametrize("chunk", [4, 100])
 def test_an_own_loss_of_steps_and_spikes_has_the_same_gradient_from_bits_as_from_membranes(chunk):
     snn, variables = spiking(jsnn.lif(jsnn.surrogate.stdb(0.4, 0.05)))
-    what = jsnn.Presentation(snn, jsnn.encoding.poisson, STEPS, chunk)
+    presentation = jsnn.Presentation(snn, jsnn.encoding.poisson, STEPS, chunk)
     source = array_source(IMAGES, TARGETS)
     batch = source.take(source.resident, INDEX)
 
     def gradient(run):
         @jax.jit
-        def found(params):
+        def loss_of(params):
             def objective(params):
                 keys = Keys(jax.random.key(2), jax.random.key(3))
-                outcome = run(what, {**variables, "params": params}, batch.images, batch.index, keys)
+                outcome = run(presentation, {**variables, "params": params}, batch.images, batch.index, keys)
                 return regression(outcome, batch)
 
             return jax.value_and_grad(objective, has_aux=True)(params)
 
-        return found(variables["params"])
+        return loss_of(variables["params"])
 
     (loss, scores), gradients = gradient(present)
     (other, _), expected = gradient(from_membranes)
@@ -272,14 +272,14 @@ def test_events_are_trained_and_evaluated():
     events = RNG.poisson(0.3, (8, STEPS, 6, 6, 2)).astype(np.uint8)
     source, optimizer = event_source(events, LABELS), optax.sgd(0.1)
     snn, variables = spiking()
-    what = jsnn.Presentation(snn, jsnn.encoding.events, STEPS, 4)
+    presentation = jsnn.Presentation(snn, jsnn.encoding.events, STEPS, 4)
     item = np.arange(8, dtype=np.int32)
-    evaluate = jax.jit(jsnn.snn_evaluation(what, source))
-    found = evaluate(variables, source.resident, item, KEY)
+    evaluate = jax.jit(jsnn.snn_evaluation(presentation, source))
+    actual = evaluate(variables, source.resident, item, KEY)
     inputs = jnp.asarray(events, jnp.float32).swapaxes(0, 1)
     logits = np.cumsum(snn.apply(variables, snn.initial_state(variables, inputs[0]), inputs)[0], axis=0)
     losses = optax.softmax_cross_entropy_with_integer_labels(jnp.asarray(logits), jnp.asarray(LABELS)[None])
-    np.testing.assert_allclose(found.loss, losses.sum(1), rtol=1e-4)
+    np.testing.assert_allclose(actual.loss, losses.sum(1), rtol=1e-4)
 
     # Cut by samples, not by steps.
     balanced = (snn, variables, inputs.swapaxes(0, 1), jsnn.encoding.events, KEY)
@@ -287,7 +287,7 @@ def test_events_are_trained_and_evaluated():
     of_parts = jsnn.balance_thresholds(*balanced, num_steps=STEPS, batch_size=3)
     chex.assert_trees_all_close(of_parts, at_once, rtol=1e-6)
 
-    step = jax.jit(jsnn.train_step(source, jsnn.snn_forward(what, jsnn.summed), optimizer))
+    step = jax.jit(jsnn.train_step(source, jsnn.snn_forward(presentation, jsnn.summed), optimizer))
     state, metrics = step(jsnn.init_state(variables, optimizer), source.resident, item, KEY)
     assert float(metrics.loss) == pytest.approx(float(losses.mean(1)[-1]), rel=1e-4)
     assert np.abs(state.params["params"]["conv"]["kernel"] - variables["params"]["conv"]["kernel"]).max() > 0
@@ -344,7 +344,7 @@ def test_pixels_get_a_gradient_straight_through_their_spikes():
             return encode(x, KEY, INDEX, time)
 
         variables = {"w": weights, "neurons": {}}
-        return jsnn.simulate(snn, variables, at, lambda seen: seen.total, num_steps=STEPS, chunk=4)[-1].sum()
+        return jsnn.simulate(snn, variables, at, lambda observed: observed.total, num_steps=STEPS, chunk=4)[-1].sum()
 
     gradient = jax.jit(jax.grad(total, 1), static_argnums=0)
     expected = np.broadcast_to(STEPS * weights.sum(1), x.shape)
@@ -356,9 +356,9 @@ def test_a_saved_network_gives_the_same_without_its_code(tmp_path):
     snn, variables = spiking()
     inputs = jnp.asarray(RNG.choice([-1, 0, 1], (STEPS, 2, 6, 6, 2)), jnp.float32)
     jsnn.save(tmp_path / "net.npz", snn, variables, inputs)
-    found = jsnn.load(tmp_path / "net.npz")(inputs)
+    actual = jsnn.load(tmp_path / "net.npz")(inputs)
     np.testing.assert_allclose(
-        found, snn.apply(variables, snn.initial_state(variables, inputs[0]), inputs)[0], rtol=1e-5, atol=1e-6
+        actual, snn.apply(variables, snn.initial_state(variables, inputs[0]), inputs)[0], rtol=1e-5, atol=1e-6
     )
     assert [path.name for path in tmp_path.iterdir()] == ["net.npz"]
 
@@ -377,8 +377,8 @@ def test_bfloat16_weights_and_random_keys_are_saved_too(tmp_path):
 def test_a_network_of_one_batch_size_is_balanced_in_batches_of_it():
     snn = jsnn.spiking(lambda variables, x: jax.nn.relu(x.reshape(4, -1) @ variables["w"]))
     x = jnp.asarray(RNG.normal(size=(8, 3, 1)), jnp.float32)
-    found = jsnn.balance_thresholds(snn, {"w": jnp.eye(3)}, x, jsnn.encoding.constant, KEY, num_steps=2, batch_size=4)
-    assert float(found["w"]) == float(x.max())
+    actual = jsnn.balance_thresholds(snn, {"w": jnp.eye(3)}, x, jsnn.encoding.constant, KEY, num_steps=2, batch_size=4)
+    assert float(actual["w"]) == float(x.max())
 
 
 def test_a_file_that_holds_no_network_is_refused(tmp_path):

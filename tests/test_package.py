@@ -34,8 +34,10 @@ def test_every_folder_of_the_library_is_in_the_package():
 
 
 def test_a_name_whose_package_is_not_installed_says_so_and_is_no_part_of_all(monkeypatch):
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("nir", "snntorch") else found(name))
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in ("nir", "snntorch") else find_spec(name)
+    )
     alone = runpy.run_path(jsnn.__file__, run_name="jsnn")
     assert {*alone["_HOMES"]} - {*alone["__all__"]} == {"to_nir", "from_nir", "to_snntorch"}
     with pytest.raises(ModuleNotFoundError, match=r'jsnn.to_nir needs nir: pip install "jsnn\[nir\]"'):

@@ -101,8 +101,8 @@ def gradients(current, state, weights, leak):
 @pytest.mark.parametrize("leak", [1.0, 0.9])
 @pytest.mark.parametrize("num_steps", [1, 8, 13, 32])
 def test_a_replay_has_the_gradients_of_the_plain_neuron(num_steps, leak):
-    found, expected = gradients(*driven(num_steps), driven(num_steps, seed=1)[0], leak)
-    chex.assert_trees_all_close(found, expected, rtol=1e-6, atol=1e-7)
+    actual, expected = gradients(*driven(num_steps), driven(num_steps, seed=1)[0], leak)
+    chex.assert_trees_all_close(actual, expected, rtol=1e-6, atol=1e-7)
     assert np.abs(expected[0]).max() > 0
 
 

@@ -92,24 +92,24 @@ def test_one_device_equals_four_with_noise_dropout_and_augmentation_on(network):
 def test_a_batch_in_parts_equals_the_whole_on_one_device_and_on_four(network):
     """Gradients and metrics are means over the parts; noise, dropout and augmentation belong to samples."""
     (variables, forward), item = network(), np.arange(BATCH, dtype=np.int32)
-    whole, expected = single_step(network)(init_state(variables, RULE), SPLIT, item, KEY)
+    at_once, expected = single_step(network)(init_state(variables, RULE), SPLIT, item, KEY)
     parts = jax.jit(train_step(SOURCE, forward, RULE, accumulate=4))
     parallel = parallel_train_step(SOURCE, forward, RULE, accumulate=2)
     one, metrics = parts(init_state(variables, RULE), SPLIT, item, KEY)
     state, resident = replicate((init_state(variables, RULE), SPLIT))
     four, metrics_of_four = parallel(state, resident, split_over_devices(item), KEY)
-    for found in (metrics, metrics_of_four):
-        chex.assert_trees_all_close(found, expected, rtol=1e-5)
-    for found in (one, four):
-        assert found.step == 1
-        chex.assert_trees_all_close(jax.device_get(found.params), jax.device_get(whole.params), atol=1e-5)
+    for actual in (metrics, metrics_of_four):
+        chex.assert_trees_all_close(actual, expected, rtol=1e-5)
+    for state in (one, four):
+        assert state.step == 1
+        chex.assert_trees_all_close(jax.device_get(state.params), jax.device_get(at_once.params), atol=1e-5)
 
 
 def test_neurons_and_a_teacher_are_the_same_on_one_device_on_four_and_in_parts():
     network, variables = random_snn(TINY_VGG, seed=6, leak=0.95, surrogate=linear())
     trained, collections = ("weights", "threshold", "leak", "initial"), ("params", "neurons")
-    what = Presentation(network, constant, 3, 3, dropout_of)
-    forward = with_teacher(snn_forward(what, with_rates, collections), TINY_VGG.apply)
+    presentation = Presentation(network, constant, 3, 3, dropout_of)
+    forward = with_teacher(snn_forward(presentation, with_rates, collections), TINY_VGG.apply)
     adam, loss = optax.adam(1e-2), few_steps_loss(0.5, 2.0, 0.1)
     rule, item = weights_and_neurons(adam, adam, trained), np.arange(BATCH, dtype=np.int32)
     taught = {**variables, TEACHER: {"params": variables["params"]}}
@@ -135,9 +135,9 @@ def test_parts_that_do_not_divide_a_batch_are_refused(parts):
 
 
 def test_what_is_no_float_is_the_last_parts():
-    found = mean_over_parts(lambda x: (x.mean(), x.max().astype(int)), jnp.arange(8.0), 4)
-    assert found == (3.5, 7)
-    assert found[1].dtype == jnp.int32
+    actual = mean_over_parts(lambda x: (x.mean(), x.max().astype(int)), jnp.arange(8.0), 4)
+    assert actual == (3.5, 7)
+    assert actual[1].dtype == jnp.int32
 
 
 def test_some_of_the_devices_can_be_named():
@@ -171,8 +171,8 @@ def test_a_step_to_numbers_that_are_not_finite_is_told_and_not_taken(rule):
 @pytest.mark.usefixtures("optimized")
 def test_the_step_reduces_and_never_gathers():
     network, variables = random_snn(TINY_VGG.clone(stages=(4,)), seed=6, leak=0.95)
-    what = Presentation(network, poisson, STEPS, 3, dropout_of)
-    step = parallel_train_step(SOURCE, snn_forward(what, summed), RULE)
+    presentation = Presentation(network, poisson, STEPS, 3, dropout_of)
+    step = parallel_train_step(SOURCE, snn_forward(presentation, summed), RULE)
     item = split_over_devices(np.arange(BATCH, dtype=np.int32))
     text = step.lower(replicate(init_state(variables, RULE)), replicate(SPLIT), item, KEY).compile().as_text()
     assert "all-reduce" in text
@@ -183,34 +183,34 @@ def test_the_step_reduces_and_never_gathers():
 def test_other_thresholds_leaks_and_factors_do_not_recompile():
     network, variables = random_snn(TINY_VGG, seed=6, leak=1.0)
     _, others = random_snn(TINY_VGG, seed=7, leak=0.9)
-    what = Presentation(network, poisson, STEPS, 3, dropout_of)
+    presentation = Presentation(network, poisson, STEPS, 3, dropout_of)
 
     @chex.assert_max_traces(n=1)
     def scored(*arguments):
-        return snn_evaluation(what, SOURCE)(*arguments)
+        return snn_evaluation(presentation, SOURCE)(*arguments)
 
     @chex.assert_max_traces(n=1)
     def forward(*arguments):
-        return snn_forward(what, summed)(*arguments)
+        return snn_forward(presentation, summed)(*arguments)
 
     evaluate, step = parallel_evaluation(scored), parallel_train_step(SOURCE, forward, RULE)
     item = split_over_devices(np.arange(BATCH, dtype=np.int32))
-    resident, seen = replicate(SPLIT), []
+    resident, losses = replicate(SPLIT), []
     for candidate in (variables, others, scale_thresholds(variables, 0.5)):
-        seen.append(float(evaluate(replicate(candidate), resident, item, KEY).loss[-1]))
+        losses.append(float(evaluate(replicate(candidate), resident, item, KEY).loss[-1]))
         state = replicate(init_state(candidate, RULE))
         for _ in range(2):
             state, _ = step(state, resident, item, KEY)
-    assert len(set(seen)) == 3
+    assert len(set(losses)) == 3
 
 
 @pytest.mark.parametrize("batch_size", [4, 8, 24])
 def test_evaluation_does_not_depend_on_the_batch(batch_size):
     """21 samples over 4 devices: padding counts nowhere."""
     (present, parallel), (variables, _) = evaluations(), snn()
-    whole = jax.device_get(mean(present(variables, SPLIT, np.arange(21, dtype=np.int32), KEY)))
+    at_once = jax.device_get(mean(present(variables, SPLIT, np.arange(21, dtype=np.int32), KEY)))
     parts = evaluate_split(parallel, variables, SOURCE, batch_size, KEY)
-    chex.assert_trees_all_close(parts, whole, rtol=1e-5)
+    chex.assert_trees_all_close(parts, at_once, rtol=1e-5)
     assert parts.count == 21
     assert parts.accuracy.shape == parts.loss.shape == (STEPS,)
     assert set(parts.spikes) == set(TINY_VGG.spiking_layers)

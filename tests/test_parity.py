@@ -29,8 +29,8 @@ def masks_of(ann, variables, inputs, key):
     """The dropout masks that the model draws for a key, by layer."""
     if key is None:
         return {}
-    _, seen = ann.apply(variables, inputs[0], **dropout_of(jnp.arange(BATCH), key), mutable=["masks"])
-    return {name.removesuffix("_dropout"): mask["mask"] for name, mask in seen["masks"].items()}
+    _, sown = ann.apply(variables, inputs[0], **dropout_of(jnp.arange(BATCH), key), mutable=["masks"])
+    return {name.removesuffix("_dropout"): mask["mask"] for name, mask in sown["masks"].items()}
 
 
 def theirs(ann, variables, surrogate, inputs, labels, masks):
@@ -50,16 +50,16 @@ def assert_parity(ann, surrogate, leak, dropout, dtype, tolerance):
     snn, variables = random_snn(ann, seed=11, leak=leak, surrogate=jax_surrogate, dtype=dtype)
     inputs, labels = random_inputs(STEPS, BATCH, dtype=dtype), np.arange(BATCH)
     key = jax.random.key(0) if dropout else None
-    seen = run_network(ann, snn, 5, variables, inputs, labels, key)
+    shown = run_network(ann, snn, 5, variables, inputs, labels, key)
     masks = jax.device_get(masks_of(ann, {"params": variables["params"]}, inputs, key))
     expected = theirs(ann, variables, torch_surrogate, inputs, labels, masks)
     assert bool(masks) == dropout
     for layer in ann.spiking_layers:
-        np.testing.assert_array_equal(seen.spikes[layer], expected.spikes[layer], err_msg=layer)
+        np.testing.assert_array_equal(shown.spikes[layer], expected.spikes[layer], err_msg=layer)
         assert 0.02 < expected.spikes[layer].mean() < 0.98, layer
-    _assert_close(seen.logits, expected.logits, tolerance, "logits")
-    _assert_close(seen.loss, expected.loss, tolerance, "loss")
-    for layer, gradient in seen.gradients.items():
+    _assert_close(shown.logits, expected.logits, tolerance, "logits")
+    _assert_close(shown.loss, expected.loss, tolerance, "loss")
+    for layer, gradient in shown.gradients.items():
         assert gradient["kernel"].dtype == dtype
         _assert_close(gradient["kernel"], expected.gradients[layer], tolerance, layer)
 

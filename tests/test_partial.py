@@ -140,8 +140,8 @@ def test_a_stage_in_slices_ends_the_same_and_computes_nothing_twice(stage, tiny,
         monkeypatch.setattr(module, "resumable", folds)
 
     counting(None)
-    whole = tmp_path / "whole"
-    assert run(partial(up_to, stage), whole, *fields) == 0
+    uninterrupted = tmp_path / "uninterrupted"
+    assert run(partial(up_to, stage), uninterrupted, *fields) == 0
     batches = len(names)
     expected = sorted(names)
     del names[:]
@@ -153,5 +153,5 @@ def test_a_stage_in_slices_ends_the_same_and_computes_nothing_twice(stage, tiny,
         assert status == STOPPED
     assert life == 4
     assert sorted(names) == expected
-    assert outcome(workdir) == outcome(whole)
+    assert outcome(workdir) == outcome(uninterrupted)
     assert not (workdir / passes.PARTIAL).exists()

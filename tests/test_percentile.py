@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jsnn.conversion.percentile import lower_histogram, total, upper_half, upper_histogram, whole
+from jsnn.conversion.percentile import from_halves, lower_histogram, total, upper_half, upper_histogram
 
 FLOATS = st.floats(-1e6, 1e6, width=32)
 
@@ -14,7 +14,7 @@ def percentile(chunks, percent):
         return total([histogram(jnp.asarray(chunk, jnp.float32), jnp.bool_(True), *arguments) for chunk in chunks])
 
     upper = upper_half(counts(upper_histogram), percent)
-    return whole(upper, counts(lower_histogram, jnp.uint32(upper.bits)))
+    return from_halves(upper, counts(lower_histogram, jnp.uint32(upper.bits)))
 
 
 @settings(max_examples=25, deadline=None)

@@ -30,9 +30,9 @@ def networks(name):
 @partial(jax.jit, static_argnums=0)
 def gradients(snn, variables):
     def loss(params):
-        what = Presentation(snn, poisson, STEPS, 8)
+        presentation = Presentation(snn, poisson, STEPS, 8)
         keys = Keys(jax.random.key(1), jax.random.key(2))
-        outcome = present(what, {**variables, "params": params}, jnp.asarray(IMAGES), jnp.arange(BATCH), keys)
+        outcome = present(presentation, {**variables, "params": params}, jnp.asarray(IMAGES), jnp.arange(BATCH), keys)
         logits = outcome.results.sum(0)
         return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.arange(BATCH) % 3).mean()
 
@@ -44,9 +44,9 @@ def test_only_the_operands_are_rounded(name):
     """Spikes are exact in bfloat16, so the network is that of rounded weights; its gradients have float32's range."""
     mixed, exact, variables = networks(name)
     rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(jnp.float32), variables["params"])
-    found, expected = gradients(mixed, variables), gradients(exact, {**variables, "params": rounded})
-    chex.assert_trees_all_equal_shapes_and_dtypes(found, variables["params"])
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    actual, expected = gradients(mixed, variables), gradients(exact, {**variables, "params": rounded})
+    chex.assert_trees_all_equal_shapes_and_dtypes(actual, variables["params"])
+    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert 0 < np.linalg.norm(one - other) < 0.02 * np.linalg.norm(other)
 
 
@@ -58,7 +58,7 @@ def test_states_and_logits_are_float32():
             mixed,
             variables,
             lambda time: poisson(jnp.asarray(IMAGES), jax.random.key(0), jnp.arange(BATCH), time),
-            lambda seen: seen,
+            lambda observed: observed,
             num_steps=3,
             chunk=2,
             collect=("states", "currents"),

@@ -66,12 +66,12 @@ def plain_and_packed(current, state, weights, threshold, leak):
     train = Train(Kept(words), state.spikes, None, state.age)
 
     def plain(current, membrane):
-        found, end, _ = over_time(NEURON, neuron, state._replace(membrane=membrane), current)
-        return (found * weights).sum() + end.membrane.sum()
+        actual, end, _ = over_time(NEURON, neuron, state._replace(membrane=membrane), current)
+        return (actual * weights).sum() + end.membrane.sum()
 
     def replayed(current, membrane):
-        found, end = replay(NEURON.lossless, neuron, current, membrane, train)
-        return (found * weights).sum() + end.sum()
+        actual, end = replay(NEURON.lossless, neuron, current, membrane, train)
+        return (actual * weights).sum() + end.sum()
 
     gradients = [jax.grad(function, (0, 1))(current, state.membrane) for function in (plain, replayed)]
     bits = unpack(words, len(current), jnp.float32)
@@ -89,8 +89,8 @@ def test_packed_equals_plain(seed, chunks_of_shape, threshold, leak):
     for chunk, end in zip(chunks, np.cumsum(chunks), strict=True):
         steps = slice(end - chunk, end)
         plain, packed, age = plain_and_packed(current[steps], state, weights[steps], threshold, leak)
-        for expected, found in zip(plain[:2], packed[:2], strict=True):
-            jax.tree.map(np.testing.assert_array_equal, found, expected)
+        for expected, actual in zip(plain[:2], packed[:2], strict=True):
+            jax.tree.map(np.testing.assert_array_equal, actual, expected)
         jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-6), packed[2], plain[2])
         state = plain[1]
         np.testing.assert_array_equal(age, state.age)
@@ -167,8 +167,8 @@ def test_a_conversion_keeps_the_weights_and_can_be_undone(model, seed, leak, fac
     assert all(tree["params"] is variables["params"] for tree in (there, back))
 
 
-def assert_close(found, expected):
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), found[NEURONS], expected[NEURONS])
+def assert_close(actual, expected):
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), actual[NEURONS], expected[NEURONS])
 
 
 @many
@@ -182,8 +182,8 @@ def test_a_factor_scales_each_threshold_in_the_papers_units(model, seed, factor)
     variables = convert(spiking(model.apply), weights_of(model), from_paper_thresholds(papers))
     scaled = scale_paper_thresholds(variables, factor, model.spiking_layers)
     assert list(scaled[NEURONS]) == list(model.spiking_layers)
-    found = paper_thresholds({layer: values["threshold"] for layer, values in scaled[NEURONS].items()})
-    np.testing.assert_allclose(list(found.values()), [factor * v for v in papers.values()], rtol=1e-5)
+    actual = paper_thresholds({layer: values["threshold"] for layer, values in scaled[NEURONS].items()})
+    np.testing.assert_allclose(list(actual.values()), [factor * v for v in papers.values()], rtol=1e-5)
 
 
 records = st.fixed_dictionaries({"stage": st.sampled_from(["ann", "hybrid"]), "step": st.integers(1, 99)})
@@ -195,11 +195,11 @@ def test_metrics_survive_any_tear(tmp_path_factory, before, wanted, lost):
     path = tmp_path_factory.mktemp("metrics") / "metrics.jsonl"
     text = "".join(json.dumps(entry) + "\n" for entry in before)
     path.write_text(text[: max(0, len(text) - lost)])
-    whole = text[: max(0, len(text) - lost)].count("\n")
-    assert metrics.read(path) == before[:whole]
+    complete = text[: max(0, len(text) - lost)].count("\n")
+    assert metrics.read(path) == before[:complete]
     mine = [{**entry, "stage": "hybrid"} for entry in wanted]
     metrics.rewrite(path, "hybrid", mine)
-    assert metrics.read(path) == [entry for entry in before[:whole] if entry["stage"] == "ann"] + mine
+    assert metrics.read(path) == [entry for entry in before[:complete] if entry["stage"] == "ann"] + mine
 
 
 @pytest.fixture(scope="module")

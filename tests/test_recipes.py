@@ -81,9 +81,9 @@ def test_fields_that_do_not_go_together_are_refused(fields, what):
 def test_without_a_preset_time_steps_choose_the_recipe(num_steps):
     steps = () if num_steps is None else ("--num-steps", str(num_steps))
     expected = with_recipe(Config(), recipe_for(num_steps or Config().convert.num_steps))
-    found = parsed("--dataset", "mnist", *steps)
-    assert (found.network, found.finetune) == (expected.network, expected.finetune)
-    assert (found.network.levels is None) == (num_steps is None or num_steps > FEW_STEPS)
+    actual = parsed("--dataset", "mnist", *steps)
+    assert (actual.network, actual.finetune) == (expected.network, expected.finetune)
+    assert (actual.network.levels is None) == (num_steps is None or num_steps > FEW_STEPS)
 
 
 def test_everything_at_once_through_every_stage(tmp_path):

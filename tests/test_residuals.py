@@ -25,10 +25,10 @@ RESETS = {"soft": lif, "hard": hard_reset_lif}
 @given(st.floats(-300, 300, width=32, allow_subnormal=False), st.sampled_from(WIDTHS))
 def test_a_code_tells_the_spike_and_the_distance_to_its_step(z, width):
     code = codes.encode(jnp.float32(z), width)
-    found = float(codes.decode(code, width, jnp.float32))
-    assert (found > 0) == (z > 0) == bool(codes.fires(code))
+    actual = float(codes.decode(code, width, jnp.float32))
+    assert (actual > 0) == (z > 0) == bool(codes.fires(code))
     if abs(z) < 255 * width:
-        assert abs(found - z) <= max(width / 192, abs(z) / 8) * (1 + 1e-5)
+        assert abs(actual - z) <= max(width / 192, abs(z) / 8) * (1 + 1e-5)
 
 
 def test_codes_are_those_counted_by_hand():
@@ -47,8 +47,8 @@ def test_a_byte_tells_the_derivative_to_a_share_of_its_peak(surrogate, most):
     """As `residuals_of` says."""
     z, width = jnp.linspace(-3, 3, 20_001), codes.fitting_width(surrogate.derivative)
     exact = surrogate.derivative(z, None)
-    found = surrogate.derivative(codes.decode(codes.encode(z, width), width, z.dtype), None)
-    assert jnp.abs(found - exact).max() <= most * exact.max()
+    actual = surrogate.derivative(codes.decode(codes.encode(z, width), width, z.dtype), None)
+    assert jnp.abs(actual - exact).max() <= most * exact.max()
 
 
 def driven(num_steps, seed=0, shape=(2, 300)):
@@ -87,8 +87,8 @@ def gradients(neuron, residuals, parameters, num_steps, cut):
 @pytest.mark.parametrize("surrogate", BITS)
 def test_bits_give_the_gradient_of_currents_exactly(surrogate, reset, leak):
     neuron, parameters = RESETS[reset](BITS[surrogate]), PARAMETERS | {"leak": leak}
-    (_, expected), (_, found) = gradients(neuron, neuron.lossless, parameters, num_steps=13, cut=8)
-    chex.assert_trees_all_close(found, expected, rtol=1e-6, atol=1e-7)
+    (_, expected), (_, actual) = gradients(neuron, neuron.lossless, parameters, num_steps=13, cut=8)
+    chex.assert_trees_all_close(actual, expected, rtol=1e-6, atol=1e-7)
     assert np.abs(expected).max() > 0
 
 
@@ -96,10 +96,10 @@ def test_bits_give_the_gradient_of_currents_exactly(surrogate, reset, leak):
 @pytest.mark.parametrize("surrogate", BYTES)
 def test_a_byte_gives_the_gradients_of_currents_and_parameters_to_its_rounding(surrogate, reset):
     neuron = RESETS[reset](BYTES[surrogate])
-    (of_parameters, of_current), found = gradients(neuron, neuron.in_bytes(), PARAMETERS, num_steps=13, cut=8)
-    assert np.linalg.norm(found[1] - of_current) <= 0.025 * np.linalg.norm(of_current)
+    (of_parameters, of_current), actual = gradients(neuron, neuron.in_bytes(), PARAMETERS, num_steps=13, cut=8)
+    assert np.linalg.norm(actual[1] - of_current) <= 0.025 * np.linalg.norm(of_current)
     for name, expected in of_parameters.items():
-        assert abs(found[0][name] - expected) <= 0.05 * abs(expected), name
+        assert abs(actual[0][name] - expected) <= 0.05 * abs(expected), name
 
 
 @pytest.mark.parametrize("parameters", [PARAMETERS, {"threshold": 0.5, "leak": 0.9, "initial": 0.0}])
@@ -118,10 +118,10 @@ def test_a_membrane_may_be_wider_than_its_current(parameters):
             train = Train(kept, state.spikes, state.membrane, jnp.zeros_like(state.membrane, jnp.int32))
             return (replay(residuals, parameters, current, state.membrane, train)[0] * weights).sum(dtype=jnp.float32)
 
-        expected, found = jax.grad(plain, 1)(parameters, current), jax.grad(replayed, 1)(parameters, current)
-        assert found.dtype == expected.dtype == jnp.bfloat16
+        expected, actual = jax.grad(plain, 1)(parameters, current), jax.grad(replayed, 1)(parameters, current)
+        assert actual.dtype == expected.dtype == jnp.bfloat16
         assert expected.any()
-        assert jnp.linalg.norm((found - expected).astype(float)) <= 0.02 * jnp.linalg.norm(expected.astype(float))
+        assert jnp.linalg.norm((actual - expected).astype(float)) <= 0.02 * jnp.linalg.norm(expected.astype(float))
         jax.eval_shape(jax.grad(replayed), parameters, current)
 
 
@@ -150,8 +150,8 @@ def test_what_is_kept_is_a_bit_two_or_a_byte():
     current = driven(8, shape=(5,))
 
     def kept(residuals):
-        found, *_ = record(residuals, PARAMETERS, current[0], jnp.zeros_like(current[0]), current)
-        return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), found)
+        actual, *_ = record(residuals, PARAMETERS, current[0], jnp.zeros_like(current[0]), current)
+        return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), actual)
 
     word, byte = ((5,), jnp.uint8), ((8, 5), jnp.uint8)
     assert kept(lif(stdb()).lossless) == Kept(word)

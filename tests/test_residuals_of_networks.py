@@ -27,11 +27,11 @@ def by_residuals(surrogate, choices, trained, chunk, by_channel=False):
     """Gradients in variables for each choice of residuals."""
     snn, variables = random_snn(NETWORKS["vgg"], seed=5, leak=0.9, surrogate=surrogate)
     variables = parameters_by_channel(snn, variables, images(), PARAMETERS) if by_channel else variables
-    what = Presentation(snn, poisson, STEPS, chunk, dropout_of)
+    presentation = Presentation(snn, poisson, STEPS, chunk, dropout_of)
     chosen = {name: variables[name] for name in trained}
 
     def gradient(residuals):
-        forward = snn_forward(what, lambda outcome: outcome, trained, residuals)
+        forward = snn_forward(presentation, lambda outcome: outcome, trained, residuals)
 
         def loss(chosen):
             return loss_of_all(forward({**variables, **chosen}, images(), INDEX, jax.random.key(4))[0])
@@ -43,11 +43,11 @@ def by_residuals(surrogate, choices, trained, chunk, by_channel=False):
 
 def test_two_bits_of_a_boxcar_give_the_gradient_exactly():
     snn, variables = random_snn(NETWORKS["vgg"], seed=5, leak=0.9, surrogate=boxcar(0.8))
-    what = Presentation(snn, poisson, STEPS, 5, dropout_of)
+    presentation = Presentation(snn, poisson, STEPS, 5, dropout_of)
 
     def gradient(run):
         def loss(params):
-            return loss_of_all(run(what, {**variables, "params": params}, images(), INDEX, KEYS))
+            return loss_of_all(run(presentation, {**variables, "params": params}, images(), INDEX, KEYS))
 
         return jax.jit(jax.value_and_grad(loss, (0,)))(variables["params"])
 
@@ -64,30 +64,30 @@ def test_two_bits_of_a_boxcar_give_the_gradient_exactly():
     ],
 )
 def test_bytes_give_the_gradients_of_weights_and_neurons_to_their_rounding(surrogate, chunk, by_channel):
-    (_, found), (_, expected) = by_residuals(surrogate, ("byte", "exact"), ("params", NEURONS), chunk, by_channel)
-    assert off(found["params"], expected["params"]) <= 0.01
+    (_, actual), (_, expected) = by_residuals(surrogate, ("byte", "exact"), ("params", NEURONS), chunk, by_channel)
+    assert off(actual["params"], expected["params"]) <= 0.01
     for parameter, most in {"threshold": 0.02, "leak": 0.04, "initial": 0.03}.items():
-        one, other = ([layer[parameter] for layer in tree[NEURONS].values()] for tree in (found, expected))
+        one, other = ([layer[parameter] for layer in tree[NEURONS].values()] for tree in (actual, expected))
         assert off(one, other) <= most, parameter
         assert all(leaf.shape == twin.shape and leaf.any() for leaf, twin in zip(one, other, strict=True))
 
 
-def off(found, expected):
+def off(actual, expected):
     """The distance of two trees by the norm of the second."""
-    return float(optax.tree.norm(jax.tree.map(jnp.subtract, found, expected)) / optax.tree.norm(expected))
+    return float(optax.tree.norm(jax.tree.map(jnp.subtract, actual, expected)) / optax.tree.norm(expected))
 
 
 def test_auto_is_exact_in_one_chunk_and_a_byte_beyond():
     one, several = (presentation(chunk, linear()) for chunk in (32, 8))
     trained = ("params", NEURONS)
-    for what, choice, expected in [
+    for presentation, choice, expected in [
         (one, "auto", None),
         (several, "auto", several.snn.neuron.in_bytes()),
         (one, "byte", one.snn.neuron.in_bytes()),
         (several, "exact", None),
         (one._replace(num_steps=40, chunk=64), "auto", None),
     ]:
-        assert residuals_of(what, trained, choice) is expected
+        assert residuals_of(presentation, trained, choice) is expected
     stdb_net = presentation(8, STDB)
     assert residuals_of(stdb_net, ("params",), "byte") is stdb_net.snn.neuron.lossless
     assert residuals_of(stdb_net, trained, "auto") is None

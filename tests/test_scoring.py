@@ -41,13 +41,13 @@ def test_splits_of_several_sizes_share_a_program_and_have_their_own_scores(run):
 
 def test_early_exits_are_those_of_the_split_alone(run):
     config, snn, factor = run.config, last_snn(run), 0.7
-    what, source = presentation_of(config, config.convert.num_steps), open_source(config, VALIDATION)
-    evaluate = exit_evaluation(what, source, lambda v: what.num_steps * factor * logit_unit(config, v))
+    presentation, source = presentation_of(config, config.convert.num_steps), open_source(config, VALIDATION)
+    evaluate = exit_evaluation(presentation, source, lambda v: presentation.num_steps * factor * logit_unit(config, v))
     index = np.arange(source.num_examples, dtype=np.int32)
     expected = mean(jax.jit(evaluate)(snn, source.resident, index, random_key(config, VALIDATION)))
-    found = score_exits(config, snn, VALIDATION, factor)
-    np.testing.assert_allclose(found.accuracy, expected.accuracy, atol=1e-6)
-    np.testing.assert_allclose(found.steps, expected.steps, atol=1e-6)
+    actual = score_exits(config, snn, VALIDATION, factor)
+    np.testing.assert_allclose(actual.accuracy, expected.accuracy, atol=1e-6)
+    np.testing.assert_allclose(actual.steps, expected.steps, atol=1e-6)
 
 
 def test_less_effort_is_asked_for_once_and_the_users_flags_have_the_last_word(monkeypatch):

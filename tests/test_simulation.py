@@ -18,7 +18,7 @@ LABELS = np.array([0, 2])
 DROPOUT = jax.random.key(5)
 
 
-def seen(ann, snn, chunk, variables):
+def shown(ann, snn, chunk, variables):
     """What a run with dropout shows."""
     return run_network(ann, snn, chunk, variables, random_inputs(STEPS, batch=2), LABELS, DROPOUT)
 
@@ -37,23 +37,23 @@ def forward(ann, snn, variables, inputs, state=None):
 def test_chunked_equals_whole_forward_and_backward(ann, chunk):
     for leak in (1.0, 0.9):
         snn, variables = random_snn(ann, seed=1, leak=leak)
-        whole, chunked = (seen(ann, snn, length, variables) for length in (STEPS, chunk))
-        chex.assert_trees_all_equal(chunked.spikes, whole.spikes)
-        chex.assert_trees_all_close(chunked, whole, rtol=1e-4, atol=1e-5)
-        assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(whole.gradients))
+        at_once, chunked = (shown(ann, snn, length, variables) for length in (STEPS, chunk))
+        chex.assert_trees_all_equal(chunked.spikes, at_once.spikes)
+        chex.assert_trees_all_close(chunked, at_once, rtol=1e-4, atol=1e-5)
+        assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(at_once.gradients))
 
 
 @NETS
 def test_logits_at_a_step_are_those_of_a_shorter_presentation(ann):
     snn, variables = random_snn(ann, seed=2, leak=1.0)
-    whole = seen(ann, snn, STEPS, variables).logits
+    at_once = shown(ann, snn, STEPS, variables).logits
     short, _ = forward(ann, snn, variables, random_inputs(STEPS, batch=2)[:4])
-    np.testing.assert_allclose(short, whole[:4], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(short, at_once[:4], rtol=1e-5, atol=1e-5)
 
 
 def test_spikes_per_neuron_are_means_over_units():
     snn, variables = random_snn(SMALL_VGG, seed=3, leak=1.0)
-    spikes_of = seen(SMALL_VGG, snn, STEPS, variables).spikes
+    spikes_of = shown(SMALL_VGG, snn, STEPS, variables).spikes
     bits = 1 << np.arange(STEPS, dtype=np.uint16)
     words = {
         layer: jnp.asarray(np.tensordot(bits, np.asarray(spikes, np.uint16), axes=1))
@@ -69,7 +69,7 @@ def test_spikes_per_neuron_are_means_over_units():
 
 def test_a_network_runs_by_hand_from_its_initial_state():
     snn, variables = random_snn(SMALL_VGG, seed=3, leak=1.0)
-    inputs, expected = random_inputs(STEPS, batch=2), seen(SMALL_VGG, snn, STEPS, variables).logits
+    inputs, expected = random_inputs(STEPS, batch=2), shown(SMALL_VGG, snn, STEPS, variables).logits
     first, state = forward(SMALL_VGG, snn, variables, inputs[:4])
     second, _ = forward(SMALL_VGG, snn, variables, inputs[4:], state)
     np.testing.assert_allclose(np.concatenate([first, first[-1] + second]), expected, rtol=1e-5, atol=1e-5)
@@ -89,7 +89,7 @@ def test_neurons_of_another_network_are_refused_by_name():
     inputs = random_inputs(4, batch=1)
 
     def run(variables):
-        simulate(snn, variables, lambda t: inputs[t], lambda seen: seen.total, num_steps=4, chunk=4)
+        simulate(snn, variables, lambda t: inputs[t], lambda observed: observed.total, num_steps=4, chunk=4)
 
     with pytest.raises(ValueError, match='no "neurons"'):
         run({"params": variables["params"]})
@@ -112,7 +112,7 @@ def test_numbers_of_steps_below_one_are_refused(num_steps, chunk, word):
     snn, variables = random_snn(SMALL_VGG, seed=0, leak=1.0)
     inputs = random_inputs(4, batch=1)
     with pytest.raises(ValueError, match=word):
-        simulate(snn, variables, lambda t: inputs[t], lambda seen: seen.total, num_steps=num_steps, chunk=chunk)
+        simulate(snn, variables, lambda t: inputs[t], lambda observed: observed.total, num_steps=num_steps, chunk=chunk)
 
 
 def test_the_spikes_of_states_have_the_gradient_of_spikes():

@@ -67,7 +67,7 @@ def means(snn, variables, x, num_steps, chunk=16, **kwargs):
     @jax.jit
     def run(variables, x):
         return jsnn.simulate(
-            snn, variables, held(x), lambda seen: seen.total, num_steps=num_steps, chunk=chunk, **kwargs
+            snn, variables, held(x), lambda observed: observed.total, num_steps=num_steps, chunk=chunk, **kwargs
         )
 
     totals = run(variables, x)
@@ -84,11 +84,11 @@ def assert_tends_to_the_ann(apply, variables, x, names=None, **kwargs):
     snn, spiking = converted(apply, variables, x)
     assert names is None or list(spiking["neurons"]) == names
     expected = apply(variables, x, **kwargs)
-    found = means(snn, spiking, x, STEPS[-1], **kwargs)
-    errors = [float(jnp.abs(found[t - 1] - expected).mean()) for t in STEPS]
+    actual = means(snn, spiking, x, STEPS[-1], **kwargs)
+    errors = [float(jnp.abs(actual[t - 1] - expected).mean()) for t in STEPS]
     assert errors[-1] < 0.02 * float(jnp.abs(expected).mean())
     assert all(later < error / 2.5 for error, later in pairwise(errors)), errors
-    return found
+    return actual
 
 
 def test_a_flax_network_in_three_lines():
@@ -104,8 +104,8 @@ def test_dropout_has_one_mask_over_time():
 
     hidden = drawn(jax.eval_shape(nn.Dense(8).init, jax.random.key(0), ROWS))["params"]
     rngs = {"dropout": jax.random.key(3)}
-    found = assert_tends_to_the_ann(network, {"params": {"hidden": hidden}}, ROWS, ["hidden"], rngs=rngs)
-    np.testing.assert_array_equal((found != 0).any(0), network({"params": {"hidden": hidden}}, ROWS, rngs) > 0)
+    actual = assert_tends_to_the_ann(network, {"params": {"hidden": hidden}}, ROWS, ["hidden"], rngs=rngs)
+    np.testing.assert_array_equal((actual != 0).any(0), network({"params": {"hidden": hidden}}, ROWS, rngs) > 0)
 
 
 def test_an_nnx_network():
@@ -288,17 +288,17 @@ def run(snn, variables, inputs):
 
 def test_chunks_give_what_the_whole_gives(small):
     snn, variables, inputs = small
-    whole = run(snn, variables, inputs)
+    at_once = run(snn, variables, inputs)
 
     @partial(jax.jit, static_argnums=0)
     def in_chunks(chunk, variables, inputs):
         def at(time):
             return inputs.at[time].get(mode="fill", fill_value=7)
 
-        return jsnn.simulate(snn, variables, at, lambda seen: seen.results, num_steps=10, chunk=chunk)
+        return jsnn.simulate(snn, variables, at, lambda observed: observed.results, num_steps=10, chunk=chunk)
 
     for chunk in (3, 5, 100):
-        np.testing.assert_allclose(in_chunks(chunk, variables, inputs), whole, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(in_chunks(chunk, variables, inputs), at_once, rtol=1e-5, atol=1e-6)
 
 
 def test_composes_with_jit_and_scan(small):
@@ -336,11 +336,11 @@ def test_composes_with_vmap_and_grad(small):
 def test_composes_with_pmap(small):
     snn, variables, inputs = small
     parts = inputs.reshape(10, 4, 1, *inputs.shape[2:])
-    found = jax.pmap(lambda variables, inputs: run(snn, variables, inputs), in_axes=(None, 1), out_axes=1)(
+    actual = jax.pmap(lambda variables, inputs: run(snn, variables, inputs), in_axes=(None, 1), out_axes=1)(
         variables, parts
     )
-    assert len(found.sharding.device_set) == 4
-    np.testing.assert_allclose(found.reshape(10, 4, 3), run(snn, variables, inputs), rtol=1e-5, atol=1e-6)
+    assert len(actual.sharding.device_set) == 4
+    np.testing.assert_allclose(actual.reshape(10, 4, 3), run(snn, variables, inputs), rtol=1e-5, atol=1e-6)
 
 
 def test_results_are_a_tree():
@@ -418,12 +418,12 @@ def test_refusals_name_operation_module_line_and_way_out(operation, primitive, a
     variables = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
     with pytest.raises(ValueError, match="can't become spiking") as caught:
         jsnn.spiking(model.apply).init(variables, IMAGES)
-    told = re.fullmatch(r"(\w+) in (.*) \((.*):(\d+)\) can't become spiking: (.*)\.", str(caught.value))
-    assert told[1] == primitive
-    assert told[2].startswith("Net/block")
-    assert told[3] == __file__
-    assert int(told[4]) == operation.__code__.co_firstlineno
-    assert advice in told[5]
+    matched = re.fullmatch(r"(\w+) in (.*) \((.*):(\d+)\) can't become spiking: (.*)\.", str(caught.value))
+    assert matched[1] == primitive
+    assert matched[2].startswith("Net/block")
+    assert matched[3] == __file__
+    assert int(matched[4]) == operation.__code__.co_firstlineno
+    assert advice in matched[5]
 
 
 def test_the_line_is_that_of_the_call_not_of_an_earlier_one():
@@ -450,9 +450,9 @@ def test_inputs_without_time(head):
     state = snn.initial_state(variables, IMAGES)
     with pytest.raises((ValueError, TypeError)) as caught:
         snn.apply(variables, state, IMAGES)
-    told = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
-    assert "time-major" in told
-    assert "(4, 6, 6, " in told
+    message = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+    assert "time-major" in message
+    assert "(4, 6, 6, " in message
 
 
 def test_a_batch_of_another_size_than_the_state(small):
@@ -534,8 +534,8 @@ def test_a_fill_value_is_no_spike():
     def apply(variables, x):
         return jnp.take(jax.nn.relu(x @ variables["w"]), jnp.array([0, 9]), axis=1, mode="fill", fill_value=1.0)
 
-    found = mean_of(apply, HIDDEN, jnp.array([[1.0, 0.5, 0.0]]))
-    np.testing.assert_allclose(found, [[1.0, 1.0]], atol=0.05)
+    actual = mean_of(apply, HIDDEN, jnp.array([[1.0, 0.5, 0.0]]))
+    np.testing.assert_allclose(actual, [[1.0, 1.0]], atol=0.05)
 
 
 def reduced(variables, x):
@@ -591,10 +591,10 @@ def test_a_layer_of_relu6_gets_no_more_than_six_from_the_layer_before():
         return jax.nn.relu6(jax.nn.relu(x @ variables["w"]) @ variables["out"])
 
     x, key = jnp.full((2, 3), 20.0), jax.random.key(0)
-    found = jsnn.balance_thresholds(
+    actual = jsnn.balance_thresholds(
         jsnn.spiking(apply), HIDDEN, x, jsnn.encoding.constant, key, num_steps=4, layers=["w"]
     )
-    assert (float(found["w"]), float(found["out"])) == (20.0, 6.0)
+    assert (float(actual["w"]), float(actual["out"])) == (20.0, 6.0)
 
 
 def test_weights_that_are_used_twice_are_counted_twice():

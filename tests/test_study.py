@@ -118,7 +118,9 @@ def test_silent_neurons_are_those_without_a_spike(tiny_run, monkeypatch):
     inputs = partial(encoding_of(config), scale(source.take(source.resident, index).images))
     inputs = partial(inputs, random_key(config, VALIDATION), index)
     of_steps = {"num_steps": 4, "chunk": 4, "collect": ["spikes"]}
-    run = partial(simulate, build_snn(config), inputs=inputs, observe=lambda seen: seen.layers["spikes"], **of_steps)
+    run = partial(
+        simulate, build_snn(config), inputs=inputs, observe=lambda observed: observed.layers["spikes"], **of_steps
+    )
     spikes = jax.device_get(jax.jit(run)(snn))
     assert spikes.keys() == shares["never"].keys()
     for layer, train in spikes.items():

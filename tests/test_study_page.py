@@ -225,7 +225,7 @@ def test_gains_steps_downhill_and_silence(keep, tmp_path):
     assert [row[2] for row in rows] == ["0.25", "-3.00", "0.50", "1.00", "0.50", "2.00"] * 2
     assert rows[0][:2] == ["stdb, before", "batches agree"]
     assert rows[9][:2] == ["linear, lr 0.001, logit scale calibrated, after", "a step changes the loss [10^-3 nats]"]
-    table = tables.silence_table(data)
+    table = tables.silent_neurons_table(data)
     assert cells(table, "before") == ["25.0"] * 4 + ["50.00 ± 1.41"]
     assert cells(table, "stdb, lr 0.001")[:4] == ["50.0"] * 4
     assert is_drawn(figures.draw_harms, data, tmp_path / "c.png")

@@ -57,10 +57,10 @@ def test_a_chunk_finds_its_spikes_and_the_ages_before_it(num_steps, chunk, betwe
 
     ages = {layer: leaf[0] for layer, leaf in kept.items()}
     for number in reversed(range(count)):
-        ages, found, before = step(ages, number)
+        ages, actual, before = step(ages, number)
         for layer in shapes:
             now = spikes[layer][number * length : (number + 1) * length]
-            np.testing.assert_array_equal(found[layer], bits(now, np.uint32))
+            np.testing.assert_array_equal(actual[layer], bits(now, np.uint32))
             flat = spikes[layer].reshape(times.size, -1)
             expected = [age_of(neuron, number * length) for neuron in flat.T]
             np.testing.assert_array_equal(before[layer].reshape(-1), expected)

@@ -60,10 +60,10 @@ def test_a_save_killed_at_any_call_of_the_system_leaves_an_intact_checkpoint(kee
                 pass
             else:
                 break
-        found = restore(folder, trees[0])
-        assert found.step in (2, new)
-        assert found.record["tree"] in (2, 3)
-        np.testing.assert_array_equal(found.tree["x"], trees[found.record["tree"]]["x"])
+        restored = restore(folder, trees[0])
+        assert restored.step in (2, new)
+        assert restored.record["tree"] in (2, 3)
+        np.testing.assert_array_equal(restored.tree["x"], trees[restored.record["tree"]]["x"])
         save(folder, 4, trees[0], {}, keep)
         assert len(list(folder.iterdir())) == keep
     assert point > 2 * 12  # a seal, a record, a rename, what is not kept, each before and after
@@ -74,10 +74,10 @@ def _killing(call, count, point, *arguments, **options):
     count[0] += 1
     if point == 2 * count[0] - 2:
         raise Killed
-    found = call(*arguments, **options)
+    result = call(*arguments, **options)
     if point == 2 * count[0] - 1:
         raise Killed
-    return found
+    return result
 
 
 def killed_at_save(number, workdir, monkeypatch, *arguments):

@@ -44,8 +44,8 @@ def test_parameters_stay_in_their_ranges(gradients, rate):
     names = tuple(STARTS)
     rule = weights_and_neurons(optax.sgd(rate), optax.adam(rate), names)
     params = {NEURONS: {"a": {name: jnp.array(value) for name, value in STARTS.items()}}}
-    found = taken(rule, params, [jax.tree.map(lambda _, g=g: jnp.array(g, jnp.float32), params) for g in gradients])
-    values = {name: float(value) for name, value in found[NEURONS]["a"].items()}
+    actual = taken(rule, params, [jax.tree.map(lambda _, g=g: jnp.array(g, jnp.float32), params) for g in gradients])
+    values = {name: float(value) for name, value in actual[NEURONS]["a"].items()}
     assert 0 < values["threshold"] < np.inf
     for name, (low, high) in BOUNDS.items():
         assert low - 1e-6 <= values[name] <= high + 1e-6

@@ -211,5 +211,5 @@ def dense_lif(
         every.append(spikes)
     value = (torch.stack(every) * torch.from_numpy(of_spikes)).sum() + (membrane * torch.from_numpy(of_end)).sum()
     gradients = torch.autograd.grad(value, list(tensors.values()))
-    found = {name: gradient.numpy() for name, gradient in zip(tensors, gradients, strict=True)}
-    return torch.stack(every).detach().numpy(), found
+    by_name = {name: gradient.numpy() for name, gradient in zip(tensors, gradients, strict=True)}
+    return torch.stack(every).detach().numpy(), by_name

@@ -35,17 +35,19 @@ def trajectory() -> dict[str, np.ndarray]:
     source = resident_source(split, crop_padding=2, flip=True)
     snn, variables = random_snn(TINY_VGG, seed=6, leak=0.95, dtype=np.float64)
     rule = optimizer("adam", optax.constant_schedule(1e-3), 5e-4)
-    what = Presentation(snn, poisson, NUM_STEPS, CHUNK, dropout_of)
-    step = parallel_train_step(source, snn_forward(what, summed), rule)
+    presentation = Presentation(snn, poisson, NUM_STEPS, CHUNK, dropout_of)
+    step = parallel_train_step(source, snn_forward(presentation, summed), rule)
     state, resident = replicate((init_state(variables, rule), split))
     losses = []
     for epoch in (1, 2):
         for item in source.shuffled(BATCH, 0, epoch, 0):
             state, metrics = step(state, resident, split_over_devices(item), KEY)
             losses.append(metrics.loss)
-    scores = evaluate_split(parallel_evaluation(snn_evaluation(what, source)), state.variables(), source, BATCH, KEY)
-    found = {"losses": np.array(jax.device_get(losses)), "scores": scores, "params": jax.device_get(state.params)}
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(found)}
+    scores = evaluate_split(
+        parallel_evaluation(snn_evaluation(presentation, source)), state.variables(), source, BATCH, KEY
+    )
+    trained = {"losses": np.array(jax.device_get(losses)), "scores": scores, "params": jax.device_get(state.params)}
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(trained)}
 
 
 if __name__ == "__main__":

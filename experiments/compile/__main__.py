@@ -56,7 +56,7 @@ def compile_preset(preset: str, arguments: Arguments) -> dict[str, Any]:
     for name in (name for name in arguments.programs if not is_run(config, name)):
         say(f"{name:<12} is no program of this run")
     names = [name for name in arguments.programs if is_run(config, name)]
-    found = {name: _program(config, target, name, arguments.optimize) for name in names}
+    results = {name: _program(config, target, name, arguments.optimize) for name in names}
     numbers = {
         "preset": preset,
         "topology": target.name,
@@ -66,7 +66,7 @@ def compile_preset(preset: str, arguments: Arguments) -> dict[str, Any]:
         "optimize": arguments.optimize,
         "versions": {"jax": jax.__version__, "commit": environment()["commit"]},
         "rates": target.chip.source,
-        "programs": found,
+        "programs": results,
     }
     if arguments.out:
         arguments.out.write_text(json.dumps(numbers, indent=1) + "\n")

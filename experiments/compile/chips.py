@@ -85,12 +85,12 @@ def target_of(topology: str) -> Target:
     Raises:
         ValueError: where the topology is unknown, or the compiler for it is not installed.
     """
-    found = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", topology)
-    if found is None or found[1] not in CHIPS:
+    named = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", topology)
+    if named is None or named[1] not in CHIPS:
         raise ValueError(
             f"there is no topology {topology!r}: name a chip and how many, as v5e:2x4, v4:2x2x1 or h100:2."
         )
-    kind, shape = found.groups()
+    kind, shape = named.groups()
     chip, count = CHIPS[kind], math.prod(map(int, shape.split("x")))
     try:
         if chip.platform == "cuda":

@@ -45,10 +45,10 @@ def compiled(lowered: Any, target: Target, optimize: bool) -> Compiled:
         with nullcontext() if optimize else _little_effort():
             program = lowered.compile(compiler_options=target.chip.compiler_options)
     except jax.errors.JaxRuntimeError as error:
-        found = re.search(r"\(([\d.]+)([KMGT])\) exceeds|Used ([\d.]+)([KMGT]) of", str(error))
-        if "RESOURCE_EXHAUSTED" not in str(error) or found is None:
+        stated = re.search(r"\(([\d.]+)([KMGT])\) exceeds|Used ([\d.]+)([KMGT]) of", str(error))
+        if "RESOURCE_EXHAUSTED" not in str(error) or stated is None:
             raise
-        number, unit = (group for group in found.groups() if group)
+        number, unit = (group for group in stated.groups() if group)
         return Compiled(None, int(float(number) * 1024 ** " KMGT".index(unit)), None)
     stats = program.memory_analysis()
     results = stats.output_size_in_bytes - stats.alias_size_in_bytes
@@ -69,16 +69,16 @@ def _little_effort() -> Iterator[None]:
 
 def collectives(text: str) -> dict[str, tuple[int, int]]:
     """The collectives of a compiled program's text: name -> how many, and bytes of their results; in loops once."""
-    found: dict[str, tuple[int, int]] = {}
+    counted: dict[str, tuple[int, int]] = {}
     for shapes, name, start in re.findall(rf"= (.+?) ({'|'.join(COLLECTIVES)})(-start)?\(", text):
         sizes = [_bytes(*array) for array in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", shapes)]
         if start and name == "collective-permute":
             sizes = sizes[1:2]  # operand, result, two counters
         elif start and name != "all-reduce":
             sizes = sizes[len(sizes) // 2 :]  # operands before results
-        number, size = found.get(name, (0, 0))
-        found[name] = number + 1, size + sum(sizes)
-    return found
+        number, size = counted.get(name, (0, 0))
+        counted[name] = number + 1, size + sum(sizes)
+    return counted
 
 
 def _bytes(dtype: str, shape: str) -> int:

@@ -49,8 +49,8 @@ def count(function: Callable[..., Any], arguments: tuple, platform: Platform, ga
 
 def _work(jaxpr: Jaxpr, platform: Platform) -> Work:
     """All products of a jaxpr; a loop whose trips depend on values counts as one trip."""
-    found = [_of_equation(equation, platform) for equation in jaxpr.eqns]
-    return Work(sum(work.operations for work in found), sum(work.bytes for work in found))
+    works = [_of_equation(equation, platform) for equation in jaxpr.eqns]
+    return Work(sum(work.operations for work in works), sum(work.bytes for work in works))
 
 
 def _of_equation(equation: JaxprEqn, platform: Platform) -> Work:
@@ -63,9 +63,9 @@ def _of_equation(equation: JaxprEqn, platform: Platform) -> Work:
         chosen = mine[:1] if params.get("branches_platforms") else mine
         return min((_work(branch.jaxpr, platform) for branch in chosen), key=lambda work: work.operations)
     inner = [leaf for leaf in jax.tree.leaves(list(params.values())) if isinstance(leaf, ClosedJaxpr | Jaxpr)]
-    found = [_work(getattr(leaf, "jaxpr", leaf), platform) for leaf in inner]
+    works = [_work(getattr(leaf, "jaxpr", leaf), platform) for leaf in inner]
     trips = params["length"] if name == "scan" else 1
-    return Work(trips * sum(work.operations for work in found), trips * sum(work.bytes for work in found))
+    return Work(trips * sum(work.operations for work in works), trips * sum(work.bytes for work in works))
 
 
 def _of_product(equation: JaxprEqn, platform: Platform) -> Work:

@@ -63,26 +63,30 @@ def hybrid_step(config: Config, machine: Machine) -> Program:
 def balancing(config: Config, machine: Machine) -> Program:
     """The pass of balancing over the second layer and the first, those of most neurons; on one device, as it runs."""
     options, batch, snn = config.convert, config.run.eval_batch_size, jax.eval_shape(lambda: snn_like(config))
-    what = presentation_of(config, options.balance_steps, machine._replace(num_devices=1))
+    presentation = presentation_of(config, options.balance_steps, machine._replace(num_devices=1))
     shape = info(config.data.dataset).image_shape
-    graph, _ = what.snn.trace(snn, jax.ShapeDtypeStruct((batch, *shape), jnp.float32))
+    graph, _ = presentation.snn.trace(snn, jax.ShapeDtypeStruct((batch, *shape), jnp.float32))
     layer = (build_ann(config).stem_layers if options.balance == "stem" else list(graph.layers))[:2][-1]
     statistic = maximum if options.percentile == 100 else upper_histogram
-    kept = {name: bytes_of_spikes(what, one.shape, options.balance_images) for name, one in graph.layers.items()}
+    kept = {
+        name: bytes_of_spikes(presentation, one.shape, options.balance_images) for name, one in graph.layers.items()
+    }
     wanted = tuple(name for name in running(graph, layer, {}) if kept[name] <= KEEP_BYTES)
     question = Question(layer, wanted, statistic)
     presented = jax.ShapeDtypeStruct((batch, *shape), jnp.float32), jax.ShapeDtypeStruct((batch,), jnp.int32), _key()
     place = None if machine.devices is None else jax.sharding.SingleDeviceSharding(machine.devices[0])
     arguments = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), (snn, presented, {}))
-    lower = partial(observe.lower, what, question, *arguments)
-    return Program(lower, partial(observe, what, question), arguments, (), Images(batch, options.balance_images))
+    lower = partial(observe.lower, presentation, question, *arguments)
+    return Program(
+        lower, partial(observe, presentation, question), arguments, (), Images(batch, options.balance_images)
+    )
 
 
 def evaluation(config: Config, machine: Machine) -> Program:
     """The evaluation of a batch by the SNN, beside the training images, which stay on the device."""
     source, snn = _source(config), jax.eval_shape(lambda: snn_like(config))
-    what = presentation_of(config, config.convert.num_steps, machine)
-    evaluate = snn_evaluation(what, source, partial(logit_unit, config))
+    presentation = presentation_of(config, config.convert.num_steps, machine)
+    evaluate = snn_evaluation(presentation, source, partial(logit_unit, config))
     resident, per_device = _shapes(source.resident), evaluation_samples(config, machine)
     together, alone = _item(config, machine.num_devices, per_device), _item(config, per_device)
     lower = partial(parallel_evaluation(evaluate, machine.devices).lower, snn, resident, together, _key())

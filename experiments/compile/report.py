@@ -37,16 +37,17 @@ def least_time(target: Target, precision: str, work: Work, exchanged: int) -> Le
     return LeastTime(computing, work.bytes / chip.bytes_per_second, exchanging)
 
 
-def record(target: Target, precision: str, images: Images, work: Work, found: Compiled) -> dict[str, Any]:
+def record(target: Target, precision: str, images: Images, work: Work, compiled: Compiled) -> dict[str, Any]:
     """All numbers of a program, bytes and seconds."""
-    exchanged = (found.collectives or {}).get(ALL_REDUCE, (0, 0))[1]
+    collectives = compiled.collectives
+    exchanged = (collectives or {}).get(ALL_REDUCE, (0, 0))[1]
     least = least_time(target, precision, work, exchanged)
-    named = found.collectives and {name: {"count": n, "bytes": size} for name, (n, size) in found.collectives.items()}
+    named = collectives and {name: {"count": n, "bytes": size} for name, (n, size) in collectives.items()}
     return {
-        "fits": found.fits(target),
-        "bytes": found.needed,
+        "fits": compiled.fits(target),
+        "bytes": compiled.needed,
         "device_bytes": target.chip.device_bytes,
-        "memory": found.memory and found.memory._asdict(),
+        "memory": compiled.memory and compiled.memory._asdict(),
         "images": images._asdict(),
         "collectives": named,
         "operations": work.operations,

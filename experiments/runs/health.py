@@ -45,7 +45,7 @@ def mean_metrics(config: Config, network: str, journal: Journal) -> tuple[float,
     return journal.loss / counted, journal.accuracy / counted
 
 
-def warn_of_silence(network: str, spikes: Mapping[str, float]) -> None:
+def warn_of_silent_layers(network: str, spikes: Mapping[str, float]) -> None:
     """Warn of layers without a spike for any image: their neurons have no say, and STDB can't train them."""
     silent = [layer for layer, count in spikes.items() if count == 0]
     if silent:

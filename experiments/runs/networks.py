@@ -91,9 +91,9 @@ def encoding_of(config: Config) -> encoding.Encoding:
 def training_presentation(config: Config, machine: Machine) -> Presentation:
     """How the SNN of a config is presented images in training."""
     most = _steps_at_once(config, machine, training_samples, TRAINING_SHARE)
-    what = _presentation(config, config.convert.num_steps, most)
-    if most is None or residuals_of(what, trained_collections(config), config.finetune.residuals) is not None:
-        return what
+    presentation = _presentation(config, config.convert.num_steps, most)
+    if most is None or residuals_of(presentation, trained_collections(config), config.finetune.residuals) is not None:
+        return presentation
     # Membranes are kept at every border of chunks: longer ones take less memory.
     return _presentation(config, config.convert.num_steps, max(most, 8))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from experiments.runs.stopping import silence, stop_if_asked
+from experiments.runs.stopping import discard_output, stop_if_asked
 from jsnn.folding import State
 from jsnn.training.hosts import is_first_process
 
@@ -26,7 +26,7 @@ def say(line: str) -> None:
         except OSError as error:
             if error.errno not in (EPIPE, EIO):  # the reader of a pipe is gone, or the terminal
                 raise
-            silence([sys.stdout.fileno()])
+            discard_output([sys.stdout.fileno()])
 
 
 def duration(seconds: float) -> str:

@@ -29,7 +29,7 @@ def on_signals() -> Iterator[None]:
     def take(number: int, frame: FrameType | None) -> None:
         del frame
         if number == signal.SIGHUP:  # the terminal is gone: to write to it would fail
-            silence(terminals)
+            discard_output(terminals)
         elif _requests:
             os._exit(128 + number)
         _requests.append(number)
@@ -45,7 +45,7 @@ def on_signals() -> Iterator[None]:
         _requests.clear()
 
 
-def silence(descriptors: Sequence[int]) -> None:
+def discard_output(descriptors: Sequence[int]) -> None:
     """Have what is written to some file descriptors go nowhere from now on."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in descriptors:

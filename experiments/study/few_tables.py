@@ -20,9 +20,9 @@ TRIAL = rf"(?P<net>{NETS_BY_NAME})-(?P<recipe>{RECIPES_BY_NAME})-t\d+"
 def of_recipes(runs: DataFrame) -> DataFrame:
     """The runs of question f with their net and recipe as columns, in the order of both and of T."""
     names = runs.trial.str.extract(f"^{TRIAL}$")
-    found = runs.join(names)[names.net.notna()]
+    named = runs.join(names)[names.net.notna()]
     order = {name: place for place, name in enumerate((*NETS, *RECIPES))}
-    return found.sort_values(["net", "recipe", "T", "seed"], key=lambda column: column.map(lambda x: order.get(x, x)))
+    return named.sort_values(["net", "recipe", "T", "seed"], key=lambda column: column.map(lambda x: order.get(x, x)))
 
 
 def ann_accuracies(runs: DataFrame, net: str, activation: str) -> Series:

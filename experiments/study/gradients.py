@@ -63,14 +63,14 @@ def changes(config: Config, snn: Variables, gradients: Results, factor: float) -
     presentation, batches, key = validation(config, IMAGES, IMAGES, BATCH)
     scale = factor * logit_unit(config, snn)
     score = partial(diagnostics.mean_scores, presentation, batches=batches, key=key, logit_scale=scale)
-    found = diagnostics.step_changes(score, snn, gradients, MOVE)._asdict()
-    return {name: {layer: float(change) for layer, change in by_layer.items()} for name, by_layer in found.items()}
+    changes = diagnostics.step_changes(score, snn, gradients, MOVE)._asdict()
+    return {name: {layer: float(change) for layer, change in by_layer.items()} for name, by_layer in changes.items()}
 
 
 def silent_neurons(config: Config, snn: Variables) -> Results:
-    """Shares of neurons that have not fired, by layer, see `diagnostics.Silence`."""
+    """Shares of neurons that have not fired, by layer, see `diagnostics.SilentNeurons`."""
     presentation, batches, key = validation(config, 0, IMAGES_FOR_SILENCE, config.run.eval_batch_size)
-    never, so_far = diagnostics.silence(presentation, snn, batches, key)
+    never, so_far = diagnostics.silent_neurons(presentation, snn, batches, key)
     return jax.tree.map(float, {"never": never, "no gradient": so_far})
 
 

@@ -47,7 +47,7 @@ def tables_of(runs: DataFrame) -> dict[str, str]:
         "surrogates": tables.surrogates_table(fashion),
         "descent": tables.descent_table(fashion),
         "agreement": tables.agreement_table(fashion),
-        "silence": tables.silence_table(fashion),
+        "silence": tables.silent_neurons_table(fashion),
         "activity": tables.activity_table(fashion, ("linear-t8", "linear-t4", "stdb-t4")),
         "operations": tables.operations_table(fashion, ("linear-t4", "linear-t8")),
         "evaluation": tables.evaluation_table(fashion),

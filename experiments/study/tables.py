@@ -172,7 +172,7 @@ def agreement_table(runs: DataFrame) -> str:
     return _markdown(_spreads(data, data.layer, gradient_of=names, measured=measured))
 
 
-def silence_table(runs: DataFrame) -> str:
+def silent_neurons_table(runs: DataFrame) -> str:
     """Question c: share of neurons that never fire, before and after fine-tunes that help and that harm."""
     silent = measurements(of_trials(runs, HARMS), "silence/(?P<net>.+)/never/(?P<layer>.+)")
     silent = silent[(silent.net == "after") | (silent.trial == "harm-stdb")].assign(value=lambda data: 100 * data.value)

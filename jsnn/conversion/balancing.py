@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsnn.conversion.layerwise import Question, bytes_of_spikes, inputs_like, observe, running
-from jsnn.conversion.percentile import lower_histogram, total, upper_half, upper_histogram, whole
+from jsnn.conversion.percentile import from_halves, lower_histogram, total, upper_half, upper_histogram
 from jsnn.conversion.thresholds import Thresholds, check_finite, thresholds_of_qcfs
 from jsnn.encoding import Encoding
 from jsnn.folding import Fold, State, fold
@@ -105,12 +105,12 @@ def balance_thresholds(
     check_finite(variables)
     _check(len(images), percentile, batch_size)
     index = jnp.arange(len(images), dtype=jnp.int32) if index is None else index
-    what = Presentation(snn, encode, num_steps, chunk)
-    setting = Setting(what, key, images, index, batch_size, fold, all_gather)
-    x = inputs_like(what, (images[:batch_size], index[:batch_size], key))
+    presentation = Presentation(snn, encode, num_steps, chunk)
+    setting = Setting(presentation, key, images, index, batch_size, fold, all_gather)
+    x = inputs_like(presentation, (images[:batch_size], index[:batch_size], key))
     (graph, _), spiking = snn.trace(variables, x), snn.init(variables, x)
     chosen, trained = _checked_layers(graph, layers), thresholds_of_qcfs(snn, variables, x)
-    sizes = {name: bytes_of_spikes(what, layer.shape, len(images)) for name, layer in graph.layers.items()}
+    sizes = {name: bytes_of_spikes(presentation, layer.shape, len(images)) for name, layer in graph.layers.items()}
     first = Measure("maximum", maximum, np.max) if percentile == 100 else Measure("upper half", upper_histogram, total)
     thresholds: Thresholds = {}
     words: Words = {}
@@ -125,7 +125,7 @@ def balance_thresholds(
             if percentile < 100:
                 upper = upper_half(threshold, percentile)
                 second = Measure("lower half", lower_histogram, total, (jnp.uint32(upper.bits),))
-                threshold = whole(upper, _measured(setting, second, name, spiking, words, ())[0])
+                threshold = from_halves(upper, _measured(setting, second, name, spiking, words, ())[0])
             before = jnp.asarray(_positive(name, threshold), layer.dtype)
         if layer.ceiling is not None:
             before = jnp.minimum(before, layer.ceiling)
@@ -183,7 +183,7 @@ def _measured(
     There are no spikes where the pass went on from a state that was saved: then the next layer's gives them.
     """
     images, index, size = setting.images, setting.index, setting.batch_size
-    batches, found = -(-len(images) // size), {name: [] for name in wanted}
+    batches, recorded = -(-len(images) // size), {name: [] for name in wanted}
 
     def items(start: int) -> Iterator[tuple]:
         for number in range(start, batches):
@@ -194,9 +194,9 @@ def _measured(
         question = Question(layer, wanted, measure.statistic)
         value, spikes = observe(setting.presentation, question, variables, *batch, *measure.arguments)
         for name, word in jax.device_get(spikes).items():
-            found[name].append(word)
+            recorded[name].append(word)
         value = measure.gather(setting.all_gather(measure.gather(np.asarray(value))))
         return {"value": value if state is None else measure.gather([state["value"], value])}
 
     value = setting.fold(f"{layer}, {measure.name}", batches, items, add)["value"]
-    return value, {name: kept for name, kept in found.items() if len(kept) == batches}
+    return value, {name: kept for name, kept in recorded.items() if len(kept) == batches}

@@ -31,7 +31,7 @@ class Question(NamedTuple):
 
 @partial(jax.jit, static_argnums=(0, 1))
 def observe(
-    what: Presentation,
+    presentation: Presentation,
     question: Question,
     variables: Variables,
     presented: Presented,
@@ -43,35 +43,37 @@ def observe(
     Only the layers between those whose spikes are given as `words` and this one are run.
     """
     images, index, key = presented
-    x = inputs_like(what, presented)
-    graph, arrays = what.snn.trace(variables, x)
+    x = inputs_like(presentation, presented)
+    graph, arrays = presentation.snn.trace(variables, x)
     target = graph.layers[question.layer].current
-    program = Program(graph, arrays, what.snn.kernels, thresholds_of(variables))
+    program = Program(graph, arrays, presentation.snn.kernels, thresholds_of(variables))
     ahead = running(graph, question.layer, words)
 
     def of_chunk(state: dict, now: tuple[jax.Array, Words]) -> tuple[dict, tuple[jax.Array, dict[str, jax.Array]]]:
         time, words = now
-        later, found = {}, {}
+        later, recorded = {}, {}
 
         def spike(name: str, current: jax.Array) -> jax.Array:
-            found[name], later[name] = record(what.snn.neuron, variables[NEURONS][name], state[name], current)
-            return unpack(found[name], len(time), current.dtype)
+            recorded[name], later[name] = record(
+                presentation.snn.neuron, variables[NEURONS][name], state[name], current
+            )
+            return unpack(recorded[name], len(time), current.dtype)
 
-        inputs = what.encode(images, key, index, time)
+        inputs = presentation.encode(images, key, index, time)
         given = {name: unpack(word, len(time), graph.layers[name].dtype) for name, word in words.items()}
         (current,) = run(program, inputs, spike, [target], given)
-        counted = (time < what.num_steps).reshape(-1, *[1] * (current.ndim - 1))
+        counted = (time < presentation.num_steps).reshape(-1, *[1] * (current.ndim - 1))
         value = question.statistic(current, counted, *arguments)
-        return later, (value, {name: found[name] for name in question.wanted})
+        return later, (value, {name: recorded[name] for name in question.wanted})
 
-    states = what.snn.initial_state(variables, x)
-    return jax.lax.scan(of_chunk, {name: states[name] for name in ahead}, (what.times(), words))[1]
+    states = presentation.snn.initial_state(variables, x)
+    return jax.lax.scan(of_chunk, {name: states[name] for name in ahead}, (presentation.times(), words))[1]
 
 
-def inputs_like(what: Presentation, presented: Presented) -> jax.ShapeDtypeStruct:
+def inputs_like(presentation: Presentation, presented: Presented) -> jax.ShapeDtypeStruct:
     """The shape of what a network is fed at one step."""
     images, index, key = presented
-    return without_time(jax.eval_shape(lambda: what.encode(images, key, index, what.times()[0])))
+    return without_time(jax.eval_shape(lambda: presentation.encode(images, key, index, presentation.times()[0])))
 
 
 def running(graph: Graph, layer: str, given: Sequence[str] | Words) -> list[str]:
@@ -80,10 +82,10 @@ def running(graph: Graph, layer: str, given: Sequence[str] | Words) -> list[str]
     known.add(graph.input)
     operations = needed(graph.operations, [graph.layers[layer].current], known)
     outputs = {number for operation in operations for number in operation.outputs}
-    return [name for name, found in graph.layers.items() if found.output in outputs]
+    return [name for name, other in graph.layers.items() if other.output in outputs]
 
 
-def bytes_of_spikes(what: Presentation, shape: Sequence[int], num_images: int) -> int:
+def bytes_of_spikes(presentation: Presentation, shape: Sequence[int], num_images: int) -> int:
     """What the spikes of a layer [B, ...] take for all images of a balancing, kept as words."""
-    num_chunks, length = what.times().shape
+    num_chunks, length = presentation.times().shape
     return num_images * num_chunks * word_dtype(length).itemsize * math.prod(shape[1:])

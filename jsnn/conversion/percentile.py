@@ -39,7 +39,7 @@ def upper_half(counts: np.ndarray, percentile: float) -> UpperHalf:
     return UpperHalf(bits, int(rank - counts[:bits].sum()))
 
 
-def whole(upper: UpperHalf, counts: np.ndarray) -> np.float32:
+def from_halves(upper: UpperHalf, counts: np.ndarray) -> np.float32:
     """The number sought, one of the stream (numpy's "inverted_cdf"), by the total [65536] of `lower_histogram`."""
     lower = int(np.searchsorted(counts.cumsum(), upper.rank))
     return _from_ordered(upper.bits << HALF | lower)

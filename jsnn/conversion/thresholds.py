@@ -84,10 +84,11 @@ def trained_thresholds(snn: SNN, variables: Variables, x: Any, *args: Any, **kwa
     Raises:
         ValueError: where a layer has another activation: then `balance_thresholds` finds the thresholds, these too.
     """
-    graph, found = snn.trace(variables, x, *args, **kwargs)[0], thresholds_of_qcfs(snn, variables, x, *args, **kwargs)
-    if others := [name for name in graph.layers if name not in found]:
+    thresholds = thresholds_of_qcfs(snn, variables, x, *args, **kwargs)
+    graph, _ = snn.trace(variables, x, *args, **kwargs)
+    if others := [name for name in graph.layers if name not in thresholds]:
         raise ValueError(f"{others[0]} stands for no qcfs, so that it has no threshold yet: use balance_thresholds.")
-    return found
+    return thresholds
 
 
 def thresholds_of_qcfs(snn: SNN, variables: Variables, x: Any, *args: Any, **kwargs: Any) -> Thresholds:
@@ -195,10 +196,10 @@ def from_paper_thresholds(thresholds: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         Layer -> V_l.
     """
-    product, found = 1.0, {}
+    product, ours = 1.0, {}
     for layer, v in thresholds.items():
-        product = found[layer] = product * v
-    return found
+        product = ours[layer] = product * v
+    return ours
 
 
 def _scaled(variables: Variables, factors: Mapping[str, Any], factor: Any) -> Variables:

@@ -82,12 +82,12 @@ def _is_known(name: str) -> bool:
 def _in_our_units(variables: Variables, thresholds: Mapping[str, float]) -> tuple[Variables, dict[str, float]]:
     """Thresholds from the paper's units, with the kernels whose spikes have the unit of a block's input."""
     firsts = {name: threshold for name, threshold in thresholds.items() if name.endswith("_conv0")}  # of blocks
-    found, params = from_paper_thresholds({**thresholds, **dict.fromkeys(firsts, 1.0)}), dict(variables["params"])
+    ours, params = from_paper_thresholds({**thresholds, **dict.fromkeys(firsts, 1.0)}), dict(variables["params"])
     for name, threshold in firsts.items():
         second = name.replace("_conv0", "_conv1")
-        found[name] *= threshold
+        ours[name] *= threshold
         params[second] = {"kernel": params[second]["kernel"] / threshold}
-    return {**variables, "params": params}, found
+    return {**variables, "params": params}, ours
 
 
 def _with_neurons(
@@ -118,8 +118,8 @@ def _leaks(state: Mapping[str, Any], tensors: Mapping[str, Any]) -> list[float]:
 
 def _numbers(tensors: Mapping[str, Any], pattern: re.Pattern[str]) -> list[float]:
     """The numbers by these names, in the order of their layers."""
-    found = {int(matched[1]): value for name, value in tensors.items() if (matched := pattern.fullmatch(name))}
-    return [float(as_array(found[place]).item()) for place in sorted(found)]
+    numbered = {int(matched[1]): value for name, value in tensors.items() if (matched := pattern.fullmatch(name))}
+    return [float(as_array(numbered[place]).item()) for place in sorted(numbered)]
 
 
 def _listed(state: Mapping[str, Any], name: str) -> list[float]:

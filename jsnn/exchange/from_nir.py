@@ -47,11 +47,11 @@ def from_nir(graph: nir.NIRGraph, dt: float = 1.0, surrogate: Surrogate | None =
     apply, params = as_function(ours)
     snn = spiking(apply, (hard_reset_lif if HARD in resets else lif)(surrogate or stdb()))
     x = jax.ShapeDtypeStruct((1, *next(iter(ours.nodes.values())).shape), jnp.float32)
-    found, _ = snn.trace({"params": params}, x)
+    traced, _ = snn.trace({"params": params}, x)
     parameters = (
         {key: jnp.asarray(value, jnp.float32) for key, value in layer.parameters.items()} for layer in neurons.values()
     )
-    return snn, {"params": params, NEURONS: dict(zip(found.layers, parameters, strict=True))}
+    return snn, {"params": params, NEURONS: dict(zip(traced.layers, parameters, strict=True))}
 
 
 def _read(graph: nir.NIRGraph, dt: float) -> tuple[LayerGraph, set[str]]:

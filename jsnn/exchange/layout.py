@@ -37,8 +37,8 @@ def positions(order: tuple[int, ...]) -> np.ndarray:
 
 def by_neuron(value: np.ndarray, shape: tuple[int, ...], order: Order) -> np.ndarray:
     """What is broadcastable to neurons [H, W, C], channels first: [C, H, W], or [features]."""
-    whole = np.broadcast_to(with_axes(value, len(shape)), shape)
-    return whole[positions(order)] if order is not None else np.ascontiguousarray(np.moveaxis(whole, -1, 0))
+    by_place = np.broadcast_to(with_axes(value, len(shape)), shape)
+    return by_place[positions(order)] if order is not None else np.ascontiguousarray(np.moveaxis(by_place, -1, 0))
 
 
 def channels_first(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -55,24 +55,24 @@ def from_torch(
     """
     leaves = {_names(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(variables)}
     graph = trace(apply, Call(variables, x, args, kwargs))
-    maps, found = _maps_in_front(graph), {}
+    maps, values = _maps_in_front(graph), {}
     theirs = _layers_of(_torch_modules(state_dict), np.shape)
     for layer in _layers_of(_flax_modules(graph, leaves), lambda path: leaves[path].shape):
         source = next((other for other in theirs if other.shapes == layer.shapes), None)
         if source is None:
-            there = f"the first that is left is {_told(theirs[0])}" if theirs else "all of its layers are taken"
-            raise ValueError(f"the state_dict has no layer for {_told(layer)} of the Flax net: {there}.")
+            there = f"the first that is left is {_described(theirs[0])}" if theirs else "all of its layers are taken"
+            raise ValueError(f"the state_dict has no layer for {_described(layer)} of the Flax net: {there}.")
         theirs = [other for other in theirs if other is not source]
         for paths, arrays in zip(layer.leaves, source.leaves, strict=True):
-            found |= {path: _channels_last(arrays[name], maps.get(path)) for name, path in paths.items()}
+            values |= {path: _channels_last(arrays[name], maps.get(path)) for name, path in paths.items()}
     if theirs:
         raise ValueError(
-            f"the Flax net has no layer for {_told(theirs[0])} of the state_dict: all of its own are filled."
+            f"the Flax net has no layer for {_described(theirs[0])} of the state_dict: all of its own are filled."
         )
-    if unused := next((path for path in leaves if path not in found), None):
+    if unused := next((path for path in leaves if path not in values), None):
         raise ValueError(f"{'/'.join(unused)} plays no part in the Flax net's result, so that nothing belongs there.")
     filled = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jnp.asarray(found[_names(path)], leaf.dtype), variables
+        lambda path, leaf: jnp.asarray(values[_names(path)], leaf.dtype), variables
     )
     check_finite(filled)
     return filled
@@ -119,8 +119,8 @@ def _sources(graph: Graph) -> dict[int, tuple[Path, ...]]:
     sources: dict[int, tuple[Path, ...]] = {number: (path,) for number, path in graph.paths.items()}
     for operation in graph.operations:
         if not operation.depends:
-            found = tuple(path for number in operation.inputs for path in sources.get(number, ()))
-            sources |= dict.fromkeys(operation.outputs, found)
+            paths = tuple(path for number in operation.inputs for path in sources.get(number, ()))
+            sources |= dict.fromkeys(operation.outputs, paths)
     return sources
 
 
@@ -138,21 +138,21 @@ def _layers_of(modules: Mapping[str, dict[str, Any]], shape: Callable[[Any], tup
 
 def _maps_in_front(graph: Graph) -> dict[Path, tuple[int, ...]]:
     """Path of a dense layer's weights -> the shape [H, W, C] of the map that was flattened in front of it."""
-    sources, flattened, found = _sources(graph), {}, {}
+    sources, flattened, in_front = _sources(graph), {}, {}
     for operation in filter(lambda operation: operation.depends, graph.operations):
         shape = graph.avals[operation.outputs[0]].shape
         before = [number for number in operation.inputs if graph.avals[number].shape == shape and number in flattened]
         if operation.primitive.name in WITH_WEIGHTS:
             maps = [flattened[number] for number in operation.inputs if number in flattened]
             paths = [path for number in operation.inputs for path in sources.get(number, ())]
-            found |= {path: shape for path in paths for shape in maps}
+            in_front |= {path: shape for path in paths for shape in maps}
         elif operation.primitive.name in ("reshape", "squeeze"):
             batch, *rest = graph.avals[operation.inputs[0]].shape
             if len(rest) > 1 and shape == (batch, math.prod(rest)):
                 flattened[operation.outputs[0]] = tuple(rest)
         elif before:
             flattened |= dict.fromkeys(operation.outputs, flattened[before[0]])
-    return found
+    return in_front
 
 
 def _channels_last(array: np.ndarray, flattened: tuple[int, ...] | None) -> np.ndarray:
@@ -167,7 +167,7 @@ def _names(path: Sequence[Any]) -> Path:
     return tuple(jax.tree_util.keystr((entry,), simple=True) for entry in path)
 
 
-def _told(layer: Layer) -> str:
+def _described(layer: Layer) -> str:
     """A layer with its shapes, for a message."""
     sizes = (f"{leaf} {'x'.join(map(str, shape))}" for shapes in layer.shapes for leaf, shape in shapes.items())
     return f"{' + '.join(layer.names)} ({', '.join(sizes)})"

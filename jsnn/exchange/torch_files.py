@@ -23,10 +23,10 @@ def read_torch_file(path: str | Path) -> Mapping[str, Any]:
         ValueError: where a file holds more than that, or is damaged.
     """
     path = Path(path)
-    found = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    if not isinstance(found, Mapping):
-        raise ValueError(f"{path} holds a {type(found).__name__}: save a state_dict, or a dict with one in it.")
-    return found
+    contents = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    if not isinstance(contents, Mapping):
+        raise ValueError(f"{path} holds a {type(contents).__name__}: save a state_dict, or a dict with one in it.")
+    return contents
 
 
 def _read_safetensors(path: Path) -> Any:
@@ -34,10 +34,10 @@ def _read_safetensors(path: Path) -> Any:
     from safetensors.numpy import load_file
 
     try:
-        found = load_file(path)
+        tensors = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is no file of safetensors, or damaged: {error}.") from error
-    return {name: found[name] for name in sorted(found, key=_by_value)}
+    return {name: tensors[name] for name in sorted(tensors, key=_by_value)}
 
 
 def _by_value(name: str) -> list[tuple[bool, int, str]]:

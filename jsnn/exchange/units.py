@@ -48,7 +48,7 @@ def with_spikes_of(graph: LayerGraph, spikes: Mapping[str, np.ndarray], sums: bo
     network = _Network({}, {})
     for name, node in graph.nodes.items():
         network.put(name, node, np.asarray(spikes.get(name, ONE), np.float64), sums)
-    return LayerGraph(network.nodes, network.whole(network.values[graph.output]))
+    return LayerGraph(network.nodes, network.node_of(network.values[graph.output]))
 
 
 class _Network(NamedTuple):
@@ -80,10 +80,10 @@ class _Network(NamedTuple):
                 value = self.add(name, node, layer, values)._replace(factor=flat)
             case Add():
                 alike = all(np.array_equal(other.factor, values[0].factor) for other in values)
-                values = values if alike else [Value(self.whole(value), ONE) for value in values]
+                values = values if alike else [Value(self.node_of(value), ONE) for value in values]
                 value = self.add(name, node, layer, values)._replace(factor=values[0].factor)
             case Neurons():
-                value = self.add(name, node, layer, [Value(self.whole(values[0]), ONE)])._replace(factor=spikes)
+                value = self.add(name, node, layer, [Value(self.node_of(values[0]), ONE)])._replace(factor=spikes)
         self.values[name] = value
 
     def add(self, name: str, node: Node, layer: NamedTuple, values: list[Value]) -> Value:
@@ -93,9 +93,9 @@ class _Network(NamedTuple):
 
     def by_channel(self, value: Value) -> Value:
         """The value, its factor one number for each channel."""
-        return value if math.prod(value.factor.shape[:-1]) == 1 else Value(self.whole(value), ONE)
+        return value if math.prod(value.factor.shape[:-1]) == 1 else Value(self.node_of(value), ONE)
 
-    def whole(self, value: Value) -> str:
+    def node_of(self, value: Value) -> str:
         """The name of a node whose output is the value."""
         if np.all(value.factor == 1):
             return value.name

@@ -23,10 +23,10 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -
         return product(None, _patches(x, kernel.shape[:2], strides, padding), matrix)
 
     if len(matrix) <= FEW_COLUMNS:
-        found = multiply(x)
+        products = multiply(x)
     else:
-        found = jax.lax.map(multiply, in_pieces(x, math.prod(outputs) * len(matrix), PATCHES_AT_ONCE))
-    return found.reshape(x.shape[0], *outputs, -1)
+        products = jax.lax.map(multiply, in_pieces(x, math.prod(outputs) * len(matrix), PATCHES_AT_ONCE))
+    return products.reshape(x.shape[0], *outputs, -1)
 
 
 def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, strides: Pair, padding: Padding) -> jax.Array:
@@ -55,10 +55,10 @@ def _patches(x: jax.Array, window: Pair, strides: Pair, padding: Padding) -> jax
     outputs = output_sides(x.shape[1:3], window, strides, padding)
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
 
-    def seen(i: int, j: int) -> jax.Array:
+    def shifted(i: int, j: int) -> jax.Array:
         every = zip((i, j), strides, outputs, strict=True)
         rows, columns = (slice(start, start + stride * (count - 1) + 1, stride) for start, stride, count in every)
         return x[:, rows, columns]
 
-    patches = jnp.concatenate([seen(i, j) for i, j in np.ndindex(window)], axis=-1)
+    patches = jnp.concatenate([shifted(i, j) for i, j in np.ndindex(window)], axis=-1)
     return patches.reshape(-1, patches.shape[-1])

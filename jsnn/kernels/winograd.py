@@ -37,8 +37,8 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
         products = jax.tree.map(lambda tile, kernel: product(None, _rows(tile), kernel), tiles, kernels)
         return _joined(_on_both_sides(_output_transform, products), len(x), outputs)
 
-    found = jax.lax.map(multiply, in_pieces(x, _numbers_of_tiles(x, outputs), NUMBERS_AT_ONCE))
-    return found.reshape(-1, *found.shape[2:])
+    convolved = jax.lax.map(multiply, in_pieces(x, _numbers_of_tiles(x, outputs), NUMBERS_AT_ONCE))
+    return convolved.reshape(-1, *convolved.shape[2:])
 
 
 def filter_gradient(x: jax.Array, cotangent: jax.Array, padding: Padding) -> jax.Array:
@@ -55,8 +55,8 @@ def filter_gradient(x: jax.Array, cotangent: jax.Array, padding: Padding) -> jax
         x, cotangent = piece
         tiles = _tiles(x, outputs, padding)
         cotangents = _on_both_sides(_output_transform_transposed, _by_place(cotangent, 2, outputs, NO_PADDING))
-        found = jax.tree.map(lambda tile, sums: product(None, _rows(tile).T, _rows(sums)), tiles, cotangents)
-        return jax.tree.map(jnp.add, gradients, found), None
+        of_piece = jax.tree.map(lambda tile, sums: product(None, _rows(tile).T, _rows(sums)), tiles, cotangents)
+        return jax.tree.map(jnp.add, gradients, of_piece), None
 
     nothing = jnp.zeros((x.shape[-1], cotangent.shape[-1]), dtype_of_sums(x.dtype))
     gradients, _ = jax.lax.scan(add, ((nothing,) * 4,) * 4, pieces)

@@ -109,10 +109,10 @@ def fold_batch_norm(variables: Mapping[str, Any]) -> dict[str, Any]:
         {"params"}, with a bias for each kernel that a batch norm stood behind.
     """
     params, averages = dict(variables["params"]), variables["batch_stats"]
-    for norm, found in averages.items():
+    for norm, average in averages.items():
         name, affine = norm.removesuffix(NORM), params.pop(norm)
-        factor = affine["scale"] / jnp.sqrt(found["var"] + EPSILON)
-        bias = affine["bias"] - found["mean"] * factor
+        factor = affine["scale"] / jnp.sqrt(average["var"] + EPSILON)
+        bias = affine["bias"] - average["mean"] * factor
         params[name] = {"kernel": params[name]["kernel"] * factor, "bias": bias}
     return {"params": params}
 

@@ -45,8 +45,8 @@ def _evaluate(kernels: Kernels, closed: ClosedJaxpr, arrays: Sequence[Any]) -> l
         return atom.val if isinstance(atom, Literal) else values[atom]
 
     for equation in jaxpr.eqns:
-        found = _run(kernels, jaxpr, equation, [read(atom) for atom in equation.invars])
-        values.update(zip(equation.outvars, found, strict=True))
+        results = _run(kernels, jaxpr, equation, [read(atom) for atom in equation.invars])
+        values.update(zip(equation.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
@@ -63,5 +63,5 @@ def _run(kernels: Kernels, jaxpr: Jaxpr, equation: JaxprEqn, taken: list[Any]) -
 
 def _has_weights(jaxpr: Jaxpr) -> bool:
     """Whether something in a jaxpr can be replaced."""
-    inner = [found.jaxpr for found in map(called, jaxpr.eqns) if found is not None]
+    inner = [call.jaxpr for call in map(called, jaxpr.eqns) if call is not None]
     return any(equation.primitive.name in ON_BATCHES for equation in jaxpr.eqns) or any(map(_has_weights, inner))

@@ -27,10 +27,10 @@ def with_neurons(graph: Graph) -> Graph:
     makers = {number: operation for operation in graph.operations for number in operation.outputs}
     replaced = []
     for operation in graph.operations:
-        found = _activation(graph, makers, operation)
-        if found is not None:
-            inputs = (found.current,) if found.threshold is None else (found.current, found.threshold)
-            operation = operation._replace(primitive=None, options=found._asdict(), call=None, inputs=inputs)
+        activation = _activation(graph, makers, operation)
+        if activation is not None:
+            inputs = tuple(number for number in (activation.current, activation.threshold) if number is not None)
+            operation = operation._replace(primitive=None, options=activation._asdict(), call=None, inputs=inputs)
         replaced.append(operation)
     operations = tuple(needed(replaced, graph.outputs))
     return graph._replace(operations=operations, layers=_layers(graph, operations))
@@ -67,8 +67,8 @@ def _activation(graph: Graph, makers: Mapping[int, Operation], operation: Operat
         case "min":
             y, ceiling = split(operation.inputs)
             relu = of(y, "max")
-            found = _activation(graph, makers, relu) if relu and ceiling is not None and ceiling > 0 else None
-            return Activation(found.current, min(ceiling, found.ceiling or ceiling)) if found else None
+            inner = _activation(graph, makers, relu) if relu and ceiling is not None and ceiling > 0 else None
+            return Activation(inner.current, min(ceiling, inner.ceiling or ceiling)) if inner else None
         case "clamp":
             floor, x, ceiling = operation.inputs
             most = constant(ceiling)
@@ -109,11 +109,10 @@ def _layers(graph: Graph, operations: tuple[Operation, ...]) -> dict[str, Layer]
         scope = max((scopes[number] for number in operation.inputs if number in scopes), default=(-1, ""))
         sources = tuple(dict.fromkeys(name for number in operation.inputs for name in feeds.get(number, ())))
         if operation.primitive is None:
-            found, (output,) = Activation(**operation.options), operation.outputs
-            aval, name = graph.avals[found.current], unique(scope[1] or "neurons", layers)
+            (current, ceiling, threshold), (output,) = Activation(**operation.options), operation.outputs
+            aval, name = graph.avals[current], unique(scope[1] or "neurons", layers)
             dtype = jnp.promote_types(aval.dtype, jnp.float32)
-            shape = tuple(aval.shape)
-            layers[name] = Layer(name, found.current, output, shape, dtype, found.ceiling, found.threshold, sources)
+            layers[name] = Layer(name, current, output, tuple(aval.shape), dtype, ceiling, threshold, sources)
             sources = (name,)
         elif operation.primitive.name in WITH_WEIGHTS and path is not None:
             scope = position, layer_name(path)

@@ -44,14 +44,14 @@ class Outcome(NamedTuple):
     spikes: dict[str, jax.Array]
 
 
-class _How(NamedTuple):
+class _Settings(NamedTuple):
     """What is run, besides arrays."""
 
-    what: Presentation
+    presentation: Presentation
     residuals: Residuals
 
 
-class _Given(NamedTuple):
+class _Arrays(NamedTuple):
     """All arrays of a presentation."""
 
     variables: Variables
@@ -61,7 +61,7 @@ class _Given(NamedTuple):
 
 
 def present(
-    what: Presentation,
+    presentation: Presentation,
     variables: Variables,
     images: jax.Array,
     index: jax.Array,
@@ -74,28 +74,28 @@ def present(
     none are given; those in bytes give the parameters of neurons a gradient, too. ValueError where a number of steps
     is below 1, there are no residuals, or a gradient that they do not give, or a second derivative, is asked for.
     """
-    check_steps(what.num_steps, what.chunk)
-    residuals = residuals or what.snn.neuron.lossless
+    check_steps(presentation.num_steps, presentation.chunk)
+    residuals = residuals or presentation.snn.neuron.lossless
     if residuals is None:
         raise ValueError(
             "bits alone do not give the gradient of these neurons: differentiate jsnn.simulate, take the neuron's "
             "residuals in bytes, or lif(stdb()) with the spike of its reset detached."
         )
-    return _present(_How(what, residuals), _Given(dict(variables), images, index, keys))
+    return _present(_Settings(presentation, residuals), _Arrays(dict(variables), images, index, keys))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _present(how: _How, given: _Given) -> Outcome:
-    return _run(how, given)[0]
+def _present(settings: _Settings, arrays: _Arrays) -> Outcome:
+    return _run(settings, arrays)[0]
 
 
-def _run(how: _How, given: _Given) -> tuple[Outcome, Stored]:
+def _run(settings: _Settings, arrays: _Arrays) -> tuple[Outcome, Stored]:
     """What the network gives, and what is kept of all layers."""
-    what, residuals = how
-    noise = what.noise(given.index, given.keys.noise)
-    encode = partial(what.encode, given.images, given.keys.encoding, given.index)
-    state = compacted(what.snn, initial_carry(what.snn, given.variables, encode, **noise).neurons)
-    neurons, times = given.variables[NEURONS], what.times()
+    presentation, residuals = settings
+    noise = presentation.noise(arrays.index, arrays.keys.noise)
+    encode = partial(presentation.encode, arrays.images, arrays.keys.encoding, arrays.index)
+    state = compacted(presentation.snn, initial_carry(presentation.snn, arrays.variables, encode, **noise).neurons)
+    neurons, times = arrays.variables[NEURONS], presentation.times()
 
     def run(carry: tuple[Any, Bits], now: tuple[jax.Array, jax.Array]) -> tuple[tuple[Any, Bits], tuple]:
         (state, bits), (chunk, time) = carry, now
@@ -106,21 +106,21 @@ def _run(how: _How, given: _Given) -> tuple[Outcome, Stored]:
             kept[layer], membrane, last = record(residuals, neurons[layer], *before, current)
             later[layer] = state[layer]._replace(membrane=membrane, spikes=last)
             spikes = spikes_of(kept[layer], len(current), current.dtype)
-            counts[layer] = _per_neuron(what, spikes, time)
+            counts[layer] = _per_neuron(presentation, spikes, time)
             return spikes
 
-        results = drive(what.snn, spike, given.variables, encode(time), **noise)
+        results = drive(presentation.snn, spike, arrays.variables, encode(time), **noise)
         return (later, with_bits(bits, kept, chunk, len(time))), (results, counts, codes_of(kept))
 
     start = state, no_bits(residuals, {layer: one.membrane.shape for layer, one in state.items()}, times)
     (_, bits), (results, counts, codes) = jax.lax.scan(run, start, (jnp.arange(len(times)), times))
-    outcome = Outcome(_joined(results, what.num_steps), jax.tree.map(lambda count: count.sum(0), counts))
+    outcome = Outcome(_joined(results, presentation.num_steps), jax.tree.map(lambda count: count.sum(0), counts))
     return outcome, Stored(bits, codes)
 
 
-def _per_neuron(what: Presentation, spikes: jax.Array, time: jax.Array) -> jax.Array:
+def _per_neuron(presentation: Presentation, spikes: jax.Array, time: jax.Array) -> jax.Array:
     """Spikes per neuron [B] in a chunk, those of padding steps left out."""
-    return jnp.where((time < what.num_steps)[:, None], spikes.mean(axis=tuple(range(2, spikes.ndim))), 0).sum(0)
+    return jnp.where((time < presentation.num_steps)[:, None], spikes.mean(axis=tuple(range(2, spikes.ndim))), 0).sum(0)
 
 
 def _joined(results: Any, num_steps: int) -> Any:
@@ -128,19 +128,20 @@ def _joined(results: Any, num_steps: int) -> Any:
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:num_steps], results)
 
 
-def _present_forward(how: _How, given: Any) -> tuple[Outcome, tuple]:
-    if how.residuals.width is None and any(leaf.perturbed for leaf in jax.tree.leaves(given.variables.get(NEURONS))):
+def _present_forward(settings: _Settings, arrays: Any) -> tuple[Outcome, tuple]:
+    of_neurons = jax.tree.leaves(arrays.variables.get(NEURONS))
+    if settings.residuals.width is None and any(leaf.perturbed for leaf in of_neurons):
         raise ValueError(
             "bits alone do not give the gradient in the parameters of neurons: take it in the weights only, take "
             "residuals in bytes, or differentiate jsnn.simulate, which keeps membranes."
         )
-    differentiated = [leaf.value if leaf.perturbed else None for leaf in jax.tree.leaves(given)]
-    given = custom_vjp_primal_tree_values(given)
-    outcome, stored = _run(how, given)
-    return outcome, (given, differentiated, stored)
+    differentiated = [leaf.value if leaf.perturbed else None for leaf in jax.tree.leaves(arrays)]
+    arrays = custom_vjp_primal_tree_values(arrays)
+    outcome, stored = _run(settings, arrays)
+    return outcome, (arrays, differentiated, stored)
 
 
-def _present_backward(how: _How, saved: tuple, of_outcome: Outcome) -> tuple[Any]:
+def _present_backward(settings: _Settings, saved: tuple, of_outcome: Outcome) -> tuple[Any]:
     def is_zero(leaf: Any) -> bool:
         return isinstance(leaf, SymbolicZero)
 
@@ -149,10 +150,10 @@ def _present_backward(how: _How, saved: tuple, of_outcome: Outcome) -> tuple[Any
 
     of_results = jax.tree.map(dense, of_outcome.results, is_leaf=is_zero)
     of_spikes = {layer: None if is_zero(leaf) else leaf for layer, leaf in of_outcome.spikes.items()}
-    given, differentiated, stored = saved
-    found = iter(_first_derivative(how, given, differentiated, stored, of_results, of_spikes))
-    structure = jax.tree.structure(given)
-    return (jax.tree.unflatten(structure, [None if leaf is None else next(found) for leaf in differentiated]),)
+    arrays, differentiated, stored = saved
+    cotangents = iter(_first_derivative(settings, arrays, differentiated, stored, of_results, of_spikes))
+    structure = jax.tree.structure(arrays)
+    return (jax.tree.unflatten(structure, [None if leaf is None else next(cotangents) for leaf in differentiated]),)
 
 
 _present.defvjp(_present_forward, _present_backward, symbolic_zeros=True)
@@ -160,27 +161,27 @@ _present.defvjp(_present_forward, _present_backward, symbolic_zeros=True)
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _first_derivative(
-    how: _How, given: _Given, differentiated: list[Any], stored: Stored, of_results: Any, of_spikes: Any
+    settings: _Settings, arrays: _Arrays, differentiated: list[Any], stored: Stored, of_results: Any, of_spikes: Any
 ) -> list[jax.Array]:
-    """The gradient in the leaves of `given` that are differentiated."""
-    what, residuals = how
-    leaves, structure = jax.tree.flatten(given)
+    """The gradient in the leaves of `arrays` that are differentiated."""
+    presentation, residuals = settings
+    leaves, structure = jax.tree.flatten(arrays)
     chosen = [leaf for leaf in differentiated if leaf is not None]
-    times = what.times()
+    times = presentation.times()
     spikes = stored.bits.spikes if residuals.by_age else {}
     kept = ages_between(spikes, times)
 
-    def filled(chosen: list[jax.Array]) -> _Given:
+    def filled(chosen: list[jax.Array]) -> _Arrays:
         values = iter(chosen)
         together = zip(leaves, differentiated, strict=True)
         return jax.tree.unflatten(structure, [old if leaf is None else next(values) for old, leaf in together])
 
-    membranes, of_start = jax.vjp(lambda chosen: _first_membranes(what, filled(chosen)), chosen)
-    recorded = Recorded(residuals, stored, times, given.variables[NEURONS], membranes)
+    membranes, of_start = jax.vjp(lambda chosen: _first_membranes(presentation, filled(chosen)), chosen)
+    recorded = Recorded(residuals, stored, times, arrays.variables[NEURONS], membranes)
 
     def run(chosen: list[jax.Array], membranes: dict[str, jax.Array], chunk: jax.Array, ages: Words) -> tuple:
         trains = trains_at(recorded, chunk, ages)
-        results, later, counts = _replay_chunk(how, filled(chosen), trains, membranes, times[chunk])
+        results, later, counts = _replay_chunk(settings, filled(chosen), trains, membranes, times[chunk])
         return results, later, {layer: count for layer, count in counts.items() if of_spikes[layer] is not None}
 
     def step(carry: tuple, now: tuple[jax.Array, Any]) -> tuple[tuple, None]:
@@ -189,8 +190,8 @@ def _first_derivative(
         unused = jax.tree.map(jnp.zeros_like, of_membranes)  # the values of membranes, which nothing looks at
         _, backward = jax.vjp(partial(run, chunk=chunk, ages=ages), chosen, unused)
         of_counts = {layer: cotangent for layer, cotangent in of_spikes.items() if cotangent is not None}
-        found, of_membranes = backward((of_results, of_membranes, of_counts))
-        return (jax.tree.map(jnp.add, total, found), of_membranes, ages), None
+        of_chunk, of_membranes = backward((of_results, of_membranes, of_counts))
+        return (jax.tree.map(jnp.add, total, of_chunk), of_membranes, ages), None
 
     nobody = jax.tree.map(lambda ages: ages[0], kept)
     start = jax.tree.map(jnp.zeros_like, chosen), jax.tree.map(jnp.zeros_like, membranes), nobody
@@ -200,8 +201,8 @@ def _first_derivative(
 
 
 @_first_derivative.defjvp
-def _second_derivative(how: _How, primals: tuple, tangents: tuple) -> tuple:
-    del how, primals, tangents
+def _second_derivative(settings: _Settings, primals: tuple, tangents: tuple) -> tuple:
+    del settings, primals, tangents
     raise ValueError(
         "spike trains as bits or bytes have no second derivative: differentiate jsnn.simulate, which keeps membranes, "
         "with a surrogate of jsnn.surrogate.forward_mode for Hessian-vector products."
@@ -209,25 +210,28 @@ def _second_derivative(how: _How, primals: tuple, tangents: tuple) -> tuple:
 
 
 def _replay_chunk(
-    how: _How, given: _Given, trains: dict[str, Train], membranes: dict[str, jax.Array], time: jax.Array
+    settings: _Settings, arrays: _Arrays, trains: dict[str, Train], membranes: dict[str, jax.Array], time: jax.Array
 ) -> tuple[Any, dict[str, jax.Array], dict[str, jax.Array]]:
     """Results, what stands for the membranes behind the chunk, and spikes per neuron."""
-    (what, residuals), later, counts = how, {}, {}
+    (presentation, residuals), later, counts = settings, {}, {}
 
     def spike(layer: str, current: jax.Array) -> jax.Array:
-        parameters = given.variables[NEURONS][layer]
+        parameters = arrays.variables[NEURONS][layer]
         spikes, later[layer] = replay(residuals, parameters, current, membranes[layer], trains[layer])
-        counts[layer] = _per_neuron(what, spikes, time)
+        counts[layer] = _per_neuron(presentation, spikes, time)
         return spikes
 
-    inputs = what.encode(given.images, given.keys.encoding, given.index, time)
-    return drive(what.snn, spike, given.variables, inputs, **what.noise(given.index, given.keys.noise)), later, counts
+    inputs = presentation.encode(arrays.images, arrays.keys.encoding, arrays.index, time)
+    noise = presentation.noise(arrays.index, arrays.keys.noise)
+    return drive(presentation.snn, spike, arrays.variables, inputs, **noise), later, counts
 
 
-def _first_membranes(what: Presentation, given: _Given) -> dict[str, jax.Array]:
+def _first_membranes(presentation: Presentation, arrays: _Arrays) -> dict[str, jax.Array]:
     """The membranes of all layers before the first step."""
-    encode = partial(what.encode, given.images, given.keys.encoding, given.index)
-    carry = initial_carry(what.snn, given.variables, encode, **what.noise(given.index, given.keys.noise))
+    encode = partial(presentation.encode, arrays.images, arrays.keys.encoding, arrays.index)
+    carry = initial_carry(
+        presentation.snn, arrays.variables, encode, **presentation.noise(arrays.index, arrays.keys.noise)
+    )
     return {layer: state.membrane for layer, state in carry.neurons.items()}
 
 

@@ -44,10 +44,10 @@ def record(
     collect = ["states" if name == "membranes" else name for name in what]
 
     def observe(observed: Observed) -> dict[str, dict[str, jax.Array]]:
-        seen = dict(observed.layers)
-        if "states" in seen:
-            seen["membranes"] = {layer: _membrane(state) for layer, state in seen.pop("states").items()}
-        return seen
+        recorded = dict(observed.layers)
+        if "states" in recorded:
+            recorded["membranes"] = {layer: _membrane(state) for layer, state in recorded.pop("states").items()}
+        return recorded
 
     return simulate(snn, variables, inputs, observe, num_steps=num_steps, chunk=chunk, collect=collect, **kwargs)
 

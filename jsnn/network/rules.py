@@ -91,9 +91,9 @@ def run_over_time(operation: Operation, values: Sequence[Any], depends: Sequence
     """An operation that `check` lets pass, with an axis of time in front of each input that depends on it."""
     rule = _RULES.get(operation.primitive.name)
     if rule is not None:
-        found = rule(kernels, operation, values, depends)
-        if found is not None:
-            return [found]
+        result = rule(kernels, operation, values, depends)
+        if result is not None:
+            return [result]
     axes = [0 if is_over_time else None for is_over_time in depends]
     return jax.vmap(operation.call, axes)(*values)
 

@@ -77,12 +77,12 @@ def run(
         if operation.primitive is None:
             name = names[operation.outputs[0]]
             current = taken[0].repeated(num_steps).product()
-            found = [_emitted(program, name, spike(name, current.astype(graph.layers[name].dtype)))]
+            results = [_emitted(program, name, spike(name, current.astype(graph.layers[name].dtype)))]
         elif operation.depends:
-            found = _over_time(program, operation, taken)
+            results = _over_time(program, operation, taken)
         else:
-            found = [Value(array) for array in operation.call(*(value.array for value in taken))]
-        values.update(zip(operation.outputs, found, strict=True))
+            results = [Value(array) for array in operation.call(*(value.array for value in taken))]
+        values.update(zip(operation.outputs, results, strict=True))
     return [values[number].repeated(num_steps).product() for number in targets]
 
 
@@ -90,8 +90,8 @@ def constants(program: Program, targets: Sequence[int]) -> list[Any]:
     """Values of a network's graph that do not depend on its input."""
     values = {number: value.array for number, value in _given_values(program).items()}
     for operation in needed(program.graph.operations, targets):
-        found = operation.call(*(values[number] for number in operation.inputs))
-        values.update(zip(operation.outputs, found, strict=True))
+        results = operation.call(*(values[number] for number in operation.inputs))
+        values.update(zip(operation.outputs, results, strict=True))
     return [values[number] for number in targets]
 
 
@@ -122,8 +122,8 @@ def _over_time(program: Program, operation: Operation, taken: Sequence[Value]) -
         factor, arrays = _taken_up(program, operation, taken)
     else:
         arrays = [value.product() for value in taken]
-    found = run_over_time(operation, arrays, depends, program.kernels)
-    return [Value(array, factor, over_time=True) for array in found]
+    results = run_over_time(operation, arrays, depends, program.kernels)
+    return [Value(array, factor, over_time=True) for array in results]
 
 
 def _taken_up(program: Program, operation: Operation, taken: Sequence[Value]) -> tuple[Any, list[Any]]:

@@ -120,8 +120,8 @@ def simulate(
     if len(times) == 1:
         return run(start, times[0])[1]
     # Backward, a chunk is run again from the state at its start.
-    _, seen = jax.lax.scan(jax.checkpoint(run), start, times)
-    return jax.tree.map(lambda x: x.reshape(times.size, *x.shape[2:])[:num_steps], seen)
+    _, observations = jax.lax.scan(jax.checkpoint(run), start, times)
+    return jax.tree.map(lambda x: x.reshape(times.size, *x.shape[2:])[:num_steps], observations)
 
 
 def in_few_steps(num_steps: int, chunk: int) -> bool:

@@ -95,11 +95,11 @@ def spiking(
 
     def init(variables: Variables, x: Any, *args: Any, **kwargs: Any) -> Variables:
         graph, _ = traced(variables, x, *args, **kwargs)
-        found = {
+        parameters = {
             name: {key: jnp.asarray(value, layer.dtype) for key, value in neuron.parameters().items()}
             for name, layer in graph.layers.items()
         }
-        return {**variables, NEURONS: found}
+        return {**variables, NEURONS: parameters}
 
     def initial_state(variables: Variables, x: Any, *args: Any, **kwargs: Any) -> dict[str, State]:
         graph, _ = traced(variables, x, *args, **kwargs)

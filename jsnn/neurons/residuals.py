@@ -166,8 +166,8 @@ def _replay_backward(residuals: Residuals, saved: tuple[Parameters, Train], cota
         return (of_before, of_parameters), of_membrane.astype(of_spikes.dtype)
 
     time, nothing = jnp.arange(len(of_spikes), dtype=jnp.int32), jax.tree.map(jnp.zeros_like, wanted)
-    (of_start, found), of_current = jax.lax.scan(step, (of_end, nothing), (of_spikes, time), reverse=True)
-    return (found if residuals.width else None), of_current, of_start, None
+    (of_start, of_parameters), of_current = jax.lax.scan(step, (of_end, nothing), (of_spikes, time), reverse=True)
+    return (of_parameters if residuals.width else None), of_current, of_start, None
 
 
 replay.defvjp(_replay_forward, _replay_backward)

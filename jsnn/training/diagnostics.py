@@ -27,7 +27,7 @@ class Scores(NamedTuple):
     accuracy: jax.Array  # [] share of the samples classified correctly
 
 
-class Silence(NamedTuple):
+class SilentNeurons(NamedTuple):
     """Shares of neurons that have not fired."""
 
     never: dict[str, jax.Array]  # layer -> [], of all (neuron, sample) those without a spike in the whole presentation
@@ -98,14 +98,14 @@ def step_changes(score: Callable[[Variables], Any], variables: Variables, gradie
 
 
 @partial(jax.jit, static_argnums=0)
-def silence(presentation: Presentation, variables: Variables, batches: Batch, key: jax.Array) -> Silence:
+def silent_neurons(presentation: Presentation, variables: Variables, batches: Batch, key: jax.Array) -> SilentNeurons:
     """How many neurons have not fired, by layer, in batches [N, B, ...], none of it padding."""
 
-    def of_batch(batch: Batch) -> Silence:
-        spikes = _present(presentation, variables, key, batch, lambda seen: seen.layers["spikes"], "spikes")
+    def of_batch(batch: Batch) -> SilentNeurons:
+        spikes = _present(presentation, variables, key, batch, lambda observed: observed.layers["spikes"], "spikes")
         never = {layer: (train.sum(0) == 0).mean() for layer, train in spikes.items()}
         so_far = {layer: (train.cumsum(0) == train).mean() for layer, train in spikes.items()}
-        return Silence(never, so_far)
+        return SilentNeurons(never, so_far)
 
     return jax.tree.map(jnp.mean, jax.lax.map(of_batch, batches))
 
@@ -114,7 +114,7 @@ def _score(
     presentation: Presentation, variables: Variables, key: jax.Array, logit_scale: float, batch: Batch
 ) -> Scores:
     """The scores of one batch."""
-    logits = logit_scale * _present(presentation, variables, key, batch, lambda seen: seen.total)[-1]
+    logits = logit_scale * _present(presentation, variables, key, batch, lambda observed: observed.total)[-1]
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
     return Scores(losses.mean(), correct(logits, batch.labels).mean())
 

@@ -54,7 +54,7 @@ def exit_evaluation(
     def evaluate(variables: Variables, resident: Any, item: Any, key: jax.Array) -> Exits:
         batch = source.take(resident, item)
         inputs = partial(encode, source.prepare(batch.images), key, batch.index)
-        totals = simulate(snn, variables, inputs, lambda seen: seen.total, num_steps=num_steps, chunk=chunk)
+        totals = simulate(snn, variables, inputs, lambda observed: observed.total, num_steps=num_steps, chunk=chunk)
         means = scale(variables) * totals / jnp.arange(1, num_steps + 1, dtype=totals.dtype)[:, None, None]
         sure, right = jax.nn.softmax(means).max(-1), correct(means, batch.labels)
         is_sample = batch.index != PADDING

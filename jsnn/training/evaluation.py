@@ -106,8 +106,8 @@ def factor_sweep(
         batch = source.take(resident, item)
 
         def at(factor: jax.Array) -> Evaluation:
-            found = scaled(variables, factor)
-            return _present(presentation, source, batch, unit(found) * jnp.asarray(scales), found, key)
+            candidate = scaled(variables, factor)
+            return _present(presentation, source, batch, unit(candidate) * jnp.asarray(scales), candidate, key)
 
         scores = jax.lax.map(at, jnp.asarray(factors))
         return scores._replace(count=scores.count[0])

@@ -33,14 +33,14 @@ def ann_forward(apply: Callable[..., Any], noise: Noise = no_noise) -> Forward:
 
     def forward(variables: Variables, inputs: jax.Array, index: jax.Array, key: jax.Array) -> tuple[Any, Variables]:
         kwargs = noise(index, key)
-        found = apply({name: value for name, value in variables.items() if name != NEURONS}, inputs, **kwargs)
-        return found if kwargs.get("mutable") else (found, {})
+        outputs = apply({name: value for name, value in variables.items() if name != NEURONS}, inputs, **kwargs)
+        return outputs if kwargs.get("mutable") else (outputs, {})
 
     return forward
 
 
 def snn_forward(
-    what: Presentation,
+    presentation: Presentation,
     readout: Callable[[Outcome], Any],
     trained: Sequence[str] = ("params",),
     residuals: str = "exact",
@@ -57,17 +57,17 @@ def snn_forward(
     Returns:
         The Forward.
     """
-    kept = residuals_of(what, trained, residuals)
+    kept = residuals_of(presentation, trained, residuals)
     run = from_membranes if kept is None else partial(present, residuals=kept)
 
     def forward(variables: Variables, inputs: jax.Array, index: jax.Array, key: jax.Array) -> tuple[Any, Variables]:
         keys = Keys(*jax.random.split(key))
-        return readout(run(what, variables, inputs, index, keys)), {}
+        return readout(run(presentation, variables, inputs, index, keys)), {}
 
     return forward
 
 
-def residuals_of(what: Presentation, trained: Sequence[str], residuals: str) -> Residuals | None:
+def residuals_of(presentation: Presentation, trained: Sequence[str], residuals: str) -> Residuals | None:
     """What is kept of neurons for their gradient in the collections that are trained; None for membranes.
 
     - "exact": bits where they give the gradient exactly, as the weights' with STDB (one a neuron and step) and boxcar
@@ -83,11 +83,11 @@ def residuals_of(what: Presentation, trained: Sequence[str], residuals: str) -> 
     """
     if residuals not in RESIDUALS:
         raise ValueError(f"there are no residuals {residuals!r}: choose from {', '.join(RESIDUALS)}.")
-    neuron = what.snn.neuron
+    neuron = presentation.snn.neuron
     bits = None if NEURONS in trained else neuron.lossless
     if bits is not None:
-        return None if in_few_steps(what.num_steps, what.chunk) else bits
-    if residuals == "exact" or (residuals == "auto" and what.num_steps <= what.chunk):
+        return None if in_few_steps(presentation.num_steps, presentation.chunk) else bits
+    if residuals == "exact" or (residuals == "auto" and presentation.num_steps <= presentation.chunk):
         return None
     if neuron.in_bytes is not None:
         return neuron.in_bytes()
@@ -100,7 +100,7 @@ def residuals_of(what: Presentation, trained: Sequence[str], residuals: str) -> 
 
 
 def from_membranes(
-    what: Presentation, variables: Variables, inputs: jax.Array, index: jax.Array, keys: Keys
+    presentation: Presentation, variables: Variables, inputs: jax.Array, index: jax.Array, keys: Keys
 ) -> Outcome:
     """What `jsnn.network.bptt.present` gives, differentiable in everything, for any neuron."""
 
@@ -109,14 +109,14 @@ def from_membranes(
         return observed.results, {layer: x.mean(axis=tuple(range(2, x.ndim))) for layer, x in spikes.items()}
 
     results, spikes = simulate(
-        what.snn,
+        presentation.snn,
         variables,
-        lambda time: what.encode(inputs, keys.encoding, index, time),
+        lambda time: presentation.encode(inputs, keys.encoding, index, time),
         observe,
-        num_steps=what.num_steps,
-        chunk=what.chunk,
+        num_steps=presentation.num_steps,
+        chunk=presentation.chunk,
         collect=("spikes",),
-        **what.noise(index, keys.noise),
+        **presentation.noise(index, keys.noise),
     )
     return Outcome(results, {layer: x.sum(0) for layer, x in spikes.items()})
 

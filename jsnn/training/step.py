@@ -124,8 +124,8 @@ def train_step(
 
             return jax.grad(objective, has_aux=True)(state.params)
 
-        found = mean_over_parts(gradient, item, accumulate)
-        gradients, (value, scores, changed) = found if axis_name is None else jax.lax.pmean(found, axis_name)
+        means = mean_over_parts(gradient, item, accumulate)
+        gradients, (value, scores, changed) = means if axis_name is None else jax.lax.pmean(means, axis_name)
         return _updated(optimizer, state, gradients, (value, scores), changed)
 
     return step
@@ -175,12 +175,12 @@ def _updated(
 
 def _finite_by_layer(*trees: dict[str, Any]) -> dict[str, jax.Array]:
     """Layer -> whether all of its numbers are finite in all trees of collections; "neurons/conv0" beside "conv0"."""
-    found: dict[str, jax.Array] = {}
+    is_finite: dict[str, jax.Array] = {}
     for path, leaf in (item for tree in trees for item in jax.tree_util.tree_leaves_with_path(tree)):
         collection, *layer = (jax.tree_util.keystr((entry,), simple=True) for entry in path[:2])
         name = "/".join(layer if collection == "params" and layer else [collection, *layer])
-        found[name] = found.get(name, True) & jnp.isfinite(leaf).all()
-    return found
+        is_finite[name] = is_finite.get(name, True) & jnp.isfinite(leaf).all()
+    return is_finite
 
 
 def _all_finite(tree: Any) -> jax.Array:
