@@ -30,7 +30,7 @@ from experiments.runs.partial import resumable
 from experiments.runs.progress import say, watched
 from experiments.runs.records import read_results
 from experiments.runs.schema import Results
-from experiments.runs.scoring import halves, score
+from experiments.runs.scoring import images_for_choices, score
 from experiments.runs.splits import open_source
 from experiments.runs.workdir import Run, checkpoints, finish, require, restored
 from experiments.train_ann import trained_ann
@@ -125,7 +125,7 @@ def _best_factor(run: Run, snn: Variables, fold: Fold) -> Results:
     sweep = parallel_evaluation(
         factor_sweep(presentation, source, factors, SCALES, partial(scaled, config), partial(logit_unit, config))
     )
-    key, images = random_key(config, "validation"), halves(config, VALIDATION)[0]
+    key, images = random_key(config, "validation"), images_for_choices(config)
     scores = score(config, sweep, snn, VALIDATION, key, images=images, label="factors", fold=fold)
     accuracy = np.asarray(scores.accuracy[:, -1])
     best = int(np.flatnonzero(accuracy == accuracy.max())[-1])

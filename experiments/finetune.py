@@ -38,7 +38,7 @@ from experiments.runs.partial import resumable
 from experiments.runs.progress import say
 from experiments.runs.records import read_results
 from experiments.runs.schema import CONVERTED, FINETUNED, Results
-from experiments.runs.scoring import halves, score_snn, snn_program, validator
+from experiments.runs.scoring import images_for_comparison, score_snn, snn_program, validator
 from experiments.runs.splits import steps_per_epoch
 from experiments.runs.workdir import Run, checkpoints, finish, require, restored
 from experiments.train_ann import trained_ann
@@ -93,7 +93,7 @@ def _kept(run: Run, fold: Fold) -> Results:
     """Which net the run keeps, and the accuracies that decide it: means over streams of noise, at num_steps."""
     config, num_steps = run.config, run.config.convert.num_steps
     keys = stream_keys(config, "comparison", STREAMS if config.convert.encoding == "poisson" else 1)
-    images = halves(config, VALIDATION)[1]
+    images = images_for_comparison(config)
     accuracies = {}
     for name, snn in ((CONVERTED, scaled_snn(run)), (FINETUNED, last_snn(run))):
         score = partial(score_snn, config, snn, num_steps, VALIDATION, images=images, fold=fold)

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from experiments import convert, evaluate, finetune, train_ann
-from experiments.fields import Config, Runtime
+from experiments.config import with_fields
+from experiments.fields import AUTO, Config, Runtime
 from experiments.hybrid import hybrid
 from experiments.runs import epochs, journal, records
 from experiments.runs.networks import random_key, stream_keys
 from experiments.runs.records import read_results, saved_config
-from experiments.runs.scoring import halves
+from experiments.runs.scoring import images_for_choices, images_for_comparison
 from experiments.runs.workdir import Run, open_run
 from jsnn.folding import fold
 from jsnn.training.checkpoint import is_intact, restore, save
@@ -371,7 +372,7 @@ def test_the_comparison_is_on_images_and_noise_that_chose_nothing(tiny, monkeypa
         kept = finetune._kept(opened, fold)
     assert {each[:2] for each in asked} == {(4, "validation")}
     assert [each[3] for each in asked] == [range(71, 143)] * 10
-    assert halves(saved_config(tiny), "validation") == (range(71), range(71, 143))
+    assert images_for_choices(saved_config(tiny)) == range(71)
     streams = [each[2] for each in asked]
     assert streams[:5] == streams[5:]
     others = stream_keys(saved_config(tiny), "test", 5), [random_key(saved_config(tiny), "validation")]
@@ -379,3 +380,17 @@ def test_the_comparison_is_on_images_and_noise_that_chose_nothing(tiny, monkeypa
     assert len({*streams}) == 5
     assert not chosen_by & {*streams}
     assert kept["comparison"] == read_results(tiny)["hybrid"]["comparison"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "images"),
+    [
+        ({}, range(71, 143)),
+        ({"convert.scaling_factor": 1.0}, range(71, 143)),
+        ({"finetune.logit_scale": 1.0}, range(71, 143)),
+        ({"convert.scaling_factor": 1.0, "finetune.logit_scale": 1.0}, range(143)),
+    ],
+)
+def test_nets_are_compared_on_all_images_where_none_chose_anything(tiny, fields, images):
+    choosing = {"convert.scaling_factor": AUTO, "finetune.logit_scale": AUTO}
+    assert images_for_comparison(with_fields(saved_config(tiny), choosing | fields)) == images

@@ -6,7 +6,7 @@ from functools import cache, partial
 import jax
 import jax.numpy as jnp
 
-from experiments.fields import Config
+from experiments.fields import AUTO, Config
 from experiments.runs.networks import ann_function, logit_unit, presentation_of, random_key
 from experiments.runs.progress import watched
 from experiments.runs.splits import evaluated_images, open_source
@@ -79,10 +79,15 @@ def validator(config: Config, evaluate: Evaluate) -> Callable[[Variables], float
     return lambda variables: float(score(config, evaluate, variables, VALIDATION, key).accuracy[-1])
 
 
-def halves(config: Config, split: str) -> tuple[range, range]:
-    """The images of a split in two halves: one for choices among many, one to compare what was chosen."""
-    images = open_source(config, split).num_examples
-    return range(images // 2), range(images // 2, images)
+def images_for_choices(config: Config) -> range:
+    """The validation images for choices among many: the first half."""
+    return range(open_source(config, VALIDATION).num_examples // 2)
+
+
+def images_for_comparison(config: Config) -> range:
+    """The validation images that chose nothing of a converted net: the second half, or all where nothing is chosen."""
+    chooses = AUTO in (config.convert.scaling_factor, config.finetune.logit_scale)
+    return range(len(images_for_choices(config)) if chooses else 0, open_source(config, VALIDATION).num_examples)
 
 
 @cache
