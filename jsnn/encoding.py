@@ -148,4 +148,4 @@ def constant(images: jax.Array, key: jax.Array, index: jax.Array, time: jax.Arra
 
 def _check(images: jax.Array) -> None:
     if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(f"images must be floating-point pixels in [-1, 1], got {images.dtype}: scale them first.")
+        raise ValueError(f"images must be floating-point numbers, got {images.dtype}: convert or scale them first.")

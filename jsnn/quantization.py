@@ -31,8 +31,11 @@ def qcfs(x: jax.Array, lam: jax.Array | float, levels: int) -> jax.Array:
         [B, ...], one of the L + 1 multiples of lam / L from 0 to lam.
 
     Raises:
-        ValueError: where there is no step, or lam is not above 0 (where it is known: inside jit it is not).
+        ValueError: where there is no step, x is no floating-point number, or lam is not above 0 (where it is known:
+            inside jit it is not).
     """
+    if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+        raise ValueError(f"qcfs needs a floating-point current, got {jnp.result_type(x)}: convert it first.")
     if levels < 1:
         raise ValueError(f"qcfs needs at least 1 level above 0, got {levels}.")
     if not isinstance(lam, jax.core.Tracer) and not np.all(np.asarray(lam) > 0):

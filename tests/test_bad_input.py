@@ -3,6 +3,7 @@
 import json
 import shutil
 from functools import partial
+from itertools import count
 
 import jax
 import jax.numpy as jnp
@@ -10,17 +11,20 @@ import numpy as np
 import optax
 import pytest
 
+import jsnn
 from experiments import hybrid, report, train_ann
 from experiments.runs.command_line import main
 from jsnn import conversion, encoding, models
+from jsnn.conversion.thresholds import scale_paper_thresholds
 from jsnn.data.augment import scale
-from jsnn.data.datasets import Split, load_split
-from jsnn.data.sources import resident_source
+from jsnn.data.datasets import Info, Split, load_split, register
+from jsnn.data.sources import resident_source, subset
 from jsnn.network import simulation
 from jsnn.neurons import lif, over_time, surrogate
 from jsnn.neurons.neuron import record
 from jsnn.training import optimizers
 from jsnn.training.checkpoint import restore, save
+from jsnn.training.loss import Outputs, few_steps_loss
 from jsnn.training.parallel import check_batch_size, split_over_devices
 from jsnn.training.step import init_state
 from tests.commands import TINY, finish, run, start
@@ -256,6 +260,8 @@ NAN_WEIGHTS = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), ANN)
 DEAD = jax.tree.map(lambda leaf: -jnp.abs(leaf), ANN)
 THRESHOLDS = dict.fromkeys(SMALL_VGG.spiking_layers, 1.0)
 FIRST, OTHERS = jnp.zeros((1, *IMAGE_SHAPE)), {**THRESHOLDS, "conv9": 1.0}
+SOURCE, STREAM = resident_source(Split(PIXELS, np.zeros(3, np.int32))), Info((8, 8, 3), 10, streamed=True)
+LOGITS = Outputs(jnp.zeros((2, 10)), None, {})
 AT_REST = lif().init(lif().parameters(), jnp.ones(2))
 drive = partial(over_time, lif(), lif().parameters(), AT_REST)
 
@@ -275,7 +281,7 @@ drive = partial(over_time, lif(), lif().parameters(), AT_REST)
             lambda: encoding.poisson(PIXELS, jax.random.key(0), np.arange(3), np.arange(2)),
             "floating-point .* got uint8",
         ),
-        (lambda: encoding.constant(PIXELS, None, None, np.arange(2)), "floating-point pixels .* got uint8"),
+        (lambda: encoding.constant(PIXELS, None, None, np.arange(2)), "floating-point numbers, got uint8"),
         (lambda: encoding.poisson(IMAGES, jax.random.key(0), np.arange(3), np.arange(2)), "each image needs its index"),
         (lambda: scale(IMAGES), "images must be uint8 pixels from 0 to 255, got float32"),
         (
@@ -323,8 +329,23 @@ drive = partial(over_time, lif(), lif().parameters(), AT_REST)
         (lambda: check_batch_size(6, "batch_size"), "batch_size 6 can't be split evenly over 4 devices"),
         (lambda: split_over_devices(np.zeros((6, 2))), "can't be split evenly over 4 devices"),
         (lambda: report.report((), None), "a report needs at least one workdir"),
+        (lambda: load_split("digits", "training"), "no split 'training': choose one of train, validation, test"),
+        (lambda: register("tall", STREAM._replace(image_shape=(8, 6, 3))), "'tall' can't be streamed"),
+        (lambda: register("grey", STREAM._replace(image_shape=(8, 8, 1))), r"must be \(S, S, 3\)"),
+        (lambda: register("arrays", STREAM._replace(origin=dict)), "its origin a name or a folder of TFDS"),
+        (lambda: subset(SOURCE, range(5, 9)), r"a split of 3 images has no range\(5, 9\)"),
+        (lambda: subset(SOURCE, range(-1, 2)), r"has no range\(-1, 2\)"),
+        (lambda: subset(SOURCE, range(0, 3, 2)), r"has no range\(0, 3, 2\)"),
+        (lambda: jsnn.spiking(SMALL_VGG.apply, operands="int8"), "operands must be a floating-point dtype"),
+        (lambda: jsnn.accelerate(SMALL_VGG.apply, "int32"), "operands must be a floating-point dtype"),
+        (lambda: jsnn.spiking(SMALL_VGG.apply, operands="bfloat16", forward_mode=True), "leave out operands"),
+        (lambda: scale_paper_thresholds(VARIABLES, 0.7, ("conv0",)), "the order must name the layers .* got conv0"),
+        (lambda: few_steps_loss(0.5)(LOGITS, None), "distillation needs a teacher's logits"),
+        (lambda: jsnn.layer_shapes(SMALL_VGG.apply, ANN, IMAGES), r"pass x of shape \[1, ...\], got \(2, "),
+        (lambda: jsnn.qcfs(jnp.arange(3), 0.5, 4), "qcfs needs a floating-point current, got int32"),
+        (lambda: models.fold_batch_norm(ANN), 'these variables have no "batch_stats"'),
     ],
-    ids=range(51),
+    ids=count(),
 )
 def test_public_functions_refuse_what_they_cannot_use(call, sentence):
     with pytest.raises(ValueError, match=sentence) as error:
@@ -340,3 +361,19 @@ def test_checkpoints_refuse_what_they_cannot_use(tmp_path):
     for like in ({"x": jnp.ones(3)}, {"x": jnp.ones(2, int)}, {"y": jnp.ones(2)}, {"x": {"y": jnp.ones(2)}}):
         with pytest.raises(ValueError, match="holds another network"):
             restore(tmp_path, like)
+
+
+@pytest.mark.parametrize("damage", ["array", "empty", "truncated", "another"])
+def test_files_that_hold_no_network_are_refused(damage, tmp_path):
+    path = tmp_path / "net.npz"
+    jsnn.save(path, SNN, VARIABLES, IMAGES[None])
+    content = path.read_bytes()
+    if damage in ("empty", "truncated"):
+        path.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"")
+    elif damage == "array":
+        with path.open("wb") as file:
+            np.save(file, PIXELS)
+    else:
+        np.savez(path, pixels=PIXELS)
+    with pytest.raises(ValueError, match=r"net\.npz holds no network, or is damaged: write it with jsnn.save"):
+        jsnn.load(path)

@@ -93,9 +93,9 @@ def test_memory_of_balancing_is_bounded_by_the_chunk():
     def temporaries(num_steps):
         presentation = Presentation(snn, poisson, num_steps, 8)
         words = {"conv0": jax.ShapeDtypeStruct((num_steps // 8, 4, *IMAGE_SHAPE[:2], 4), jnp.uint8)}
-        program = layerwise.observe.lower(
+        program = layerwise.probe_layer.lower(
             presentation,
-            layerwise.Question("dense0", ("conv1",), largest),
+            layerwise.Probe("dense0", ("conv1",), largest),
             variables,
             (images(4), jnp.arange(4), KEY),
             words,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsnn.kernels import cpu_convolution, fast_kernels, patches, platforms_own, pool_sum, winograd
+from jsnn.kernels import cpu_convolution, fast_kernels, patches, pool_sum, winograd, xla_kernels
 from jsnn.kernels.convolution import conv_general_dilated
 from jsnn.kernels.products import product
 from jsnn.network.rules import convolve_batch, multiply_batch
@@ -218,7 +218,7 @@ CONVOLUTIONS = {
 }
 
 
-@pytest.mark.parametrize("kernels", [fast_kernels(None), platforms_own()], ids=["fast", "platform's"])
+@pytest.mark.parametrize("kernels", [fast_kernels(None), xla_kernels()], ids=["fast", "platform's"])
 @pytest.mark.parametrize("kind", CONVOLUTIONS)
 def test_convolutions_of_every_kind_equal_those_of_jax(kind, kernels):
     of_x, of_kernel, strides, padding, layout, others = CONVOLUTIONS[kind]
@@ -244,8 +244,8 @@ def test_operands_are_rounded_in_convolutions_of_every_kind(kind):
         with_gradients(lambda x, kernel, kernels=kernels: kernels.convolve(x, kernel, options), leaves)
         for kernels, leaves in (
             (fast_kernels(jnp.bfloat16), case),
-            (platforms_own(), case),
-            (platforms_own(), [leaf.astype(jnp.bfloat16).astype(jnp.float32) for leaf in case]),
+            (xla_kernels(), case),
+            (xla_kernels(), [leaf.astype(jnp.bfloat16).astype(jnp.float32) for leaf in case]),
         )
     )
     assert_close(actual, exact, 1e-2)

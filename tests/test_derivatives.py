@@ -40,7 +40,7 @@ def held(time):
 
 def results_of(surrogate, forward=True, leak=0.9):
     """The function of the weights that gives the results [T, B, 3], and that of the spikes."""
-    snn = jsnn.spiking(network, jsnn.lif(surrogate), forward=forward)
+    snn = jsnn.spiking(network, jsnn.lif(surrogate), forward_mode=forward)
 
     def run(params):
         variables = jsnn.convert(snn, params, THRESHOLDS, leak=leak)
@@ -85,7 +85,7 @@ def test_forward_mode_is_reverse_mode_transposed(surrogate):
 
 def membrane_of(surrogate, threshold):
     """leak -> the membranes [T, 1, 1] of one neuron with a constant current of 1."""
-    snn = jsnn.spiking(lambda params, x: jax.nn.relu(x @ params["w"]), jsnn.lif(surrogate), forward=True)
+    snn = jsnn.spiking(lambda params, x: jax.nn.relu(x @ params["w"]), jsnn.lif(surrogate), forward_mode=True)
 
     def membrane(leak):
         variables = jsnn.convert(snn, {"w": jnp.ones((1, 1))}, {"w": threshold}, leak=leak)
@@ -123,7 +123,7 @@ def hessian_vector_products(loss, params, tangent):
 def test_a_hessian_vector_product_is_the_difference_of_gradients_where_spikes_stay():
     # One layer, and a loss linear in its spikes: else autodiff follows surrogates of spikes that stay as they are.
     x, tangent = ({name: drawn(seed)[name] for name in ("conv", "bias")} for seed in (0, 1))
-    snn = jsnn.spiking(layer, jsnn.lif(forward_mode(linear())), forward=True)
+    snn = jsnn.spiking(layer, jsnn.lif(forward_mode(linear())), forward_mode=True)
 
     def trains(params):
         variables = jsnn.convert(snn, params, {"conv": 0.5}, leak=0.9)

@@ -251,7 +251,7 @@ ONES = np.ones(3)
         (chain(nir.CubaLIF(ONES, ONES, ONES, ONES, ONES)), "the node node0 is a CubaLIF, for which a network has no"),
         (chain(nir.LIF(2 * ONES, ONES, ONES, ONES)), "the neurons node0 rest or reset elsewhere than at 0"),
         (chain(nir.LIF(2 * ONES, ONES, 0 * ONES, ONES, ONES)), "the neurons node0 rest or reset elsewhere than at 0"),
-        (chain(nir.LIF(ONES / 2, ONES, 0 * ONES, ONES)), "a tau of at least dt = 1.0 seconds"),
+        (chain(nir.LIF(ONES / 2, ONES, 0 * ONES, ONES)), "a tau above dt = 1.0 seconds"),
         (chain(nir.IF(ONES, 0 * ONES)), "the neurons node0 need a threshold above 0"),
     ],
 )
@@ -262,6 +262,8 @@ def test_what_a_network_does_not_have_is_refused(graph, sentence):
 
 def test_graphs_that_are_no_network_are_refused():
     nodes, edges = chain(nir.IF(ONES, ONES), nir.Scale(ONES))
+    with pytest.raises(ValueError, match="dt must be above 0 seconds, got 0"):
+        from_nir(nir.NIRGraph(nodes, edges), dt=0.0)
     with pytest.raises(ValueError, match="are a loop that is no soft reset"):
         from_nir(nir.NIRGraph(nodes, [*edges, ("node1", "node0")]))
     more = {**nodes, "another": nir.Output({"output": np.array([3])})}

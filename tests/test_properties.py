@@ -28,7 +28,7 @@ from jsnn.encoding import poisson
 from jsnn.network.transformation import NEURONS, spiking
 from jsnn.neurons import LIFState, lif, over_time
 from jsnn.neurons.neuron import record
-from jsnn.neurons.packing import MOST_STEPS, age_after, unpack
+from jsnn.neurons.packing import STEPS_PER_WORD, age_after, unpack
 from jsnn.neurons.residuals import Kept, Train, replay
 from jsnn.neurons.surrogate import stdb
 from jsnn.training import metrics
@@ -40,7 +40,7 @@ leaf_shapes = st.sampled_from([(), (2, 1, 3)])
 # Few numbers of steps, for each is compiled: the ends of each word and what is just beyond.
 chunks_of_shape = st.one_of(
     st.tuples(st.just(shape), st.lists(st.sampled_from(lengths), min_size=1, max_size=3))
-    for shape, lengths in (((), (1, 17, MOST_STEPS)), ((2, 1, 3), (1, 8, 9, 16)))
+    for shape, lengths in (((), (1, 17, STEPS_PER_WORD)), ((2, 1, 3), (1, 8, 9, 16)))
 )
 leaks = st.sampled_from([1.0, 0.99, 0.5]) | st.floats(0.015625, 1.0, width=32)
 thresholds = st.floats(0.0625, 4.0, width=32)

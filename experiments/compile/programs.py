@@ -15,7 +15,7 @@ from experiments.fields import Config
 from experiments.runs.machine import Machine, evaluation_samples
 from experiments.runs.networks import build_ann, init_variables, logit_unit, presentation_of, snn_like
 from jsnn.conversion.balancing import KEEP_BYTES, maximum
-from jsnn.conversion.layerwise import Question, bytes_of_spikes, observe, running
+from jsnn.conversion.layerwise import Probe, bytes_of_spikes, layers_run, probe_layer
 from jsnn.conversion.percentile import upper_histogram
 from jsnn.data.datasets import Split, info
 from jsnn.data.sources import Batch, Source, resident_source
@@ -71,14 +71,14 @@ def balancing(config: Config, machine: Machine) -> Program:
     kept = {
         name: bytes_of_spikes(presentation, one.shape, options.balance_images) for name, one in graph.layers.items()
     }
-    wanted = tuple(name for name in running(graph, layer, {}) if kept[name] <= KEEP_BYTES)
-    question = Question(layer, wanted, statistic)
+    wanted = tuple(name for name in layers_run(graph, layer, {}) if kept[name] <= KEEP_BYTES)
+    probe = Probe(layer, wanted, statistic)
     presented = jax.ShapeDtypeStruct((batch, *shape), jnp.float32), jax.ShapeDtypeStruct((batch,), jnp.int32), _key()
     place = None if machine.devices is None else jax.sharding.SingleDeviceSharding(machine.devices[0])
     arguments = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), (snn, presented, {}))
-    lower = partial(observe.lower, presentation, question, *arguments)
+    lower = partial(probe_layer.lower, presentation, probe, *arguments)
     return Program(
-        lower, partial(observe, presentation, question), arguments, (), Images(batch, options.balance_images)
+        lower, partial(probe_layer, presentation, probe), arguments, (), Images(batch, options.balance_images)
     )
 
 

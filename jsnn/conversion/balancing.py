@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsnn.conversion.layerwise import Question, bytes_of_spikes, inputs_like, observe, running
+from jsnn.conversion.layerwise import Probe, bytes_of_spikes, inputs_like, layers_run, probe_layer
 from jsnn.conversion.percentile import from_halves, lower_histogram, total, upper_half, upper_histogram
 from jsnn.conversion.thresholds import Thresholds, check_finite, thresholds_of_qcfs
 from jsnn.encoding import Encoding
@@ -33,7 +33,7 @@ class Setting(NamedTuple):
 
     presentation: Presentation
     key: jax.Array  # of the encoding
-    images: jax.Array  # [B, H, W, C] in [-1, 1]
+    images: jax.Array  # [B, ...] as the encoding takes them
     index: jax.Array  # [B] int32, their indices
     batch_size: int  # images at a time
     fold: Fold  # how a pass is run
@@ -45,7 +45,7 @@ class Measure(NamedTuple):
 
     name: str  # of the passes that take it
     statistic: Callable[..., jax.Array]  # (current [K, B, ...], counted [K, 1, ...], *arguments) -> array
-    gather: Callable[[Any], Any]  # [n, ...] of n parts of the current -> [...] of all
+    combine: Callable[[Any], Any]  # [n, ...] of n parts of the current -> [...] of all
     arguments: tuple[jax.Array, ...] = ()  # of the statistic
 
 
@@ -108,7 +108,7 @@ def balance_thresholds(
     presentation = Presentation(snn, encode, num_steps, chunk)
     setting = Setting(presentation, key, images, index, batch_size, fold, all_gather)
     x = inputs_like(presentation, (images[:batch_size], index[:batch_size], key))
-    (graph, _), spiking = snn.trace(variables, x), snn.init(variables, x)
+    (graph, _), snn_variables = snn.trace(variables, x), snn.init(variables, x)
     chosen, trained = _checked_layers(graph, layers), thresholds_of_qcfs(snn, variables, x)
     sizes = {name: bytes_of_spikes(presentation, layer.shape, len(images)) for name, layer in graph.layers.items()}
     first = Measure("maximum", maximum, np.max) if percentile == 100 else Measure("upper half", upper_histogram, total)
@@ -119,18 +119,18 @@ def balance_thresholds(
         if name in trained:
             before = jnp.max(trained[name])
         elif name in chosen:
-            wanted = tuple(other for other in running(graph, name, words) if sizes[other] <= keep_bytes)
-            threshold, new = _measured(setting, first, name, spiking, words, wanted)
-            words = _still_read(graph, position, {**words, **new})
+            wanted = tuple(other for other in layers_run(graph, name, words) if sizes[other] <= keep_bytes)
+            threshold, spikes = _measured(setting, first, name, snn_variables, words, wanted)
+            words = _still_read(graph, position, {**words, **spikes})
             if percentile < 100:
                 upper = upper_half(threshold, percentile)
                 second = Measure("lower half", lower_histogram, total, (jnp.uint32(upper.bits),))
-                threshold = from_halves(upper, _measured(setting, second, name, spiking, words, ())[0])
+                threshold = from_halves(upper, _measured(setting, second, name, snn_variables, words, ())[0])
             before = jnp.asarray(_positive(name, threshold), layer.dtype)
         if layer.ceiling is not None:
             before = jnp.minimum(before, layer.ceiling)
         thresholds[name] = trained.get(name, before)
-        spiking[NEURONS][name]["threshold"] = jnp.asarray(thresholds[name], layer.dtype)
+        snn_variables[NEURONS][name]["threshold"] = jnp.asarray(thresholds[name], layer.dtype)
     return thresholds
 
 
@@ -183,20 +183,20 @@ def _measured(
     There are no spikes where the pass went on from a state that was saved: then the next layer's gives them.
     """
     images, index, size = setting.images, setting.index, setting.batch_size
-    batches, recorded = -(-len(images) // size), {name: [] for name in wanted}
+    num_batches, recorded = -(-len(images) // size), {name: [] for name in wanted}
 
     def items(start: int) -> Iterator[tuple]:
-        for number in range(start, batches):
+        for number in range(start, num_batches):
             batch = slice(number * size, (number + 1) * size)
             yield (images[batch], index[batch], setting.key), {name: kept[number] for name, kept in words.items()}
 
     def add(state: State, batch: tuple) -> State:
-        question = Question(layer, wanted, measure.statistic)
-        value, spikes = observe(setting.presentation, question, variables, *batch, *measure.arguments)
+        probe = Probe(layer, wanted, measure.statistic)
+        value, spikes = probe_layer(setting.presentation, probe, variables, *batch, *measure.arguments)
         for name, word in jax.device_get(spikes).items():
             recorded[name].append(word)
-        value = measure.gather(setting.all_gather(measure.gather(np.asarray(value))))
-        return {"value": value if state is None else measure.gather([state["value"], value])}
+        value = measure.combine(setting.all_gather(measure.combine(np.asarray(value))))
+        return {"value": value if state is None else measure.combine([state["value"], value])}
 
-    value = setting.fold(f"{layer}, {measure.name}", batches, items, add)["value"]
-    return value, {name: kept for name, kept in recorded.items() if len(kept) == batches}
+    value = setting.fold(f"{layer}, {measure.name}", num_batches, items, add)["value"]
+    return value, {name: kept for name, kept in recorded.items() if len(kept) == num_batches}

@@ -21,18 +21,18 @@ Words = Mapping[str, jax.Array]  # layer -> its spikes as words [C, B, ...]
 Presented = tuple[jax.Array, jax.Array, jax.Array]  # images [B, ...], their index [B] int32, key of the encoding
 
 
-class Question(NamedTuple):
-    """What is asked of a layer."""
+class Probe(NamedTuple):
+    """What is measured of a layer's current, and which spikes are kept on the way to it."""
 
     layer: str
-    wanted: tuple[str, ...]  # names of earlier layers, among those that run, whose spikes are asked for
+    wanted: tuple[str, ...]  # names of earlier layers, among those that run, whose spikes are kept
     statistic: Callable[..., jax.Array]  # (current [K, B, ...], counted [K, 1, ...], *arguments) -> array
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def observe(
+def probe_layer(
     presentation: Presentation,
-    question: Question,
+    probe: Probe,
     variables: Variables,
     presented: Presented,
     words: Words,
@@ -45,9 +45,9 @@ def observe(
     images, index, key = presented
     x = inputs_like(presentation, presented)
     graph, arrays = presentation.snn.trace(variables, x)
-    target = graph.layers[question.layer].current
+    target = graph.layers[probe.layer].current
     program = Program(graph, arrays, presentation.snn.kernels, thresholds_of(variables))
-    ahead = running(graph, question.layer, words)
+    ahead = layers_run(graph, probe.layer, words)
 
     def of_chunk(state: dict, now: tuple[jax.Array, Words]) -> tuple[dict, tuple[jax.Array, dict[str, jax.Array]]]:
         time, words = now
@@ -60,11 +60,11 @@ def observe(
             return unpack(recorded[name], len(time), current.dtype)
 
         inputs = presentation.encode(images, key, index, time)
-        given = {name: unpack(word, len(time), graph.layers[name].dtype) for name, word in words.items()}
-        (current,) = run(program, inputs, spike, [target], given)
+        spikes = {name: unpack(word, len(time), graph.layers[name].dtype) for name, word in words.items()}
+        (current,) = run(program, inputs, spike, [target], spikes)
         counted = (time < presentation.num_steps).reshape(-1, *[1] * (current.ndim - 1))
-        value = question.statistic(current, counted, *arguments)
-        return later, (value, {name: recorded[name] for name in question.wanted})
+        value = probe.statistic(current, counted, *arguments)
+        return later, (value, {name: recorded[name] for name in probe.wanted})
 
     states = presentation.snn.initial_state(variables, x)
     return jax.lax.scan(of_chunk, {name: states[name] for name in ahead}, (presentation.times(), words))[1]
@@ -76,9 +76,9 @@ def inputs_like(presentation: Presentation, presented: Presented) -> jax.ShapeDt
     return without_time(jax.eval_shape(lambda: presentation.encode(images, key, index, presentation.times()[0])))
 
 
-def running(graph: Graph, layer: str, given: Sequence[str] | Words) -> list[str]:
+def layers_run(graph: Graph, layer: str, recorded: Sequence[str] | Words) -> list[str]:
     """The layers, in forward order, that run for the current of one where the spikes of some are given."""
-    known = {graph.layers[name].output for name in given}
+    known = {graph.layers[name].output for name in recorded}
     known.add(graph.input)
     operations = needed(graph.operations, [graph.layers[layer].current], known)
     outputs = {number for operation in operations for number in operation.outputs}

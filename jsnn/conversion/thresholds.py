@@ -10,7 +10,7 @@ smaller by the threshold V of the layer before,
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -34,8 +34,7 @@ def convert(
     Args:
         snn: the network, see `jsnn.spiking`.
         variables: of the ANN, {"params": ...} and what else it has.
-        thresholds: layer -> threshold > 0, a scalar or broadcastable to the layer, see
-            `jsnn.conversion.balance_thresholds`.
+        thresholds: layer -> threshold > 0, a scalar or broadcastable to the layer, see `jsnn.balance_thresholds`.
         parameters: others of the neurons, one for all layers, as leak of `jsnn.lif` (1 is the IF neuron, its default).
 
     Returns:
@@ -95,8 +94,8 @@ def thresholds_of_qcfs(snn: SNN, variables: Variables, x: Any, *args: Any, **kwa
     """Layer -> lam of each layer that stands for `jsnn.qcfs`, see `trained_thresholds`."""
     graph, arrays = snn.trace(variables, x, *args, **kwargs)
     numbers = {name: layer.threshold for name, layer in graph.layers.items() if layer.threshold is not None}
-    known = Program(graph, arrays, snn.kernels, {})
-    return dict(zip(numbers, constants(known, list(numbers.values())), strict=True))
+    program = Program(graph, arrays, snn.kernels, {})
+    return dict(zip(numbers, constants(program, list(numbers.values())), strict=True))
 
 
 def parameters_by_channel(snn: SNN, variables: Variables, x: Any, names: Collection[str]) -> Variables:
@@ -135,9 +134,8 @@ def scale_thresholds(variables: Variables, factor: jax.Array | float) -> Variabl
 
         V_l -> factor * V_l
 
-    It wants neurons with initial 1/2: of the validation images of digits at T = 4 the best factor then gets
-    96.5 % right, and with initial 0 22.4 %, for a layer spikes late behind layers that do; `scale_paper_thresholds`
-    gets 96.5 % in both (commit afd9158).
+    Meant for neurons with initial 1/2: with initial 0 a layer spikes late behind layers that do, and deep ones hardly
+    within few steps, see `scale_paper_thresholds`.
 
     Args:
         variables: of the SNN, see `convert`.
@@ -168,8 +166,10 @@ def scale_paper_thresholds(variables: Variables, factor: jax.Array | float, orde
         The variables, with the same weights and other parameters.
 
     Raises:
-        ValueError: where the factor is not above 0 or not finite.
+        ValueError: where the factor is not above 0 or not finite, or the order is not of all layers.
     """
+    if sorted(order) != sorted(variables[NEURONS]):
+        raise ValueError(f"the order must name the layers {', '.join(variables[NEURONS])}, got {', '.join(order)}.")
     return _scaled(variables, {layer: factor**depth for depth, layer in enumerate(order, start=1)}, factor)
 
 
@@ -212,7 +212,7 @@ def _scaled(variables: Variables, factors: Mapping[str, Any], factor: Any) -> Va
     return {**variables, NEURONS: neurons}
 
 
-def _all(value: Any, holds: Any) -> bool:
+def _all(value: Any, holds: Callable[[np.ndarray], Any]) -> bool:
     """Whether a condition holds everywhere; inside a transformation of jax nothing is known yet, and it passes.
 
     So do values that are no numbers, as the random keys of an NNX network's dropout.

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jsnn.data.prepared import from_extra, num_records, open_builder, open_records, readable
+from jsnn.data.prepared import num_records, open_builder, open_records, readable
+from jsnn.extras import from_extra
 
 TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
 LARGEST_VALIDATION = 5000  # images
@@ -55,7 +56,7 @@ class Info(NamedTuple):
 
 def _digits() -> Arrays:
     """scikit-learn's 8x8 digits: 1797 images in a fixed random order, the last 360 for test."""
-    with from_extra():
+    with from_extra("data"):
         from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -94,7 +95,8 @@ def register(name: str, about: Info) -> None:
         about: its shape, classes and origin.
 
     Raises:
-        ValueError: where another data set has the name, or a shape or number of classes can't be.
+        ValueError: where another data set has the name, a shape or number of classes can't be, or a stream is not one
+            of square RGB images that TFDS has prepared.
     """
     if DATASETS.get(name, about) != about:
         raise ValueError(f"there is another data set {name!r}: register yours under another name.")
@@ -102,6 +104,12 @@ def register(name: str, about: Info) -> None:
         raise ValueError(
             f"the data set {name!r} needs an image_shape (H, W, C) and at least 2 classes, "
             f"got {about.image_shape} and {about.num_classes}."
+        )
+    height, width, channels = about.image_shape
+    if about.streamed and (height != width or channels != 3 or callable(about.origin)):
+        raise ValueError(
+            f"the data set {name!r} can't be streamed: its image_shape must be (S, S, 3) and its origin a name or a "
+            f"folder of TFDS, got {about.image_shape} and {about.origin!r}."
         )
     DATASETS[name] = about
 
@@ -135,7 +143,8 @@ def load_split(name: str, split: str, data_dir: str | None = None) -> Split:
         The Split, in the data set's own order.
 
     Raises:
-        ValueError: where the data set is unknown or not prepared, or its pixels or labels are out of range.
+        ValueError: where the data set or the split is unknown, it is not prepared, or its pixels or labels are out of
+            range.
     """
     about = info(name)
     if callable(about.origin):
@@ -170,7 +179,12 @@ def open_split(name: str, split: str, data_dir: str | None = None) -> Sequence[d
 
 
 def part_of_train(name: str, split: str, num_train: int) -> slice:
-    """Which of the official training images "train" or "validation" has; ValueError where they are too few for both."""
+    """Which of the official training images "train" or "validation" has.
+
+    ValueError where the split is another, or they are too few for both.
+    """
+    if split not in (TRAIN, VALIDATION):
+        raise ValueError(f"there is no split {split!r}: choose one of {', '.join(SPLITS)}.")
     if num_train < FEWEST_TRAINING:
         raise ValueError(
             f"{name} has {num_train} training images, of which a tenth is held out for validation: "

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from jsnn.extras import from_extra
+
 
 @contextmanager
 def readable(name: str) -> Iterator[None]:
@@ -21,22 +23,12 @@ def readable(name: str) -> Iterator[None]:
         raise ValueError(f"the data set {name} can't be read ({reason}): prepare it again.") from error
 
 
-@contextmanager
-def from_extra() -> Iterator[None]:
-    """Say where a package comes from that the library alone does not install."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        error.add_note('Data sets need more packages than networks: pip install "jsnn[data]".')
-        raise
-
-
 def open_builder(name: str, origin: str, data_dir: str | None) -> Any:
     """TFDS's builder of a prepared data set, by its name or the folder of a builder, in a data directory or TFDS's own.
 
     ValueError where it is not prepared, with the command that prepares it, or its description is damaged.
     """
-    with from_extra():
+    with from_extra("data"):
         import tensorflow_datasets as tfds  # a second to import, and not needed for arrays
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS tells at length about optional packages

@@ -62,7 +62,7 @@ def resident_source(split: Split, crop_padding: int = 0, flip: bool = False) -> 
     Args:
         split: images and labels.
         crop_padding: pixels of black around the image that a training crop may reach into; 0 for no cropping.
-        flip: whether to mirror every second training image.
+        flip: whether to mirror a training image, left to right, with probability 1/2.
 
     Returns:
         The Source; its items are int32 indices [B].
@@ -130,7 +130,9 @@ def _take(resident: Split, index: jax.Array) -> Batch:
     return Batch(jnp.asarray(resident.images)[index], jnp.asarray(resident.labels)[index], index)
 
 
-def _resident(split: Split, augment: Any, prepare: Any) -> Source:
+def _resident(
+    split: Split, augment: Callable[[jax.Array, jax.Array], jax.Array], prepare: Callable[[jax.Array], jax.Array]
+) -> Source:
     """A Source whose items are indices."""
     num_examples = len(split.labels)
 
@@ -150,24 +152,22 @@ def subset(source: Source, images: range) -> Source:
 
     Args:
         source: of the split.
-        images: which, at least one; those beyond the split's end are left out.
+        images: which, at least one, from 0 on and without a step; those beyond the split's end are left out.
 
     Returns:
         A Source of them, of the same resident data, so that programs for the one are programs for the other.
 
     Raises:
-        ValueError: where the split has none of them.
+        ValueError: where the split has none of them, or the range begins below 0 or has a step.
     """
-    images = range(images.start, min(images.stop, source.num_examples))
-    if not images:
-        raise ValueError(
-            f"a split of {source.num_examples} images has none of the range {images.start} to {images.stop}."
-        )
+    part = range(images.start, min(images.stop, source.num_examples))
+    if not part or images.start < 0 or images.step != 1:
+        raise ValueError(f"a split of {source.num_examples} images has no {images}: name a part of it from 0 on.")
 
-    def in_order(batch_size: int, start: int = 0, part: range | None = None) -> Iterator[Any]:
-        return source.in_order(batch_size, start, images if part is None else images[part.start : part.stop])
+    def in_order(batch_size: int, start: int = 0, images: range | None = None) -> Iterator[Any]:
+        return source.in_order(batch_size, start, part if images is None else part[images.start : images.stop])
 
-    return source._replace(num_examples=len(images), in_order=in_order)
+    return source._replace(num_examples=len(part), in_order=in_order)
 
 
 def shuffled_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:

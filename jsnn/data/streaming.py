@@ -15,16 +15,19 @@ from functools import partial
 from threading import Thread
 from typing import Any, NamedTuple
 
-import grain
 import jax
 import numpy as np
 from absl import flags
-from PIL import Image
 
 from jsnn.data.augment import scale
 from jsnn.data.datasets import Info, info, open_split
 from jsnn.data.prepared import readable
 from jsnn.data.sources import PADDING, Batch, Source, padded_batches, shuffled_order
+from jsnn.extras import from_extra
+
+with from_extra("data"):
+    import grain
+    from PIL import Image
 
 RESIZE = 256 / 224  # the shorter side before a centre crop, in units of the crop
 # A run that stops leaves batches in flight in shared memory. The process that frees them would warn of each; it takes
@@ -92,7 +95,6 @@ def random_resized_crop(image: np.ndarray, size: int, rng: np.random.Generator) 
     """
     height, width = image.shape[:2]
     flip = rng.random() < 0.5
-    crop = centre_crop(image, size)
     for _ in range(10):
         area = height * width * rng.uniform(0.08, 1)
         ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
@@ -101,6 +103,8 @@ def random_resized_crop(image: np.ndarray, size: int, rng: np.random.Generator) 
             left, top = rng.uniform(0, width - part_width), rng.uniform(0, height - part_height)
             crop = _resized(image, left, top, part_width, part_height, size)
             break
+    else:
+        crop = centre_crop(image, size)
     return crop[:, ::-1] if flip else crop
 
 

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import nir
 
-from jsnn.exchange.function import as_function
+from jsnn.exchange.function import ann_of
 from jsnn.exchange.layout import Order, order_behind
 from jsnn.exchange.nir_nodes import NEURONS_OF_NIR, SoftReset, layers_of, reset_of_node
 from jsnn.exchange.nodes import Add, LayerGraph, Neurons, Node
 from jsnn.exchange.resets import HARD
 from jsnn.exchange.units import with_spikes_of
-from jsnn.network.activations import unique
+from jsnn.network.activations import unique_name
 from jsnn.network.transformation import NEURONS, SNN, Variables, spiking
 from jsnn.neurons import hard_reset_lif, lif
 from jsnn.neurons.surrogate import Surrogate, stdb
@@ -36,15 +36,17 @@ def from_nir(graph: nir.NIRGraph, dt: float = 1.0, surrogate: Surrogate | None =
         (the SNN, its variables): arrays by the names of the nodes.
 
     Raises:
-        ValueError: for other nodes and loops, a graph of several inputs or outputs, and neurons that rest or reset
-            elsewhere than at 0.
+        ValueError: for other nodes and loops, a graph of several inputs or outputs, neurons that rest or reset
+            elsewhere than at 0, and a dt that is not above 0.
     """
+    if not dt > 0:
+        raise ValueError(f"dt must be above 0 seconds, got {dt}.")
     layers, resets = _read(graph, dt)
     if len(resets) > 1:
         raise ValueError("some of the neurons have a soft reset and others a hard one: a network has one kind.")
     neurons = {name: node.layer for name, node in layers.nodes.items() if isinstance(node.layer, Neurons)}
     ours = with_spikes_of(layers, {name: 1 / layer.parameters["threshold"] for name, layer in neurons.items()})
-    apply, params = as_function(ours)
+    apply, params = ann_of(ours)
     snn = spiking(apply, (hard_reset_lif if HARD in resets else lif)(surrogate or stdb()))
     x = jax.ShapeDtypeStruct((1, *next(iter(ours.nodes.values())).shape), jnp.float32)
     traced, _ = snn.trace({"params": params}, x)
@@ -66,7 +68,7 @@ def _read(graph: nir.NIRGraph, dt: float) -> tuple[LayerGraph, set[str]]:
     orders: dict[str, Order] = {}
 
     def put(name: str, suffix: str, layer: Any, inputs: tuple[str, ...], shape: tuple[int, ...]) -> str:
-        name = unique(name + suffix, {*nodes, *parts}) if suffix else name
+        name = unique_name(name + suffix, {*nodes, *parts}) if suffix else name
         nodes[name] = Node(layer, inputs, shape, f"the node {name}")
         orders[name] = order_behind(nodes[name], [orders[source] for source in inputs])
         return name

@@ -13,7 +13,7 @@ from jsnn.exchange.nodes import AveragePool, Convolution, Dense, Flatten, LayerG
 ARRAYS = ("kernel", "bias", "scale", "offset")  # the fields of layers that are trained
 
 
-def as_function(graph: LayerGraph) -> tuple[Callable[[Mapping[str, Any], jax.Array], jax.Array], dict[str, Any]]:
+def ann_of(graph: LayerGraph) -> tuple[Callable[[Mapping[str, Any], jax.Array], jax.Array], dict[str, Any]]:
     """The ANN that has a ReLU where the graph has neurons.
 
     Args:

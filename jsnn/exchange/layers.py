@@ -35,7 +35,7 @@ def layer_graph(snn: SNN, variables: Variables, x: Any, *args: Any, **kwargs: An
     check_neurons(graph, snn.neuron, variables)
     if len(graph.outputs) != 1:
         raise ValueError(f"a network of {len(graph.outputs)} results can't be exported: let it return one array.")
-    running = [operation for operation in graph.operations if operation.depends]
+    running = [operation for operation in graph.operations if operation.over_time]
     made = {graph.input, *(number for operation in running for number in operation.outputs)}
     numbers = sorted({number for operation in running for number in operation.inputs} - made)
     known = constants(Program(graph, arrays, snn.kernels, {}), numbers)

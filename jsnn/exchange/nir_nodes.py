@@ -121,7 +121,7 @@ def _neurons(name: str, node: nir.IF | nir.LIF | SoftReset, shape: Shape, order:
     if np.any(np.abs(rest) > ROUNDING * threshold) or np.any(getattr(node, "v_reset", 0.0)):
         raise ValueError(f"the neurons {name} rest or reset elsewhere than at 0, which no neurons here do.")
     if not np.all((leak > 0) & (leak <= 1) & (threshold > 0)):
-        raise ValueError(f"the neurons {name} need a threshold above 0, and a tau of at least dt = {dt} seconds.")
+        raise ValueError(f"the neurons {name} need a threshold above 0, and a tau above dt = {dt} seconds.")
     parameters = {"threshold": threshold, "leak": leak, "initial": start / threshold}
     neurons = Neurons(name, {key: _smallest(value, order) for key, value in parameters.items()})
     if np.all(gain.astype(np.float32) == 1):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from jsnn.exchange.nodes import Convolution, Dense, Input, Node, Rescaling
-from jsnn.network.activations import layer_name, origins_of, unique
+from jsnn.network.activations import layer_name, origins_of, unique_name
 from jsnn.network.graph import Graph, Operation
 
 
@@ -100,7 +100,7 @@ class Reader:
         for name, node in self.nodes.items():
             if node is value.node:
                 return name
-        name = unique(value.name, self.nodes)
+        name = unique_name(value.name, self.nodes)
         self.nodes[name] = value.node
         return name
 

@@ -9,7 +9,7 @@ from jsnn.neurons import hard_reset_lif, lif
 from jsnn.neurons.neuron import Neuron, over_time
 
 SOFT, HARD = "soft", "hard"
-STEPS, NEURONS = 24, 256  # of currents at which no two neurons that differ spike alike
+NUM_STEPS, NUM_NEURONS = 24, 256  # of currents at which no two neurons that differ spike alike
 PARAMETERS = {"threshold": 0.75, "leak": 0.875, "initial": 0.5}
 
 
@@ -32,6 +32,6 @@ def reset_of(neuron: Neuron) -> str | None:
 
 def _train(neuron: Neuron) -> np.ndarray:
     """Spikes [T, N]."""
-    currents = np.random.default_rng(0).normal(0.2, 0.8, (STEPS, NEURONS)).astype(np.float32)
+    currents = np.random.default_rng(0).normal(0.2, 0.8, (NUM_STEPS, NUM_NEURONS)).astype(np.float32)
     state = neuron.init(PARAMETERS, currents[0])
     return np.asarray(over_time(neuron, PARAMETERS, state, jnp.asarray(currents))[0])

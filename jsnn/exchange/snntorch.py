@@ -14,7 +14,7 @@ from jsnn.exchange.layout import Order, check_result, order_behind, positions
 from jsnn.exchange.nodes import Add, AveragePool, Convolution, Dense, Flatten, Input, Node, Rescaling
 from jsnn.exchange.reader import with_axes
 from jsnn.exchange.resets import SOFT, reset_of
-from jsnn.network.activations import unique
+from jsnn.network.activations import unique_name
 from jsnn.network.transformation import SNN, Variables
 
 
@@ -57,7 +57,7 @@ def to_snntorch(snn: SNN, variables: Variables, x: Any, *args: Any, **kwargs: An
             (source,) = node.inputs
             values[name] = values[source]
             for suffix, module in _modules(node, orders[source]).items():
-                target = unique("".join(sign if sign.isalnum() else "_" for sign in name + suffix), modules)
+                target = unique_name("".join(sign if sign.isalnum() else "_" for sign in name + suffix), modules)
                 modules[target] = module
                 values[name] = graph.call_module(target, (values[name],))
     check_result(orders[layers.output])

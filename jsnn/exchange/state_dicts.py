@@ -1,7 +1,7 @@
 """From the state_dict of a PyTorch network to the variables of a Flax one."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 from jsnn.conversion.thresholds import check_finite
 from jsnn.network.activations import WITH_WEIGHTS
 from jsnn.network.calls import Call
-from jsnn.network.graph import Graph, trace
+from jsnn.network.graph import Graph, names_of, trace
 from jsnn.network.transformation import Variables
 
 Path = tuple[str, ...]  # of a leaf of variables: its collection, modules and name
@@ -53,7 +53,7 @@ def from_torch(
     Raises:
         ValueError: where a layer is left on one side or the other, or weights are not finite.
     """
-    leaves = {_names(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(variables)}
+    leaves = {names_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(variables)}
     graph = trace(apply, Call(variables, x, args, kwargs))
     maps, values = _maps_in_front(graph), {}
     theirs = _layers_of(_torch_modules(state_dict), np.shape)
@@ -72,7 +72,7 @@ def from_torch(
     if unused := next((path for path in leaves if path not in values), None):
         raise ValueError(f"{'/'.join(unused)} plays no part in the Flax net's result, so that nothing belongs there.")
     filled = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jnp.asarray(values[_names(path)], leaf.dtype), variables
+        lambda path, leaf: jnp.asarray(values[names_of(path)], leaf.dtype), variables
     )
     check_finite(filled)
     return filled
@@ -108,7 +108,7 @@ def _flax_modules(graph: Graph, leaves: Mapping[Path, Any]) -> dict[str, dict[st
     modules: dict[str, dict[str, Path]] = {}
     sources = _sources(graph)
     for operation in graph.operations:
-        for path in (path for number in operation.inputs for path in sources.get(number, ()) if operation.depends):
+        for path in (path for number in operation.inputs for path in sources.get(number, ()) if operation.over_time):
             if path in leaves:
                 modules.setdefault("/".join(path[1:-1]), {})[path[-1]] = path
     return modules
@@ -118,7 +118,7 @@ def _sources(graph: Graph) -> dict[int, tuple[Path, ...]]:
     """Value number -> the paths of all that it is made of, where it does not depend on the network's input."""
     sources: dict[int, tuple[Path, ...]] = {number: (path,) for number, path in graph.paths.items()}
     for operation in graph.operations:
-        if not operation.depends:
+        if not operation.over_time:
             paths = tuple(path for number in operation.inputs for path in sources.get(number, ()))
             sources |= dict.fromkeys(operation.outputs, paths)
     return sources
@@ -139,7 +139,7 @@ def _layers_of(modules: Mapping[str, dict[str, Any]], shape: Callable[[Any], tup
 def _maps_in_front(graph: Graph) -> dict[Path, tuple[int, ...]]:
     """Path of a dense layer's weights -> the shape [H, W, C] of the map that was flattened in front of it."""
     sources, flattened, in_front = _sources(graph), {}, {}
-    for operation in filter(lambda operation: operation.depends, graph.operations):
+    for operation in filter(lambda operation: operation.over_time, graph.operations):
         shape = graph.avals[operation.outputs[0]].shape
         before = [number for number in operation.inputs if graph.avals[number].shape == shape and number in flattened]
         if operation.primitive.name in WITH_WEIGHTS:
@@ -161,10 +161,6 @@ def _channels_last(array: np.ndarray, flattened: tuple[int, ...] | None) -> np.n
         return array
     *window, channels = flattened
     return np.moveaxis(array.reshape(channels, *window, -1), 0, -2).reshape(array.shape)
-
-
-def _names(path: Sequence[Any]) -> Path:
-    return tuple(jax.tree_util.keystr((entry,), simple=True) for entry in path)
 
 
 def _described(layer: Layer) -> str:

@@ -30,7 +30,7 @@ from jsnn.exchange.nodes import (
 )
 from jsnn.exchange.resets import HARD, reset_of
 from jsnn.exchange.units import with_spikes_of
-from jsnn.network.activations import unique
+from jsnn.network.activations import unique_name
 from jsnn.network.transformation import SNN, Variables
 
 RESETS = ("hard", "named", "exact")
@@ -125,7 +125,7 @@ def _exported(graph: LayerGraph, own: str, reset: str, pools: str, dt: float) ->
 
 def _put(nodes: dict[str, nir.NIRNode], name: str, node: nir.NIRNode) -> str:
     """Put a node among the others; returns its name, which is another one where that is taken."""
-    name = unique(name, nodes)
+    name = unique_name(name, nodes)
     nodes[name] = node
     return name
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+from jsnn.extras import from_extra
+
 
 def read_torch_file(path: str | Path) -> Mapping[str, Any]:
     """What a file of safetensors, or of `torch.save`, holds.
@@ -30,8 +32,9 @@ def read_torch_file(path: str | Path) -> Mapping[str, Any]:
 
 
 def _read_safetensors(path: Path) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    with from_extra("torch"):
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
 
     try:
         tensors = load_file(path)
@@ -47,7 +50,8 @@ def _by_value(name: str) -> list[tuple[bool, int, str]]:
 
 
 def _read_pickle(path: Path) -> Any:
-    import torch
+    with from_extra("torch"):
+        import torch
 
     try:
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -19,7 +19,7 @@ from jsnn.exchange.nodes import (
     Rescaling,
 )
 from jsnn.exchange.reader import with_axes
-from jsnn.network.activations import unique
+from jsnn.network.activations import unique_name
 
 ONE = np.ones((), np.float64)
 
@@ -99,7 +99,7 @@ class _Network(NamedTuple):
         """The name of a node whose output is the value."""
         if np.all(value.factor == 1):
             return value.name
-        of, name = self.nodes[value.name], unique(f"{value.name}_rescaled", self.nodes)
+        of, name = self.nodes[value.name], unique_name(f"{value.name}_rescaled", self.nodes)
         layer = Rescaling(with_axes(value.factor, len(of.shape)), None)
         self.nodes[name] = Node(layer, (value.name,), of.shape, of.where)
         return name

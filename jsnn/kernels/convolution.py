@@ -49,7 +49,7 @@ def _convolve(
         x,
         kernel,
         cpu=partial(cpu_convolution.convolve, strides=strides, padding=padding),
-        default=partial(_platforms_own, strides, padding, sums=dtype_of_sums(x.dtype)),
+        default=partial(_xla_convolve, strides, padding, sums=dtype_of_sums(x.dtype)),
     )
 
 
@@ -76,7 +76,7 @@ def _convolve_backward(
     def elsewhere(*arrays: jax.Array) -> list[jax.Array]:
         # Rounded numbers, but in float32, so that the gradients are not rounded too.
         x, kernel, cotangent = cast(dtype, *arrays)
-        _, backward = jax.vjp(partial(_platforms_own, strides, padding), x, kernel)
+        _, backward = jax.vjp(partial(_xla_convolve, strides, padding), x, kernel)
         return list(backward(cotangent))
 
     arrays = (*residuals, *cast(operands, cotangent))
@@ -86,7 +86,7 @@ def _convolve_backward(
 _convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
-def _platforms_own(
+def _xla_convolve(
     strides: Pair, padding: Padding, x: jax.Array, kernel: jax.Array, sums: jnp.dtype | None = None
 ) -> jax.Array:
     return jax.lax.conv_general_dilated(

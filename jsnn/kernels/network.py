@@ -29,7 +29,7 @@ class Kernels(NamedTuple):
 
 
 @cache
-def fast_kernels(operands: jnp.dtype | None = None) -> Kernels:
+def fast_kernels(operands: DTypeLike | None = None) -> Kernels:
     """Convolutions and products with gradients that are fast on every platform, in reverse mode.
 
     Args:
@@ -37,18 +37,23 @@ def fast_kernels(operands: jnp.dtype | None = None) -> Kernels:
 
     Returns:
         The Kernels; grouped, dilated and one- or three-dimensional convolutions are the platform's own.
+
+    Raises:
+        ValueError: where operands are no floating-point dtype.
     """
+    if operands is not None and not jnp.issubdtype(operands, jnp.floating):
+        raise ValueError(f"operands must be a floating-point dtype, as bfloat16, or None, got {operands}.")
     return Kernels(partial(_convolve, operands), partial(product, operands), operands)
 
 
 @cache
-def platforms_own() -> Kernels:
+def xla_kernels() -> Kernels:
     """XLA's own convolutions and products, which have forward mode and every derivative, and are slow on a CPU.
 
     Returns:
         The Kernels.
     """
-    return Kernels(_xlas, jnp.matmul)
+    return Kernels(_xla_convolve, jnp.matmul)
 
 
 def _convolve(operands: jnp.dtype | None, x: jax.Array, kernel: jax.Array, options: Mapping[str, Any]) -> jax.Array:
@@ -59,9 +64,9 @@ def _convolve(operands: jnp.dtype | None, x: jax.Array, kernel: jax.Array, optio
         return conv_general_dilated(x, kernel, options["window_strides"], options["padding"], operands)
     if operands is not None:
         x, kernel = rounded(operands, x), rounded(operands, kernel)
-    return _xlas(x, kernel, options)
+    return _xla_convolve(x, kernel, options)
 
 
-def _xlas(x: jax.Array, kernel: jax.Array, options: Mapping[str, Any]) -> jax.Array:
+def _xla_convolve(x: jax.Array, kernel: jax.Array, options: Mapping[str, Any]) -> jax.Array:
     options = {name: value for name, value in options.items() if name != "out_sharding"}
     return jax.lax.conv_general_dilated(x, kernel, **options)

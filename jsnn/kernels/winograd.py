@@ -58,8 +58,8 @@ def filter_gradient(x: jax.Array, cotangent: jax.Array, padding: Padding) -> jax
         of_piece = jax.tree.map(lambda tile, sums: product(None, _rows(tile).T, _rows(sums)), tiles, cotangents)
         return jax.tree.map(jnp.add, gradients, of_piece), None
 
-    nothing = jnp.zeros((x.shape[-1], cotangent.shape[-1]), dtype_of_sums(x.dtype))
-    gradients, _ = jax.lax.scan(add, ((nothing,) * 4,) * 4, pieces)
+    zeros = jnp.zeros((x.shape[-1], cotangent.shape[-1]), dtype_of_sums(x.dtype))
+    gradients, _ = jax.lax.scan(add, ((zeros,) * 4,) * 4, pieces)
     return jnp.stack([jnp.stack(row) for row in _on_both_sides(_kernel_transform_transposed, gradients)])
 
 

@@ -69,7 +69,7 @@ class VGG(nn.Module):
 
     @property
     def spiking_layers(self) -> tuple[str, ...]:
-        """Names of the layers before a ReLU, in forward order."""
+        """Names of the layers before an activation, in forward order."""
         convs = sum(stage != POOL for stage in self.stages)
         return (*(f"conv{i}" for i in range(convs)), *(f"dense{i}" for i in range(len(self.hidden))))
 
@@ -128,7 +128,7 @@ class ResNet(nn.Module):
 
     @property
     def spiking_layers(self) -> tuple[str, ...]:
-        """Names of the layers before a ReLU, in forward order."""
+        """Names of the layers before an activation, in forward order."""
         blocks = range(sum(self.blocks))
         return (*self.stem_layers, *(f"block{i}_conv{j}" for i in blocks for j in range(2)))
 

@@ -75,7 +75,7 @@ def activated(x: jax.Array, levels: int | None, name: str) -> jax.Array:
 
 
 def conv(features: int, size: int = 3, stride: int = 1, *, name: str, bias: bool = False) -> nn.Conv:
-    """A `size` x `size` convolution, SAME padding, weights from N(0, sqrt(2 / (size^2 * features)))."""
+    """A `size` x `size` convolution, padded by size // 2 all around, weights from N(0, sqrt(2 / (size^2 features)))."""
     init = nn.initializers.normal(math.sqrt(2 / (size * size * features)))
     padding = [(size // 2, size // 2)] * 2  # as PyTorch pads; "SAME" would pad one-sided where the stride is 2
     options = {"strides": (stride, stride), "padding": padding, "use_bias": bias, "kernel_init": init}
@@ -107,7 +107,12 @@ def fold_batch_norm(variables: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         {"params"}, with a bias for each kernel that a batch norm stood behind.
+
+    Raises:
+        ValueError: where the variables have no "batch_stats".
     """
+    if "batch_stats" not in variables:
+        raise ValueError('these variables have no "batch_stats": pass those of a model with norm="batch".')
     params, averages = dict(variables["params"]), variables["batch_stats"]
     for norm, average in averages.items():
         name, affine = norm.removesuffix(NORM), params.pop(norm)

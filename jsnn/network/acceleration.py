@@ -25,7 +25,10 @@ def accelerate(apply: Callable[..., Any], operands: DTypeLike | None = None) -> 
 
     Returns:
         A function of the same arguments, equal to rounding, with reverse-mode derivatives; the same one for the same
-        arguments. A convolution inside a loop or branch stays as it is.
+        arguments. A convolution inside a loop, a branch or a function with a derivative of its own stays as it is.
+
+    Raises:
+        ValueError: where operands are no floating-point dtype.
     """
     kernels = fast_kernels(operands)
 

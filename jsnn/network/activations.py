@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsnn.network.graph import NAMES_OF_LEAVES, Graph, Layer, Operation, needed
+from jsnn.network.graph import NAMES_OF_LEAVES, Graph, Layer, Operation, feeding, first_origin, needed
 from jsnn.quantization import is_qcfs
 
 WITH_WEIGHTS = ("conv_general_dilated", "dot_general")
@@ -38,7 +38,7 @@ def with_neurons(graph: Graph) -> Graph:
 
 def _activation(graph: Graph, makers: Mapping[int, Operation], operation: Operation) -> Activation | None:
     """The activation that an operation is, if it is one."""
-    if not operation.depends:
+    if not operation.over_time:
         return None
 
     def constant(number: int) -> float | None:
@@ -103,14 +103,14 @@ def _layers(graph: Graph, operations: tuple[Operation, ...]) -> dict[str, Layer]
     feeds: dict[int, tuple[str, ...]] = {}
     layers: dict[str, Layer] = {}
     for position, operation in enumerate(operations):
-        if not operation.depends:
+        if not operation.over_time:
             continue
-        path = next((origins[number] for number in operation.inputs if number in origins), None)
+        path = first_origin(origins, operation)
         scope = max((scopes[number] for number in operation.inputs if number in scopes), default=(-1, ""))
-        sources = tuple(dict.fromkeys(name for number in operation.inputs for name in feeds.get(number, ())))
+        sources = feeding(feeds, operation)
         if operation.primitive is None:
             (current, ceiling, threshold), (output,) = Activation(**operation.options), operation.outputs
-            aval, name = graph.avals[current], unique(scope[1] or "neurons", layers)
+            aval, name = graph.avals[current], unique_name(scope[1] or "neurons", layers)
             dtype = jnp.promote_types(aval.dtype, jnp.float32)
             layers[name] = Layer(name, current, output, tuple(aval.shape), dtype, ceiling, threshold, sources)
             sources = (name,)
@@ -125,8 +125,8 @@ def origins_of(graph: Graph, operations: Sequence[Operation]) -> dict[int, tuple
     """Value number -> path of the first of the weights that it is made of, where it does not depend on the input."""
     origins = dict(graph.paths)
     for operation in operations:
-        path = next((origins[number] for number in operation.inputs if number in origins), None)
-        if path is not None and not operation.depends:
+        path = first_origin(origins, operation)
+        if path is not None and not operation.over_time:
             origins |= dict.fromkeys(operation.outputs, path)
     return origins
 
@@ -139,7 +139,7 @@ def layer_name(path: tuple[str, ...]) -> str:
     return "/".join(names)
 
 
-def unique(name: str, taken: Mapping[str, Any]) -> str:
+def unique_name(name: str, taken: Mapping[str, Any]) -> str:
     """The name, or with a number behind it where it is taken."""
     names = (name, *(f"{name}_{i}" for i in range(2, len(taken) + 3)))
     return next(candidate for candidate in names if candidate not in taken)

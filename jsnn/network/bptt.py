@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero, custom_vjp_primal_tree_values
 
 from jsnn.network.chunks import check_steps
-from jsnn.network.simulation import Presentation, compacted, initial_carry
+from jsnn.network.simulation import Inputs, Presentation, compacted, initial_carry, mean_over_neurons
 from jsnn.network.storage import Bits, Recorded, Stored, codes_of, no_bits, trains_at, with_bits
 from jsnn.network.trains import Words, ages_before, ages_between
 from jsnn.network.transformation import NEURONS, Variables, drive
@@ -92,8 +92,7 @@ def _present(settings: _Settings, arrays: _Arrays) -> Outcome:
 def _run(settings: _Settings, arrays: _Arrays) -> tuple[Outcome, Stored]:
     """What the network gives, and what is kept of all layers."""
     presentation, residuals = settings
-    noise = presentation.noise(arrays.index, arrays.keys.noise)
-    encode = partial(presentation.encode, arrays.images, arrays.keys.encoding, arrays.index)
+    encode, noise = _encoding_and_noise(presentation, arrays)
     state = compacted(presentation.snn, initial_carry(presentation.snn, arrays.variables, encode, **noise).neurons)
     neurons, times = arrays.variables[NEURONS], presentation.times()
 
@@ -120,7 +119,7 @@ def _run(settings: _Settings, arrays: _Arrays) -> tuple[Outcome, Stored]:
 
 def _per_neuron(presentation: Presentation, spikes: jax.Array, time: jax.Array) -> jax.Array:
     """Spikes per neuron [B] in a chunk, those of padding steps left out."""
-    return jnp.where((time < presentation.num_steps)[:, None], spikes.mean(axis=tuple(range(2, spikes.ndim))), 0).sum(0)
+    return jnp.where((time < presentation.num_steps)[:, None], mean_over_neurons(spikes), 0).sum(0)
 
 
 def _joined(results: Any, num_steps: int) -> Any:
@@ -193,8 +192,8 @@ def _first_derivative(
         of_chunk, of_membranes = backward((of_results, of_membranes, of_counts))
         return (jax.tree.map(jnp.add, total, of_chunk), of_membranes, ages), None
 
-    nobody = jax.tree.map(lambda ages: ages[0], kept)
-    start = jax.tree.map(jnp.zeros_like, chosen), jax.tree.map(jnp.zeros_like, membranes), nobody
+    first_ages = jax.tree.map(lambda ages: ages[0], kept)
+    start = jax.tree.map(jnp.zeros_like, chosen), jax.tree.map(jnp.zeros_like, membranes), first_ages
     chunks = jax.tree.map(lambda leaf: _cut(leaf, times.shape), of_results)
     (total, of_membranes, _), _ = jax.lax.scan(step, start, (jnp.arange(len(times)), chunks), reverse=True)
     return jax.tree.map(jnp.add, total, of_start(of_membranes)[0])
@@ -221,18 +220,21 @@ def _replay_chunk(
         counts[layer] = _per_neuron(presentation, spikes, time)
         return spikes
 
-    inputs = presentation.encode(arrays.images, arrays.keys.encoding, arrays.index, time)
-    noise = presentation.noise(arrays.index, arrays.keys.noise)
-    return drive(presentation.snn, spike, arrays.variables, inputs, **noise), later, counts
+    encode, noise = _encoding_and_noise(presentation, arrays)
+    return drive(presentation.snn, spike, arrays.variables, encode(time), **noise), later, counts
 
 
 def _first_membranes(presentation: Presentation, arrays: _Arrays) -> dict[str, jax.Array]:
     """The membranes of all layers before the first step."""
-    encode = partial(presentation.encode, arrays.images, arrays.keys.encoding, arrays.index)
-    carry = initial_carry(
-        presentation.snn, arrays.variables, encode, **presentation.noise(arrays.index, arrays.keys.noise)
-    )
+    encode, noise = _encoding_and_noise(presentation, arrays)
+    carry = initial_carry(presentation.snn, arrays.variables, encode, **noise)
     return {layer: state.membrane for layer, state in carry.neurons.items()}
+
+
+def _encoding_and_noise(presentation: Presentation, arrays: _Arrays) -> tuple[Inputs, dict[str, Any]]:
+    """The inputs as a function of time, and the keyword arguments of the network that are its noise."""
+    encode = partial(presentation.encode, arrays.images, arrays.keys.encoding, arrays.index)
+    return encode, presentation.noise(arrays.index, arrays.keys.noise)
 
 
 def _cut(leaf: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -50,8 +50,8 @@ def closed_jaxpr(apply: Callable[..., Any], call: Call) -> tuple[ClosedJaxpr, An
     leaves, structure = jax.tree.flatten(call._replace(x=None))
 
     def run(arrays: list[Any], x: Any) -> Any:
-        given = iter(arrays)
-        filled = jax.tree.unflatten(structure, [next(given) if is_array(leaf) else leaf for leaf in leaves])
+        values = iter(arrays)
+        filled = jax.tree.unflatten(structure, [next(values) if is_array(leaf) else leaf for leaf in leaves])
         return apply(filled.variables, x, *filled.args, **filled.kwargs)
 
     closed, shapes = jax.make_jaxpr(run, return_shape=True)(arrays_of(call), call.x)

@@ -23,7 +23,7 @@ def time_chunks(num_steps: int, chunk: int) -> jax.Array:
     return jnp.arange(count * -(-num_steps // count), dtype=jnp.int32).reshape(count, -1)
 
 
-def fitting_chunk(num_steps: int, most: int | None = None) -> int:
+def fitting_chunk(num_steps: int, max_chunk: int | None = None) -> int:
     """A number of time steps per chunk that serves a presentation well, 8 to 12 or as few as memory allows.
 
     Short chunks stay within a CPU's caches, long ones feed a GPU. Eight steps of spikes fill a byte; where they would
@@ -32,10 +32,10 @@ def fitting_chunk(num_steps: int, most: int | None = None) -> int:
 
     Args:
         num_steps: T.
-        most: steps that a device has memory for; None for a CPU, where caches are smaller than memory.
+        max_chunk: steps that a device has memory for; None for a CPU, where caches are smaller than memory.
     """
     enough = (1 + BEARABLE_PADDING) * num_steps
     fitting = min(FITTING_CHUNKS, key=lambda chunk: max(enough, time_chunks(num_steps, chunk).size))
-    if most is None or most >= fitting:
+    if max_chunk is None or max_chunk >= fitting:
         return fitting
-    return num_steps if num_steps <= most else next(few for few in (8, 4, 2, 1) if few <= max(1, most))
+    return num_steps if num_steps <= max_chunk else next(few for few in (8, 4, 2, 1) if few <= max(1, max_chunk))

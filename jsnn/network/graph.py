@@ -1,9 +1,9 @@
-"""A network as a flat list of operations: the jaxpr of its function, calls opened, what nobody needs left out.
+"""A network as a flat list of operations: the jaxpr of its function, calls opened, what no result needs left out.
 
 Values have numbers. An operation depends on time where its inputs do, which begin with the network's input.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ class Operation(NamedTuple):
     inputs: tuple[int, ...]  # numbers of the values that go in
     outputs: tuple[int, ...]  # numbers of the values that come out
     where: str  # the scope of the module and the line of source that it comes from
-    depends: bool  # whether it depends on the network's input, and so on time
+    over_time: bool  # whether it depends on the network's input, and so on time
 
 
 class Layer(NamedTuple):
@@ -66,17 +66,26 @@ def trace(apply: Callable[..., Any], call: Call) -> Graph:
     closed, structure = closed_jaxpr(apply, call)
     builder = _Builder()
     *arrays, x = inputs = [builder.new(var.aval) for var in closed.jaxpr.invars]
-    builder.depends.add(x)
+    builder.over_time.add(x)
     outputs = builder.open(closed.jaxpr, closed.consts, inputs)
     leaves = jax.tree_util.tree_leaves_with_path(call._replace(x=None))
-    paths = dict(zip(arrays, (_names(path) for path, leaf in leaves if is_array(leaf)), strict=True))
+    paths = dict(zip(arrays, (names_of(path[1:]) for path, leaf in leaves if is_array(leaf)), strict=True))
     operations = tuple(needed(builder.operations, outputs))
-    return Graph(operations, builder.constants, tuple(arrays), x, tuple(outputs), structure, builder.avals, paths)
+    return Graph(
+        operations=operations,
+        constants=builder.constants,
+        arrays=tuple(arrays),
+        input=x,
+        outputs=tuple(outputs),
+        structure=structure,
+        avals=builder.avals,
+        paths=paths,
+    )
 
 
-def needed(operations: Sequence[Operation], targets: Iterable[int], given: Iterable[int] = ()) -> list[Operation]:
-    """The operations, in the order in which they run, that some values need where others are given."""
-    known, wanted, kept = set(given), set(targets), []
+def needed(operations: Sequence[Operation], targets: Iterable[int], known: Iterable[int] = ()) -> list[Operation]:
+    """The operations, in the order in which they run, that some values need where others are known."""
+    known, wanted, kept = set(known), set(targets), []
     for operation in reversed(operations):
         if any(number in wanted and number not in known for number in operation.outputs):
             wanted.update(operation.inputs)
@@ -91,7 +100,7 @@ class _Builder:
         self.operations: list[Operation] = []
         self.constants: dict[int, Any] = {}
         self.avals: dict[int, Any] = {}
-        self.depends: set[int] = set()
+        self.over_time: set[int] = set()
         self._numbers: Iterator[int] = count()
 
     def new(self, aval: Any) -> int:
@@ -120,7 +129,7 @@ class _Builder:
             inputs = tuple(map(read, equation.invars))
             where = f"{scope}/{equation.source_info.name_stack}".strip("/"), _line(equation) or line
             inside = None if is_qcfs(equation.primitive.name, equation.params) else called(equation)
-            if inside is not None and self.depends.intersection(inputs):
+            if inside is not None and self.over_time.intersection(inputs):
                 outputs = self.open(inside.jaxpr, inside.consts, inputs, *where)
             else:
                 outputs = tuple(self.new(var.aval) for var in equation.outvars)
@@ -128,14 +137,21 @@ class _Builder:
             numbers |= dict(zip(equation.outvars, outputs, strict=True))
         return list(map(read, jaxpr.outvars))
 
-    def append(self, equation: JaxprEqn, call: Callable, inputs: tuple, outputs: tuple, where: tuple[str, str]) -> None:
+    def append(
+        self,
+        equation: JaxprEqn,
+        call: Callable[..., list[Any]],
+        inputs: tuple[int, ...],
+        outputs: tuple[int, ...],
+        where: tuple[str, str],
+    ) -> None:
         """Append one operation, with the scope and the line that it comes from."""
-        depends = bool(self.depends.intersection(inputs))
-        if depends:
-            self.depends.update(outputs)
+        over_time = bool(self.over_time.intersection(inputs))
+        if over_time:
+            self.over_time.update(outputs)
         scope, line = where
         place = f"{scope or 'the network'} ({line or summarize(equation.source_info)})"
-        self.operations.append(Operation(equation.primitive, equation.params, call, inputs, outputs, place, depends))
+        self.operations.append(Operation(equation.primitive, equation.params, call, inputs, outputs, place, over_time))
 
 
 def _line(equation: JaxprEqn) -> str:
@@ -150,6 +166,16 @@ def _line(equation: JaxprEqn) -> str:
     return ""
 
 
-def _names(path: Sequence[Any]) -> tuple[str, ...]:
-    """The names on the path of a leaf of a Call, behind its field."""
-    return tuple(jax.tree_util.keystr((entry,), simple=True) for entry in path[1:])
+def names_of(path: Sequence[Any]) -> tuple[str, ...]:
+    """The names on the path of a leaf of a pytree."""
+    return tuple(jax.tree_util.keystr((entry,), simple=True) for entry in path)
+
+
+def first_origin(origins: Mapping[int, tuple[str, ...]], operation: Operation) -> tuple[str, ...] | None:
+    """The path of the first of the weights that the inputs of an operation are made of."""
+    return next((origins[number] for number in operation.inputs if number in origins), None)
+
+
+def feeding(sources: Mapping[int, tuple[str, ...]], operation: Operation) -> tuple[str, ...]:
+    """The layers whose spikes the inputs of an operation are made of."""
+    return tuple(dict.fromkeys(name for number in operation.inputs for name in sources.get(number, ())))

@@ -8,9 +8,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jsnn.network.activations import WITH_WEIGHTS, layer_name, origins_of, unique, with_neurons
+from jsnn.network.activations import WITH_WEIGHTS, layer_name, origins_of, unique_name, with_neurons
 from jsnn.network.calls import Call
-from jsnn.network.graph import Graph, Operation, trace
+from jsnn.network.graph import Graph, Operation, feeding, first_origin, trace
 
 PICOJOULES_MAC, PICOJOULES_AC = 4.6, 0.9  # float32 at 45 nm: multiply and add, add alone (Horowitz, ISSCC 2014)
 INPUT = "input"
@@ -36,17 +36,21 @@ def layer_shapes(apply: Callable[..., Any], variables: Any, x: Any, **kwargs: An
 
     Returns:
         Name of the weights -> LayerShape, in forward order.
+
+    Raises:
+        ValueError: where x is not one sample.
     """
+    if x.shape[:1] != (1,):
+        raise ValueError(f"the sizes are those of one sample: pass x of shape [1, ...], got {x.shape}.")
     graph = with_neurons(trace(apply, Call(variables, x, (), kwargs)))
     sources: dict[int, tuple[str, ...]] = {graph.input: (INPUT,)}
     names = {layer.output: layer.name for layer in graph.layers.values()}
     origins, shapes = origins_of(graph, graph.operations), {}
     for operation in graph.operations:
-        feeds = tuple(dict.fromkeys(name for number in operation.inputs for name in sources.get(number, ())))
-        path = next((origins[number] for number in operation.inputs if number in origins), None)
+        feeds, path = feeding(sources, operation), first_origin(origins, operation)
         is_product = operation.primitive is not None and operation.primitive.name in WITH_WEIGHTS
-        if operation.depends and is_product and path is not None:
-            shapes[unique(layer_name(path), shapes)] = _shape(graph, operation, origins, feeds)
+        if operation.over_time and is_product and path is not None:
+            shapes[unique_name(layer_name(path), shapes)] = _shape(graph, operation, origins, feeds)
         for number in operation.outputs:
             sources[number] = (names[number],) if number in names else feeds
     return shapes

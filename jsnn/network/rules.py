@@ -53,14 +53,14 @@ ADVICE = {
 }
 
 
-def check(graph: Graph) -> None:
+def check_can_spike(graph: Graph) -> None:
     """Refuse a graph with an operation that spikes can't go through.
 
     The ValueError names the operation, its module, its line of source and what to use instead.
     """
-    over_time = {graph.input, *(n for operation in graph.operations if operation.depends for n in operation.outputs)}
+    over_time = {graph.input, *(n for operation in graph.operations if operation.over_time for n in operation.outputs)}
     for operation in graph.operations:
-        if operation.depends and operation.primitive is not None:
+        if operation.over_time and operation.primitive is not None:
             _check(graph, operation, {place for place, number in enumerate(operation.inputs) if number in over_time})
     for layer in graph.layers.values():
         if not jnp.issubdtype(graph.avals[layer.current].dtype, jnp.floating):
@@ -87,14 +87,16 @@ def _check(graph: Graph, operation: Operation, places: set[int]) -> None:
         raise ValueError(f"{name} in {operation.where} can't become spiking: {advice}.")
 
 
-def run_over_time(operation: Operation, values: Sequence[Any], depends: Sequence[bool], kernels: Kernels) -> list[Any]:
+def run_over_time(
+    operation: Operation, values: Sequence[Any], over_time: Sequence[bool], kernels: Kernels
+) -> list[Any]:
     """An operation that `check` lets pass, with an axis of time in front of each input that depends on it."""
     rule = _RULES.get(operation.primitive.name)
     if rule is not None:
-        result = rule(kernels, operation, values, depends)
+        result = rule(kernels, operation, values, over_time)
         if result is not None:
             return [result]
-    axes = [0 if is_over_time else None for is_over_time in depends]
+    axes = [0 if is_over_time else None for is_over_time in over_time]
     return jax.vmap(operation.call, axes)(*values)
 
 
@@ -119,18 +121,18 @@ def multiply_batch(kernels: Kernels, options: Mapping[str, Any], x: jax.Array, m
 ON_BATCHES = {"conv_general_dilated": convolve_batch, "dot_general": multiply_batch}
 
 
-def _merged(kernels: Kernels, operation: Operation, values: Sequence[Any], depends: Sequence[bool]) -> Any:
+def _merged(kernels: Kernels, operation: Operation, values: Sequence[Any], over_time: Sequence[bool]) -> Any:
     """Time merged into the batch: a vmap of convolutions would sum their gradients step by step."""
     x, weights = values
-    if tuple(depends) != (True, False) or x.ndim < 3:
+    if tuple(over_time) != (True, False) or x.ndim < 3:
         return None
     merged = ON_BATCHES[operation.primitive.name](kernels, operation.options, x.reshape(-1, *x.shape[2:]), weights)
     return None if merged is None else merged.reshape(*x.shape[:2], *merged.shape[1:])
 
 
-def _pool(kernels: Kernels, operation: Operation, values: Sequence[Any], depends: Sequence[bool]) -> Any:
+def _pool(kernels: Kernels, operation: Operation, values: Sequence[Any], over_time: Sequence[bool]) -> Any:
     """A pool as a sum of slices, which XLA fuses with what makes its input."""
-    del kernels, depends
+    del kernels, over_time
     (x,), options = values, operation.options
     return pool_sum(x, (1, *options["window_dimensions"]), (1, *options["window_strides"]), options)
 

@@ -59,18 +59,18 @@ def run(
     inputs: jax.Array | Repeated,
     spike: Spike,
     targets: Sequence[int],
-    given: Mapping[str, jax.Array] | None = None,
+    recorded: Mapping[str, jax.Array] | None = None,
 ) -> list[jax.Array]:
     """Values [K, B, ...] of a network's graph for inputs [K, B, ...], of which only what the values need is run.
 
-    Nothing runs before layers whose spikes [K, B, ...] are given.
+    Nothing runs before layers whose spikes [K, B, ...] were recorded.
     """
     graph, num_steps = program.graph, len(inputs)
     # What is the same at every step has an axis of time of one, until it meets neurons or what differs.
     inputs = inputs.value[None] if isinstance(inputs, Repeated) else inputs
-    values = _given_values(program) | {graph.input: Value(inputs, over_time=True)}
+    values = _constants_and_arrays(program) | {graph.input: Value(inputs, over_time=True)}
     names = {layer.output: name for name, layer in graph.layers.items()}
-    known = {graph.layers[name].output: _emitted(program, name, spikes) for name, spikes in (given or {}).items()}
+    known = {graph.layers[name].output: _emitted(program, name, spikes) for name, spikes in (recorded or {}).items()}
     values |= known
     for operation in needed(graph.operations, targets, [graph.input, *known]):
         taken = [values[number] for number in operation.inputs]
@@ -78,7 +78,7 @@ def run(
             name = names[operation.outputs[0]]
             current = taken[0].repeated(num_steps).product()
             results = [_emitted(program, name, spike(name, current.astype(graph.layers[name].dtype)))]
-        elif operation.depends:
+        elif operation.over_time:
             results = _over_time(program, operation, taken)
         else:
             results = [Value(array) for array in operation.call(*(value.array for value in taken))]
@@ -88,14 +88,14 @@ def run(
 
 def constants(program: Program, targets: Sequence[int]) -> list[Any]:
     """Values of a network's graph that do not depend on its input."""
-    values = {number: value.array for number, value in _given_values(program).items()}
+    values = {number: value.array for number, value in _constants_and_arrays(program).items()}
     for operation in needed(program.graph.operations, targets):
         results = operation.call(*(values[number] for number in operation.inputs))
         values.update(zip(operation.outputs, results, strict=True))
     return [values[number] for number in targets]
 
 
-def _given_values(program: Program) -> dict[int, Value]:
+def _constants_and_arrays(program: Program) -> dict[int, Value]:
     """The values that nothing makes, but for the input."""
     arrays = zip(program.graph.arrays, program.arrays, strict=True)
     return {number: Value(array) for number, array in (*program.graph.constants.items(), *arrays)}
@@ -113,16 +113,16 @@ def _over_time(program: Program, operation: Operation, taken: Sequence[Value]) -
     """An operation with an axis of time in front of what depends on it."""
     longest = max(len(value.array) for value in taken if value.over_time)
     taken = [value.repeated(longest) for value in taken]
-    depends = [value.over_time for value in taken]
+    over_time = [value.over_time for value in taken]
     factors = [value.factor for value in taken if value.factor is not None]
     name, factor = operation.primitive.name, None
-    if len(factors) == sum(depends) == 1 and name in HOMOGENEOUS:
+    if len(factors) == sum(over_time) == 1 and name in HOMOGENEOUS:
         factor, arrays = factors[0], [value.array for value in taken]
-    elif len(factors) == sum(depends) == 1 and name in WITH_WEIGHTS:
+    elif len(factors) == sum(over_time) == 1 and name in WITH_WEIGHTS:
         factor, arrays = _taken_up(program, operation, taken)
     else:
         arrays = [value.product() for value in taken]
-    results = run_over_time(operation, arrays, depends, program.kernels)
+    results = run_over_time(operation, arrays, over_time, program.kernels)
     return [Value(array, factor, over_time=True) for array in results]
 
 

@@ -1,8 +1,10 @@
 """A trained SNN as one file: its program and its weights, for inference without the code of its model."""
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ PROGRAM, DTYPES, LEAF = "program", "dtypes", "leaf{}"
 
 
 def save(path: str | Path, snn: SNN, variables: Variables, inputs: Any, **kwargs: Any) -> None:
-    """Write an SNN to a file, compiled for inputs of one shape.
+    """Write an SNN to a file, a program for inputs of one shape on platforms like this one (CPU, GPU or TPU).
 
     Args:
         path: of the file, an npz archive that is replaced where it exists.
@@ -22,6 +24,9 @@ def save(path: str | Path, snn: SNN, variables: Variables, inputs: Any, **kwargs
         variables: of the SNN.
         inputs: [T, B, ...] of the shape and dtype that it is to run on, or their jax.ShapeDtypeStruct.
         kwargs: of the ANN's function.
+
+    Raises:
+        ValueError: where the inputs have no axis of time, or an operation of the network can't become spiking.
     """
     leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, dict(variables)))
     is_key = [jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves]  # as of an NNX network with dropout
@@ -52,13 +57,14 @@ def load(path: str | Path) -> Callable[[jax.Array], Any]:
         inputs [T, B, ...] -> results [T, B, ...] from the initial state; their mean over time is the logits.
 
     Raises:
-        ValueError: where the file is no such archive.
+        ValueError: where the file is no such archive, or damaged.
     """
-    with np.load(path) as file:
-        if PROGRAM not in file:
-            raise ValueError(f"{path} holds no network: write it with jsnn.save.")
-        program = jax.export.deserialize(bytearray(file[PROGRAM].tobytes()))
-        leaves = [file[LEAF.format(i)].view(jnp.dtype(str(dtype))) for i, dtype in enumerate(file[DTYPES])]
+    try:
+        with np.load(path) as file:
+            program = jax.export.deserialize(bytearray(file[PROGRAM].tobytes()))
+            leaves = [file[LEAF.format(i)].view(jnp.dtype(str(dtype))) for i, dtype in enumerate(file[DTYPES])]
+    except (KeyError, TypeError, EOFError, BadZipFile, zlib.error) as error:  # an array, no file, or part of one
+        raise ValueError(f"{path} holds no network, or is damaged: write it with jsnn.save.") from error
     return lambda inputs: program.call(leaves, inputs)
 
 

@@ -7,6 +7,7 @@ The result does not depend on the chunk.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ from jsnn.encoding import Encoding, Repeated
 from jsnn.network.chunks import check_steps, time_chunks
 from jsnn.network.transformation import NEURONS, SNN, Variables, drive, without_time
 from jsnn.neurons.neuron import State, over_time, record
-from jsnn.neurons.packing import MOST_STEPS, unpack
+from jsnn.neurons.packing import STEPS_PER_WORD, unpack
 
 COLLECTIONS = ("spikes", "currents", "states", "words")
 FEW_STEPS = 8  # at most, for unrolled ones are all in the program, and in memory
@@ -51,7 +52,7 @@ class Presentation(NamedTuple):
 
     def times(self) -> jax.Array:
         """The time steps [C, K] of all chunks; those from T on are padding."""
-        return time_chunks(self.num_steps, min(self.chunk, MOST_STEPS))
+        return time_chunks(self.num_steps, min(self.chunk, STEPS_PER_WORD))
 
 
 class Observed(NamedTuple):
@@ -99,7 +100,8 @@ def simulate(
         The pytree of `observe` with leaves [T, ...].
 
     Raises:
-        ValueError: where num_steps or chunk is below 1, or something else is to be collected.
+        ValueError: where num_steps or chunk is below 1, something else is to be collected, or words are beside others
+            or in longer chunks.
     """
     check_steps(num_steps, chunk)
     if unknown := set(collect) - set(COLLECTIONS):
@@ -122,6 +124,24 @@ def simulate(
     # Backward, a chunk is run again from the state at its start.
     _, observations = jax.lax.scan(jax.checkpoint(run), start, times)
     return jax.tree.map(lambda x: x.reshape(times.size, *x.shape[2:])[:num_steps], observations)
+
+
+def simulate_images(
+    presentation: Presentation,
+    variables: Variables,
+    images: jax.Array,
+    index: jax.Array,
+    key: jax.Array,
+    observe: Observer,
+    **kwargs: Any,
+) -> Any:
+    """What `observe` makes of a presentation of images [B, ...], whose index [B] and key their noise depends on.
+
+    Keywords are those of `simulate` behind the chunk, and of the ANN's function.
+    """
+    snn, encode, num_steps, chunk, _ = presentation
+    inputs = partial(encode, images, key, index)
+    return simulate(snn, variables, inputs, observe, num_steps=num_steps, chunk=chunk, **kwargs)
 
 
 def in_few_steps(num_steps: int, chunk: int) -> bool:
@@ -189,4 +209,9 @@ def spikes_per_neuron(words: Mapping[str, jax.Array], num_steps: int) -> dict[st
     Summed over time this is the paper's activity metric.
     """
     spikes = {layer: unpack(word, num_steps, jnp.float32) for layer, word in words.items()}
-    return {layer: x.mean(axis=tuple(range(2, x.ndim))) for layer, x in spikes.items()}
+    return {layer: mean_over_neurons(x) for layer, x in spikes.items()}
+
+
+def mean_over_neurons(spikes: jax.Array) -> jax.Array:
+    """The mean number of spikes per neuron [K, B] of spikes [K, B, ...]."""
+    return spikes.mean(axis=tuple(range(2, spikes.ndim)))

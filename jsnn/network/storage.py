@@ -13,7 +13,7 @@ from jsnn.neurons.residuals import Kept, Residuals, Train, read
 
 
 class Bits(NamedTuple):
-    """The bits of a presentation by layer, see `jsnn.neurons.residuals.Kept`; of no layer what nobody asks for."""
+    """The bits of a presentation by layer, see `jsnn.neurons.residuals.Kept`; none where the residuals have none."""
 
     spikes: Words
     inside: Words

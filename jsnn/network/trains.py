@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jsnn.neurons.packing import age_after, age_at, age_dtype, word_dtype
 
-STEPS_OF_BYTE = 8
+STEPS_PER_BYTE = 8
 STEPS_BETWEEN_AGES = 64  # ages are kept this often, and counted on from the spikes in between
 
 Words = dict[str, jax.Array]  # layer -> spikes as bits [W, B, neurons], one word after the other
@@ -101,7 +101,7 @@ def _place(chunk: jax.Array, num_steps: int) -> tuple[jax.Array, jax.Array]:
 
 def _chunks_of_word(num_steps: int) -> int:
     """Chunks of `num_steps` steps that share a word."""
-    return max(1, STEPS_OF_BYTE // num_steps)
+    return max(1, STEPS_PER_BYTE // num_steps)
 
 
 def _steps_of_word(num_steps: int) -> int:

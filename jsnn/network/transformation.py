@@ -14,11 +14,11 @@ from jax.typing import DTypeLike
 
 from jsnn.caching import cached
 from jsnn.encoding import Repeated
-from jsnn.kernels import Kernels, fast_kernels, platforms_own
+from jsnn.kernels import Kernels, fast_kernels, xla_kernels
 from jsnn.network.activations import with_neurons
 from jsnn.network.calls import Call, arrays_of, signature
 from jsnn.network.graph import Graph, trace
-from jsnn.network.rules import check
+from jsnn.network.rules import check_can_spike
 from jsnn.network.running import Program, Spike, run
 from jsnn.neurons.leaky import lif
 from jsnn.neurons.neuron import Neuron, State, over_time
@@ -52,7 +52,11 @@ class SNN(NamedTuple):
 
 @cached
 def spiking(
-    apply: Callable[..., Any], neuron: Neuron | None = None, operands: DTypeLike | None = None, *, forward: bool = False
+    apply: Callable[..., Any],
+    neuron: Neuron | None = None,
+    operands: DTypeLike | None = None,
+    *,
+    forward_mode: bool = False,
 ) -> SNN:
     """Make a spiking network of an ANN's function, as `jax.grad` makes a gradient of it.
 
@@ -65,19 +69,25 @@ def spiking(
     Args:
         apply: (variables, x [B, ...], *args, **kwargs) -> results [B, ...]: of Flax linen `model.apply`, of NNX
             `lambda variables, x: nnx.merge(graphdef, variables["params"])(x)`, or any function whose variables are a
-            dict. It may consist of operations that are linear in what depends on x, and of ReLU, relu6 and clip.
-        neuron: of all layers; None is `jsnn.neurons.lif()`.
+            dict. It may consist of operations that are linear in what depends on x, and of ReLU, relu6, clip and
+            `jsnn.qcfs`.
+        neuron: of all layers; None is `jsnn.lif()`.
         operands: dtype in which numbers enter matrix products, e.g. bfloat16; membranes, sums and gradients keep
             float32. None leaves them as they are.
-        forward: whether products are XLA's own, which have forward mode (jvp, jacfwd) as well and are slow on a CPU;
-            the surrogate then is one of `jsnn.neurons.surrogate.forward_mode`.
+        forward_mode: whether products are XLA's own, which have forward mode (jvp, jacfwd) as well and are slow on a
+            CPU; the surrogate then is one of `jsnn.surrogate.forward_mode`.
 
     Returns:
-        The SNN, the same one for the same arguments. Its functions raise a ValueError for an operation that can't
-        become spiking.
+        The SNN, the same one for the same arguments.
+
+    Raises:
+        ValueError: where operands are no floating-point dtype, or given in forward mode; of the SNN's functions, for an
+            operation that can't become spiking.
     """
+    if forward_mode and operands is not None:
+        raise ValueError(f"XLA's own products take numbers as they are: leave out operands, got {operands}.")
     neuron = lif() if neuron is None else neuron
-    kernels = platforms_own() if forward else fast_kernels(operands)
+    kernels = xla_kernels() if forward_mode else fast_kernels(operands)
 
     graphs: dict[Any, Graph] = {}
 
@@ -88,7 +98,7 @@ def spiking(
         if key in graphs:
             return graphs[key], arrays_of(call)
         graph = with_neurons(trace(apply, call))
-        check(graph)
+        check_can_spike(graph)
         if key is not None and not any(isinstance(value, jax.core.Tracer) for value in graph.constants.values()):
             graphs[key] = graph
         return graph, arrays_of(call)
@@ -125,7 +135,7 @@ def spiking(
 
 
 def drive(snn: SNN, spike: Spike, variables: Variables, inputs: jax.Array | Repeated, *args: Any, **kwargs: Any) -> Any:
-    """Run a network over inputs [K, B, ...] with neurons that are somebody else's; returns the results [K, B, ...]."""
+    """Run a network over inputs [K, B, ...] with neurons that the caller runs; returns the results [K, B, ...]."""
     try:
         graph, arrays = snn.trace(variables, without_time(inputs), *args, **kwargs)
     except Exception as error:
@@ -151,14 +161,14 @@ def without_time(inputs: Any) -> jax.ShapeDtypeStruct:
 
 def check_neurons(graph: Graph, neuron: Neuron, variables: Variables) -> None:
     """Refuse variables without the parameters of all neurons, or with those of others."""
-    there = variables.get(NEURONS)
-    if there is None:
+    neurons = variables.get(NEURONS)
+    if neurons is None:
         raise ValueError('variables have no "neurons": get them from snn.init or jsnn.convert.')
-    if set(there) != set(graph.layers):
+    if set(neurons) != set(graph.layers):
         raise ValueError(
-            f"the network spikes in {', '.join(graph.layers)}, but its variables have neurons for {', '.join(there)}."
+            f"the network spikes in {', '.join(graph.layers)}, but its variables have neurons for {', '.join(neurons)}."
         )
-    for layer, parameters in there.items():
+    for layer, parameters in neurons.items():
         if missing := set(neuron.parameters()) - set(parameters):
             raise ValueError(
                 f"the neurons of {layer} have no {min(missing)!r}: get their parameters from snn.init or jsnn.convert."

@@ -1,5 +1,6 @@
 """Neurons of the field beside LIF: with an adaptive threshold, a current-based synapse, a refractory period."""
 
+from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
@@ -24,6 +25,9 @@ class TraceState(NamedTuple):
     trace: jax.Array
 
 
+Step = Callable[[Parameters, TraceState, jax.Array], tuple[jax.Array, TraceState]]
+
+
 @cache
 def adaptive_lif(surrogate: Surrogate = linear()) -> Neuron:
     """LIF neurons with soft reset whose threshold rises with every spike and falls back.
@@ -38,6 +42,9 @@ def adaptive_lif(surrogate: Surrogate = linear()) -> Neuron:
 
     Returns:
         The Neuron, the same one for the same surrogate.
+
+    Raises:
+        ValueError: where the surrogate depends on the time since the last spike, as stdb.
     """
 
     def raised(neuron: Parameters, trace: jax.Array) -> jax.Array:
@@ -68,6 +75,9 @@ def current_lif(surrogate: Surrogate = linear()) -> Neuron:
 
     Returns:
         The Neuron, the same one for the same surrogate.
+
+    Raises:
+        ValueError: where the surrogate depends on the time since the last spike, as stdb.
     """
 
     def step(neuron: Parameters, state: TraceState, current: jax.Array) -> tuple[jax.Array, TraceState]:
@@ -96,7 +106,7 @@ def refractory_lif(surrogate: Surrogate = linear(), period: int = 1) -> Neuron:
         The Neuron, the same one for the same arguments.
 
     Raises:
-        ValueError: where the period is below 1.
+        ValueError: where the period is below 1, or the surrogate depends on the time since the last spike, as stdb.
     """
     if period < 1:
         raise ValueError(f"a refractory period takes at least 1 time step, got {period}.")
@@ -112,7 +122,7 @@ def refractory_lif(surrogate: Surrogate = linear(), period: int = 1) -> Neuron:
     return _neuron(surrogate, {"leak": 1.0}, step)
 
 
-def _neuron(surrogate: Surrogate, parameters: dict[str, float], step: object) -> Neuron:
+def _neuron(surrogate: Surrogate, parameters: dict[str, float], step: Step) -> Neuron:
     """A neuron that starts with zeros; its surrogate knows no time since the last spike."""
     if surrogate.by_age is not None:
         raise ValueError("a surrogate by spike times, as stdb, is for lif and hard_reset_lif: take another here.")

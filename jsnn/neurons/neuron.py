@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jsnn.neurons.packing import MOST_STEPS, word_dtype
+from jsnn.neurons.packing import STEPS_PER_WORD, word_dtype
 
 State = Any  # a NamedTuple of arrays [...], one number for each neuron
 Parameters = Mapping[str, Any]  # name -> a scalar, or an array broadcastable to [...], as [C] for one by channel
@@ -93,8 +93,10 @@ def record(neuron: Neuron, parameters: Parameters, state: State, current: jax.Ar
     """
     check_fits(state, current)
     num_steps = len(current)
-    if num_steps > MOST_STEPS:
-        raise ValueError(f"a word holds {MOST_STEPS} time steps of spikes, got {num_steps}: choose a smaller chunk.")
+    if num_steps > STEPS_PER_WORD:
+        raise ValueError(
+            f"a word holds {STEPS_PER_WORD} time steps of spikes, got {num_steps}: choose a smaller chunk."
+        )
     if neuron.record is not None:
         return neuron.record(parameters, state, current)
     dtype = word_dtype(num_steps)

@@ -31,7 +31,7 @@ class Kept(NamedTuple):
     """What is kept of a layer over a chunk of K time steps."""
 
     spikes: jax.Array | None = None  # [...] unsigned, bit t is step t of the chunk; None where codes tell them
-    inside: jax.Array | None = None  # [...] unsigned, bit t: whether the derivative is not 0; None where nobody asks
+    inside: jax.Array | None = None  # [...] unsigned, bit t: whether the derivative is not 0; None where none is kept
     codes: jax.Array | None = None  # [K, ...] uint8, distances to the threshold, see `jsnn.neurons.codes`
 
 
@@ -40,7 +40,7 @@ class Train(NamedTuple):
 
     kept: Kept
     spikes: jax.Array  # [...] of the step before the chunk
-    membrane: jax.Array | None = None  # [...] after that step; None where no code tells those of others
+    membrane: jax.Array | None = None  # [...] after that step; None where bits are kept
     age: jax.Array | None = None  # [...] integer, steps from the last spike to the chunk's first step; 0 without one
 
 
@@ -95,17 +95,16 @@ def record(
 ) -> tuple[Kept, jax.Array, jax.Array]:
     """Neurons over currents [K, ...] without a gradient: what is kept, and membrane and spikes of the last step."""
     dtype, integrate, width = word_dtype(len(current)), residuals.integrate, residuals.width
-    questions = [] if width else [lambda z: z > 0, *([residuals.inside] if residuals.inside else [])]
+    predicates = [] if width else [lambda z: z > 0, *([residuals.inside] if residuals.inside else [])]
 
     def step(carry: tuple, now: tuple[jax.Array, jax.Array]) -> tuple[tuple, jax.Array | None]:
         (membrane, spikes, words), (current, time) = carry, now
         membrane = integrate(parameters, membrane, spikes, current)
         z = membrane / parameters["threshold"] - 1
-        asked = zip(words, questions, strict=True)
-        words = [word | question(z).astype(dtype) << time for word, question in asked]
+        words = [word | holds(z).astype(dtype) << time for word, holds in zip(words, predicates, strict=True)]
         return (membrane, (z > 0).astype(spikes.dtype), words), codes.encode(z, width) if width else None
 
-    start = membrane, spikes, [jnp.zeros_like(membrane, dtype) for _ in questions]
+    start = membrane, spikes, [jnp.zeros_like(membrane, dtype) for _ in predicates]
     (membrane, spikes, words), coded = jax.lax.scan(step, start, (current, jnp.arange(len(current), dtype=dtype)))
     return Kept(*words, **{"codes": coded} if width else {}), membrane, spikes
 
@@ -144,29 +143,30 @@ def _replay_forward(
 
 def _replay_backward(residuals: Residuals, saved: tuple[Parameters, Train], cotangents: tuple) -> tuple:
     (parameters, train), (of_spikes, of_end) = saved, cotangents
-    wanted, dtype = parameters if residuals.width else {}, of_end.dtype  # a membrane may be wider than its current
+    differentiated = parameters if residuals.width else {}
+    dtype = of_end.dtype  # of membranes, which may be wider than their current
 
-    def fire(wanted: Parameters, membrane: jax.Array) -> jax.Array:
-        return membrane / {**parameters, **wanted}["threshold"] - 1
+    def distance(differentiated: Parameters, membrane: jax.Array) -> jax.Array:
+        return membrane / {**parameters, **differentiated}["threshold"] - 1
 
     def step(carry: tuple[jax.Array, Parameters], now: tuple[jax.Array, jax.Array]) -> tuple[tuple, jax.Array]:
         (of_later, of_parameters), (of_spikes, time) = carry, now
         membrane, _ = _at(residuals, parameters, train, time, dtype)
         before, reset = _before(residuals, parameters, train, time, dtype)
 
-        def integrate(wanted: Parameters, before: jax.Array) -> jax.Array:
-            return residuals.integrate({**parameters, **wanted}, before, reset, jnp.zeros_like(before))
+        def integrate(differentiated: Parameters, before: jax.Array) -> jax.Array:
+            return residuals.integrate({**parameters, **differentiated}, before, reset, jnp.zeros_like(before))
 
-        _, of_fire = jax.vjp(fire, wanted, membrane)
-        of_threshold, of_membrane = of_fire(residuals.slope(train, time, dtype) * of_spikes.astype(dtype))
+        _, of_distance = jax.vjp(distance, differentiated, membrane)
+        of_threshold, of_membrane = of_distance(residuals.slope(train, time, dtype) * of_spikes.astype(dtype))
         of_membrane = of_later + of_membrane
-        _, of_integrate = jax.vjp(integrate, wanted, before)
-        of_wanted, of_before = of_integrate(of_membrane)
-        of_parameters = jax.tree.map(lambda *parts: sum(parts), of_parameters, of_threshold, of_wanted)
+        _, of_integrate = jax.vjp(integrate, differentiated, before)
+        of_differentiated, of_before = of_integrate(of_membrane)
+        of_parameters = jax.tree.map(lambda *parts: sum(parts), of_parameters, of_threshold, of_differentiated)
         return (of_before, of_parameters), of_membrane.astype(of_spikes.dtype)
 
-    time, nothing = jnp.arange(len(of_spikes), dtype=jnp.int32), jax.tree.map(jnp.zeros_like, wanted)
-    (of_start, of_parameters), of_current = jax.lax.scan(step, (of_end, nothing), (of_spikes, time), reverse=True)
+    time, zeros = jnp.arange(len(of_spikes), dtype=jnp.int32), jax.tree.map(jnp.zeros_like, differentiated)
+    (of_start, of_parameters), of_current = jax.lax.scan(step, (of_end, zeros), (of_spikes, time), reverse=True)
     return (of_parameters if residuals.width else None), of_current, of_start, None
 
 

@@ -44,8 +44,8 @@ def save(directory: Path, step: int, tree: Any, record: dict[str, Any], keep: in
 
     All processes call it, with the same tree and record; the first writes.
     An earlier checkpoint of this step is replaced, and those of higher steps are deleted: the run has gone back to
-    before them. ValueError where keep is below 1; OSError where it can't be written, e.g. to a full disk: what was
-    there stays.
+    before them. ValueError where keep is below 1; OSError where it can't be written, e.g. to a full disk, of several
+    processes a ValueError: what was there stays.
     """
     if keep < 1:
         raise ValueError(f"at least 1 checkpoint is kept, got keep {keep}.")

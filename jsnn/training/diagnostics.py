@@ -15,7 +15,7 @@ import optax
 
 from jsnn.data.augment import scale
 from jsnn.data.sources import Batch
-from jsnn.network.simulation import Observer, Presentation, simulate
+from jsnn.network.simulation import Observer, Presentation, simulate_images
 from jsnn.network.transformation import Variables
 from jsnn.training.loss import correct
 
@@ -69,9 +69,9 @@ def agreement(gradients: jax.Array) -> jax.Array:
     It is 1 where all batches agree, about 0.8 / sqrt(N) where each is only noise, and 0 where no weight has a gradient.
     Weights that have none in any batch do not count.
     """
-    size = jnp.sqrt((gradients**2).mean(0))
-    ratios = jnp.abs(gradients.mean(0)) / jnp.where(size > 0, size, 1)
-    return ratios.sum() / jnp.maximum((size > 0).sum(), 1)
+    root_mean_square = jnp.sqrt((gradients**2).mean(0))
+    ratios = jnp.abs(gradients.mean(0)) / jnp.where(root_mean_square > 0, root_mean_square, 1)
+    return ratios.sum() / jnp.maximum((root_mean_square > 0).sum(), 1)
 
 
 def step_changes(score: Callable[[Variables], Any], variables: Variables, gradients: Any, size: float) -> Any:
@@ -79,9 +79,9 @@ def step_changes(score: Callable[[Variables], Any], variables: Variables, gradie
 
         change = (score(w - s) - score(w + s)) / 2    with    s = size * |w| * g / |g|
 
-    of a layer's weights w and the mean g of its gradients [N, ...]; given is what the score gives for the variables,
-    with layer -> change for each number. Where the score is smooth in w and g its gradient, that is -|g| |s|, but for
-    terms of the third order. A layer without a gradient takes no step.
+    of a layer's weights w and the mean g of its gradients [N, ...]. Returned is the score's pytree with layer -> change
+    in the place of each number. Where the score is smooth in w and g its gradient, that is -|g| |s|, but for terms of
+    the third order. A layer without a gradient takes no step.
     """
     params = variables["params"]
 
@@ -123,6 +123,5 @@ def _present(
     presentation: Presentation, variables: Variables, key: jax.Array, batch: Batch, observe: Observer, *collect: str
 ) -> Any:
     """What is observed while the network is presented one batch."""
-    snn, encode, num_steps, chunk, _ = presentation
-    inputs = partial(encode, scale(batch.images), key, batch.index)
-    return simulate(snn, variables, inputs, observe, num_steps=num_steps, chunk=chunk, collect=collect)
+    images = scale(batch.images)
+    return simulate_images(presentation, variables, images, batch.index, key, observe, collect=collect)

@@ -4,7 +4,6 @@ A spiking network has an answer at every time step, the mean of its results so f
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsnn.data.sources import PADDING, Source
-from jsnn.network.simulation import Presentation, simulate
+from jsnn.network.simulation import Presentation, simulate_images
 from jsnn.network.transformation import Variables
 from jsnn.training.loss import correct
 
@@ -49,19 +48,19 @@ def exit_evaluation(
     Returns:
         (variables, resident, item, key) -> Exits of sums over the item, dropout off; padding does not count.
     """
-    snn, encode, num_steps, chunk, _ = presentation
+    num_steps = presentation.num_steps
 
     def evaluate(variables: Variables, resident: Any, item: Any, key: jax.Array) -> Exits:
         batch = source.take(resident, item)
-        inputs = partial(encode, source.prepare(batch.images), key, batch.index)
-        totals = simulate(snn, variables, inputs, lambda observed: observed.total, num_steps=num_steps, chunk=chunk)
+        images = source.prepare(batch.images)
+        totals = simulate_images(presentation, variables, images, batch.index, key, lambda observed: observed.total)
         means = scale(variables) * totals / jnp.arange(1, num_steps + 1, dtype=totals.dtype)[:, None, None]
-        sure, right = jax.nn.softmax(means).max(-1), correct(means, batch.labels)
+        confidence, is_correct = jax.nn.softmax(means).max(-1), correct(means, batch.labels)
         is_sample = batch.index != PADDING
 
-        def at(confidence: jax.Array) -> tuple[jax.Array, jax.Array]:
-            last = jnp.argmax((sure > confidence).at[-1].set(True), axis=0)
-            hits = jnp.take_along_axis(right, last[None], axis=0)[0]
+        def at(least: jax.Array) -> tuple[jax.Array, jax.Array]:
+            last = jnp.argmax((confidence > least).at[-1].set(True), axis=0)
+            hits = jnp.take_along_axis(is_correct, last[None], axis=0)[0]
             return jnp.where(is_sample, hits, 0).sum(), jnp.where(is_sample, last + 1, 0).sum()
 
         sums = jax.lax.map(at, jnp.asarray(confidences))

@@ -4,7 +4,6 @@ The readout's potential is a running sum, so the logits at step t are those of a
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -13,9 +12,9 @@ import optax
 
 from jsnn.conversion.thresholds import scale_thresholds
 from jsnn.data.sources import PADDING, Batch, Source
-from jsnn.network.simulation import Observed, Presentation, simulate, spikes_per_neuron
+from jsnn.network.simulation import Observed, Presentation, simulate_images, spikes_per_neuron
 from jsnn.network.transformation import Variables
-from jsnn.neurons.packing import MOST_STEPS
+from jsnn.neurons.packing import STEPS_PER_WORD
 from jsnn.training.loss import correct
 
 
@@ -116,18 +115,17 @@ def factor_sweep(
 
 
 def _present(
-    presentation: Presentation, source: Source, batch: Batch, scales: jax.Array, variables: Variables, key: Any
+    presentation: Presentation, source: Source, batch: Batch, scales: jax.Array, variables: Variables, key: jax.Array
 ) -> Evaluation:
     """Sums over a batch, with the loss [T, S] at each scale of the logits, which are sums over time."""
-    snn, encode, num_steps, chunk, _ = presentation
-    inputs = partial(encode, source.prepare(batch.images), key, batch.index)
 
     def observe(observed: Observed) -> Any:
         spikes = spikes_per_neuron(observed.layers["words"], len(observed.total))
         return _sums(batch, *_scores(observed.total, batch.labels, scales), spikes)
 
-    chunk = min(chunk, MOST_STEPS)
-    sums = simulate(snn, variables, inputs, observe, num_steps=num_steps, chunk=chunk, collect=("words",))
+    presentation = presentation._replace(chunk=min(presentation.chunk, STEPS_PER_WORD))
+    images = source.prepare(batch.images)
+    sums = simulate_images(presentation, variables, images, batch.index, key, observe, collect=("words",))
     return Evaluation(_count(batch), *sums)
 
 

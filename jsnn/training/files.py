@@ -21,7 +21,7 @@ def replace_text(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())  # survives the machine, too
         os.replace(draft, path)
-        _keep_names(path.parent)
+        _sync_folder(path.parent)
     except OSError:
         draft.unlink(missing_ok=True)  # it may be what fills the disk
         raise
@@ -40,7 +40,7 @@ def remove_folder(folder: Path) -> None:
 def move_folder(folder: Path, to: Path) -> None:
     """Give a folder another name, a path beside it that does not exist."""
     os.rename(folder, to)
-    _keep_names(to.parent)
+    _sync_folder(to.parent)
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def locked(directory: Path) -> Iterator[None]:
         yield
 
 
-def _keep_names(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """Have the system write the names in a folder, so that they survive the machine, too."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

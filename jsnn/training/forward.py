@@ -7,7 +7,15 @@ from typing import Any
 import jax
 
 from jsnn.network.bptt import Keys, Outcome, present
-from jsnn.network.simulation import Noise, Observed, Presentation, in_few_steps, no_noise, simulate
+from jsnn.network.simulation import (
+    Noise,
+    Observed,
+    Presentation,
+    in_few_steps,
+    mean_over_neurons,
+    no_noise,
+    simulate_images,
+)
 from jsnn.network.transformation import NEURONS, Variables
 from jsnn.neurons.residuals import Residuals
 from jsnn.training.loss import Outputs
@@ -23,7 +31,7 @@ def ann_forward(apply: Callable[..., Any], noise: Noise = no_noise) -> Forward:
 
     Args:
         apply: (variables, inputs [B, ...], **kwargs) -> outputs, or (outputs, collections) where these include
-            `mutable`; see `jsnn.network.acceleration` for a fast one.
+            `mutable`; see `jsnn.accelerate` for a fast one.
         noise: (index [B], key) -> kwargs, as `jsnn.models.dropout_of`, or {"train": True, "mutable": ["batch_stats"]}
             beside for batch norm.
 
@@ -48,7 +56,7 @@ def snn_forward(
     """The forward function of an SNN in training, its noise the same at every time step.
 
     Args:
-        what: the presentation.
+        presentation: how the network is shown images.
         readout: what the network gives -> outputs for the loss, see `summed` and `averaged`; results at every step and
             spikes of every layer are there for others.
         trained: the collections that are trained.
@@ -56,6 +64,9 @@ def snn_forward(
 
     Returns:
         The Forward.
+
+    Raises:
+        ValueError: where the residuals are unknown, or the neurons have no such bytes.
     """
     kept = residuals_of(presentation, trained, residuals)
     run = from_membranes if kept is None else partial(present, residuals=kept)
@@ -106,17 +117,11 @@ def from_membranes(
 
     def observe(observed: Observed) -> tuple[Any, dict[str, jax.Array]]:
         spikes = observed.layers["spikes"]
-        return observed.results, {layer: x.mean(axis=tuple(range(2, x.ndim))) for layer, x in spikes.items()}
+        return observed.results, {layer: mean_over_neurons(x) for layer, x in spikes.items()}
 
-    results, spikes = simulate(
-        presentation.snn,
-        variables,
-        lambda time: presentation.encode(inputs, keys.encoding, index, time),
-        observe,
-        num_steps=presentation.num_steps,
-        chunk=presentation.chunk,
-        collect=("spikes",),
-        **presentation.noise(index, keys.noise),
+    noise = presentation.noise(index, keys.noise)
+    results, spikes = simulate_images(
+        presentation, variables, inputs, index, keys.encoding, observe, collect=("spikes",), **noise
     )
     return Outcome(results, {layer: x.sum(0) for layer, x in spikes.items()})
 

@@ -9,14 +9,14 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 from jax.experimental.multihost_utils import broadcast_one_to_all, process_allgather
 
 HEARTBEAT = 30  # seconds of silence after which a process counts as dead and the others stop
-SHORTEST = 256  # bytes of a message
+SHORTEST_MESSAGE = 256  # bytes
 GRACE = 2  # seconds that the first, on whom the others hang, lets them report the same error
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")  # what srun sets
 
@@ -28,16 +28,16 @@ def join(coordinator: str | None = None, num_processes: int | None = None, proce
     slice names; where neither does, this one is alone. ValueError where only some of the three are given, one is out of
     its range, or the processes don't meet.
     """
-    given = (coordinator, num_processes, process_id)
-    if given == (None, None, None):
+    arguments = (coordinator, num_processes, process_id)
+    if arguments == (None, None, None):
         if not (_is_task_of_slurm() or _is_on_tpu()):
             return
-    elif None in given:
-        raise ValueError(f"coordinator, num_processes and process_id go together, got {given}.")
+    elif None in arguments:
+        raise ValueError(f"coordinator, num_processes and process_id go together, got {arguments}.")
     elif not 0 <= process_id < num_processes or not coordinator.partition(":")[2].isdigit():
-        raise ValueError(f"needed are host:port, a number of processes and an id below it, got {given}.")
+        raise ValueError(f"needed are host:port, a number of processes and an id below it, got {arguments}.")
     try:
-        jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT)
+        jax.distributed.initialize(*arguments, heartbeat_timeout_seconds=HEARTBEAT)
     except RuntimeError as error:
         raise ValueError(f"the processes of the run did not meet ({error}): are all started alike?") from error
     except ValueError:
@@ -45,7 +45,7 @@ def join(coordinator: str | None = None, num_processes: int | None = None, proce
             raise  # else jax found a TPU that belongs to no slice
 
 
-def leave(status: int) -> None:
+def leave(status: int) -> NoReturn:
     """End this process with a status. After an error it does not wait for the others, which then stop too."""
     if status and jax.distributed.is_initialized():
         if is_first_process():
@@ -63,7 +63,8 @@ def is_first_process() -> bool:
 def on_first_process(work: Callable[[], Any]) -> Any:
     """Let the first process do something and wait for it: an exclusive write, or a read that all shall agree on.
 
-    All get the JSON value that it returns, or a ValueError where it raises one or an OSError.
+    All get the JSON value that it returns. Alone, what it raises is raised; of several, all get a ValueError where it
+    raises one or an OSError.
     """
     if jax.process_count() == 1:
         return work()
@@ -75,7 +76,7 @@ def on_first_process(work: Callable[[], Any]) -> Any:
             answer, cause = {"error": str(error)}, error
     message = json.dumps(answer).encode()
     # Of few sizes, for a broadcast of each is compiled.
-    size = int(broadcast_one_to_all(np.int32(max(SHORTEST, 1 << len(message).bit_length()))))
+    size = int(broadcast_one_to_all(np.int32(max(SHORTEST_MESSAGE, 1 << len(message).bit_length()))))
     answer = json.loads(broadcast_one_to_all(np.frombuffer(message.ljust(size)[:size], np.uint8)).tobytes())
     if "error" in answer:
         raise ValueError(answer["error"]) from cause

@@ -51,7 +51,7 @@ def few_steps_loss(distillation: float = 0.0, temperature: float = 1.0, rate_pen
         (Outputs, batch) -> (loss in nats, {"accuracy"}), means over the batch; the same for the same arguments.
 
     Raises:
-        ValueError: where a number is out of its range.
+        ValueError: where a number is out of its range; of the loss, where a teacher's share is asked of none.
     """
     if not (0 <= distillation <= 1 and 0 < temperature < math.inf and 0 <= rate_penalty < math.inf):
         raise ValueError(
@@ -60,12 +60,14 @@ def few_steps_loss(distillation: float = 0.0, temperature: float = 1.0, rate_pen
         )
 
     def loss(outputs: Outputs, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
+        if distillation and outputs.teacher is None:
+            raise ValueError("distillation needs a teacher's logits: wrap the forward function by with_teacher.")
         value, scores = cross_entropy(outputs.logits, batch)
         if distillation:
             softened = jax.nn.log_softmax(outputs.logits / temperature)
             teacher = jax.nn.log_softmax(outputs.teacher / temperature)
-            apart = temperature**2 * optax.losses.kl_divergence_with_log_targets(softened, teacher).mean()
-            value = (1 - distillation) * value + distillation * apart
+            divergence = temperature**2 * optax.losses.kl_divergence_with_log_targets(softened, teacher).mean()
+            value = (1 - distillation) * value + distillation * divergence
         if rate_penalty:  # else no gradient flows through the rates
             value += rate_penalty * sum(rate.mean() for rate in outputs.rates.values()) / len(outputs.rates)
         return value, scores

@@ -109,10 +109,10 @@ def evaluate_split(
     return mean(sums_of(**jax.device_get(fold(name, -(-source.num_examples // batch_size), items, add))))
 
 
-def fitting_batch_size(most: int, num_examples: int) -> int:
+def fitting_batch_size(max_batch_size: int, num_examples: int) -> int:
     """Samples at a time, at most so many and a multiple of the devices: fewer where these hold all of them."""
     devices = jax.device_count()
-    return min(most, -(-num_examples // devices) * devices)
+    return min(max_batch_size, -(-num_examples // devices) * devices)
 
 
 def replicate(tree: Any) -> Any:

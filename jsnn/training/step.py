@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from jsnn.data.sources import Source
+from jsnn.network.graph import names_of
 from jsnn.network.transformation import Variables
 from jsnn.randomness import sample_keys
 from jsnn.training.forward import Forward
@@ -145,8 +146,8 @@ def mean_over_parts(function: Callable[[Any], Any], item: Any, parts: int) -> An
         return jax.tree.map(lambda old, new: old + new if _is_float(new) else new, total, function(part)), None
 
     like = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], split))
-    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
-    total, _ = jax.lax.scan(add, nothing, split)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+    total, _ = jax.lax.scan(add, zeros, split)
     return jax.tree.map(lambda leaf: leaf / parts if _is_float(leaf) else leaf, total)
 
 
@@ -177,7 +178,7 @@ def _finite_by_layer(*trees: dict[str, Any]) -> dict[str, jax.Array]:
     """Layer -> whether all of its numbers are finite in all trees of collections; "neurons/conv0" beside "conv0"."""
     is_finite: dict[str, jax.Array] = {}
     for path, leaf in (item for tree in trees for item in jax.tree_util.tree_leaves_with_path(tree)):
-        collection, *layer = (jax.tree_util.keystr((entry,), simple=True) for entry in path[:2])
+        collection, *layer = names_of(path[:2])
         name = "/".join(layer if collection == "params" and layer else [collection, *layer])
         is_finite[name] = is_finite.get(name, True) & jnp.isfinite(leaf).all()
     return is_finite

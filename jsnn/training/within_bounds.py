@@ -2,7 +2,7 @@
 
     v <- v exp(step of log v),    leak <- clip(leak + step, 0.01, 1),    initial <- clip(initial + step, -1, 1)
 
-as in DIET-SNN (Rathi and Roy, 2020, arXiv:2008.03658), whose thresholds may become negative.
+after DIET-SNN (Rathi and Roy, 2020, arXiv:2008.03658), where nothing keeps a threshold above 0.
 """
 
 from collections.abc import Collection
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jsnn.network.graph import names_of
 from jsnn.network.transformation import NEURONS
 
 BOUNDS = {"leak": (0.01, 1.0), "initial": (-1.0, 1.0)}
@@ -30,12 +31,14 @@ def weights_and_neurons(
             have no range; the rest stays as it is.
 
     Returns:
-        The optax transformation of params {"params": ..., "neurons": layer -> parameters}. It needs their values, and
-        raises a ValueError where nothing has one of the names.
+        The optax transformation of params {"params": ..., "neurons": layer -> parameters}, which needs their values.
+
+    Raises:
+        ValueError: of its functions, where nothing has one of the names.
     """
 
     def label(path: tuple[Any, ...], _: Any) -> str:
-        collection, *_, name = (jax.tree_util.keystr((entry,), simple=True) for entry in path)
+        collection, *_, name = names_of(path)
         name = name if collection == NEURONS else WEIGHTS
         return name if name in trained else FIXED
 
