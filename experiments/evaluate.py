@@ -28,7 +28,7 @@ from experiments.runs.workdir import Run, finish, require
 from experiments.train_ann import trained_ann
 from jsnn.data.datasets import TEST, VALIDATION
 from jsnn.folding import Fold
-from jsnn.network.simulation import Variables
+from jsnn.network.transformation import Variables
 from jsnn.training.early_exit import CONFIDENCES, cheapest
 from jsnn.training.evaluation import Evaluation
 from jsnn.training.hosts import is_first_process

@@ -1,7 +1,8 @@
 """Fine-tune the converted net with a surrogate gradient, or train it from scratch for the control.
 
-Afterwards the better of the two is kept, by the second half of the validation split and noise of its own: neither has
-chosen anything before. A penalty on rates asks for fewer spikes at some accuracy, so that the fine-tuned net is kept.
+Afterwards the better of the two is kept, by validation images and noise that chose nothing before: the second half of
+the split, or all of it where the thresholds' factor and the logits' scale were given. A penalty on rates asks for fewer
+spikes at some accuracy, so that the fine-tuned net is kept.
 
 python -m experiments.finetune [PRESET] [--workdir DIR] [--field value ...]
 """

@@ -1,4 +1,4 @@
-"""The whole pipeline of a preset: train an ANN, convert it, fine-tune it with STDB, evaluate, report.
+"""The whole pipeline of a preset: train an ANN, convert it, fine-tune it with a surrogate gradient, evaluate, report.
 
     python -m experiments.hybrid [PRESET] [--workdir DIR] [--field value ...]
 

@@ -7,14 +7,12 @@ with `python -m experiments.hybrid NAME`; any field of it can be set on the comm
 from dataclasses import replace
 from typing import NamedTuple
 
+from experiments.config import with_fields
 from experiments.fields import ANN, Config, Convert, Data, Evaluate, Finetune, Network, Runtime
 from experiments.recipes import with_recipe
 
 # Narrow networks need little dropout, and bear larger learning rates.
 NARROW = Network(conv_dropout=0.0, dense_dropout=0.2)
-# The paper's, where the defaults are what serves few time steps better.
-PAPER_CONVERT = Convert(scaling_factor=0.7)
-PAPER_FINETUNE = Finetune(surrogate="stdb", lr=1e-4, weight_decay=5e-4, logit_scale=1.0)
 
 
 class Preset(NamedTuple):
@@ -24,28 +22,33 @@ class Preset(NamedTuple):
     config: Config
 
 
+def _as_in_the_paper(config: Config) -> Config:
+    """By the recipe `paper`, with the factor on thresholds that the paper names."""
+    return with_fields(with_recipe(config, "paper"), {"convert.scaling_factor": 0.7})
+
+
 def _cifar(dataset: str, architecture: str, num_steps: int, balance: str = "all") -> Config:
     """The paper's hyperparameters for 32x32 images."""
-    return Config(
+    config = Config(
         data=Data(dataset, crop_padding=4, flip=True),
         network=Network(architecture),
-        convert=replace(PAPER_CONVERT, balance_steps=2500, num_steps=num_steps, balance=balance),
-        finetune=PAPER_FINETUNE,
+        convert=Convert(balance_steps=2500, num_steps=num_steps, balance=balance),
         evaluate=Evaluate(eval_steps=2500),
     )
+    return _as_in_the_paper(config)
 
 
 def _imagenet(architecture: str, balance: str = "all") -> Config:
     """The paper's hyperparameters for ImageNet; its number of ANN epochs is not given, 90 is the field's custom."""
-    return Config(
+    config = Config(
         data=Data("imagenet2012"),
         network=Network(architecture),
         ann=ANN(epochs=90),
-        convert=replace(PAPER_CONVERT, num_steps=250, balance=balance),
-        finetune=PAPER_FINETUNE,
+        convert=Convert(num_steps=250, balance=balance),
         evaluate=Evaluate(eval_steps=2500),
         run=Runtime(workers=8, eval_batch_size=32),
     )
+    return _as_in_the_paper(config)
 
 
 DIGITS = with_recipe(

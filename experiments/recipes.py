@@ -13,7 +13,7 @@ Fields = dict[str, Any]  # GROUP.FIELD of a config -> value
 
 FEW_STEPS = 8  # up to which `qcfs-diet` is taken where none is named
 
-RELU: Fields = {"network.levels": None, "convert.scaling_factor": AUTO}
+RELU: Fields = {"network.levels": None, "convert.scaling_factor": AUTO}  # chosen for the time steps
 QCFS: Fields = {"network.levels": 4, "convert.scaling_factor": 1.0, "convert.percentile": 100.0}
 # A sum of Poisson spikes' results, in the paper's units; weights alone are trained, of leaky neurons.
 POISSON: Fields = {

@@ -25,6 +25,7 @@ class Arguments:
     # experiments/results.
     workdirs: tyro.conf.Positional[tuple[Path, ...]] = ()
     output: Path = Path("report")  # Folder for report.md and report.png.
+    debug: bool = False  # Show the traceback of an error.
 
 
 def report(workdirs: tuple[Path, ...], output: Path) -> str:

@@ -14,8 +14,8 @@ import optax
 import pytest
 
 from experiments.benchmark import __main__ as main
+from experiments.benchmark import input_rate, worker
 from experiments.benchmark import ours as our_net
-from experiments.benchmark import worker
 from experiments.benchmark.__main__ import Arguments, benchmark, check, run, take_turns
 from experiments.benchmark.problem import (
     ANN,
@@ -33,9 +33,11 @@ from experiments.benchmark.problem import (
     package_of,
     save_problem,
 )
-from experiments.benchmark.report import figures, markdown
+from experiments.benchmark.report import markdown, medians
 from experiments.benchmark.worker import Task
 from jsnn.conversion import convert, from_paper_thresholds
+from jsnn.data.datasets import Split
+from jsnn.data.sources import resident_source
 from jsnn.network.recording import record
 from jsnn.network.simulation import Presentation
 from jsnn.training.forward import snn_forward
@@ -173,11 +175,11 @@ def records(contestant, seconds, num_steps=10, what="train", why_not=None, **mea
 
 
 def test_figures_by_hand():
-    (row,) = figures(records(OURS, [3.0, 1.0, 2.0])).itertuples()
+    (row,) = medians(records(OURS, [3.0, 1.0, 2.0])).itertuples()
     assert (row.seconds, row.least, row.most, row.first, row.peak) == (2.0, 1.0, 3.0, 9.0, 8e6)
-    (impatient,) = figures(records(OURS, [None], first=70.0)).itertuples()
+    (impatient,) = medians(records(OURS, [None], first=70.0)).itertuples()
     assert (impatient.seconds, impatient.least, impatient.most) == (70.0, 70.0, 70.0)
-    (on_card,) = figures(records(OURS, [1.0], device_peak_bytes=3e6)).itertuples()
+    (on_card,) = medians(records(OURS, [1.0], device_peak_bytes=3e6)).itertuples()
     assert on_card.peak == 3e6
 
 
@@ -193,14 +195,14 @@ def test_notes_by_hand():
 
 
 def notes(*measured):
-    return markdown(figures(measured), [])
+    return markdown(medians(measured), [])
 
 
 def test_the_tables_show_every_contestant_and_who_could_not():
     ours = records(OURS, [0.5], temporaries_bytes=3e6)
     floor = records(FLOOR, [0.25], rates=None, operations_per_second=2e11)
     peers = [*records(STEP_LOOP, [1.0]), *records("norse", [], why_not="over 240 s")]
-    text = markdown(figures([*floor, *ours, *peers]), ["spyx"])
+    text = markdown(medians([*floor, *ours, *peers]), ["spyx"])
     rows = {row.split("|")[4].strip(): row for row in text.splitlines() if row.startswith("| vgg5")}
     assert list(rows) == ["floor: plain products at 200 GFLOP/s", OURS, STEP_LOOP, "norse"]
     assert "| 2.00 " in rows[OURS]
@@ -214,7 +216,7 @@ def test_the_overview_has_a_column_for_each_shape_and_the_ann_in_each():
     ann = records(ANN, [0.2], 1, rates=None, peak_bytes=1e9)
     linear = [record | {"surrogate": LINEAR} for record in records(OURS, [0.6], peak_bytes=3e9)]
     slow = records(STEP_LOOP, [None], first=70.0, peak_bytes=2e9)
-    text = markdown(figures([*ann, *records(OURS, [0.5], peak_bytes=2e9), *slow, *linear]), [])
+    text = markdown(medians([*ann, *records(OURS, [0.5], peak_bytes=2e9), *slow, *linear]), [])
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.split("\n\n")[1].splitlines()]
     assert cells[0] == ["", "B=2, T=10, stdb", "B=2, T=10, linear"]
     assert cells[2] == [OURS, "0.50 (2.00 GB)", "0.60 (3.00 GB)"]
@@ -227,7 +229,7 @@ def test_the_overview_has_a_column_for_each_shape_and_the_ann_in_each():
 def test_the_table_of_balancing_compares_thresholds():
     ours = records(OURS, [1.0], what="balance", thresholds={"conv0": 1.0, "conv1": 3.0})
     loop = records(STEP_LOOP, [4.0], what="balance", thresholds={"conv0": 1.0, "conv1": 2.0})
-    text = markdown(figures([*ours, *loop]), [])
+    text = markdown(medians([*ours, *loop]), [])
     (row,) = (row for row in text.splitlines() if "jsnn, in one pass" in row)
     assert [cell.strip() for cell in row.split("|")[-3:-1]] == ["4.00", "5.0e-01"]
 
@@ -314,6 +316,7 @@ def test_a_whole_tiny_benchmark(tmp_path, monkeypatch):
         ({"long_shapes": ("16x4-arctan",)}, "shape '16x4-arctan' must be"),
         ({"evaluation": ("0x4",)}, "shape '0x4'"),
         ({"device": "abacus"}, "device must be auto, cpu or cuda, got abacus"),
+        ({"shapes": (), "long_shapes": ()}, "no training step is to be measured"),
         ({"repeats": 0}, "repeats must be at least 1, got 0"),
         ({"leak": 1.5}, r"leak must be in \(0, 1\], got 1.5"),
     ],
@@ -336,3 +339,19 @@ def test_every_contestant_has_its_maker():
         module, maker = entry.make.split(".")
         text = (ROOT / "experiments" / "benchmark" / f"{module}.py").read_text()
         assert re.search(rf"^def {maker}\(\s*problem: Problem, _?num_steps: int, device: str", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"dataset": "digits"}, "digits is read at once, not streamed"),
+        ({"batch_size": 0}, "batch_size must be from 1 to 30, got 0"),
+        ({"batch_size": 31}, "batch_size must be from 1 to 30, got 31"),
+        ({"batches": 0}, "batches must be from 1"),
+    ],
+)
+def test_a_stream_that_cannot_be_timed_is_refused(changes, sentence, monkeypatch):
+    stream = resident_source(Split(np.zeros((30, 2, 2, 1), np.uint8), np.zeros(30, np.int32)))
+    monkeypatch.setattr(input_rate, "streamed_source", lambda *_: stream)
+    with pytest.raises(ValueError, match=sentence):
+        input_rate.images_per_second(input_rate.Arguments(**changes))

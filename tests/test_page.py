@@ -11,7 +11,7 @@ from experiments.fields import Config
 from experiments.study import page
 from experiments.study.plan import SCRATCH_BEST, SCRATCH_RATES, STUDIES
 from experiments.study.results import RESULTS, read_runs
-from experiments.study.trials import ANN, planned
+from experiments.study.trials import ANN, config_of_trial
 
 TRIALS = {
     (preset, trial.name): trial
@@ -59,7 +59,7 @@ def test_what_is_kept_is_of_the_plan(path):
     preset, trial = path.parts[-4:-2]
     config = from_json(json.loads(path.read_text())["config"])
     last = LAST_GROUPS.get(trial, "evaluate")
-    assert difference(config, planned(preset, TRIALS[preset, trial], config.seed), last) is None
+    assert difference(config, config_of_trial(preset, TRIALS[preset, trial], config.seed), last) is None
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from tests.commands import TINY, Killed, outcome, run
 @pytest.fixture
 def toy(tiny, tmp_path, monkeypatch):
     """A run, and a pass of it over seven numbers: what it computes is counted, and it may end amid an item."""
-    monkeypatch.setattr(passes, "EVERY", 0.0)
+    monkeypatch.setattr(passes, "SAVE_EVERY", 0.0)
     counted = []
 
     def fold(end_at=None, by=None, name="toy, stream 0", stage="evaluate", **fields):

@@ -80,14 +80,14 @@ def off(actual, expected):
 def test_auto_is_exact_in_one_chunk_and_a_byte_beyond():
     one, several = (presentation(chunk, linear()) for chunk in (32, 8))
     trained = ("params", NEURONS)
-    for presentation, choice, expected in [
+    for case, choice, expected in [
         (one, "auto", None),
         (several, "auto", several.snn.neuron.in_bytes()),
         (one, "byte", one.snn.neuron.in_bytes()),
         (several, "exact", None),
         (one._replace(num_steps=40, chunk=64), "auto", None),
     ]:
-        assert residuals_of(presentation, trained, choice) is expected
+        assert residuals_of(case, trained, choice) is expected
     stdb_net = presentation(8, STDB)
     assert residuals_of(stdb_net, ("params",), "byte") is stdb_net.snn.neuron.lossless
     assert residuals_of(stdb_net, trained, "auto") is None

@@ -262,7 +262,7 @@ def test_nets_before_and_after_the_fine_tune_are_told_apart(tiny_run, monkeypatc
     for name in ("silent_neurons", "agreement"):
         monkeypatch.setattr(trials, name, lambda _, snn: snn)
     nets = {"before": "start", "after": "last"}
-    assert trials.compared(tiny_run) == {"silence": nets, "agreement": nets}
+    assert trials.diagnosed(tiny_run) == {"silence": nets, "agreement": nets}
 
 
 def main(arguments):
@@ -305,7 +305,7 @@ def test_a_trial_runs_from_the_seeds_ann_and_only_where_nothing_is_kept(tiny_stu
     fields["leaky"] |= fields["first"]
     own = [trials.Trial(name, changed, work(name), (0, 1)) for name, changed in fields.items()]
     monkeypatch.setitem(study.STUDIES, "tiny", {"why": own[:2], "how": own[2:]})
-    arguments = study.Arguments("tiny", seeds=(1, 2), workdir=tmp_path / "runs", results=tmp_path / "results")
+    arguments = study.Arguments("tiny", seeds=(1,), workdir=tmp_path / "runs", results=tmp_path / "results")
     assert main(arguments) == 0
     assert [name for name, _ in runs] == ["ann", "first", "other", "leaky"]
     assert donors == ["ann", "ann", "first"]  # whose conversion is the same
@@ -349,3 +349,5 @@ def test_a_study_refuses_what_it_does_not_know(tiny_study, capsys):
     assert "there is no study of 'digits'" in capsys.readouterr().err
     assert main(study.Arguments("tiny", questions=("why",))) == 2
     assert "there is no question 'why', only all" in capsys.readouterr().err
+    assert main(study.Arguments("tiny", seeds=(7,))) == 2
+    assert "no trial has the seed 7, only 0" in capsys.readouterr().err

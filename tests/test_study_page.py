@@ -65,7 +65,7 @@ def test_each_number_has_its_conditions(keep, tmp_path):
         ("tiny", "conversion", 0, 8),
         ("tiny", "linear-t4", 2, 4),
     ]
-    assert not runs[results.RUN].isna().any(axis=None)
+    assert not runs[results.RUN_COLUMNS].isna().any(axis=None)
     streams = measurements(runs, "streams/(?P<net>.+)")
     assert list(zip(streams.trial, streams.seed, streams.net, streams.step, streams.value, strict=True)) == [
         ("linear-t4", 2, "hybrid", 1, 0.5),

@@ -13,7 +13,7 @@ import pytest
 
 from experiments.hybrid import hybrid
 from experiments.runs import progress
-from experiments.runs.command_line import refuse
+from experiments.runs.command_line import report_error
 from experiments.runs.progress import duration, say
 from experiments.runs.stopping import STOPPED, is_asked, on_signals
 from experiments.train_ann import train_ann
@@ -120,7 +120,7 @@ def test_a_refusal_that_nobody_reads_has_its_status():
 
 def test_memory_that_runs_out_is_an_error_in_a_sentence(capsys):
     for error in (MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")):
-        assert refuse(error, debug=False) == 2
+        assert report_error(error, debug=False) == 2
         assert capsys.readouterr().err.startswith("error: out of memory (")
 
 

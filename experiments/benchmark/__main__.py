@@ -36,6 +36,7 @@ from experiments.benchmark.problem import (
 from experiments.benchmark.worker import TOO_MUCH, Task
 from experiments.runs import huge_pages
 from experiments.runs.command_line import guarded
+from experiments.runs.machine import host_bytes
 from experiments.runs.progress import say
 from experiments.runs.records import write_json
 from jsnn.models import VGG_STAGES
@@ -74,13 +75,14 @@ class Arguments:
     memory_share: float = 0.8  # Share of the machine's memory that a process may take.
     device: str = "auto"  # cpu or cuda; auto is cuda where jax finds one.
     output: Path = Path("runs/benchmark")  # Folder for benchmark.json, benchmark.md and benchmark.png.
+    debug: bool = False  # Show the traceback of an error.
 
 
 def benchmark(arguments: Arguments) -> str:
     """Measure, write benchmark.json, benchmark.md and benchmark.png, and return the tables."""
     check(arguments)
     jax.config.update("jax_platforms", "cpu")  # the accelerator is the workers'
-    most = int(arguments.memory_share * (os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")))
+    most = int(arguments.memory_share * host_bytes())
     task = partial(Task, seconds=arguments.seconds, patience=arguments.patience, most_bytes=most)
     machine = run(task("machine", OURS, arguments.device), arguments.timeout)
     if "why_not" in machine:
@@ -93,13 +95,14 @@ def benchmark(arguments: Arguments) -> str:
     arguments.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         records = _measured(arguments, list(versions), partial(task, device=device, problem=f"{folder}/problem.npz"))
-    rows = report.figures(records)
+    rows = report.medians(records)
     text = report.markdown(rows, absent)
     about = {"machine": machine, "contestants": versions, "absent": absent, "records": records}
     about["arguments"] = json.loads(json.dumps(vars(arguments), default=str))
     write_json(arguments.output / "benchmark.json", about)
     (arguments.output / "benchmark.md").write_text(text, encoding="utf-8")
-    chart.draw(rows, arguments.output / "benchmark.png")
+    if len(report.spiking(rows)):
+        chart.draw(rows, arguments.output / "benchmark.png")
     return text
 
 
@@ -118,6 +121,8 @@ def check(arguments: Arguments) -> None:
         if not re.fullmatch(f"{SHAPE}-({'|'.join(SURROGATES)})", shape):
             example = f"such as 16x100-{' or 16x100-'.join(SURROGATES)}"
             raise ValueError(f"shape {shape!r} must be a batch, a number of time steps and a surrogate, {example}.")
+    if not arguments.shapes + arguments.long_shapes:
+        raise ValueError("no training step is to be measured: name at least one of shapes or long_shapes.")
     if arguments.device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device must be auto, cpu or cuda, got {arguments.device}.")
     if arguments.repeats < 1:

@@ -12,7 +12,7 @@ import tyro
 
 from experiments.runs.command_line import guarded
 from experiments.runs.progress import say
-from jsnn.data.datasets import TRAIN
+from jsnn.data.datasets import TRAIN, info
 from jsnn.data.streaming import streamed_source
 
 
@@ -25,11 +25,17 @@ class Arguments:
     workers: int = 0  # Processes that decode; 0 decodes in threads.
     batch_size: int = 20  # Images of a batch.
     batches: int = 100  # Batches that are timed, after as many that are not.
+    debug: bool = False  # Show the traceback of an error.
 
 
 def images_per_second(arguments: Arguments) -> float:
-    """The rate of a stream over its epochs, once it flows."""
+    """The rate of a stream over its epochs, once it flows; ValueError where it can't be timed."""
+    if not info(arguments.dataset).streamed:
+        raise ValueError(f"{arguments.dataset} is read at once, not streamed: name a data set that is.")
     source = streamed_source(arguments.dataset, TRAIN, arguments.data_dir, arguments.workers)
+    for name, most in (("batch_size", source.num_examples), ("batches", sys.maxsize)):
+        if not 1 <= getattr(arguments, name) <= most:
+            raise ValueError(f"{name} must be from 1 to {most}, got {getattr(arguments, name)}.")
     epochs = (source.shuffled(arguments.batch_size, 0, epoch, 0) for epoch in range(1, sys.maxsize))
     batches = chain.from_iterable(epochs)
     for _ in islice(batches, arguments.batches):

@@ -28,7 +28,7 @@ FORMS = {"per_second": ".1f", "ratio": ".2f", "anns": ".1f", "share": ".0%", "me
 FORMS |= {"first": ".1f", "compile": ".1f"}
 
 
-def figures(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def medians(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Medians over all turns of a contestant, a row for each kind of work, net and shape; a record is a measurement."""
     frame = pd.DataFrame(records, columns=[*KEY, "seconds", *NUMBERS, *FACTS]).astype(dict.fromkeys(NUMBERS, float))
     turns = frame.groupby(KEY, sort=False)

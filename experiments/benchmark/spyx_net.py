@@ -79,8 +79,8 @@ def _network(problem: Problem, convolve: Callable[..., jax.Array]) -> Network:
         parts += [spyx.nn.Flatten()] if len(layer.inputs) > len(layer.outputs) else []
         *window, inputs, outputs = layer.kernel.shape
         weights = partial(convolution, kernel_size=tuple(window)) if window else nnx.Linear
-        given = partial(lambda kernel, *_: jnp.asarray(kernel), layer.kernel)
-        parts += [weights(inputs, outputs, use_bias=False, kernel_init=given, rngs=rngs)]
+        fixed = partial(lambda kernel, *_: jnp.asarray(kernel), layer.kernel)
+        parts += [weights(inputs, outputs, use_bias=False, kernel_init=fixed, rngs=rngs)]
         if layer.name in problem.thresholds:
             threshold = problem.thresholds[layer.name]
             surrogate = spyx.axn.triangular(1 / threshold) if problem.surrogate == LINEAR else spyx.axn.superspike()

@@ -138,8 +138,8 @@ def _memory(field: str) -> int:
 
 
 if __name__ == "__main__":
-    asked = Task(**json.loads(sys.argv[1]))
+    task = Task(**json.loads(sys.argv[1]))
     work = {one.__name__: one for one in (train, evaluate, balance)}
     # What the benchmark runs on; asked here, for the process that asks must leave the accelerator alone.
     work["machine"] = lambda _: resolve_name("experiments.runs.environment.environment")()
-    print(json.dumps(work[asked.what](asked)))
+    print(json.dumps(work[task.what](task)))

@@ -20,7 +20,7 @@ from experiments.compile import report
 from experiments.compile.chips import GB, Target, target_of
 from experiments.compile.compiled import compiled
 from experiments.compile.counting import Platform, count
-from experiments.compile.programs import IMAGES, PROGRAMS, is_run
+from experiments.compile.programs import ANN_STEP, HYBRID_STEP, IMAGES, PROGRAMS, is_run
 from experiments.config import check
 from experiments.fields import Config, Unprefixed
 from experiments.presets import PRESETS
@@ -30,7 +30,7 @@ from experiments.runs.progress import say
 from jsnn.training.parallel import check_batch_size
 from jsnn.training.step import check_parts
 
-TRAINING = ("ann step", "hybrid step")
+TRAINING = (ANN_STEP, HYBRID_STEP)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Arguments:
     config: Annotated[Config, Unprefixed]
 
     topology: str = "v5e:2x4"  # Chip and how many: v5e:2x4, v6e:1x1, v4:2x2x1, h100:2 and the like.
-    programs: tuple[Literal["ann step", "hybrid step", "balancing", "evaluation"], ...] = tuple(PROGRAMS)  # Which.
+    programs: tuple[Literal[tuple(PROGRAMS)], ...] = tuple(PROGRAMS)  # Which.
     debug: bool = False  # Show the traceback of an error.
     optimize: bool = False  # Compile as a run does; without, with less effort, in a fraction of the time.
     out: Path | None = None  # File of all numbers, as JSON.
@@ -55,6 +55,8 @@ def compile_preset(preset: str, arguments: Arguments) -> dict[str, Any]:
     say(f"{preset} on {target.name}, {target.machine.num_devices} x {target.machine.devices[0].device_kind}, {there}")
     for name in (name for name in arguments.programs if not is_run(config, name)):
         say(f"{name:<12} is no program of this run")
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)  # before minutes of compiling
     names = [name for name in arguments.programs if is_run(config, name)]
     results = {name: _program(config, target, name, arguments.optimize) for name in names}
     numbers = {

@@ -40,8 +40,9 @@ def count(function: Callable[..., Any], arguments: tuple, platform: Platform, ga
     """
     closed = jax.make_jaxpr(function)(*arguments)
     jaxpr, used = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
-    sizes = [place in gathered for place, argument in enumerate(arguments) for _ in jax.tree.leaves(argument)]
-    read = [var for var, is_used, rows in zip(closed.jaxpr.invars, used, sizes, strict=True) if is_used and not rows]
+    is_gathered = [place in gathered for place, argument in enumerate(arguments) for _ in jax.tree.leaves(argument)]
+    inputs = zip(closed.jaxpr.invars, used, is_gathered, strict=True)
+    read = [var for var, is_used, rows_alone in inputs if is_used and not rows_alone]
     once = sum(atom.aval.size * atom.aval.dtype.itemsize for atom in (*read, *jaxpr.outvars))
     products = _work(jaxpr, platform)
     return Work(products.operations, products.bytes + once)
@@ -70,8 +71,8 @@ def _of_equation(equation: JaxprEqn, platform: Platform) -> Work:
 
 def _of_product(equation: JaxprEqn, platform: Platform) -> Work:
     (x, weights), result = (atom.aval for atom in equation.invars), equation.outvars[0].aval
-    size = platform.operand_bytes
-    sizes = (size * x.size, size * weights.size, RESULT_BYTES * result.size)
+    of_operand = platform.operand_bytes
+    sizes = (of_operand * x.size, of_operand * weights.size, RESULT_BYTES * result.size)
     moved = sum(max(0, size - platform.near_bytes) for size in sizes)
     if equation.primitive.name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]

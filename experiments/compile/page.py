@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.compile.chips import CHIPS, GB
+from experiments.compile.programs import ANN_STEP, HYBRID_STEP
 from experiments.config import difference, from_json
 from experiments.fields import PREFIXED, Config
 from experiments.presets import PRESETS
@@ -15,7 +16,6 @@ from jsnn.training.files import replace_text
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE, RESULTS = ROOT / "docs" / "accelerators.md", ROOT / "experiments" / "results" / "compile"
-ANN, HYBRID = "ann step", "hybrid step"
 Numbers = dict[str, Any]
 
 
@@ -35,11 +35,12 @@ def rebuild(page: Path = PAGE, results: Path = RESULTS) -> None:
 
 def presets_table(kept: Sequence[Numbers]) -> str:
     """Both training steps of each preset on each chip."""
-    head = ["command", "ANN step, GB", "SNN step, GB", "spare", "SNN step at least, s", "epoch, h", "whole row, h"]
+    head = ["command", "ANN step, GB", "SNN step, GB", "spare", "SNN step at least, s", "SNN epoch, h", "row, h"]
 
     def rows() -> Iterator[list[str]]:
         for numbers in kept:
-            config, ann, hybrid = from_json(numbers["config"]), *(numbers["programs"][name] for name in (ANN, HYBRID))
+            config = from_json(numbers["config"])
+            ann, hybrid = (numbers["programs"][name] for name in (ANN_STEP, HYBRID_STEP))
             hours = config.ann.epochs * ann["hours_at_least"] + config.finetune.epochs * hybrid["hours_at_least"]
             yield [
                 _command(numbers),
@@ -68,7 +69,7 @@ def further_table(kept: Sequence[Numbers]) -> str:
 
     def rows() -> Iterator[list[str]]:
         for numbers in kept:
-            hybrid = numbers["programs"][HYBRID]
+            hybrid = numbers["programs"][HYBRID_STEP]
             least = [hybrid["least_seconds"][part] for part in ("total", "computing", "moving", "exchanging")]
             yield [
                 _command(numbers),
@@ -88,7 +89,7 @@ def slices_table(kept: Sequence[Numbers]) -> str:
 
     def rows() -> Iterator[list[str]]:
         for numbers in kept:
-            hosts, (ann, hybrid) = numbers["hosts"], (numbers["programs"][name] for name in (ANN, HYBRID))
+            hosts, (ann, hybrid) = numbers["hosts"], (numbers["programs"][name] for name in (ANN_STEP, HYBRID_STEP))
             least, speeds = hybrid["least_seconds"], [one["images_per_second_at_most"] for one in (hybrid, ann)]
             yield [
                 _command(numbers),

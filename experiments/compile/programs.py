@@ -25,6 +25,7 @@ from jsnn.training.loss import Loss, cross_entropy
 from jsnn.training.parallel import parallel_evaluation, parallel_train_step
 from jsnn.training.step import init_state, train_step
 
+ANN_STEP, HYBRID_STEP = "ann step", "hybrid step"
 # Images of the training split (validation's are taken off) and of the test split.
 IMAGES = {
     "digits": (1294, 360),
@@ -96,10 +97,10 @@ def evaluation(config: Config, machine: Machine) -> Program:
 
 def is_run(config: Config, name: str) -> bool:
     """Whether a run of a config has a program: QCFS balances nothing, and what is not trained takes no step."""
-    return {"balancing": config.network.levels is None, "hybrid step": bool(config.finetune.trained)}.get(name, True)
+    return {"balancing": config.network.levels is None, HYBRID_STEP: bool(config.finetune.trained)}.get(name, True)
 
 
-PROGRAMS = {"ann step": ann_step, "hybrid step": hybrid_step, "balancing": balancing, "evaluation": evaluation}
+PROGRAMS = {ANN_STEP: ann_step, HYBRID_STEP: hybrid_step, "balancing": balancing, "evaluation": evaluation}
 
 
 def _training(

@@ -65,17 +65,17 @@ def lines(name: str, numbers: dict[str, Any]) -> str:
     parts = numbers["memory"] or {}
     detail = ", ".join(f"{part} {size / GB:.2f}" for part, size in parts.items())
     spare = 1 - numbers["bytes"] / numbers["device_bytes"]
-    said = [f"{numbers['bytes'] / GB:.2f} of {there:.2f} GB on a device" + (f" ({detail})" if detail else "")]
-    said += [f"{spare:.0%} to spare"] if numbers["fits"] else []
+    memory = [f"{numbers['bytes'] / GB:.2f} of {there:.2f} GB on a device" + (f" ({detail})" if detail else "")]
+    memory += [f"{spare:.0%} to spare"] if numbers["fits"] else []
     every = (numbers["collectives"] or {}).items()
     exchanged = [f"{name} x {those['count']}, {those['bytes'] / GB:.3f} GB" for name, those in every]
-    nothing = "unknown" if numbers["collectives"] is None else "nothing"
+    no_exchange = "unknown" if numbers["collectives"] is None else "nothing"
     rates = f"{numbers['operations'] / 1e12:.3g} T operations, {numbers['moved_bytes'] / GB:.3g} GB to move on a device"
     times = ", ".join(f"{part} {least[part]:.3g}" for part in LeastTime._fields)
     bound = f"{numbers['images_per_second_at_most']:.4g} images/s at most, {numbers['hours_at_least']:.3g} h at least"
     rows = [
-        f"{verdict}: {'; '.join(said)}",
-        f"devices exchange: {'; '.join(exchanged) or nothing}",
+        f"{verdict}: {'; '.join(memory)}",
+        f"devices exchange: {'; '.join(exchanged) or no_exchange}",
         f"{rates}: {least['total']:.3g} s at least ({times})",
         f"upper bound of speed: {bound}",
     ]

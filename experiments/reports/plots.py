@@ -35,11 +35,11 @@ def sheet(path: Path, **layout: Any) -> Iterator[Any]:
     plt.close(figure)
 
 
-def finish_time_axis(axes: Axes, accuracies: tuple[float, float | None], **legend: object) -> None:
-    """Label a plot of accuracy against time steps, of the accuracies [%] from one to another or as far as they go."""
+def finish_time_axis(axes: Axes, limits: tuple[float, float | None], **legend: object) -> None:
+    """Label a plot of accuracy [%] against time steps, from one limit to the other or as far as it goes."""
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.set(xlabel="time steps", ylabel="test accuracy [%]", ylim=accuracies)
+    axes.set(xlabel="time steps", ylabel="test accuracy [%]", ylim=limits)
     axes.legend(**{"loc": "lower right", **legend})
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from experiments.config import from_json
 from experiments.fields import Config
-from experiments.runs.schema import Results
+from experiments.runs.schema import CONVERTED, Results
 
 BLOCK = re.compile(r"(<!-- (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 HEADER = ("net, data", "ANN", "converted, {eval}", "converted, reduced T (factor)", "hybrid", "T", "epochs")
@@ -57,7 +57,7 @@ def _row(results: Results) -> tuple[str, ...]:
         f"{ann['accuracy']:.2%}",
         f"{converted['accuracy_by_step_at_factor_1'][-1]:.2%}",
         f"{_spread(converted)} ({converted['scaling_factor']:g})",
-        _spread(hybrid) + (" (converted net kept)" if hybrid["kept"] == "converted" else ""),
+        _spread(hybrid) + (" (converted net kept)" if hybrid["kept"] == CONVERTED else ""),
         str(config.convert.num_steps),
         str(hybrid["epochs"]),
     )

@@ -40,7 +40,7 @@ class Arguments:
 
     config: Annotated[Config, Unprefixed]
 
-    workdir: Path | None = None  # Folder of the run; without it, runs/PRESET or runs/PRESET-RECIPE.
+    workdir: Path | None = None  # Folder of the run; without it, runs/PRESET, runs/PRESET-RECIPE or runs/DATASET.
     # Folder of another run whose ANN, and conversion where it is the same, are taken over instead of made anew.
     from_run: Path | None = None
     # How the ANN is made spiking, see docs/recipes.md: fields that go together; those beside it are laid over them.
@@ -53,8 +53,8 @@ class Arguments:
 
 
 @dataclass(frozen=True)
-class Named:
-    """What a command line without a preset says of the config that its fields are laid over."""
+class BaseConfig:
+    """What decides which config the fields of a command line are laid over."""
 
     workdir: Path | None = None
     dataset: str | None = None
@@ -103,18 +103,18 @@ def main(program: str, description: str, work: Callable[[Run], None], arguments:
 
 
 def guarded(work: Callable[[], object], arguments: Sequence[str] | None = None) -> int:
-    """Do the work of a command line, this process's own if none is given; returns the exit status, see `refuse`."""
+    """Do the work of a command line, of this process if none is given; returns the exit status, see `report_error`."""
     arguments = sys.argv[1:] if arguments is None else arguments
     take_any_output()
     try:
         refuse_empty(arguments)
         work()
     except Exception as error:
-        return refuse(error, "--debug" in arguments)
+        return report_error(error, "--debug" in arguments)
     return 0
 
 
-def refuse(error: Exception, debug: bool) -> int:
+def report_error(error: Exception, debug: bool) -> int:
     """Print an error in one sentence, or with its traceback to debug; returns the exit status."""
     if isinstance(error, stopping.Stopped):
         say(str(error))
@@ -159,7 +159,7 @@ def parse(program: str, description: str, arguments: Sequence[str]) -> Arguments
     laid over it, and fields over that.
     """
     # Which config the fields are laid over depends on what the command line says itself.
-    named, _ = tyro.cli(Named, args=arguments, return_unknown_args=True, add_help=False, prog=program)
+    named, _ = tyro.cli(BaseConfig, args=arguments, return_unknown_args=True, add_help=False, prog=program)
     if arguments and not arguments[0].startswith("-"):
         choices = {
             name: (text, Arguments(with_recipe(config, named.recipe), _workdir(name, named.recipe)))

@@ -14,12 +14,12 @@ from experiments.fields import Config
 from experiments.runs.health import mean_metrics, warn_of_indifference, with_step
 from experiments.runs.journal import Journal, resume, save_journal
 from experiments.runs.networks import random_key
-from experiments.runs.progress import PAUSE, bar, duration, say
+from experiments.runs.progress import REPORT_EVERY, bar, duration, say
 from experiments.runs.splits import open_source, steps_per_epoch
-from experiments.runs.stopping import NOTHING, SAVE, STOP, Stopped, is_asked, stop_if_asked
+from experiments.runs.stopping import GO_ON, SAVE, STOP, Stopped, is_asked, stop_if_asked
 from experiments.runs.workdir import Run
 from jsnn.data.datasets import TRAIN
-from jsnn.network.simulation import Variables
+from jsnn.network.transformation import Variables
 from jsnn.training.forward import Forward
 from jsnn.training.hosts import global_max, on_first_process
 from jsnn.training.loss import Loss, cross_entropy
@@ -105,7 +105,7 @@ def _run_epoch(
         if request:
             journal, later = _settle(config, network, journal, pending, 0)
             save_journal(run, network, state, journal._replace(seconds=time.perf_counter() - begin))
-            if time.monotonic() - saved_at > PAUSE:
+            if time.monotonic() - saved_at > REPORT_EVERY:
                 left = (steps_per_epoch(config) / journal.steps - 1) * (time.perf_counter() - begin)
                 say(f"{network:>9} step {journal.steps} of epoch {journal.epoch}, {duration(left)} left in it")
             saved_at, saved_steps = time.monotonic(), journal.steps
@@ -119,7 +119,7 @@ def _request(config: Config, steps: int, seconds: float) -> int:
     """What this process asks for after a step, so many steps and seconds after the last save."""
     if is_asked():
         return STOP
-    return SAVE if should_save(config, steps, seconds) else NOTHING
+    return SAVE if should_save(config, steps, seconds) else GO_ON
 
 
 def should_save(config: Config, steps: int, seconds: float) -> bool:
@@ -130,11 +130,11 @@ def should_save(config: Config, steps: int, seconds: float) -> bool:
 
 def _settle(config: Config, network: str, journal: Journal, pending: Pending, ahead: int) -> tuple[Journal, int]:
     """Enter all but the last `ahead` pending steps into the journal; what any process asked for after them."""
-    request = NOTHING
+    request = GO_ON
     while len(pending) > ahead:
-        metrics, asked = pending.popleft()
+        metrics, of_step = pending.popleft()
         journal = with_step(config, network, journal, jax.device_get(metrics))
-        request = max(request, int(asked))
+        request = max(request, int(of_step))
     return journal, request
 
 

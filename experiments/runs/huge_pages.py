@@ -14,10 +14,10 @@ SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")  # of Linux; the c
 
 def asking(variables: Mapping[str, str]) -> dict[str, str]:
     """The variables of a process that asks for huge pages, beside its other tunables; a choice made before stays."""
-    given = variables.get(VARIABLE, "")
-    if TUNABLE in given:
+    tunables = variables.get(VARIABLE, "")
+    if TUNABLE in tunables:
         return dict(variables)
-    return {**variables, VARIABLE: ":".join(filter(None, (given, f"{TUNABLE}=1")))}
+    return {**variables, VARIABLE: ":".join(filter(None, (tunables, f"{TUNABLE}=1")))}
 
 
 def advice() -> str | None:

@@ -192,10 +192,8 @@ def check_fits(config: Config) -> None:
             f"choose a multiple of {processes}."
         )
     shapes = jax.eval_shape(lambda: init_variables(config, "init"))
-    weights, memory = (
-        sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)),
-        this_machine().device_bytes or host_bytes(),
-    )
+    weights = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    memory = this_machine().device_bytes or host_bytes()
     needed = BYTES_PER_WEIGHT * weights
     if needed > memory:
         raise ValueError(

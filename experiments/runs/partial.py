@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.runs.progress import PAUSE, bar, duration, say
-from experiments.runs.stopping import NOTHING, SAVE, STOP, Stopped, is_asked
+from experiments.runs.progress import REPORT_EVERY, bar, duration, say
+from experiments.runs.stopping import GO_ON, SAVE, STOP, Stopped, is_asked
 from experiments.runs.workdir import PARTIAL, Run
 from jsnn.folding import Fold, State
 from jsnn.training.files import replace_text
 from jsnn.training.hosts import global_max, on_first_process
 
-EVERY = 20.0  # seconds between two saves of a pass
+SAVE_EVERY = 20.0  # seconds between two saves of a pass
 
 
 class Saved(NamedTuple):
@@ -50,20 +50,20 @@ def resumable(run: Run, stage: str) -> tuple[Fold, float]:
         saved = _saved(path, of_pass)
         start, state = (saved.done, _decoded(saved.state)) if saved else (0, None)
         done = start
-        began = at = said = time.monotonic()
+        began = saved_at = reported_at = time.monotonic()
         with bar(name, total, done, unit="batch") as progress:
             for item in items(done) if done < total else ():
                 state, done = add(state, item), done + 1
                 progress.update()
-                due = done == total or time.monotonic() - at > EVERY
-                request = int(global_max(STOP if is_asked() else SAVE if due else NOTHING))
+                due = done == total or time.monotonic() - saved_at > SAVE_EVERY
+                request = int(global_max(STOP if is_asked() else SAVE if due else GO_ON))
                 if request:
-                    seconds, at = time.perf_counter() - begin, time.monotonic()
+                    seconds, saved_at = time.perf_counter() - begin, time.monotonic()
                     _save(path, Saved(of_pass, done, _encoded(state), seconds))
-                if request and time.monotonic() - said > PAUSE:
-                    left = duration((at - began) / (done - start) * (total - done))
+                if request and time.monotonic() - reported_at > REPORT_EVERY:
+                    left = duration((saved_at - began) / (done - start) * (total - done))
                     say(f"{name}: {done} of {total} batches, {left} left")
-                    said = time.monotonic()
+                    reported_at = time.monotonic()
                 if request == STOP:
                     raise Stopped(
                         f"stopped on request after {done} of {total} batches of {name}; the same command goes on."

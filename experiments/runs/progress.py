@@ -14,7 +14,7 @@ from experiments.runs.stopping import discard_output, stop_if_asked
 from jsnn.folding import State
 from jsnn.training.hosts import is_first_process
 
-PAUSE = 60  # seconds of work after which a log is told how much is left
+REPORT_EVERY = 60  # seconds of work after which a log is told how much is left
 
 
 def say(line: str) -> None:

@@ -23,7 +23,7 @@ SCORED = {"accuracy": Share, "accuracy_std": Share, "accuracy_by_step": list[Sha
 NETWORKS = {
     "train_ann": {"ann": _object(**TRAINED)},
     "convert": {"converted": _object(scaling_factor=Factor, logit_scale=Factor, thresholds=dict[str, Factor])},
-    "finetune": {"hybrid": _object(**TRAINED, kept=Literal["fine-tuned", "converted"])},
+    "finetune": {"hybrid": _object(**TRAINED, kept=Literal[FINETUNED, CONVERTED])},
     "evaluate": {
         "ann": _object(accuracy=Share),
         "converted": _object(**SCORED, accuracy_by_step_at_factor_1=list[Share]),

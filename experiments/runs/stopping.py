@@ -11,7 +11,7 @@ from types import FrameType
 
 from jsnn.training.hosts import global_max
 
-NOTHING, SAVE, STOP = range(3)  # what a process asks for after a step; the highest of all is done by all
+GO_ON, SAVE, STOP = range(3)  # what a process asks for after a step; the highest of all is done by all
 STOPPED = 75  # exit status: EX_TEMPFAIL of sysexits.h, the same command goes on later
 
 _requests: list[int] = []  # signals received by this process

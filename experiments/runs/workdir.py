@@ -67,7 +67,7 @@ def open_run(config: Config, directory: Path) -> Iterator[Run]:
     check(config)
     check_fits(config)
     _refuse_disagreement(config)
-    on_first_process(lambda: _refuse_another(config, directory))
+    on_first_process(lambda: _refuse_other_config(config, directory))
     on_every_process(lambda: check_data(config))
     on_first_process(lambda: directory.mkdir(parents=True, exist_ok=True))
     with ExitStack() as held:
@@ -86,7 +86,7 @@ def _refuse_disagreement(config: Config) -> None:
         )
 
 
-def _refuse_another(config: Config, directory: Path) -> None:
+def _refuse_other_config(config: Config, directory: Path) -> None:
     """Refuse a folder that belongs to another config."""
     saved = saved_config(directory)
     if saved and difference(saved, config):
@@ -98,7 +98,7 @@ def _refuse_another(config: Config, directory: Path) -> None:
 
 def _claim(config: Config, directory: Path) -> None:
     """Write the config into a new folder; another process may have done so in the meantime."""
-    _refuse_another(config, directory)
+    _refuse_other_config(config, directory)
     if not (directory / "config.json").exists():
         write_json(directory / "config.json", dataclasses.asdict(config))
 
@@ -190,11 +190,11 @@ def latest(run: Run, network: str, expected: Any) -> Checkpoint | None:
     """The latest checkpoint of "ann", "converted" or "hybrid"; ValueError where another config made it."""
     checkpoint = restore(checkpoints(run, network), expected)
     if checkpoint is not None:
-        _refuse_anothers(run, checkpoints(run, network), network, checkpoint.record.get("config"))
+        _refuse_made_otherwise(run, checkpoints(run, network), network, checkpoint.record.get("config"))
     return checkpoint
 
 
-def _refuse_anothers(run: Run, source: Path, made: str, config: Any) -> None:
+def _refuse_made_otherwise(run: Run, source: Path, made: str, config: Any) -> None:
     """Refuse what a stage of another run has made, which someone copied here; see GROUP_OF."""
     what = difference(config_of(source, config), run.config, GROUP_OF[made])
     if what:
@@ -209,7 +209,7 @@ def _stages(run: Run) -> dict[str, Results]:
     def read() -> dict[str, Results]:
         stages = read_stages(run.directory)
         for stage, done in stages.items():
-            _refuse_anothers(run, run.directory / "stages.json", stage, done["config"])
+            _refuse_made_otherwise(run, run.directory / "stages.json", stage, done["config"])
         return stages
 
     return on_first_process(read)

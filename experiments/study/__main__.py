@@ -22,7 +22,7 @@ from experiments.runs.records import config_of, read_stages
 from experiments.runs.workdir import Run, open_run
 from experiments.study.plan import STUDIES
 from experiments.study.results import RESULTS, results_path, write_results
-from experiments.study.trials import ANN, Trial, planned
+from experiments.study.trials import ANN, Trial, config_of_trial
 
 
 @dataclass(frozen=True)
@@ -35,17 +35,22 @@ class Arguments:
     data_dir: str | None = None  # Folder of prepared TFDS data sets.
     workdir: Path = Path("runs/study")  # Folder of the runs' workdirs.
     results: Path = RESULTS  # Folder of what is kept of them.
+    debug: bool = False  # Show the traceback of an error.
 
 
 def study(arguments: Arguments) -> None:
-    """Run all trials that have no results yet; ValueError where the preset has no study or a question is unknown."""
+    """Run all trials that have no results yet; ValueError where there is no such study, question or seed."""
     questions = STUDIES.get(arguments.preset)
     if questions is None:
         raise ValueError(f"there is no study of {arguments.preset!r}, only of {', '.join(STUDIES)}.")
     for unknown in (name for name in arguments.questions if name not in questions):
         raise ValueError(f"there is no question {unknown!r}, only {', '.join(questions)}.")
     trials = {trial.name: trial for name in questions for trial in questions[name]} | {ANN.name: ANN}
-    for trial in (trial for name in arguments.questions or questions for trial in questions[name]):
+    chosen = [trial for name in arguments.questions or questions for trial in questions[name]]
+    seeds = {seed for trial in chosen for seed in trial.seeds}
+    for unknown in (seed for seed in arguments.seeds if seed not in seeds):
+        raise ValueError(f"no trial has the seed {unknown}, only {', '.join(map(str, sorted(seeds)))}.")
+    for trial in chosen:
         for seed in trial.seeds:
             if not arguments.seeds or seed in arguments.seeds:
                 run_trial(arguments, trial, trials[trial.ann], seed)
@@ -60,7 +65,8 @@ def run_trial(arguments: Arguments, trial: Trial, ann: Trial, seed: int) -> None
     if trial is not ann:
         run_trial(arguments, ann, ann, seed)
     here = {"run.data_dir": arguments.data_dir, "run.tensorboard": False}
-    config, folder = with_fields(planned(arguments.preset, trial, seed), here), arguments.workdir / arguments.preset
+    config = with_fields(config_of_trial(arguments.preset, trial, seed), here)
+    folder = arguments.workdir / arguments.preset
     with open_run(config, folder / trial.name / f"seed{seed}") as run:
         if trial is not ann:
             adopt(run, _donor(folder, run, seed, ann))

@@ -14,13 +14,13 @@ LearningRates = Mapping[int, float]  # T -> of the fine-tune, where it is not th
 OF_THE_RECIPE: LearningRates = {}
 
 STEPS = (1, 2, 4, 8)
-LONG: Fields = {"ann.epochs": 20}  # half as many as others take, at several times the cost
+HALF_THE_EPOCHS: Fields = {"ann.epochs": 20}  # of nets whose epochs cost several times as much
 NETS: dict[str, Fields] = {
     "vgg5": {},
     "vgg5-norm": {"network.norm": "batch"},
-    "resnet8": LONG | {"network.architecture": "resnet8"},
-    "resnet8-norm": LONG | {"network.architecture": "resnet8", "network.norm": "batch"},
-    "vgg11-norm": LONG | {"network.architecture": "vgg11", "network.norm": "batch"},
+    "resnet8": HALF_THE_EPOCHS | {"network.architecture": "resnet8"},
+    "resnet8-norm": HALF_THE_EPOCHS | {"network.architecture": "resnet8", "network.norm": "batch"},
+    "vgg11-norm": HALF_THE_EPOCHS | {"network.architecture": "vgg11", "network.norm": "batch"},
 }
 ACTIVATIONS: dict[str, Fields] = {"relu": {"network.levels": None}, "qcfs": {}}
 EPOCHS = {8: 3}  # of the fine-tune, at a T where they take long

@@ -32,10 +32,10 @@ def ann_accuracies(runs: DataFrame, net: str, activation: str) -> Series:
 
 def accuracy_table(runs: DataFrame) -> str:
     """Test accuracy in % by net and recipe, and by seed how far the best recipe is from the ANN and from conversion."""
-    rows, nothing = [["net", "", "ANN", *(f"T = {t}" for t in STEPS)]], [""] * len(STEPS)
+    rows, blanks = [["net", "", "ANN", *(f"T = {t}" for t in STEPS)]], [""] * len(STEPS)
     for net, of_net in of_recipes(runs).groupby("net", sort=False):
         relu, qcfs = (ann_accuracies(runs, net, activation) for activation in ("relu", "qcfs"))
-        rows += [[net, name, percent(ann), *nothing] for name, ann in (("ReLU", relu), ("QCFS", qcfs))]
+        rows += [[net, name, percent(ann), *blanks] for name, ann in (("ReLU", relu), ("QCFS", qcfs))]
         for recipe, of_recipe in of_net.groupby("recipe", sort=False):
             if activation_of(recipe) == "relu":
                 rows.append([net, f"{recipe}, converted", "", *_by_steps(of_recipe, "converted/accuracy", percent)])

@@ -9,9 +9,10 @@ from functools import partial
 
 from experiments.fields import AUTO
 from experiments.presets import PRESETS
+from experiments.recipes import Fields
 from experiments.study import few_steps
 from experiments.study.conversion import conversion
-from experiments.study.trials import SEEDS, Fields, Trial, as_far_as, compared, explained, tested
+from experiments.study.trials import SEEDS, Trial, as_far_as, diagnosed, explained, tested
 
 FASHION, CIFAR = "fashion_mnist_cpu", "cifar10_cpu"
 FASHION_FEW, CIFAR_FEW = "fashion_mnist_t4", "cifar10_t4"
@@ -19,7 +20,7 @@ OTHER_NETS = ("vgg5-norm", "resnet8", "resnet8-norm")
 
 PLAIN = {"finetune.logit_scale": 1.0}  # as in the paper; the presets' own recipe is linear
 STDB = {"finetune.surrogate": "stdb", "finetune.lr": 3e-5, **PLAIN}
-FEW = {"convert.num_steps": 4, "finetune.epochs": 1}  # for questions that ask for many runs
+ONE_EPOCH_AT_4 = {"convert.num_steps": 4, "finetune.epochs": 1}  # for questions that ask for many runs
 BOTH: dict[str, Fields] = {"linear": {}, "stdb": STDB}
 
 RATES: dict[str, Fields] = {  # question c: each surrogate with several learning rates, plain and by the presets' recipe
@@ -41,7 +42,7 @@ VARIATIONS: dict[str, Fields] = {  # question c: one thing changed in each surro
 REPEATED = "stdb-lr3e-05 plain-linear-lr0.001 linear-lr0.001 stdb-calibrated stdb-percentile linear-percentile".split()
 CONSTANT = {"finetune.schedule": "constant"}
 HARMS: dict[str, Fields] = {  # question c: four epochs at a constant rate, each surrogate's best and a faster one
-    f"harm-{name}{speed}": FEW | CONSTANT | {"finetune.epochs": 4} | BOTH[name] | rate
+    f"harm-{name}{speed}": ONE_EPOCH_AT_4 | CONSTANT | {"finetune.epochs": 4} | BOTH[name] | rate
     for name, fast in (("stdb", 3e-4), ("linear", 1e-2))
     for speed, rate in (("", {}), ("-fast", {"finetune.lr": fast}))
 }
@@ -88,12 +89,12 @@ def _four_steps(net: str, seeds: tuple[int, ...]) -> Iterator[Trial]:
 STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
     FASHION: {
         "steps": (*_hybrids(FASHION, ("linear", 8), ("linear", 4), ("linear", 2), ("stdb", 4)),),
-        "explain": (Trial("explain", FEW, explained),),
+        "explain": (Trial("explain", ONE_EPOCH_AT_4, explained),),
         "rates": tuple(
-            Trial(name, FEW | fields, seeds=SEEDS if name in REPEATED else (0,))
+            Trial(name, ONE_EPOCH_AT_4 | fields, seeds=SEEDS if name in REPEATED else (0,))
             for name, fields in (RATES | VARIATIONS).items()
         ),
-        "harms": tuple(Trial(name, fields, compared) for name, fields in HARMS.items()),
+        "harms": tuple(Trial(name, fields, diagnosed) for name, fields in HARMS.items()),
         "scratch": (*_scratch_rates(), *_scratch(4, {"stdb": 14, "linear": 14, "linear-long": 28})),
         "conversion": (Trial("conversion", {}, partial(conversion, images=2048)),),
     },

@@ -22,7 +22,7 @@ from jsnn.training.files import replace_text
 
 RESULTS = Path(__file__).parent.parent / "results"
 DIGITS = 6  # of a number that is kept
-RUN = ["preset", "trial", "seed", "config", "T", "surrogate", "finetune"]  # finetune: by which recipe
+RUN_COLUMNS = ["preset", "trial", "seed", "config", "T", "surrogate", "finetune"]  # finetune: by which recipe
 # Fields that are named where they are not as in the paper.
 NAMED = ("percentile", "logit scale", "alpha", "beta", "leak", "weight decay", "warm-up", "clip")
 PAPER = Config(finetune=Finetune(logit_scale=1.0))
@@ -63,7 +63,7 @@ def read_runs(root: Path = RESULTS) -> DataFrame:
         results = json.loads(path.read_text())
         config = from_json(results.pop("config"))
         own = preset, trial, int(seed.removeprefix("seed")), config, config.convert.num_steps, config.finetune.surrogate
-        rows.append(dict(zip(RUN, (*own, _finetune(config)), strict=True)) | results)
+        rows.append(dict(zip(RUN_COLUMNS, (*own, _finetune(config)), strict=True)) | results)
     return pd.json_normalize(rows, sep="/")
 
 
@@ -72,7 +72,7 @@ def measurements(runs: DataFrame, places: str) -> DataFrame:
 
     Numbers in a list have a "step", one of time, an epoch or a stream, from 1.
     """
-    table = runs.melt(RUN, runs.columns[runs.columns.str.fullmatch(places)], "place", ignore_index=False)
+    table = runs.melt(RUN_COLUMNS, runs.columns[runs.columns.str.fullmatch(places)], "place", ignore_index=False)
     table = table.dropna(subset="value").sort_index(kind="stable").reset_index(drop=True)
     table = table.join(table.pop("place").str.extract(places)).explode("value").astype({"value": float})
     return table.assign(step=table.groupby(level=0).cumcount() + 1)
@@ -90,7 +90,7 @@ def _finetune(config: Config) -> str:
 def nets_of(runs: DataFrame, net: str) -> DataFrame:
     """The runs with the scores of one of their nets."""
     columns = {f"{net}/{name}": name for name in ("accuracy", "accuracy_std", "scaling_factor", "kept")}
-    return runs.reindex(columns=[*RUN, *columns]).rename(columns=columns)
+    return runs.reindex(columns=[*RUN_COLUMNS, *columns]).rename(columns=columns)
 
 
 def hybrid_trials(runs: DataFrame) -> DataFrame:

@@ -16,6 +16,7 @@ from experiments.fields import Config
 from experiments.finetune import last_snn, starting_snn
 from experiments.hybrid import up_to
 from experiments.presets import PRESETS
+from experiments.recipes import Fields
 from experiments.runs.networks import stream_keys
 from experiments.runs.records import read_results
 from experiments.runs.schema import Results
@@ -28,7 +29,6 @@ from jsnn.data.augment import scale
 from jsnn.data.datasets import TEST, VALIDATION
 
 SEEDS = (0, 1, 2)
-Fields = dict[str, object]  # GROUP.FIELD of a config -> value
 
 
 def tested(run: Run) -> Results:
@@ -71,7 +71,7 @@ def explained(run: Run) -> Results:
     return {**as_far_as("convert", run), "descent": descent(run)}
 
 
-def compared(run: Run) -> Results:
+def diagnosed(run: Run) -> Results:
     """Also which neurons never fire and how far batches agree, before the fine-tune and after it."""
     results, nets = validated(run), {"before": starting_snn(run), "after": last_snn(run)}
     silent = {name: silent_neurons(run.config, snn) for name, snn in nets.items()}
@@ -96,7 +96,7 @@ class Trial(NamedTuple):
     ann: str = "ann"
 
 
-def planned(preset: str, trial: Trial, seed: int) -> Config:
+def config_of_trial(preset: str, trial: Trial, seed: int) -> Config:
     """The config of a trial's run with a seed."""
     return replace(with_fields(PRESETS[preset].config, trial.fields), seed=seed)
 

@@ -133,6 +133,7 @@ def simulate_images(
     index: jax.Array,
     key: jax.Array,
     observe: Observer,
+    /,
     **kwargs: Any,
 ) -> Any:
     """What `observe` makes of a presentation of images [B, ...], whose index [B] and key their noise depends on.
