@@ -180,7 +180,7 @@ class Runtime:
 
 @_group
 class Config:
-    """A run; its defaults are the paper's recipe, but for fine-tuning, where they are what serves few time steps."""
+    """A run; its defaults are the paper's, but fine-tuning and the thresholds' factor, which serve few time steps."""
 
     seed: Seed = 0  # Seed of everything random.
     data: Annotated[Data, Unprefixed] = Data()

@@ -22,7 +22,8 @@ from experiments.presets import PRESETS
 from experiments.report import report
 from experiments.runs import compilation, epochs, huge_pages, journal
 from experiments.runs.command_line import Arguments, parse
-from experiments.runs.networks import check_fits, presentation_of, snn_like
+from experiments.runs.fitting import check_fits
+from experiments.runs.networks import presentation_of, snn_like
 from experiments.runs.records import read_results, saved_config
 from jsnn.conversion import from_paper_thresholds
 from jsnn.network.bptt import Keys, present

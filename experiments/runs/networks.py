@@ -1,6 +1,5 @@
-"""From a config to what jsnn works with: networks, encodings, sources, random keys."""
+"""From a config to what jsnn works with: networks, encodings, random keys."""
 
-import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -14,7 +13,6 @@ from experiments.runs.machine import (
     TRAINING_SHARE,
     Machine,
     evaluation_samples,
-    host_bytes,
     this_machine,
     training_samples,
 )
@@ -28,11 +26,8 @@ from jsnn.network.simulation import Presentation
 from jsnn.network.transformation import NEURONS, SNN, Variables, spiking
 from jsnn.neurons import lif, surrogate
 from jsnn.training.forward import residuals_of
-from jsnn.training.parallel import check_batch_size
-from jsnn.training.step import check_parts
 
 BYTES_OF_MEMBRANE = 4
-BYTES_PER_WEIGHT = 12  # the weight, its gradient and its momentum
 PURPOSES = ("init", "ann", "balance", "validation", "scratch", "hybrid", "test", "comparison")
 
 
@@ -174,29 +169,3 @@ def with_channels(config: Config, snn: Variables) -> Variables:
 
 def _an_image(config: Config) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((1, *info(config.data.dataset).image_shape), jnp.float32)
-
-
-def check_fits(config: Config) -> None:
-    """Refuse a config whose network can't take the images or whose batches don't divide by the devices or processes.
-
-    Raises:
-        ValueError: naming what does not fit.
-    """
-    check_batch_size(config.data.batch_size, "batch_size")
-    check_parts(config.data.batch_size // jax.device_count(), config.run.accumulate)
-    check_batch_size(config.run.eval_batch_size, "eval_batch_size")
-    images, processes = config.convert.balance_images, jax.process_count()
-    if images % processes:
-        raise ValueError(
-            f"balance_images {images} can't be split evenly over {processes} processes: "
-            f"choose a multiple of {processes}."
-        )
-    shapes = jax.eval_shape(lambda: init_variables(config, "init"))
-    weights = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
-    memory = this_machine().device_bytes or host_bytes()
-    needed = BYTES_PER_WEIGHT * weights
-    if needed > memory:
-        raise ValueError(
-            f"the network has {weights:.2g} weights, which training takes {needed / 1e9:.0f} GB for, of "
-            f"{memory / 1e9:.0f} GB that are there: choose a smaller width or hidden."
-        )

@@ -26,7 +26,7 @@ import numpy as np
 from experiments.config import check, difference, from_json
 from experiments.fields import Config
 from experiments.runs import compilation
-from experiments.runs.networks import check_fits
+from experiments.runs.fitting import check_fits
 from experiments.runs.records import (
     GROUP_OF,
     NETWORK_OF,

@@ -1,4 +1,4 @@
-"""Training of neurons' parameters beside the weights: thresholds above 0, leaks in (0, 1], initial membranes.
+"""Training of neurons' parameters beside the weights: thresholds above 0, leaks up to 1, initial membranes.
 
     v <- v exp(step of log v),    leak <- clip(leak + step, 0.01, 1),    initial <- clip(initial + step, -1, 1)
 
