@@ -41,7 +41,8 @@ def convert(
         The variables with "neurons" beside what was there: layer -> {"threshold", "leak", ...}.
 
     Raises:
-        ValueError: where a weight, a threshold or the leak is out of its range, or the neurons have no such parameter.
+        ValueError: where a weight, a threshold or another parameter is out of its range, or the neurons have no such
+            parameter.
     """
     values = {**snn.neuron.parameters(), **parameters}
     for name in set(parameters) - set(snn.neuron.parameters()):
@@ -49,8 +50,9 @@ def convert(
     for name, value in parameters.items():
         if not _all(value, np.isfinite):
             raise ValueError(f"{name} must be finite, got {value}.")
-    if "leak" in values and not _all(values["leak"], lambda leak: (leak > 0) & (leak <= 1)):
-        raise ValueError(f"leak must be in (0, 1], got {values['leak']}: 1 keeps the membrane as it is (IF).")
+    for name, text, holds in snn.neuron.ranges:
+        if not _all(values[name], holds):
+            raise ValueError(f"{name} must be {text}, got {values[name]}.")
     for layer, threshold in thresholds.items():
         if not _all(threshold, lambda v: (v > 0) & (v < math.inf)):
             raise ValueError(f"the threshold of {layer} must be above 0 and finite, got {threshold}.")

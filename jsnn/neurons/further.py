@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jsnn.neurons.neuron import Neuron, Parameters
+from jsnn.neurons.neuron import LEAK, Neuron, Parameters, Range
 from jsnn.neurons.surrogate import Surrogate, linear
 
 
@@ -25,6 +25,8 @@ class TraceState(NamedTuple):
     trace: jax.Array
 
 
+DECAY = Range("decay", "in [0, 1)", lambda decay: (decay >= 0) & (decay < 1))
+STRENGTH = Range("strength", "at least 0", lambda strength: strength >= 0)
 Step = Callable[[Parameters, TraceState, jax.Array], tuple[jax.Array, TraceState]]
 
 
@@ -131,4 +133,5 @@ def _neuron(surrogate: Surrogate, parameters: dict[str, float], step: Step) -> N
         del neuron
         return TraceState(*[jnp.zeros_like(current)] * 3)
 
-    return Neuron(lambda: {"threshold": 1.0, **parameters}, init, step)
+    ranges = tuple(one for one in (LEAK, DECAY, STRENGTH) if one.name in parameters)
+    return Neuron(lambda: {"threshold": 1.0, **parameters}, init, step, ranges=ranges)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jsnn.neurons import residuals
-from jsnn.neurons.neuron import Neuron, Parameters
+from jsnn.neurons.neuron import LEAK, Neuron, Parameters
 from jsnn.neurons.packing import age_after
 from jsnn.neurons.residuals import Integrate, Residuals
 from jsnn.neurons.surrogate import Surrogate, is_forward_mode, stdb
@@ -98,12 +98,13 @@ def _leaky(integrate: Integrate, surrogate: Surrogate, detach_spike: bool) -> Ne
         age = None if state.age is None else age_after(kept.spikes, state.age, len(current))
         return kept.spikes, LIFState(membrane, spikes, age)
 
+    neuron = Neuron(_parameters, partial(_init, surrogate), step, record, ranges=(LEAK,))
     # No spike of the reset appears in the gradient that residuals give, and they have reverse mode alone.
     if not detach_spike or is_forward_mode(surrogate):
-        return Neuron(_parameters, partial(_init, surrogate), step, record)
+        return neuron
     bits = residuals.lossless(integrate, surrogate)
     in_bytes = partial(residuals.in_bytes, integrate, surrogate) if surrogate.by_age is None else None
-    return Neuron(_parameters, partial(_init, surrogate), step, record, _in_a_byte, bits, in_bytes)
+    return neuron._replace(compact=_in_a_byte, lossless=bits, in_bytes=in_bytes)
 
 
 def _parameters() -> dict[str, float]:

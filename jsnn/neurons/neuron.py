@@ -32,6 +32,23 @@ State = Any  # a NamedTuple of arrays [...], one number for each neuron
 Parameters = Mapping[str, Any]  # name -> a scalar, or an array broadcastable to [...], as [C] for one by channel
 
 
+class Range(NamedTuple):
+    """Where the values of a parameter of neurons may lie.
+
+    Attributes:
+        name: of the parameter.
+        text: as a sentence says it, "in (0, 1]".
+        holds: value -> whether it lies there, elementwise.
+    """
+
+    name: str
+    text: str
+    holds: Callable[[Any], Any]
+
+
+LEAK = Range("leak", "in (0, 1] (1 keeps the membrane as it is)", lambda leak: (leak > 0) & (leak <= 1))
+
+
 class Neuron(NamedTuple):
     """A spiking neuron.
 
@@ -45,6 +62,7 @@ class Neuron(NamedTuple):
         compact: state -> the state as it may be kept between chunks, in fewer bytes where a part carries no gradient.
         lossless: what is kept of the neurons where that gives their gradient exactly, see `jsnn.neurons.residuals`.
         in_bytes: () -> what is kept of them where a byte a step gives it to rounding.
+        ranges: of parameters beside the threshold, where they have one; `jsnn.convert` checks them.
     """
 
     parameters: Callable[[], dict[str, float]]
@@ -54,6 +72,7 @@ class Neuron(NamedTuple):
     compact: Callable[[State], State] | None = None
     lossless: Any = None
     in_bytes: Callable[[], Any] | None = None
+    ranges: tuple[Range, ...] = ()
 
 
 def over_time(
