@@ -15,6 +15,10 @@ from experiments.study.tables import spread, thousands
 # The longer names first, for some begin as others do.
 NETS_BY_NAME, RECIPES_BY_NAME = ("|".join(sorted(names, key=len, reverse=True)) for names in (NETS, RECIPES))
 TRIAL = rf"(?P<net>{NETS_BY_NAME})-(?P<recipe>{RECIPES_BY_NAME})-t\d+"
+RESIDUAL_ROWS = {
+    "the fine-tuned net, validation [%]": "hybrid/validation_accuracy",
+    "the net that is kept, test [%]": "hybrid/accuracy",
+}
 
 
 def of_recipes(runs: DataFrame) -> DataFrame:
@@ -144,9 +148,12 @@ def _recipe_of(finetune: Finetune) -> tuple[str, str]:
 
 def residuals_table(runs: DataFrame, num_steps: int) -> str:
     """`qcfs-diet` at one T with exact residuals and with a byte of each, and by seed their difference."""
-    exact, byte = (_by_seed(runs, name)["hybrid/accuracy"] for name in (qcfs_diet(num_steps), f"byte-t{num_steps}"))
+    both = [_by_seed(runs, name) for name in (qcfs_diet(num_steps), f"byte-t{num_steps}")]
     rows = [["residuals", "exact", "byte", "byte above exact"]]
-    return aligned([*rows, ["accuracy [%]", percent(exact), percent(byte), signed(byte - exact)]])
+    for name, column in RESIDUAL_ROWS.items():
+        exact, byte = (of_seeds[column] for of_seeds in both)
+        rows.append([name, percent(exact), percent(byte), signed(byte - exact)])
+    return aligned(rows)
 
 
 def _by_seed(runs: DataFrame, trial: str) -> DataFrame:
