@@ -7,7 +7,7 @@ import pytest
 
 from experiments.fields import Config
 from experiments.hybrid import hybrid
-from experiments.runs.health import warn_of_indifference, warn_of_silence
+from experiments.runs.health import warn_of_indifference, warn_of_silent_layers
 from experiments.runs.records import read_results
 from jsnn.data.datasets import Split
 from jsnn.data.sources import resident_source
@@ -57,9 +57,9 @@ def test_a_dead_network_classifies_nothing():
 
 
 def test_silent_layers_are_named(capsys):
-    warn_of_silence("hybrid", {"conv0": 0.2, "conv1": 0.0, "dense0": 0.0})
+    warn_of_silent_layers("hybrid", {"conv0": 0.2, "conv1": 0.0, "dense0": 0.0})
     assert "warning: the hybrid net is dead: no neuron of conv1, dense0 spikes for any image" in capsys.readouterr().out
-    warn_of_silence("hybrid", {"conv0": 1e-9})
+    warn_of_silent_layers("hybrid", {"conv0": 1e-9})
     assert capsys.readouterr().out == ""
 
 
