@@ -262,6 +262,7 @@ THRESHOLDS = dict.fromkeys(SMALL_VGG.spiking_layers, 1.0)
 FIRST, OTHERS = jnp.zeros((1, *IMAGE_SHAPE)), {**THRESHOLDS, "conv9": 1.0}
 SOURCE, STREAM = resident_source(Split(PIXELS, np.zeros(3, np.int32))), Info((8, 8, 3), 10, streamed=True)
 ADAPTIVE = jsnn.spiking(SMALL_VGG.apply, jsnn.adaptive_lif())
+OWN = jsnn.spiking(SMALL_VGG.apply, jsnn.Neuron(lambda: {"threshold": 1.0, "leak": 0.9}, lif().init, lif().step))
 LOGITS = Outputs(jnp.zeros((2, 10)), None, {})
 AT_REST = lif().init(lif().parameters(), jnp.ones(2))
 drive = partial(over_time, lif(), lif().parameters(), AT_REST)
@@ -301,7 +302,8 @@ drive = partial(over_time, lif(), lif().parameters(), AT_REST)
         (lambda: SNN.initial_state(conversion.convert(SNN, ANN, OTHERS), FIRST), "have neurons for .*dense1, conv9"),
         (lambda: SNN.initial_state(conversion.convert(SNN, ANN, {"conv0": 1.0}), FIRST), "its variables .* for conv0"),
         (lambda: conversion.convert(SNN, ANN, THRESHOLDS, initial=jnp.nan), "initial must be finite, got nan"),
-        (lambda: conversion.convert(SNN, ANN, THRESHOLDS, leak=1.5), r"leak must be in \(0, 1\] .*, got 1.5"),
+        (lambda: conversion.convert(SNN, ANN, THRESHOLDS, leak=1.5), r"leak must be in \(0, 1\], got 1.5"),
+        (lambda: conversion.convert(OWN, ANN, THRESHOLDS, leak=0.0), r"leak must be in \(0, 1\], got 0.0"),
         (lambda: conversion.convert(ADAPTIVE, ANN, THRESHOLDS, decay=1.0), r"decay must be in \[0, 1\), got 1.0"),
         (lambda: conversion.convert(ADAPTIVE, ANN, THRESHOLDS, strength=-1.0), "strength must be at least 0, got -1.0"),
         (

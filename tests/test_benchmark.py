@@ -256,17 +256,17 @@ def test_a_worker_that_takes_too_long_is_ended():
 
 
 def test_workers_ask_for_huge_pages(monkeypatch):
-    given = {}
+    environment = {}
 
     def recorded(command, env, **_):
-        given.update(env)
+        environment.update(env)
         return subprocess.CompletedProcess(command, 0, "{}", "")
 
     monkeypatch.setattr(main.subprocess, "run", recorded)
     monkeypatch.delenv("GLIBC_TUNABLES")  # the tests' own
     assert run(task(), timeout=1) == {}
-    assert given["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
-    assert given["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    assert environment["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+    assert environment["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
 
 
 OWN_PROCESS = {("machine", OURS), ("train", OURS), ("train", STEP_LOOP)}  # the rest is measured in this one

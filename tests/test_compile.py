@@ -273,9 +273,9 @@ def test_what_does_not_fit_is_told_with_a_way_out_that_was_compiled(monkeypatch,
         return compiled.Compiled(None, 2**40, None) if len(calls) == 1 else compiler(*arguments)
 
     monkeypatch.setattr(main, "compiled", watched)
-    arguments = Arguments(config, "v5e:1x1", ("evaluation",), out=tmp_path / "out.json")
+    arguments = Arguments(config, "v5e:1x1", ("evaluation",), out=tmp_path / "new" / "out.json")
     numbers = main.compile_preset("vgg5_cifar10", arguments)
-    assert json.loads((tmp_path / "out.json").read_text()) == json.loads(json.dumps(numbers))
+    assert json.loads((tmp_path / "new" / "out.json").read_text()) == json.loads(json.dumps(numbers))
     output = capsys.readouterr().out
     assert "devices exchange: unknown" in output
     assert "vgg5_cifar10 on v5e:1x1, 1 x TPU v5 lite, 16.91 GB each\nevaluation   does not fit" in output

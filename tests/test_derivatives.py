@@ -90,9 +90,8 @@ def membrane_of(surrogate, threshold):
     def membrane(leak):
         variables = jsnn.convert(snn, {"w": jnp.ones((1, 1))}, {"w": threshold}, leak=leak)
         options = {"num_steps": STEPS, "what": ("membranes",), "chunk": CHUNK}
-        return jsnn.record(snn, variables, lambda time: jnp.ones((len(time), 1, 1)), **options)["membranes"][
-            "w"
-        ].ravel()
+        shown = jsnn.record(snn, variables, lambda time: jnp.ones((len(time), 1, 1)), **options)
+        return shown["membranes"]["w"].ravel()
 
     return membrane
 

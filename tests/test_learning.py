@@ -109,12 +109,9 @@ def test_a_network_of_your_own_is_converted_and_fine_tuned(name):
         thresholds = jsnn.balance_thresholds(snn, variables, images, encode, KEY, num_steps=32)
         spiking = jsnn.convert(snn, variables, thresholds, initial=initial)
         presentation = jsnn.Presentation(snn, encode, STEPS, STEPS)
-        converted = accuracy(jsnn.snn_evaluation(presentation, source_of("test")), spiking)
+        evaluation = jsnn.snn_evaluation(presentation, source_of("test"))
         tuned = train(jsnn.snn_forward(presentation, jsnn.averaged), spiking, 3e-4, 8)
-        reached[surrogate.by_age is None] = (
-            converted,
-            accuracy(jsnn.snn_evaluation(presentation, source_of("test")), tuned),
-        )
+        reached[surrogate.by_age is None] = accuracy(evaluation, spiking), accuracy(evaluation, tuned)
     assert ann > 0.95
     for converted, tuned in reached.values():
         assert tuned > converted

@@ -40,6 +40,15 @@ def test_random_crops_cover_8_to_100_percent_and_flip_every_second():
     assert 0.35 < flipped < 0.65
 
 
+def test_where_no_crop_fits_it_is_the_centre():
+    """Eight rows are fewer than the smallest part has of a thousand columns; each image is mirrored or not."""
+    image = gradient_image(8, 1000)
+    crops = [random_resized_crop(image, 32, np.random.default_rng(seed)) for seed in range(8)]
+    mirrored = {crop[0, 0, 1] > crop[0, -1, 1]: crop for crop in crops}
+    np.testing.assert_array_equal(mirrored[False], centre_crop(image, 32))
+    np.testing.assert_array_equal(mirrored[True], centre_crop(image, 32)[:, ::-1])
+
+
 def test_a_crop_is_a_function_of_its_generator():
     image = gradient_image(100, 80)
     one, again, other = (random_resized_crop(image, 32, np.random.default_rng(seed)) for seed in (1, 1, 2))

@@ -77,7 +77,7 @@ def inputs_like(presentation: Presentation, presented: Presented) -> jax.ShapeDt
 
 
 def layers_run(graph: Graph, layer: str, recorded: Sequence[str] | Words) -> list[str]:
-    """The layers, in forward order, that run for the current of one where the spikes of some are given."""
+    """The layers, in forward order, that run for the current of one where the spikes of some were recorded."""
     known = {graph.layers[name].output for name in recorded}
     known.add(graph.input)
     operations = needed(graph.operations, [graph.layers[layer].current], known)

@@ -50,9 +50,9 @@ def convert(
     for name, value in parameters.items():
         if not _all(value, np.isfinite):
             raise ValueError(f"{name} must be finite, got {value}.")
-    for name, text, holds in snn.neuron.ranges:
-        if not _all(values[name], holds):
-            raise ValueError(f"{name} must be {text}, got {values[name]}.")
+    for name, text, holds, advice in snn.neuron.ranges:
+        if name in values and not _all(values[name], holds):
+            raise ValueError(f"{name} must be {text}, got {values[name]}: {advice}.")
     for layer, threshold in thresholds.items():
         if not _all(threshold, lambda v: (v > 0) & (v < math.inf)):
             raise ValueError(f"the threshold of {layer} must be above 0 and finite, got {threshold}.")

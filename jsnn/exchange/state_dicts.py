@@ -11,7 +11,7 @@ import numpy as np
 from jsnn.conversion.thresholds import check_finite
 from jsnn.network.activations import WITH_WEIGHTS
 from jsnn.network.calls import Call
-from jsnn.network.graph import Graph, names_of, trace
+from jsnn.network.graph import Graph, made_of, names_of, trace
 from jsnn.network.transformation import Variables
 
 Path = tuple[str, ...]  # of a leaf of variables: its collection, modules and name
@@ -107,8 +107,8 @@ def _flax_modules(graph: Graph, leaves: Mapping[Path, Any]) -> dict[str, dict[st
     """Module -> the paths of its leaves by name, in the order in which they are used."""
     modules: dict[str, dict[str, Path]] = {}
     sources = _sources(graph)
-    for operation in graph.operations:
-        for path in (path for number in operation.inputs for path in sources.get(number, ()) if operation.over_time):
+    for operation in filter(lambda operation: operation.over_time, graph.operations):
+        for path in made_of(sources, operation):
             if path in leaves:
                 modules.setdefault("/".join(path[1:-1]), {})[path[-1]] = path
     return modules
@@ -119,8 +119,7 @@ def _sources(graph: Graph) -> dict[int, tuple[Path, ...]]:
     sources: dict[int, tuple[Path, ...]] = {number: (path,) for number, path in graph.paths.items()}
     for operation in graph.operations:
         if not operation.over_time:
-            paths = tuple(path for number in operation.inputs for path in sources.get(number, ()))
-            sources |= dict.fromkeys(operation.outputs, paths)
+            sources |= dict.fromkeys(operation.outputs, made_of(sources, operation))
     return sources
 
 
@@ -144,8 +143,7 @@ def _maps_in_front(graph: Graph) -> dict[Path, tuple[int, ...]]:
         before = [number for number in operation.inputs if graph.avals[number].shape == shape and number in flattened]
         if operation.primitive.name in WITH_WEIGHTS:
             maps = [flattened[number] for number in operation.inputs if number in flattened]
-            paths = [path for number in operation.inputs for path in sources.get(number, ())]
-            in_front |= {path: shape for path in paths for shape in maps}
+            in_front |= {path: shape for path in made_of(sources, operation) for shape in maps}
         elif operation.primitive.name in ("reshape", "squeeze"):
             batch, *rest = graph.avals[operation.inputs[0]].shape
             if len(rest) > 1 and shape == (batch, math.prod(rest)):

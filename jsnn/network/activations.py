@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsnn.network.graph import NAMES_OF_LEAVES, Graph, Layer, Operation, feeding, first_origin, needed
+from jsnn.network.graph import NAMES_OF_LEAVES, Graph, Layer, Operation, first_origin, made_of, needed
 from jsnn.quantization import is_qcfs
 
 WITH_WEIGHTS = ("conv_general_dilated", "dot_general")
@@ -107,7 +107,7 @@ def _layers(graph: Graph, operations: tuple[Operation, ...]) -> dict[str, Layer]
             continue
         path = first_origin(origins, operation)
         scope = max((scopes[number] for number in operation.inputs if number in scopes), default=(-1, ""))
-        sources = feeding(feeds, operation)
+        sources = made_of(feeds, operation)
         if operation.primitive is None:
             (current, ceiling, threshold), (output,) = Activation(**operation.options), operation.outputs
             aval, name = graph.avals[current], unique_name(scope[1] or "neurons", layers)

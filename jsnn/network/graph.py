@@ -6,7 +6,7 @@ Values have numbers. An operation depends on time where its inputs do, which beg
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import flax
 import jax
@@ -18,6 +18,7 @@ from jsnn.network.calls import Call, as_function, called, closed_jaxpr, is_array
 from jsnn.quantization import is_qcfs
 
 LIBRARIES = *(f"{Path(module.__file__).parent}/" for module in (jax, flax)), f"{Path(__file__).parents[1]}/"
+T = TypeVar("T")
 NAMES_OF_LEAVES = ("value", "kernel", "embedding", "weight", "weights", "w")  # which are not those of a layer
 
 
@@ -176,6 +177,6 @@ def first_origin(origins: Mapping[int, tuple[str, ...]], operation: Operation) -
     return next((origins[number] for number in operation.inputs if number in origins), None)
 
 
-def feeding(sources: Mapping[int, tuple[str, ...]], operation: Operation) -> tuple[str, ...]:
-    """The layers whose spikes the inputs of an operation are made of."""
-    return tuple(dict.fromkeys(name for number in operation.inputs for name in sources.get(number, ())))
+def made_of(sources: Mapping[int, tuple[T, ...]], operation: Operation) -> tuple[T, ...]:
+    """What the inputs of an operation are made of, each once: of each value number its names or paths."""
+    return tuple(dict.fromkeys(source for number in operation.inputs for source in sources.get(number, ())))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from jsnn.network.activations import WITH_WEIGHTS, layer_name, origins_of, unique_name, with_neurons
 from jsnn.network.calls import Call
-from jsnn.network.graph import Graph, Operation, feeding, first_origin, trace
+from jsnn.network.graph import Graph, Operation, first_origin, made_of, trace
 
 PICOJOULES_MAC, PICOJOULES_AC = 4.6, 0.9  # float32 at 45 nm: multiply and add, add alone (Horowitz, ISSCC 2014)
 INPUT = "input"
@@ -47,7 +47,7 @@ def layer_shapes(apply: Callable[..., Any], variables: Any, x: Any, **kwargs: An
     names = {layer.output: layer.name for layer in graph.layers.values()}
     origins, shapes = origins_of(graph, graph.operations), {}
     for operation in graph.operations:
-        feeds, path = feeding(sources, operation), first_origin(origins, operation)
+        feeds, path = made_of(sources, operation), first_origin(origins, operation)
         is_product = operation.primitive is not None and operation.primitive.name in WITH_WEIGHTS
         if operation.over_time and is_product and path is not None:
             shapes[unique_name(layer_name(path), shapes)] = _shape(graph, operation, origins, feeds)

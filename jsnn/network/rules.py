@@ -90,7 +90,7 @@ def _check(graph: Graph, operation: Operation, places: set[int]) -> None:
 def run_over_time(
     operation: Operation, values: Sequence[Any], over_time: Sequence[bool], kernels: Kernels
 ) -> list[Any]:
-    """An operation that `check` lets pass, with an axis of time in front of each input that depends on it."""
+    """An operation that `check_can_spike` lets pass, with an axis of time in front of each input that depends on it."""
     rule = _RULES.get(operation.primitive.name)
     if rule is not None:
         result = rule(kernels, operation, values, over_time)

@@ -1,6 +1,5 @@
 """A trained SNN as one file: its program and its weights, for inference without the code of its model."""
 
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,7 +62,7 @@ def load(path: str | Path) -> Callable[[jax.Array], Any]:
         with np.load(path) as file:
             program = jax.export.deserialize(bytearray(file[PROGRAM].tobytes()))
             leaves = [file[LEAF.format(i)].view(jnp.dtype(str(dtype))) for i, dtype in enumerate(file[DTYPES])]
-    except (KeyError, TypeError, EOFError, BadZipFile, zlib.error) as error:  # an array, no file, or part of one
+    except (KeyError, TypeError, EOFError, BadZipFile) as error:  # an array, no file, or part of one
         raise ValueError(f"{path} holds no network, or is damaged: write it with jsnn.save.") from error
     return lambda inputs: program.call(leaves, inputs)
 

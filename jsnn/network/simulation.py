@@ -138,7 +138,7 @@ def simulate_images(
 ) -> Any:
     """What `observe` makes of a presentation of images [B, ...], whose index [B] and key their noise depends on.
 
-    Keywords are those of `simulate` behind the chunk, and of the ANN's function.
+    Keywords are `collect` of `simulate`, and those of the ANN's function.
     """
     snn, encode, num_steps, chunk, _ = presentation
     inputs = partial(encode, images, key, index)

@@ -25,8 +25,8 @@ class TraceState(NamedTuple):
     trace: jax.Array
 
 
-DECAY = Range("decay", "in [0, 1)", lambda decay: (decay >= 0) & (decay < 1))
-STRENGTH = Range("strength", "at least 0", lambda strength: strength >= 0)
+DECAY = Range("decay", "in [0, 1)", lambda decay: (decay >= 0) & (decay < 1), "0 forgets at once")
+STRENGTH = Range("strength", "at least 0", lambda strength: strength >= 0, "0 leaves the threshold as it is")
 Step = Callable[[Parameters, TraceState, jax.Array], tuple[jax.Array, TraceState]]
 
 
@@ -133,5 +133,4 @@ def _neuron(surrogate: Surrogate, parameters: dict[str, float], step: Step) -> N
         del neuron
         return TraceState(*[jnp.zeros_like(current)] * 3)
 
-    ranges = tuple(one for one in (LEAK, DECAY, STRENGTH) if one.name in parameters)
-    return Neuron(lambda: {"threshold": 1.0, **parameters}, init, step, ranges=ranges)
+    return Neuron(lambda: {"threshold": 1.0, **parameters}, init, step, ranges=(LEAK, DECAY, STRENGTH))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jsnn.neurons import residuals
-from jsnn.neurons.neuron import LEAK, Neuron, Parameters
+from jsnn.neurons.neuron import Neuron, Parameters
 from jsnn.neurons.packing import age_after
 from jsnn.neurons.residuals import Integrate, Residuals
 from jsnn.neurons.surrogate import Surrogate, is_forward_mode, stdb
@@ -98,7 +98,7 @@ def _leaky(integrate: Integrate, surrogate: Surrogate, detach_spike: bool) -> Ne
         age = None if state.age is None else age_after(kept.spikes, state.age, len(current))
         return kept.spikes, LIFState(membrane, spikes, age)
 
-    neuron = Neuron(_parameters, partial(_init, surrogate), step, record, ranges=(LEAK,))
+    neuron = Neuron(_parameters, partial(_init, surrogate), step, record)
     # No spike of the reset appears in the gradient that residuals give, and they have reverse mode alone.
     if not detach_spike or is_forward_mode(surrogate):
         return neuron

@@ -39,14 +39,16 @@ class Range(NamedTuple):
         name: of the parameter.
         text: as a sentence says it, "in (0, 1]".
         holds: value -> whether it lies there, elementwise.
+        advice: what a value of it means.
     """
 
     name: str
     text: str
     holds: Callable[[Any], Any]
+    advice: str
 
 
-LEAK = Range("leak", "in (0, 1] (1 keeps the membrane as it is)", lambda leak: (leak > 0) & (leak <= 1))
+LEAK = Range("leak", "in (0, 1]", lambda leak: (leak > 0) & (leak <= 1), "1 keeps the membrane as it is (IF)")
 
 
 class Neuron(NamedTuple):
@@ -62,7 +64,7 @@ class Neuron(NamedTuple):
         compact: state -> the state as it may be kept between chunks, in fewer bytes where a part carries no gradient.
         lossless: what is kept of the neurons where that gives their gradient exactly, see `jsnn.neurons.residuals`.
         in_bytes: () -> what is kept of them where a byte a step gives it to rounding.
-        ranges: of parameters beside the threshold, where they have one; `jsnn.convert` checks them.
+        ranges: of parameters beside the threshold, as far as the neuron has them; `jsnn.convert` checks them.
     """
 
     parameters: Callable[[], dict[str, float]]
@@ -72,7 +74,7 @@ class Neuron(NamedTuple):
     compact: Callable[[State], State] | None = None
     lossless: Any = None
     in_bytes: Callable[[], Any] | None = None
-    ranges: tuple[Range, ...] = ()
+    ranges: tuple[Range, ...] = (LEAK,)
 
 
 def over_time(

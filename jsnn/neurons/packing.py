@@ -6,7 +6,7 @@ With no spike before it, an `age` is 0; else it is the number of steps since the
 import jax
 import jax.numpy as jnp
 
-STEPS_PER_WORD = 32  # of one word
+STEPS_PER_WORD = 32  # at most
 
 
 def word_dtype(num_steps: int) -> jnp.dtype:
