@@ -302,7 +302,7 @@ drive = partial(over_time, lif(), lif().parameters(), AT_REST)
         (lambda: SNN.initial_state(conversion.convert(SNN, ANN, OTHERS), FIRST), "have neurons for .*dense1, conv9"),
         (lambda: SNN.initial_state(conversion.convert(SNN, ANN, {"conv0": 1.0}), FIRST), "its variables .* for conv0"),
         (lambda: conversion.convert(SNN, ANN, THRESHOLDS, initial=jnp.nan), "initial must be finite, got nan"),
-        (lambda: conversion.convert(SNN, ANN, THRESHOLDS, leak=1.5), r"leak must be in \(0, 1\], got 1.5"),
+        (lambda: conversion.convert(SNN, ANN, THRESHOLDS, leak=1.5), r"leak must be in \(0, 1\], got 1.5: 1 keeps"),
         (lambda: conversion.convert(OWN, ANN, THRESHOLDS, leak=0.0), r"leak must be in \(0, 1\], got 0.0"),
         (lambda: conversion.convert(ADAPTIVE, ANN, THRESHOLDS, decay=1.0), r"decay must be in \[0, 1\), got 1.0"),
         (lambda: conversion.convert(ADAPTIVE, ANN, THRESHOLDS, strength=-1.0), "strength must be at least 0, got -1.0"),

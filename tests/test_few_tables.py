@@ -44,6 +44,7 @@ def test_recipes_that_balance_also_show_their_converted_nets(keep, tmp_path):
     keep_run(keep, "diet", 4, 0.75, converted=0.6)
     assert "| diet, converted " in (table := few_tables.accuracy_table(read_runs(tmp_path)))
     assert "60.00" in table
+    assert "above" not in table  # there is no net of qcfs-diet
 
 
 def test_early_exit_costs_are_told_where_there_is_more_than_one_step(keep, tmp_path):

@@ -45,6 +45,8 @@ def accuracy_table(runs: DataFrame) -> str:
                 rows.append([net, f"{recipe}, converted", "", *_by_steps(of_recipe, "converted/accuracy", percent)])
             rows.append([net, recipe, "", *_by_steps(of_recipe, "hybrid/accuracy", percent)])
         best = of_net[of_net.recipe == "qcfs-diet"]
+        if best.empty:
+            continue
         others = {"the ReLU ANN": best.seed.map(relu), "qcfs": best["converted/accuracy"]}
         for name, accuracies in others.items():
             gains = best.assign(gain=best["hybrid/accuracy"] - accuracies)
