@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from matplotlib.figure import Figure
 
 from experiments.benchmark import __main__ as main
-from experiments.benchmark import input_rate, worker
+from experiments.benchmark import chart, input_rate, worker
 from experiments.benchmark import ours as our_net
 from experiments.benchmark.__main__ import Arguments, benchmark, check, run, take_turns
 from experiments.benchmark.problem import (
@@ -224,6 +225,19 @@ def test_the_overview_has_a_column_for_each_shape_and_the_ann_in_each():
     assert cells[4] == [ANN, "0.20 (1.00 GB)", "0.20 (1.00 GB)"]
     (row,) = (line.split("|") for line in text.splitlines() if LINEAR in line and "0.600 (" in line)
     assert row[9].strip() == "3.0"  # in steps of the ANN
+
+
+def test_the_picture_shows_no_time_of_a_first_call_alone():
+    slow = [*records("spyx", [None], 4, first=70.0, peak_bytes=2e9), *records("spyx", [None], 16, first=90.0)]
+    rows = medians([*records(OURS, [0.5], 4), *records(OURS, [2.0], 16), *slow])
+    rows["gigabytes"] = rows.peak / 1e9
+    for values, shown, steps in (("seconds", [0.5], [16]), ("gigabytes", [2.0, 0.008], [16, 16])):
+        bars, lines = Figure().subplots(1, 2)
+        chart._bars(bars, rows[rows.num_steps == 4], values)
+        chart._lines(lines, rows[rows.num_steps == 16], values)
+        assert [bar.get_width() for bar in bars.patches if bar.get_width() > 0] == shown
+        assert [label.get_text() for label in bars.get_yticklabels()] == ["spyx", OURS]
+        assert [step for line in lines.lines for step in line.get_xdata()] == steps
 
 
 def test_the_table_of_balancing_compares_thresholds():

@@ -30,7 +30,8 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
 
 
 def _bars(axes: Axes, rows: pd.DataFrame, values: str) -> None:
-    """A group of bars for each contestant, ours first, one for each shape."""
+    """A group of bars for each contestant, ours first, one for each shape; see `_fair` for those that lack."""
+    rows = rows.assign(**{values: rows[values].where(_fair(rows, values))})
     shapes = "batch of " + rows.batch.map(str) + ", T = " + rows.num_steps.map(str) + ", " + rows.surrogate
     table = rows.assign(shape=shapes).pivot(index="contestant", columns="shape", values=values)
     table = table[[*dict.fromkeys(shapes)]].reindex([name for name in reversed(ROSTER) if name in table.index])
@@ -38,10 +39,15 @@ def _bars(axes: Axes, rows: pd.DataFrame, values: str) -> None:
     axes.set(xlabel=LABELS[values], ylabel="", title=f"{rows.net.iloc[0].upper()}, few time steps")
 
 
+def _fair(rows: pd.DataFrame, values: str) -> pd.Series:
+    """Which values are shown: a first call alone is no fair time."""
+    return rows.repeated | (values != "seconds")
+
+
 def _lines(axes: Axes, rows: pd.DataFrame, values: str) -> None:
-    """A line for each contestant and surrogate; a first call alone is no fair time, and left out."""
+    """A line for each contestant and surrogate."""
     batch = rows.groupby("batch").num_steps.nunique().idxmax()
-    shown = rows[(rows.batch == batch) & (rows.repeated | (values != "seconds"))]
+    shown = rows[(rows.batch == batch) & _fair(rows, values)]
     for i, name in enumerate(ROSTER):
         style = {"color": "black", "linewidth": 3, "zorder": 3} if name == OURS else {"color": COLORS(i)}
         label = {"label": name}  # on the first line alone
