@@ -24,7 +24,9 @@ NETS: dict[str, Fields] = {
 }
 ACTIVATIONS: dict[str, Fields] = {"relu": {"network.levels": None}, "qcfs": {}}
 EPOCHS = {8: 3}  # of the fine-tune, at a T where they take long
-FASHION_RATES: LearningRates = {1: 5e-4, 2: 5e-4}  # on validation better than the recipe's
+# On validation better than the recipe's.
+FASHION_RATES: LearningRates = {1: 5e-4, 2: 5e-4}
+FINETUNE_OF_NETS: dict[str, Fields] = {"resnet8-norm": {"finetune.lr": 1e-3, "finetune.epochs": 9}}
 
 
 def activation_of(recipe: str) -> str:
@@ -56,7 +58,10 @@ def trials(
     """The whole pipeline of a net by several recipes at each T."""
     for recipe, num_steps in product(recipes, steps):
         fields = NETS[net] | RECIPES[recipe]
-        fields |= _at(num_steps, learning_rates if fields["finetune.trained"] else OF_THE_RECIPE)
+        if fields["finetune.trained"]:
+            fields |= _at(num_steps, learning_rates) | FINETUNE_OF_NETS.get(net, {})
+        else:
+            fields |= _at(num_steps)
         yield Trial(f"{net}-{recipe}-t{num_steps}", fields, tested, seeds, f"{net}-{activation_of(recipe)}")
 
 
