@@ -10,8 +10,8 @@ from experiments.fields import TRAINED
 from experiments.recipes import RECIPES, Fields
 from experiments.study.trials import SEEDS, Trial, ann_tested, tested
 
-LearningRates = Mapping[int, float]  # T -> of the fine-tune, where it is not the recipe's
-OF_THE_RECIPE: LearningRates = {}
+FieldsAt = Mapping[int, Fields]  # T -> what the fine-tune takes at it, where it is not the recipe's
+OF_THE_RECIPE: FieldsAt = {}
 
 STEPS = (1, 2, 4, 8)
 HALF_THE_EPOCHS: Fields = {"ann.epochs": 20}  # of nets whose epochs cost several times as much
@@ -23,10 +23,10 @@ NETS: dict[str, Fields] = {
     "vgg11-norm": HALF_THE_EPOCHS | {"network.architecture": "vgg11", "network.norm": "batch"},
 }
 ACTIVATIONS: dict[str, Fields] = {"relu": {"network.levels": None}, "qcfs": {}}
-EPOCHS = {8: 3}  # of the fine-tune, at a T where they take long
+HALF_THE_FINETUNE: FieldsAt = {8: {"finetune.epochs": 3}}  # at a T where epochs take long
 # On validation better than the recipe's.
-FASHION_RATES: LearningRates = {1: 5e-4, 2: 5e-4}
-FINETUNE_OF_NETS: dict[str, Fields] = {"resnet8-norm": {"finetune.lr": 1e-3, "finetune.epochs": 9}}
+FASHION: FieldsAt = {num_steps: {"finetune.lr": 5e-4} for num_steps in (1, 2)}
+OF_NETS: dict[str, FieldsAt] = {"resnet8-norm": {4: {"finetune.lr": 1e-3, "finetune.epochs": 9}}}
 
 
 def activation_of(recipe: str) -> str:
@@ -34,11 +34,9 @@ def activation_of(recipe: str) -> str:
     return "relu" if RECIPES[recipe]["network.levels"] is None else "qcfs"
 
 
-def _at(num_steps: int, learning_rates: LearningRates = OF_THE_RECIPE) -> Fields:
+def _at(num_steps: int, finetune: FieldsAt = OF_THE_RECIPE) -> Fields:
     """T, and what fine-tuning takes at it."""
-    epochs = {"finetune.epochs": EPOCHS[num_steps]} if num_steps in EPOCHS else {}
-    rate = {"finetune.lr": learning_rates[num_steps]} if num_steps in learning_rates else {}
-    return {"convert.num_steps": num_steps} | epochs | rate
+    return {"convert.num_steps": num_steps} | HALF_THE_FINETUNE.get(num_steps, {}) | finetune.get(num_steps, {})
 
 
 def anns(net: str, seeds: tuple[int, ...] = SEEDS) -> Iterator[Trial]:
@@ -53,15 +51,12 @@ def trials(
     recipes: tuple[str, ...],
     steps: tuple[int, ...] = STEPS,
     seeds: tuple[int, ...] = SEEDS,
-    learning_rates: LearningRates = OF_THE_RECIPE,
+    finetune: FieldsAt = OF_THE_RECIPE,
 ) -> Iterator[Trial]:
     """The whole pipeline of a net by several recipes at each T."""
     for recipe, num_steps in product(recipes, steps):
         fields = NETS[net] | RECIPES[recipe]
-        if fields["finetune.trained"]:
-            fields |= _at(num_steps, learning_rates) | FINETUNE_OF_NETS.get(net, {})
-        else:
-            fields |= _at(num_steps)
+        fields |= _at(num_steps, finetune if fields["finetune.trained"] else OF_THE_RECIPE)
         yield Trial(f"{net}-{recipe}-t{num_steps}", fields, tested, seeds, f"{net}-{activation_of(recipe)}")
 
 
@@ -82,14 +77,12 @@ def qcfs_diet(num_steps: int) -> str:
     return f"vgg5-qcfs-diet-t{num_steps}"
 
 
-def parts(
-    num_steps: int, seeds: tuple[int, ...] = SEEDS, learning_rates: LearningRates = OF_THE_RECIPE
-) -> Iterator[Trial]:
+def parts(num_steps: int, seeds: tuple[int, ...] = SEEDS, finetune: FieldsAt = OF_THE_RECIPE) -> Iterator[Trial]:
     """What each part of `qcfs-diet` does, at one T."""
     labels = {"finetune.distillation": 0.0, "finetune.temperature": 1.0}
     by_labels = {name: labels | {"finetune.trained": trained} for name, trained in PARTS.items()}
     for name, fields in (by_labels | {BY_CHANNEL: {"finetune.by_channel": True}}).items():
-        yield Trial(f"part-{name}", fields | _at(num_steps, learning_rates), tested, seeds, "vgg5-qcfs")
+        yield Trial(f"part-{name}", fields | _at(num_steps, finetune), tested, seeds, "vgg5-qcfs")
 
 
 def penalties(num_steps: int, seeds: tuple[int, ...] = SEEDS) -> Iterator[Trial]:

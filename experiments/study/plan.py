@@ -83,7 +83,7 @@ def _four_steps(net: str, seeds: tuple[int, ...]) -> Iterator[Trial]:
     """Question f: other nets, converted at each T and fine-tuned at T = 4."""
     yield from few_steps.anns(net, seeds)
     yield from few_steps.trials(net, ("qcfs",), seeds=seeds)
-    yield from few_steps.trials(net, ("qcfs-diet",), (4,), seeds)
+    yield from few_steps.trials(net, ("qcfs-diet",), (4,), seeds, few_steps.OF_NETS.get(net, {}))
 
 
 STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
@@ -110,9 +110,9 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
     FASHION_FEW: {
         "few": (
             *few_steps.anns("vgg5"),
-            *few_steps.trials("vgg5", ("qcfs", "qcfs-diet", "diet"), learning_rates=few_steps.FASHION_RATES),
+            *few_steps.trials("vgg5", ("qcfs", "qcfs-diet", "diet"), finetune=few_steps.FASHION),
         ),
-        "parts": tuple(few_steps.parts(2, learning_rates=few_steps.FASHION_RATES)),
+        "parts": tuple(few_steps.parts(2, finetune=few_steps.FASHION)),
         "penalties": tuple(few_steps.penalties(4)),
         "residuals": tuple(few_steps.in_bytes(8)),
     },
