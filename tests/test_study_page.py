@@ -264,6 +264,12 @@ def test_the_papers_table_has_our_runs_beside_it(keep, tmp_path, monkeypatch):
     assert ours[3:6] == ["75.00 ± 7.07", "3 + 2", "`python -m experiments.hybrid tiny`"]
 
 
+def test_the_command_of_a_row_runs_its_trial_with_all_its_fields():
+    of_trial = "python -m experiments.study vgg5_cifar10 --questions paper"
+    assert tables.command_of("vgg5_cifar10", "stdb-t75") == of_trial
+    assert tables.command_of("fashion_mnist_cpu", "linear-t8") == "python -m experiments.hybrid fashion_mnist_cpu"
+
+
 def test_kept_numbers_have_few_digits_and_no_path_of_the_machine(tiny, tmp_path):
     results = read_results(tiny)
     results["ann"]["accuracy"], results["config"]["run"]["data_dir"] = 1 / 3, "/somewhere"

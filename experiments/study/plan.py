@@ -10,12 +10,13 @@ from functools import partial
 from experiments.fields import AUTO
 from experiments.presets import PRESETS
 from experiments.recipes import Fields
-from experiments.study import few_steps
+from experiments.study import few_steps, full_size
 from experiments.study.conversion import conversion
 from experiments.study.trials import SEEDS, Trial, as_far_as, diagnosed, explained, tested
 
 FASHION, CIFAR = "fashion_mnist_cpu", "cifar10_cpu"
 FASHION_FEW, CIFAR_FEW = "fashion_mnist_t4", "cifar10_t4"
+FULL_SIZE = "vgg5_cifar10"
 OTHER_NETS = ("vgg5-norm", "resnet8", "resnet8-norm")
 
 PLAIN = {"finetune.logit_scale": 1.0}  # as in the paper; the presets' own recipe is linear
@@ -126,4 +127,5 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
         "depth": tuple(_four_steps("vgg11-norm", (0,))),
         "parts": tuple(few_steps.parts(2, (0,))),
     },
+    FULL_SIZE: {"paper": tuple(full_size.trials())},
 }

@@ -6,10 +6,12 @@ from statistics import mean, stdev
 import pandas as pd
 from pandas import DataFrame, Series
 
+from experiments.config import with_fields
+from experiments.presets import PRESETS
 from experiments.reports.table import aligned
 from experiments.runs.schema import CONVERTED
 from experiments.study import conversion, results
-from experiments.study.plan import HARMS, RATES, VARIATIONS
+from experiments.study.plan import HARMS, RATES, STUDIES, VARIATIONS
 from experiments.study.results import HYBRIDS, measurements, nets_of
 from jsnn.network import operations
 
@@ -76,10 +78,19 @@ def _of_preset(runs: DataFrame) -> list[str]:
     count = first["environment/cpu_count" if on_cpu else "environment/device_count"]
     device = f"CPU core{'s' if count > 1 else ''}" if on_cpu else first["environment/device"]
     cells = [f"{first['T']}", spread(100 * runs["ann/accuracy"]), on_test(converted), on_test(hybrid)]
-    cells += [f"{first['ann/epochs']:g} + {first['hybrid/epochs']:g}", f"`python -m experiments.hybrid {first.preset}`"]
+    cells += [f"{first['ann/epochs']:g} + {first['hybrid/epochs']:g}", f"`{command_of(first.preset, first.trial)}`"]
     minutes = mean(runs.filter(like="seconds/").sum(axis=1)) / 60
     commits = ", ".join(sorted(set(runs["environment/commit"].map(str))))
     return [*cells, f"{minutes:.0f} min", f"{count:g} {device}", commits]
+
+
+def command_of(preset: str, trial: str) -> str:
+    """What runs a trial: its preset as it is, or the question of the study where the trial changes fields of it."""
+    for question, trials in STUDIES.get(preset, {}).items():
+        usual = PRESETS[preset].config
+        if any(one.name == trial and with_fields(usual, one.fields) != usual for one in trials):
+            return f"python -m experiments.study {preset} --questions {question}"
+    return f"python -m experiments.hybrid {preset}"
 
 
 def conversion_table(runs: DataFrame) -> str:

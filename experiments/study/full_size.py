@@ -1,0 +1,33 @@
+"""The paper's own row: VGG5 on CIFAR-10 at its size, by STDB at T = 75 as in the paper, and at few steps.
+
+A run takes two CPU cores hours: it is of one seed, the ANN's epochs are fewer than the paper's 300 and follow a cosine,
+thresholds are balanced over 250 steps, and images are tested on one Poisson stream.
+"""
+
+from collections.abc import Iterator
+
+from experiments.fields import AUTO
+from experiments.recipes import QCFS, RECIPES, Fields
+from experiments.study.trials import Trial, ann_tested, tested
+
+SEEDS = (0,)
+SHORTER: Fields = {
+    "ann.epochs": 60,
+    "ann.schedule": "cosine",
+    "convert.balance_steps": 250,
+    "evaluate.eval_steps": 75,
+    "evaluate.streams": 1,
+}
+FEW_STEPS_EPOCHS = {4: 6, 8: 3}  # T -> epochs of fine-tuning
+
+
+def trials() -> Iterator[Trial]:
+    """The paper's pipeline with its factor on thresholds, the conversion by the best factor, and `qcfs-diet`."""
+    yield Trial("relu", SHORTER, ann_tested, SEEDS, "relu")
+    yield Trial("stdb-t75", SHORTER | {"finetune.epochs": 2}, tested, SEEDS, "relu")
+    best_factor = {"convert.scaling_factor": AUTO, "finetune.trained": ()}
+    yield Trial("converted-t75", SHORTER | best_factor, tested, SEEDS, "relu")
+    yield Trial("qcfs", SHORTER | {"network.levels": QCFS["network.levels"]}, ann_tested, SEEDS, "qcfs")
+    for num_steps, epochs in FEW_STEPS_EPOCHS.items():
+        few = {"convert.num_steps": num_steps, "finetune.epochs": epochs, "evaluate.eval_steps": 16}
+        yield Trial(f"qcfs-diet-t{num_steps}", SHORTER | RECIPES["qcfs-diet"] | few, tested, SEEDS, "qcfs")
