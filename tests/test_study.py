@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.config import with_fields
+from experiments.config import check, difference, with_fields
 from experiments.convert import converted_snn
 from experiments.finetune import last_snn
 from experiments.presets import PRESETS, Preset
@@ -108,6 +108,17 @@ def test_from_scratch_the_operations_are_the_hybrid_runs_to_half_an_epoch(preset
     assert epochs.keys() == lengths.keys()
     for name, times in lengths.items():
         assert abs(epochs[name] - times * hybrid / costs["snn epoch"]) <= times / 2
+
+
+@pytest.mark.parametrize("preset", STUDIES)
+def test_all_trials_are_valid_and_take_over_an_ann_that_is_trained_as_theirs(preset):
+    """A run of hours that starts from another ANN is refused only when that one is trained."""
+    planned = {trial.name: trial for of_question in STUDIES[preset].values() for trial in of_question}
+    planned |= {trials.ANN.name: trials.ANN}
+    for trial in planned.values():
+        config, of_ann = (trials.config_of_trial(preset, one, 0) for one in (trial, planned[trial.ann]))
+        check(config)
+        assert difference(of_ann, config, "ann") is None, trial.name
 
 
 def test_silent_neurons_are_those_without_a_spike(tiny_run, monkeypatch):

@@ -10,7 +10,7 @@ from experiments.fields import AUTO
 from experiments.recipes import QCFS, RECIPES, Fields
 from experiments.study.trials import Trial, ann_tested, tested
 
-SEEDS = (0,)
+ONE_SEED = (0,)
 SHORTER: Fields = {
     "ann.epochs": 60,
     "ann.schedule": "cosine",
@@ -23,11 +23,11 @@ FEW_STEPS_EPOCHS = {4: 6, 8: 3}  # T -> epochs of fine-tuning
 
 def trials() -> Iterator[Trial]:
     """The paper's pipeline with its factor on thresholds, the conversion by the best factor, and `qcfs-diet`."""
-    yield Trial("relu", SHORTER, ann_tested, SEEDS, "relu")
-    yield Trial("stdb-t75", SHORTER | {"finetune.epochs": 2}, tested, SEEDS, "relu")
+    yield Trial("relu", SHORTER, ann_tested, ONE_SEED, "relu")
+    yield Trial("stdb-t75", SHORTER | {"finetune.epochs": 2}, tested, ONE_SEED, "relu")
     best_factor = {"convert.scaling_factor": AUTO, "finetune.trained": ()}
-    yield Trial("converted-t75", SHORTER | best_factor, tested, SEEDS, "relu")
-    yield Trial("qcfs", SHORTER | {"network.levels": QCFS["network.levels"]}, ann_tested, SEEDS, "qcfs")
+    yield Trial("converted-t75", SHORTER | best_factor, tested, ONE_SEED, "relu")
+    yield Trial("qcfs", SHORTER | {"network.levels": QCFS["network.levels"]}, ann_tested, ONE_SEED, "qcfs")
     for num_steps, epochs in FEW_STEPS_EPOCHS.items():
         few = {"convert.num_steps": num_steps, "finetune.epochs": epochs, "evaluate.eval_steps": 16}
-        yield Trial(f"qcfs-diet-t{num_steps}", SHORTER | RECIPES["qcfs-diet"] | few, tested, SEEDS, "qcfs")
+        yield Trial(f"qcfs-diet-t{num_steps}", SHORTER | RECIPES["qcfs-diet"] | few, tested, ONE_SEED, "qcfs")

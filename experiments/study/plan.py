@@ -111,9 +111,9 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
     FASHION_FEW: {
         "few": (
             *few_steps.anns("vgg5"),
-            *few_steps.trials("vgg5", ("qcfs", "qcfs-diet", "diet"), finetune=few_steps.FASHION),
+            *few_steps.trials("vgg5", ("qcfs", "qcfs-diet", "diet"), finetune=few_steps.OF_FASHION),
         ),
-        "parts": tuple(few_steps.parts(2, finetune=few_steps.FASHION)),
+        "parts": tuple(few_steps.parts(2, finetune=few_steps.OF_FASHION)),
         "penalties": tuple(few_steps.penalties(4)),
         "residuals": tuple(few_steps.in_bytes(8)),
     },
