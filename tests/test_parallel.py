@@ -158,6 +158,26 @@ def test_the_noise_is_really_on():
     assert losses[0] == losses[1] != losses[2]
 
 
+@pytest.mark.parametrize("number", [jnp.nan, -jnp.inf])
+def test_one_number_of_many_that_is_not_finite_is_told_of_its_layer(number):
+    """XLA:CPU's maximum of so many would pass over NaN; the optimiser carries a key, which is no number."""
+
+    def forward(variables, x, index, key):
+        hidden, readout = variables["params"].values()
+        return x.reshape(len(x), -1) @ hidden @ readout, {}
+
+    def spoil(updates, params):
+        del params
+        return {"params": {**updates["params"], "hidden": updates["params"]["hidden"].at[3, 1].set(number)}}
+
+    weights = {"hidden": jnp.ones((np.prod(IMAGE_SHAPE), 1000)), "readout": jnp.ones((1000, 3))}
+    rule = optax.chain(optax.add_noise(0.1, 0.5, jax.random.key(0)), optax.stateless(spoil))
+    state = init_state({"params": weights}, rule)
+    after, metrics = jax.jit(train_step(SOURCE, forward, rule))(state, SPLIT, np.arange(BATCH), KEY)
+    assert metrics.finite == {"hidden": False, "readout": True, "optimizer": True}
+    chex.assert_trees_all_equal(after.params, state.params)
+
+
 @pytest.mark.parametrize("rule", [optax.scale(jnp.inf), optax.chain(optax.scale_by_adam(b2=jnp.inf), RULE)])
 def test_a_step_to_numbers_that_are_not_finite_is_told_and_not_taken(rule):
     state = init_state(ann()[0], rule)

@@ -180,12 +180,20 @@ def _finite_by_layer(*trees: dict[str, Any]) -> dict[str, jax.Array]:
     for path, leaf in (item for tree in trees for item in jax.tree_util.tree_leaves_with_path(tree)):
         collection, *layer = names_of(path[:2])
         name = "/".join(layer if collection == "params" and layer else [collection, *layer])
-        is_finite[name] = is_finite.get(name, True) & jnp.isfinite(leaf).all()
+        is_finite[name] = is_finite.get(name, True) & _is_finite(leaf)
     return is_finite
 
 
 def _all_finite(tree: Any) -> jax.Array:
-    return _all_true(jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), tree))
+    return _all_true(jax.tree.map(_is_finite, tree))
+
+
+def _is_finite(leaf: jax.Array) -> jax.Array:
+    """Whether all numbers of a leaf are: 0 times another is NaN.
+
+    On a CPU this takes half the time of asking each. XLA:CPU's maximum of an array would not do: it may pass over NaN.
+    """
+    return (leaf * 0).sum() == 0 if _is_float(leaf) else jnp.array(True)
 
 
 def _all_true(tree: Any) -> jax.Array:
