@@ -171,8 +171,9 @@ def _positive(layer: str, threshold: np.floating) -> np.floating:
 
 
 def maximum(current: jax.Array, counted: jax.Array) -> jax.Array:
-    """The largest of the currents that count."""
-    return jnp.max(current, where=counted, initial=-jnp.inf)
+    """The largest of the currents that count, NaN where one of them is not finite."""
+    largest = jnp.max(current, where=counted, initial=-jnp.inf)
+    return largest + jnp.sum(0 * current, where=counted)  # XLA:CPU's maximum of many numbers may pass over NaN
 
 
 def _measured(
