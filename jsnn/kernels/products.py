@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -13,7 +14,8 @@ def product(operands: jnp.dtype | None, x: jax.Array, matrix: jax.Array) -> jax.
     Numbers enter it in the dtype of `operands`; None leaves them as they are.
     """
     x, matrix = cast(operands, x, matrix)
-    return jnp.matmul(x, matrix, preferred_element_type=dtype_of_sums(x.dtype))
+    sums = jnp.matmul(x, matrix, preferred_element_type=dtype_of_sums(x.dtype))
+    return _row_major(sums) if has_few_bits(x.dtype) else sums
 
 
 def cast(operands: jnp.dtype | None, *arrays: jax.Array) -> list[jax.Array]:
@@ -27,9 +29,29 @@ def rounded(operands: jnp.dtype, x: jax.Array) -> jax.Array:
     return x.astype(operands).astype(x.dtype)
 
 
+def transposed(matrix: jax.Array) -> jax.Array:
+    """The transposed matrix, ready to be multiplied.
+
+    Where a CPU has matrix units for numbers of few bits, as AMX, XLA:CPU uses them for row-major operands only, and
+    stops with an error where such a product is to be column-major. Numbers of more bits it takes as they lie.
+    """
+    return _row_major(matrix.T) if has_few_bits(matrix.dtype) else matrix.T
+
+
 def dtype_of_sums(dtype: jnp.dtype) -> jnp.dtype:
     """The dtype in which products are summed: float32, or better where the operands are."""
     return jnp.promote_types(dtype, jnp.float32)
+
+
+def has_few_bits(dtype: jnp.dtype) -> bool:
+    """Whether numbers of a dtype are to be summed as float32 for having fewer bits, as bfloat16."""
+    return jnp.issubdtype(dtype, jnp.floating) and dtype != dtype_of_sums(dtype)
+
+
+def _row_major(matrix: jax.Array) -> jax.Array:
+    """A matrix that a CPU keeps row-major, whatever is made of it."""
+    keep = partial(with_layout_constraint, layouts=Layout(major_to_minor=tuple(range(matrix.ndim))))
+    return jax.lax.platform_dependent(matrix, cpu=keep, default=lambda matrix: matrix)
 
 
 def _rounded_forward(operands: jnp.dtype, x: jax.Array) -> tuple[jax.Array, None]:
@@ -54,7 +76,8 @@ def _product_backward(
     operands: jnp.dtype | None, residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, matrix = residuals
-    return product(operands, cotangent, matrix.T), product(operands, x.T, cotangent)
+    (cotangent,) = cast(operands, cotangent)
+    return product(None, cotangent, transposed(matrix)), product(None, transposed(x), cotangent)
 
 
 product.defvjp(_product_forward, _product_backward)

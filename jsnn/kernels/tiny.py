@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsnn.kernels.products import product
+from jsnn.kernels.products import product, transposed
 from jsnn.kernels.windows import Padding, Pair, output_sides
 
 MOST_BLOCKS = 64  # of the matrix
@@ -30,12 +30,12 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -
 def image_gradient(cotangent: jax.Array, kernel: jax.Array, sides: Pair, strides: Pair, padding: Padding) -> jax.Array:
     """The gradient [N, H, W, C_in] with respect to the images."""
     matrix = _as_matrix(kernel, sides, cotangent.shape[1:3], strides, padding)
-    return product(None, cotangent.reshape(len(cotangent), -1), matrix.T).reshape(len(cotangent), *sides, -1)
+    return product(None, cotangent.reshape(len(cotangent), -1), transposed(matrix)).reshape(len(cotangent), *sides, -1)
 
 
 def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, strides: Pair, padding: Padding) -> jax.Array:
     """The gradient [kH, kW, C_in, C_out] with respect to the kernel: the matrix's, summed where blocks are equal."""
-    of_matrix = product(None, x.reshape(len(x), -1).T, cotangent.reshape(len(x), -1))
+    of_matrix = product(None, transposed(x.reshape(len(x), -1)), cotangent.reshape(len(x), -1))
     kernel = jax.ShapeDtypeStruct((*window, x.shape[-1], cotangent.shape[-1]), of_matrix.dtype)
     place = partial(_as_matrix, sides=x.shape[1:3], outputs=cotangent.shape[1:3], strides=strides, padding=padding)
     return jax.linear_transpose(place, kernel)(of_matrix)[0]
