@@ -70,7 +70,7 @@ class Network:
     norm: Literal["none", "batch"] = "none"
     # L of QCFS, the activation of an ANN that is to be converted for about as many time steps; None is ReLU.
     levels: Annotated[Count | None, Field(description="at least 1 and below 2^31, or None")] = None
-    # Numbers that enter matrix products; sums, membranes and optimiser keep float32. bfloat16 is for GPU and TPU.
+    # Numbers that enter matrix products; sums, membranes and optimiser keep float32. bfloat16 is for GPU, TPU, AMX.
     precision: Literal["float32", "bfloat16"] = "float32"
 
 

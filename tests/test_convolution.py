@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsnn.kernels import cpu_convolution, fast_kernels, patches, pool_sum, winograd, xla_kernels
+from jsnn.kernels import cpu_convolution, fast_kernels, patches, pool_sum, strips, winograd, xla_kernels
 from jsnn.kernels.convolution import conv_general_dilated
 from jsnn.kernels.products import product
 from jsnn.network.rules import convolve_batch, multiply_batch
@@ -58,12 +58,13 @@ def assert_close(actual, expected, tolerance):
 
 
 NEVER, ALWAYS = 10**6, 1
-# On a CPU or not, whether XLA takes narrow convolutions, from how many channels on Winograd's way is taken.
+# On a CPU or not, whether XLA takes narrow convolutions, from how many channels on Winograd's way and strips are taken.
 WAYS = {
-    "products": (True, False, NEVER),
-    "XLA's": (True, True, NEVER),
-    "Winograd's": (True, True, ALWAYS),
-    "platform's": (False, False, NEVER),
+    "products": (True, False, NEVER, NEVER),
+    "XLA's": (True, True, NEVER, NEVER),
+    "Winograd's": (True, True, ALWAYS, NEVER),
+    "strips": (True, True, NEVER, ALWAYS),
+    "platform's": (False, False, NEVER, NEVER),
 }
 
 
@@ -74,10 +75,13 @@ def lower_for(on_cpu, monkeypatch):
 
 def take(way, monkeypatch):
     """Have convolutions go one way where they can."""
-    on_cpu, narrow_ones, channels = WAYS[way]
+    on_cpu, narrow_ones, for_winograd, for_strips = WAYS[way]
     lower_for(on_cpu, monkeypatch)
     monkeypatch.setattr(cpu_convolution, "XLA_TAKES_NARROW_ONES", narrow_ones)
-    monkeypatch.setattr(cpu_convolution, "CHANNELS_FOR_WINOGRAD", channels)
+    monkeypatch.setattr(cpu_convolution, "CHANNELS_FOR_WINOGRAD", for_winograd)
+    monkeypatch.setattr(cpu_convolution, "CHANNELS_FOR_STRIPS", for_strips)
+    monkeypatch.setattr(cpu_convolution, "NARROW", NEVER if for_strips == ALWAYS else 0)
+    monkeypatch.setattr(cpu_convolution, "has_few_bits", lambda dtype: True)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -104,11 +108,42 @@ def test_padding_may_be_one_sided_or_wide(stride, padding, way, monkeypatch):
     assert_close(actual, expected, 1e-6)
 
 
-@pytest.mark.parametrize("channels", [NEVER, ALWAYS], ids=["patches", "Winograd's"])
-def test_large_batches_are_cut_into_pieces(channels, monkeypatch):
-    monkeypatch.setattr(cpu_convolution, "CHANNELS_FOR_WINOGRAD", channels)
+@pytest.mark.parametrize("way", ["products", "strips"])
+def test_windows_need_not_be_square(way, monkeypatch):
+    take(way, monkeypatch)
+    x, kernel = arrays((3, 6, 5, 7, 9), 5)
+    cases = [(x, kernel[:height, :width]) for height, width in ((1, 3), (3, 1), (2, 2), (4, 5))]
+    around = {"stride": 1, "padding": [(1, 2), (0, 1)]}
+    actual, expected = (with_gradients(partial(convolve, **around), *cases) for convolve in (ours, reference))
+    assert_close(actual, expected, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("operands", "channels", "expected"),
+    [
+        (jnp.bfloat16, 64, {"convolve", "filter_gradient"}),
+        (jnp.bfloat16, 16, {"filter_gradient"}),
+        (None, 16, {"filter_gradient"}),
+        (None, 64, set()),
+    ],
+)
+def test_few_bits_and_narrow_kernels_go_by_strips(operands, channels, expected, monkeypatch):
+    calls = set()
+    for name in ("convolve", "filter_gradient"):
+        way = getattr(strips, name)
+        monkeypatch.setattr(strips, name, lambda *args, name=name, way=way: calls.add(name) or way(*args))
+    x, kernel = arrays((2, channels, channels, 8, 8), 3)
+    jax.eval_shape(partial(with_gradients, partial(ours, stride=1, operands=operands)), (x, kernel))
+    assert calls == expected
+
+
+@pytest.mark.parametrize("way", ["products", "Winograd's", "strips"])
+def test_large_batches_are_cut_into_pieces(way, monkeypatch):
+    take(way, monkeypatch)
     monkeypatch.setattr(patches, "PATCHES_AT_ONCE", 20_000)
     monkeypatch.setattr(winograd, "NUMBERS_AT_ONCE", 20_000)
+    monkeypatch.setattr(strips, "NUMBERS_AT_ONCE", 20_000)
+    monkeypatch.setattr(strips, "STRIPS_AT_ONCE", 1)
     cases = [arrays((batch, 36, 40, 5, 6), 3) for batch in (96, 97)]
     actual, expected = (with_gradients(partial(convolve, stride=1), *cases) for convolve in (ours, reference))
     assert_close(actual, expected, 1e-6)
@@ -137,10 +172,10 @@ def test_gradients_inside_a_scan():
 
 
 @pytest.mark.usefixtures("optimized")
-@pytest.mark.parametrize("channels", [NEVER, ALWAYS], ids=["patches", "Winograd's"])
-def test_the_filter_gradient_on_cpu_is_made_of_matrix_products(channels, monkeypatch):
+@pytest.mark.parametrize("way", ["products", "Winograd's", "strips"])
+def test_the_filter_gradient_on_cpu_is_made_of_matrix_products(way, monkeypatch):
     """XLA:CPU runs a filter gradient that is a convolution at a hundredth of the machine's rate inside a loop."""
-    monkeypatch.setattr(cpu_convolution, "CHANNELS_FOR_WINOGRAD", channels)
+    take(way, monkeypatch)
     x, kernel = arrays((8, 36, 40, 8, 8), 3)
 
     def program(convolve):
@@ -160,11 +195,11 @@ def test_double_precision_is_kept(float64, stride):
     assert_close(actual, expected, 1e-14)
 
 
-@pytest.mark.parametrize("on_cpu", [True, False], ids=["CPU's", "platform's"])
+# Winograd's sums of operands would be rounded, so that these go another way there.
+@pytest.mark.parametrize("way", ["Winograd's", "strips", "platform's"])
 @pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[4]], ids=str)
-def test_bfloat16_operands_give_float32_sums(shape, on_cpu, monkeypatch):
-    lower_for(on_cpu, monkeypatch)
-    monkeypatch.setattr(cpu_convolution, "CHANNELS_FOR_WINOGRAD", ALWAYS)  # whose sums of operands must not be rounded
+def test_bfloat16_operands_give_float32_sums(shape, way, monkeypatch):
+    take(way, monkeypatch)
     x, kernel = arrays(shape, 3)
     x = jnp.sign(x)  # exact in bfloat16, as spikes are
     (actual,) = with_gradients(partial(ours, stride=1, operands=jnp.bfloat16), (x, kernel))
@@ -190,6 +225,15 @@ def test_products_take_operands_of_their_own_dtype():
     assert float(actual) == pytest.approx(float(expected[0]), rel=1e-2)
     assert_close(gradients, expected[1], 1e-2)
     assert all(np.linalg.norm(a - b) > 0 for a, b in zip(gradients, expected[1], strict=True))
+
+
+@pytest.mark.parametrize(("operands", "count"), [(jnp.bfloat16, 5), (None, 0)], ids=str)
+def test_a_cpu_multiplies_numbers_of_few_bits_by_rows(operands, count):
+    """Three results and two transposed operands, which XLA:CPU's matrix units can neither take nor give by columns."""
+    x, matrix = jnp.ones((8, 40)), jnp.ones((40, 7))
+    gradients = jax.jit(jax.grad(lambda *leaves: (product(operands, *leaves) ** 2).sum(), (0, 1)))
+    assert gradients.lower(x, matrix).as_text().count("LayoutConstraint") == count
+    assert (jax.jit(lambda *leaves: product(operands, *leaves).T)(x, matrix) == 40).all()  # by columns, if it could
 
 
 def options_of(x, kernel, strides, padding, layout, **others):

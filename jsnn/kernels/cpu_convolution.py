@@ -1,8 +1,8 @@
 """A convolution and its gradients on a CPU, by the fastest way for a shape.
 
-That is Winograd's, XLA's, products of patches, or of one matrix where images are tiny. XLA:CPU's own filter gradient
-falls to a hundredth of the machine's rate inside a loop and to a tenth at a large batch, its input gradient to a fifth,
-and all of it to a hundredth where an image is two pixels high or wide.
+That is Winograd's, XLA's, products of patches or of strips, or of one matrix where images are tiny. XLA:CPU's own
+filter gradient falls to a hundredth of the machine's rate inside a loop and to a tenth at a large batch, its input
+gradient to a fifth, and all of it to a hundredth where an image is two pixels high or wide.
 """
 
 import math
@@ -10,13 +10,15 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jsnn.kernels import patches, tiny, winograd
-from jsnn.kernels.products import dtype_of_sums
+from jsnn.kernels import patches, strips, tiny, winograd
+from jsnn.kernels.products import dtype_of_sums, has_few_bits
 from jsnn.kernels.windows import Padding, Pair, output_sides
 
 XLA_TAKES_NARROW_ONES = jax.__version_info__ >= (0, 11)  # before, XLA:CPU convolves few channels at half its rate
 CHANNELS_FOR_WINOGRAD = 32  # of images and outputs at least, without which additions outweigh the products
 WEIGHTS_FOR_WINOGRAD = 1 << 16  # of a kernel's pixel at most, above which its gradient's sums outweigh the products
+NARROW = 32  # channels of images and outputs at most, where strips give a kernel's gradient up to twice as fast
+CHANNELS_FOR_STRIPS = 64  # of images and outputs at least, below which XLA's way is as fast
 CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
 
 
@@ -26,6 +28,8 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -
         return tiny.convolve(x, kernel, strides, padding)
     if _suits_winograd(x.dtype, kernel.shape, strides):
         return winograd.convolve(x, kernel, padding)
+    if _suits_strips(x.dtype, kernel.shape, strides):
+        return strips.convolve(x, kernel, padding)
     if _suits_xla(x.shape[1:3], kernel.shape, strides, padding):
         return jax.lax.conv_general_dilated(
             x, kernel, strides, padding, dimension_numbers=CHANNELS_LAST, preferred_element_type=dtype_of_sums(x.dtype)
@@ -56,9 +60,12 @@ def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, strides: P
     """The gradient [kH, kW, C_in, C_out] with respect to the kernel, by the fastest way for its shape."""
     if tiny.suits(x.shape[1:3], window, strides, padding):
         return tiny.filter_gradient(x, cotangent, window, strides, padding)
-    channels, features = x.shape[-1], cotangent.shape[-1]
-    if channels * features <= WEIGHTS_FOR_WINOGRAD and _suits_winograd(x.dtype, (*window, channels, features), strides):
+    shape = (*window, x.shape[-1], cotangent.shape[-1])
+    if math.prod(shape[2:]) <= WEIGHTS_FOR_WINOGRAD and _suits_winograd(x.dtype, shape, strides):
         return winograd.filter_gradient(x, cotangent, padding)
+    narrow = strides == (1, 1) and window[1] > 1 and max(shape[2:]) <= NARROW
+    if narrow or _suits_strips(x.dtype, shape, strides):
+        return strips.filter_gradient(x, cotangent, window, padding)
     return patches.filter_gradient(x, cotangent, window, strides, padding)
 
 
@@ -68,6 +75,16 @@ def _suits_winograd(dtype: jnp.dtype, kernel: tuple[int, ...], strides: Pair) ->
         dtype == dtype_of_sums(dtype)
         and (*kernel[:2], *strides) == (3, 3, 1, 1)
         and min(kernel[2:]) >= CHANNELS_FOR_WINOGRAD
+    )
+
+
+def _suits_strips(dtype: jnp.dtype, kernel: tuple[int, ...], strides: Pair) -> bool:
+    """Whether products of strips are the fastest way: where a CPU's matrix units outrun the making of patches."""
+    return (
+        has_few_bits(dtype)
+        and strides == (1, 1)
+        and tuple(kernel[:2]) != (1, 1)
+        and min(kernel[2:]) >= CHANNELS_FOR_STRIPS
     )
 
 

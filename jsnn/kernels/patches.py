@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsnn.kernels.products import dtype_of_sums, product
-from jsnn.kernels.windows import Padding, Pair, in_pieces, output_sides
+from jsnn.kernels.products import dtype_of_sums, product, transposed
+from jsnn.kernels.windows import Padding, Pair, as_rows, in_pieces, output_sides
 
 PATCHES_AT_ONCE = 600_000  # numbers, which the CPU's caches hold
 FEW_COLUMNS = 36  # of patches, which then are small beside the result and need no pieces
@@ -41,10 +41,10 @@ def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, strides: P
 
     def add(gradient: jax.Array, piece: list[jax.Array]) -> tuple[jax.Array, None]:
         x, cotangent = piece
-        transposed = cotangent.reshape(-1, cotangent.shape[-1]).T
+        features = transposed(as_rows(cotangent))
         if columns >= MANY_COLUMNS:
-            transposed = jax.lax.optimization_barrier(transposed)
-        return gradient + product(None, transposed, _patches(x, window, strides, padding)), None
+            features = jax.lax.optimization_barrier(features)
+        return gradient + product(None, features, _patches(x, window, strides, padding)), None
 
     start = jnp.zeros((cotangent.shape[-1], columns), dtype_of_sums(x.dtype))
     return jax.lax.scan(add, start, pieces)[0].T.reshape(*window, x.shape[-1], -1)
@@ -61,4 +61,4 @@ def _patches(x: jax.Array, window: Pair, strides: Pair, padding: Padding) -> jax
         return x[:, rows, columns]
 
     patches = jnp.concatenate([shifted(i, j) for i, j in np.ndindex(window)], axis=-1)
-    return patches.reshape(-1, patches.shape[-1])
+    return as_rows(patches)

@@ -17,3 +17,8 @@ def in_pieces(x: jax.Array, numbers: int, at_once: int) -> jax.Array:
     most = max(1, at_once // numbers)
     size = max(n for n in range(1, most + 1) if x.shape[0] % n == 0)
     return x.reshape(-1, size, *x.shape[1:])
+
+
+def as_rows(x: jax.Array) -> jax.Array:
+    """Pixels [..., C] as rows of a matrix."""
+    return x.reshape(-1, x.shape[-1])

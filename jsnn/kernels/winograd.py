@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jsnn.kernels.products import dtype_of_sums, product
-from jsnn.kernels.windows import Padding, Pair, in_pieces, output_sides
+from jsnn.kernels.windows import Padding, Pair, as_rows, in_pieces, output_sides
 
 # Of the images' tiles: of more a CPU's caches hold too few, of fewer XLA:CPU gives each product one core.
 NUMBERS_AT_ONCE = 2_400_000
@@ -34,7 +34,7 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
 
     def multiply(x: jax.Array) -> jax.Array:
         tiles = _tiles(x, outputs, padding)
-        products = jax.tree.map(lambda tile, kernel: product(None, _rows(tile), kernel), tiles, kernels)
+        products = jax.tree.map(lambda tile, kernel: product(None, as_rows(tile), kernel), tiles, kernels)
         return _joined(_on_both_sides(_output_transform, products), len(x), outputs)
 
     convolved = jax.lax.map(multiply, in_pieces(x, _numbers_of_tiles(x, outputs), NUMBERS_AT_ONCE))
@@ -55,7 +55,7 @@ def filter_gradient(x: jax.Array, cotangent: jax.Array, padding: Padding) -> jax
         x, cotangent = piece
         tiles = _tiles(x, outputs, padding)
         cotangents = _on_both_sides(_output_transform_transposed, _by_place(cotangent, 2, outputs, NO_PADDING))
-        of_piece = jax.tree.map(lambda tile, sums: product(None, _rows(tile).T, _rows(sums)), tiles, cotangents)
+        of_piece = jax.tree.map(lambda tile, sums: product(None, as_rows(tile).T, as_rows(sums)), tiles, cotangents)
         return jax.tree.map(jnp.add, gradients, of_piece), None
 
     zeros = jnp.zeros((x.shape[-1], cotangent.shape[-1]), dtype_of_sums(x.dtype))
@@ -109,10 +109,6 @@ def _joined(grid: Grid, images: int, outputs: Pair) -> jax.Array:
     high, wide = _tile_counts(outputs)
     rows = [jnp.stack([leaf.reshape(images, high, wide, -1) for leaf in row], 3) for row in grid]
     return jnp.stack(rows, 2).reshape(images, 2 * high, 2 * wide, -1)[:, : outputs[0], : outputs[1]]
-
-
-def _rows(x: jax.Array) -> jax.Array:
-    return x.reshape(-1, x.shape[-1])
 
 
 def _numbers_of_tiles(x: jax.Array, outputs: Pair) -> int:
