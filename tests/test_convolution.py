@@ -228,12 +228,12 @@ def test_products_take_operands_of_their_own_dtype():
 
 
 @pytest.mark.parametrize(("operands", "count"), [(jnp.bfloat16, 5), (None, 0)], ids=str)
-def test_a_cpu_multiplies_numbers_of_few_bits_by_rows(operands, count):
-    """Three results and two transposed operands, which XLA:CPU's matrix units can neither take nor give by columns."""
+def test_a_cpu_multiplies_numbers_of_few_bits_row_major(operands, count):
+    """Three results and two transposed operands: XLA:CPU's matrix units neither take nor give column-major ones."""
     x, matrix = jnp.ones((8, 40)), jnp.ones((40, 7))
     gradients = jax.jit(jax.grad(lambda *leaves: (product(operands, *leaves) ** 2).sum(), (0, 1)))
     assert gradients.lower(x, matrix).as_text().count("LayoutConstraint") == count
-    assert (jax.jit(lambda *leaves: product(operands, *leaves).T)(x, matrix) == 40).all()  # by columns, if it could
+    assert (jax.jit(lambda *leaves: product(operands, *leaves).T)(x, matrix) == 40).all()  # column-major, if it could
 
 
 def options_of(x, kernel, strides, padding, layout, **others):

@@ -163,8 +163,8 @@ def test_one_number_of_many_that_is_not_finite_is_told_of_its_layer(number):
     """XLA:CPU's maximum of so many would pass over NaN; the optimiser carries a key, which is no number."""
 
     def forward(variables, x, index, key):
-        hidden, readout = variables["params"].values()
-        return x.reshape(len(x), -1) @ hidden @ readout, {}
+        del index, key
+        return x.reshape(len(x), -1) @ variables["params"]["hidden"] @ variables["params"]["readout"], {}
 
     def spoil(updates, params):
         del params

@@ -41,10 +41,10 @@ def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, strides: P
 
     def add(gradient: jax.Array, piece: list[jax.Array]) -> tuple[jax.Array, None]:
         x, cotangent = piece
-        features = transposed(as_rows(cotangent))
+        by_feature = transposed(as_rows(cotangent))
         if columns >= MANY_COLUMNS:
-            features = jax.lax.optimization_barrier(features)
-        return gradient + product(None, features, _patches(x, window, strides, padding)), None
+            by_feature = jax.lax.optimization_barrier(by_feature)
+        return gradient + product(None, by_feature, _patches(x, window, strides, padding)), None
 
     start = jnp.zeros((cotangent.shape[-1], columns), dtype_of_sums(x.dtype))
     return jax.lax.scan(add, start, pieces)[0].T.reshape(*window, x.shape[-1], -1)
