@@ -189,11 +189,11 @@ def _all_finite(tree: Any) -> jax.Array:
 
 
 def _is_finite(leaf: jax.Array) -> jax.Array:
-    """Whether all numbers of a leaf are, for 0 times infinity or NaN is NaN.
+    """Whether all numbers of a leaf are, for infinity less infinity is NaN.
 
     On a CPU this takes half the time of asking each. XLA:CPU's maximum of an array would not do: it may pass over NaN.
     """
-    return (leaf * 0).sum() == 0 if _is_float(leaf) else jnp.array(True)
+    return (leaf - leaf).sum() == 0 if _is_float(leaf) else jnp.array(True)
 
 
 def _all_true(tree: Any) -> jax.Array:
