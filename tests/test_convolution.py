@@ -121,8 +121,8 @@ def test_windows_need_not_be_square(way, monkeypatch):
 @pytest.mark.parametrize(
     ("operands", "channels", "expected"),
     [
-        (jnp.bfloat16, 64, {"convolve", "filter_gradient"}),
-        (jnp.bfloat16, 16, {"filter_gradient"}),
+        (jnp.bfloat16, 16, {"convolve", "filter_gradient"}),
+        (jnp.bfloat16, 8, {"filter_gradient"}),
         (None, 16, {"filter_gradient"}),
         (None, 64, set()),
     ],
@@ -211,9 +211,10 @@ def test_bfloat16_operands_give_float32_sums(shape, way, monkeypatch):
         assert (gradient != gradient.astype(jnp.bfloat16).astype(jnp.float32)).any()
 
 
-def test_products_take_operands_of_their_own_dtype():
+@pytest.mark.parametrize("features", [7, 100])
+def test_products_take_operands_of_their_own_dtype(features):
     rng = np.random.default_rng(0)
-    x, matrix = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((3, 5, 40), (40, 7)))
+    x, matrix = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((3, 5, 40), (40, features)))
     options = {"dimension_numbers": (((2,), (0,)), ((), ())), "preferred_element_type": None}
     exact = multiply_batch(fast_kernels(), options, x, matrix)
     np.testing.assert_allclose(exact, np.einsum("tbi,io->tbo", x, matrix), rtol=1e-5, atol=1e-5)
@@ -227,10 +228,13 @@ def test_products_take_operands_of_their_own_dtype():
     assert all(np.linalg.norm(a - b) > 0 for a, b in zip(gradients, expected[1], strict=True))
 
 
-@pytest.mark.parametrize(("operands", "count"), [(jnp.bfloat16, 5), (None, 0)], ids=str)
-def test_a_cpu_multiplies_numbers_of_few_bits_row_major(operands, count):
-    """Three results and two transposed operands: XLA:CPU's matrix units neither take nor give column-major ones."""
-    x, matrix = jnp.ones((8, 40)), jnp.ones((40, 7))
+@pytest.mark.parametrize(("operands", "rows", "count"), [(jnp.bfloat16, 8, 5), (jnp.bfloat16, 2, 6), (None, 2, 0)])
+def test_a_cpu_multiplies_numbers_of_few_bits_row_major(operands, rows, count):
+    """Three results and two transposed operands: XLA:CPU's matrix units neither take nor give column-major ones.
+
+    Of few rows a result is transposed too, not the matrix.
+    """
+    x, matrix = jnp.ones((rows, 40)), jnp.ones((40, 7))
     gradients = jax.jit(jax.grad(lambda *leaves: (product(operands, *leaves) ** 2).sum(), (0, 1)))
     assert gradients.lower(x, matrix).as_text().count("LayoutConstraint") == count
     assert (jax.jit(lambda *leaves: product(operands, *leaves).T)(x, matrix) == 40).all()  # column-major, if it could

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsnn.kernels.products import dtype_of_sums, product, transposed
+from jsnn.kernels.products import as_bits, dtype_of_sums, from_bits, product, transposed
 from jsnn.kernels.windows import Padding, Pair, as_rows, in_pieces, output_sides
 
 PATCHES_AT_ONCE = 600_000  # numbers, which the CPU's caches hold
@@ -20,12 +20,12 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -
     matrix = kernel.reshape(-1, kernel.shape[-1])
 
     def multiply(x: jax.Array) -> jax.Array:
-        return product(None, _patches(x, kernel.shape[:2], strides, padding), matrix)
+        return product(None, from_bits(_patches(x, kernel.shape[:2], strides, padding), kernel.dtype), matrix)
 
     if len(matrix) <= FEW_COLUMNS:
-        products = multiply(x)
+        products = multiply(as_bits(x))
     else:
-        products = jax.lax.map(multiply, in_pieces(x, math.prod(outputs) * len(matrix), PATCHES_AT_ONCE))
+        products = jax.lax.map(multiply, in_pieces(as_bits(x), math.prod(outputs) * len(matrix), PATCHES_AT_ONCE))
     return products.reshape(x.shape[0], *outputs, -1)
 
 
@@ -36,18 +36,22 @@ def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, strides: P
 
     for the images x [N, H, W, C_in], the gradient g [N, H', W', C_out] with respect to the output and the strides s.
     """
-    columns = math.prod(window) * x.shape[-1]
-    pieces = [in_pieces(leaf, columns * math.prod(cotangent.shape[1:3]), PATCHES_AT_ONCE) for leaf in (x, cotangent)]
+    dtype, columns, features = x.dtype, math.prod(window) * x.shape[-1], cotangent.shape[-1]
+    numbers = columns * math.prod(cotangent.shape[1:3])
+    pieces = [in_pieces(as_bits(leaf), numbers, PATCHES_AT_ONCE) for leaf in (x, cotangent)]
 
     def add(gradient: jax.Array, piece: list[jax.Array]) -> tuple[jax.Array, None]:
         x, cotangent = piece
-        by_feature = transposed(as_rows(cotangent))
+        matrices = [from_bits(leaf, dtype) for leaf in (_patches(x, window, strides, padding), as_rows(cotangent))]
+        narrow, wide = matrices if columns <= features else reversed(matrices)
+        by_column = transposed(narrow)
         if columns >= MANY_COLUMNS:
-            by_feature = jax.lax.optimization_barrier(by_feature)
-        return gradient + product(None, by_feature, _patches(x, window, strides, padding)), None
+            by_column = jax.lax.optimization_barrier(by_column)
+        return gradient + product(None, by_column, wide), None
 
-    start = jnp.zeros((cotangent.shape[-1], columns), dtype_of_sums(x.dtype))
-    return jax.lax.scan(add, start, pieces)[0].T.reshape(*window, x.shape[-1], -1)
+    start = jnp.zeros(sorted((columns, features)), dtype_of_sums(dtype))
+    gradient, _ = jax.lax.scan(add, start, pieces)
+    return (gradient if columns <= features else gradient.T).reshape(*window, x.shape[-1], -1)
 
 
 def _patches(x: jax.Array, window: Pair, strides: Pair, padding: Padding) -> jax.Array:

@@ -38,6 +38,16 @@ def transposed(matrix: jax.Array) -> jax.Array:
     return _row_major(matrix.T) if has_few_bits(matrix.dtype) else matrix.T
 
 
+def as_bits(x: jax.Array) -> jax.Array:
+    """Numbers of few bits as whole numbers of the same bits, to be moved: XLA:CPU moves bfloat16 as float32."""
+    return jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}") if has_few_bits(x.dtype) else x
+
+
+def from_bits(bits: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """The numbers of a dtype that `as_bits` gave the bits of."""
+    return jax.lax.bitcast_convert_type(bits, dtype) if has_few_bits(dtype) else bits
+
+
 def dtype_of_sums(dtype: jnp.dtype) -> jnp.dtype:
     """The dtype in which products are summed: float32, or better where the operands are."""
     return jnp.promote_types(dtype, jnp.float32)
@@ -77,7 +87,15 @@ def _product_backward(
 ) -> tuple[jax.Array, jax.Array]:
     x, matrix = residuals
     (cotangent,) = cast(operands, cotangent)
-    return product(None, cotangent, transposed(matrix)), product(None, transposed(x), cotangent)
+    return _product_of_transposed(cotangent, matrix), product(None, transposed(x), cotangent)
+
+
+def _product_of_transposed(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    """The product x @ matrix.T; numbers of few bits, transposed in memory, are those of the matrix or all others."""
+    others = 2 * len(x) * sum(matrix.shape)  # sums, as float32, have twice the bits
+    if has_few_bits(x.dtype) and others < matrix.size:
+        return _row_major(product(None, matrix, transposed(x)).T)
+    return product(None, x, transposed(matrix))
 
 
 product.defvjp(_product_forward, _product_backward)

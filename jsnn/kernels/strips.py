@@ -7,7 +7,7 @@ the product with all kH rows of the kernel at once gives what each adds to the o
 import jax
 import jax.numpy as jnp
 
-from jsnn.kernels.products import dtype_of_sums, product, transposed
+from jsnn.kernels.products import as_bits, dtype_of_sums, from_bits, product, transposed
 from jsnn.kernels.windows import Padding, Pair, as_rows, in_pieces, output_sides
 
 NUMBERS_AT_ONCE = 250_000  # of strips and their products, which the CPU's caches hold
@@ -24,11 +24,11 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
     matrix = kernel.transpose(1, 2, 0, 3).reshape(width * channels, height * features)
 
     def multiply(x: jax.Array) -> jax.Array:
-        pixels = _strips(x, width, padding)
+        pixels = from_bits(_strips(x, width, padding), kernel.dtype)
         products = product(None, as_rows(pixels), matrix).reshape(*pixels.shape[:3], height, features)
         return sum(products[:, i : i + outputs[0], :, i] for i in range(height))
 
-    pieces = _in_pieces(x, kernel.shape, outputs)
+    pieces = _in_pieces(as_bits(x), kernel.shape, outputs)
     return jax.lax.map(multiply, pieces).reshape(x.shape[0], *outputs, features)
 
 
@@ -41,14 +41,16 @@ def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, padding: P
     """
     (height, width), channels, features = window, x.shape[-1], cotangent.shape[-1]
     shape = (height, width, channels, features)
-    pieces = [_in_pieces(leaf, shape, cotangent.shape[1:3]) for leaf in (x, cotangent)]
+    pieces = [_in_pieces(as_bits(leaf), shape, cotangent.shape[1:3]) for leaf in (x, cotangent)]
+    dtype = x.dtype
 
     def add(gradient: jax.Array, piece: list[jax.Array]) -> tuple[jax.Array, None]:
         x, cotangent = piece
-        pixels, gradients = as_rows(_strips(x, width, padding)), as_rows(_shifted(cotangent, height))
+        pixels, gradients = _strips(x, width, padding), _shifted(cotangent, height)
+        pixels, gradients = (as_rows(from_bits(leaf, dtype)) for leaf in (pixels, gradients))
         return gradient + product(None, transposed(pixels), gradients), None
 
-    start = jnp.zeros((width * channels, height * features), dtype_of_sums(x.dtype))
+    start = jnp.zeros((width * channels, height * features), dtype_of_sums(dtype))
     gradient, _ = jax.lax.scan(add, start, pieces)
     return gradient.reshape(width, channels, height, features).transpose(2, 0, 1, 3)
 
