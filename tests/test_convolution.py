@@ -211,6 +211,16 @@ def test_bfloat16_operands_give_float32_sums(shape, way, monkeypatch):
         assert (gradient != gradient.astype(jnp.bfloat16).astype(jnp.float32)).any()
 
 
+@pytest.mark.parametrize("way", ["products", "strips"])
+def test_images_of_few_bits_may_meet_gradients_of_float32(way, monkeypatch):
+    take(way, monkeypatch)
+    arguments = arrays((3, 3, 8, 9, 12), 3, dtype=jnp.bfloat16)
+    (actual,) = with_gradients(partial(ours, stride=1), arguments)
+    (exact,) = with_gradients(partial(reference, stride=1), [leaf.astype(jnp.float32) for leaf in arguments])
+    assert [leaf.dtype for leaf in actual] == [jnp.float32, jnp.bfloat16, jnp.bfloat16]
+    assert_close([leaf.astype(jnp.float32) for leaf in actual], exact, 4e-3)
+
+
 @pytest.mark.parametrize("features", [7, 100])
 def test_products_take_operands_of_their_own_dtype(features):
     rng = np.random.default_rng(0)

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from jsnn.encoding import poisson
+from jsnn.network.acceleration import accelerate
 from jsnn.network.bptt import Keys, present
 from jsnn.network.simulation import Presentation, simulate
 from jsnn.network.transformation import spiking
@@ -48,6 +49,21 @@ def test_only_the_operands_are_rounded(name):
     chex.assert_trees_all_equal_shapes_and_dtypes(actual, variables["params"])
     for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert 0 < np.linalg.norm(one - other) < 0.02 * np.linalg.norm(other)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=str)
+def test_a_network_in_few_bits_has_gradients_in_as_few(dtype):
+    images, variables = jnp.asarray(IMAGES), SMALL_RESNET.init(jax.random.key(0), jnp.asarray(IMAGES))
+    variables, images = jax.tree.map(lambda leaf: leaf.astype(dtype), (variables, images))
+
+    def gradient(apply):
+        return jax.jit(jax.grad(lambda variables: apply(variables, images).astype(jnp.float32).var()))(variables)
+
+    actual, expected = gradient(accelerate(SMALL_RESNET.apply)), gradient(SMALL_RESNET.apply)
+    chex.assert_trees_all_equal_shapes_and_dtypes(actual, variables)
+    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        one, other = one.astype(jnp.float32), other.astype(jnp.float32)
+        assert np.linalg.norm(one - other) < 0.02 * np.linalg.norm(other)
 
 
 def test_states_and_logits_are_float32():

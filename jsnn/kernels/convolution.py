@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jsnn.kernels import cpu_convolution
 from jsnn.kernels.cpu_convolution import CHANNELS_LAST
-from jsnn.kernels.products import cast, dtype_of_sums
+from jsnn.kernels.products import cast, dtype_of_sums, widened
 from jsnn.kernels.windows import Padding, Pair
 
 
@@ -37,6 +37,7 @@ def conv_general_dilated(
         [N, H', W', C_out] of at least float32.
     """
     strides, padding = tuple(window_strides), tuple(map(tuple, padding))
+    operands, lhs, rhs = widened(operands, lhs, rhs)
     return _convolve(operands, strides, padding, lhs, rhs)
 
 

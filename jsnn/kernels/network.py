@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jsnn.kernels.convolution import conv_general_dilated
-from jsnn.kernels.products import product, rounded
+from jsnn.kernels.products import product, rounded, widened
 
 OUR_LAYOUT = jax.lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))  # flax's: NHWC, HWIO, NHWC
 
@@ -43,7 +43,7 @@ def fast_kernels(operands: DTypeLike | None = None) -> Kernels:
     """
     if operands is not None and not jnp.issubdtype(operands, jnp.floating):
         raise ValueError(f"operands must be a floating-point dtype, as bfloat16, or None, got {operands}.")
-    return Kernels(partial(_convolve, operands), partial(product, operands), operands)
+    return Kernels(partial(_convolve, operands), partial(_multiply, operands), operands)
 
 
 @cache
@@ -65,6 +65,10 @@ def _convolve(operands: jnp.dtype | None, x: jax.Array, kernel: jax.Array, optio
     if operands is not None:
         x, kernel = rounded(operands, x), rounded(operands, kernel)
     return _xla_convolve(x, kernel, options)
+
+
+def _multiply(operands: jnp.dtype | None, x: jax.Array, matrix: jax.Array) -> jax.Array:
+    return product(*widened(operands, x, matrix))
 
 
 def _xla_convolve(x: jax.Array, kernel: jax.Array, options: Mapping[str, Any]) -> jax.Array:

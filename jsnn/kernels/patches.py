@@ -19,8 +19,8 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -
     outputs = output_sides(x.shape[1:3], kernel.shape[:2], strides, padding)
     matrix = kernel.reshape(-1, kernel.shape[-1])
 
-    def multiply(x: jax.Array) -> jax.Array:
-        return product(None, from_bits(_patches(x, kernel.shape[:2], strides, padding), kernel.dtype), matrix)
+    def multiply(bits: jax.Array) -> jax.Array:
+        return product(None, from_bits(_patches(bits, kernel.shape[:2], strides, padding), x.dtype), matrix)
 
     if len(matrix) <= FEW_COLUMNS:
         products = multiply(as_bits(x))
@@ -36,20 +36,21 @@ def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, strides: P
 
     for the images x [N, H, W, C_in], the gradient g [N, H', W', C_out] with respect to the output and the strides s.
     """
-    dtype, columns, features = x.dtype, math.prod(window) * x.shape[-1], cotangent.shape[-1]
+    columns, features = math.prod(window) * x.shape[-1], cotangent.shape[-1]
     numbers = columns * math.prod(cotangent.shape[1:3])
     pieces = [in_pieces(as_bits(leaf), numbers, PATCHES_AT_ONCE) for leaf in (x, cotangent)]
 
     def add(gradient: jax.Array, piece: list[jax.Array]) -> tuple[jax.Array, None]:
-        x, cotangent = piece
-        matrices = [from_bits(leaf, dtype) for leaf in (_patches(x, window, strides, padding), as_rows(cotangent))]
-        narrow, wide = matrices if columns <= features else reversed(matrices)
+        of_images, of_cotangent = piece
+        patches = from_bits(_patches(of_images, window, strides, padding), x.dtype)
+        gradients = as_rows(from_bits(of_cotangent, cotangent.dtype))
+        narrow, wide = (patches, gradients) if columns <= features else (gradients, patches)
         by_column = transposed(narrow)
         if columns >= MANY_COLUMNS:
             by_column = jax.lax.optimization_barrier(by_column)
         return gradient + product(None, by_column, wide), None
 
-    start = jnp.zeros(sorted((columns, features)), dtype_of_sums(dtype))
+    start = jnp.zeros(sorted((columns, features)), dtype_of_sums(x.dtype))
     gradient, _ = jax.lax.scan(add, start, pieces)
     return (gradient if columns <= features else gradient.T).reshape(*window, x.shape[-1], -1)
 

@@ -23,6 +23,15 @@ def cast(operands: jnp.dtype | None, *arrays: jax.Array) -> list[jax.Array]:
     return [array if operands is None else array.astype(operands) for array in arrays]
 
 
+def widened(
+    operands: jnp.dtype | None, x: jax.Array, weights: jax.Array
+) -> tuple[jnp.dtype | None, jax.Array, jax.Array]:
+    """Numbers of few bits as float32, and as dtype of operands their own: gradients then come back in that, too."""
+    if not has_few_bits(x.dtype):
+        return operands, x, weights
+    return operands or x.dtype, *cast(dtype_of_sums(x.dtype), x, weights)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def rounded(operands: jnp.dtype, x: jax.Array) -> jax.Array:
     """An array rounded to a dtype of few bits but kept in its own, its gradient not rounded."""

@@ -23,8 +23,8 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
     outputs = output_sides(x.shape[1:3], (height, width), (1, 1), padding)
     matrix = kernel.transpose(1, 2, 0, 3).reshape(width * channels, height * features)
 
-    def multiply(x: jax.Array) -> jax.Array:
-        pixels = from_bits(_strips(x, width, padding), kernel.dtype)
+    def multiply(bits: jax.Array) -> jax.Array:
+        pixels = from_bits(_strips(bits, width, padding), x.dtype)
         products = product(None, as_rows(pixels), matrix).reshape(*pixels.shape[:3], height, features)
         return sum(products[:, i : i + outputs[0], :, i] for i in range(height))
 
@@ -42,15 +42,14 @@ def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, padding: P
     (height, width), channels, features = window, x.shape[-1], cotangent.shape[-1]
     shape = (height, width, channels, features)
     pieces = [_in_pieces(as_bits(leaf), shape, cotangent.shape[1:3]) for leaf in (x, cotangent)]
-    dtype = x.dtype
 
     def add(gradient: jax.Array, piece: list[jax.Array]) -> tuple[jax.Array, None]:
-        x, cotangent = piece
-        pixels, gradients = _strips(x, width, padding), _shifted(cotangent, height)
-        pixels, gradients = (as_rows(from_bits(leaf, dtype)) for leaf in (pixels, gradients))
+        of_images, of_cotangent = piece
+        pixels = as_rows(from_bits(_strips(of_images, width, padding), x.dtype))
+        gradients = as_rows(from_bits(_shifted(of_cotangent, height), cotangent.dtype))
         return gradient + product(None, transposed(pixels), gradients), None
 
-    start = jnp.zeros((width * channels, height * features), dtype_of_sums(dtype))
+    start = jnp.zeros((width * channels, height * features), dtype_of_sums(x.dtype))
     gradient, _ = jax.lax.scan(add, start, pieces)
     return gradient.reshape(width, channels, height, features).transpose(2, 0, 1, 3)
 
