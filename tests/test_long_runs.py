@@ -32,22 +32,24 @@ def usage() -> dict[str, int]:
 
 @pytest.mark.slow
 def test_nothing_grows_over_500_steps(tmp_path, monkeypatch):
-    save, samples_of, compiled = journal.save, {"ann": [], "hybrid": []}, []
+    save, saves_of, compiled = journal.save, {"ann": [], "hybrid": []}, []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, _, **options: compiled.append(event) if event.endswith("backend_compile_duration") else None
     )
 
     def watched(directory, *arguments):
         save(directory, *arguments)
-        samples_of[directory.name].append({**usage(), "programs": len(compiled)})
+        saves = saves_of[directory.name]
+        is_looked_at = len(saves) in (SETTLED, EPOCHS - 1)  # collecting garbage takes a quarter of a second
+        saves.append({**usage(), "programs": len(compiled)} if is_looked_at else {})
 
     monkeypatch.setattr(journal, "save", watched)
     options = ["--ann.epochs", str(EPOCHS), "--finetune.epochs", str(EPOCHS)]
     assert run(hybrid, tmp_path, *TINY, *options) == 0
     assert compiled
-    for samples in samples_of.values():
-        assert len(samples) == EPOCHS
-        settled, last = samples[SETTLED], samples[-1]
+    for saves in saves_of.values():
+        assert len(saves) == EPOCHS
+        settled, last = saves[SETTLED], saves[-1]
         for what in ("descriptors", "arrays", "programs"):
             assert last[what] == settled[what], what
         assert last["threads"] <= settled["threads"] + 2
