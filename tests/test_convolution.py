@@ -10,6 +10,7 @@ import pytest
 from jsnn.kernels import cpu_convolution, fast_kernels, patches, pool_sum, strips, winograd, xla_kernels
 from jsnn.kernels.convolution import conv_general_dilated
 from jsnn.kernels.products import product
+from jsnn.network.acceleration import accelerate
 from jsnn.network.rules import convolve_batch, multiply_batch
 
 # (images, channels in, channels out, height, width): odd and even sides, tiny ones, many channels, a prime number.
@@ -211,14 +212,62 @@ def test_bfloat16_operands_give_float32_sums(shape, way, monkeypatch):
         assert (gradient != gradient.astype(jnp.bfloat16).astype(jnp.float32)).any()
 
 
-@pytest.mark.parametrize("way", ["products", "strips"])
-def test_images_of_few_bits_may_meet_gradients_of_float32(way, monkeypatch):
+@pytest.mark.parametrize("operands", [None, jnp.float32], ids=str)
+@pytest.mark.parametrize("way", ["products", "strips", "platform's"])
+def test_gradients_have_the_dtypes_of_what_they_are_of(way, operands, monkeypatch):
     take(way, monkeypatch)
     arguments = arrays((3, 3, 8, 9, 12), 3, dtype=jnp.bfloat16)
-    (actual,) = with_gradients(partial(ours, stride=1), arguments)
+    (actual,) = with_gradients(partial(ours, stride=1, operands=operands), arguments)
     (exact,) = with_gradients(partial(reference, stride=1), [leaf.astype(jnp.float32) for leaf in arguments])
     assert [leaf.dtype for leaf in actual] == [jnp.float32, jnp.bfloat16, jnp.bfloat16]
-    assert_close([leaf.astype(jnp.float32) for leaf in actual], exact, 4e-3)
+    rounded = [exact[0], *(leaf.astype(jnp.bfloat16).astype(jnp.float32) for leaf in exact[1:])]
+    assert_close([leaf.astype(jnp.float32) for leaf in actual], rounded, 4e-3 if operands is None else 5e-4)
+
+
+@pytest.mark.parametrize("operands", [None, jnp.bfloat16], ids=str)
+@pytest.mark.parametrize(("of_x", "of_matrix"), [("float32", "bfloat16"), ("bfloat16", "float32"), ("float64",) * 2])
+def test_products_of_any_dtypes_have_gradients_in_them(of_x, of_matrix, operands, float64):
+    rng = np.random.default_rng(0)
+    x, matrix = jnp.asarray(rng.normal(size=(5, 40)), of_x), jnp.asarray(rng.normal(size=(40, 7)), of_matrix)
+    y, backward = jax.vjp(fast_kernels(operands).multiply, x, matrix)
+    gradients = backward(y)
+    exact = [leaf.astype("float64") for leaf in (x, matrix, x @ matrix)]
+    assert [leaf.dtype for leaf in gradients] == [of_x, of_matrix]
+    expected = [exact[2], exact[2] @ exact[1].T, exact[0].T @ exact[2]]
+    assert_close([leaf.astype("float64") for leaf in (y, *gradients)], expected, 1e-2)
+    if operands is None:  # of different dtypes the wider is kept
+        assert_close([y.astype("float64")], expected[:1], 1e-6)
+
+
+@pytest.mark.parametrize("channels", [4, 16])
+def test_second_derivatives_of_few_bits_are_those_of_float32(channels):
+    x, kernel = arrays((2, channels, channels, 6, 6), 3)
+
+    def of_gradients(convolve):
+        gradients = jax.grad(lambda *leaves: (convolve(*leaves, 1) ** 2).sum(), (0, 1))
+        return jax.jit(jax.grad(lambda *leaves: sum((leaf**2).sum() for leaf in gradients(*leaves)), (0, 1)))(x, kernel)
+
+    assert_close(of_gradients(partial(ours, operands=jnp.bfloat16)), of_gradients(reference), 1e-2)
+
+
+def test_whole_numbers_and_empty_batches_go_as_in_jax():
+    numbers = jnp.full((1, 3), 8193), jnp.full((3, 1), 8193)
+    assert int(accelerate(jnp.matmul, "bfloat16")(*numbers)[0, 0]) == 3 * 8193**2  # more than float32 can tell
+    x, kernel = arrays((0, 3, 8, 9, 12), 3)
+    network = accelerate(lambda x, kernel, matrix: reference(x, kernel, 1).reshape(0, 9 * 12 * 8) @ matrix)
+    assert jax.grad(lambda *leaves: network(*leaves).sum(), 1)(x, kernel, jnp.ones((864, 5))).shape == kernel.shape
+
+
+def test_gradients_of_dense_layers_are_exported_for_any_batch():
+    (rows,), layout = jax.export.symbolic_shape("rows"), jax.export.DisabledSafetyCheck.custom_call("LayoutConstraint")
+    shapes = jax.ShapeDtypeStruct((rows, 40), jnp.float32), jax.ShapeDtypeStruct((40, 7), jnp.float32)
+    for operands in (None, "bfloat16"):
+        network = accelerate(jnp.matmul, operands)
+        gradient = jax.jit(jax.grad(lambda x, matrix, network=network: network(x, matrix).sum(), (0, 1)))
+        exported = jax.export.export(gradient, disabled_checks=[layout])(*shapes)
+        of_x, of_matrix = exported.call(jnp.ones((3, 40)), jnp.ones((40, 7)))
+        assert (of_x == 7).all()
+        assert (of_matrix == 3).all()
 
 
 @pytest.mark.parametrize("features", [7, 100])
@@ -248,6 +297,21 @@ def test_a_cpu_multiplies_numbers_of_few_bits_row_major(operands, rows, count):
     gradients = jax.jit(jax.grad(lambda *leaves: (product(operands, *leaves) ** 2).sum(), (0, 1)))
     assert gradients.lower(x, matrix).as_text().count("LayoutConstraint") == count
     assert (jax.jit(lambda *leaves: product(operands, *leaves).T)(x, matrix) == 40).all()  # column-major, if it could
+
+
+@pytest.mark.parametrize(("channels", "features"), [(3, 64), (16, 64)])
+def test_the_smaller_matrix_is_transposed_and_few_bits_move_as_whole_numbers(channels, features):
+    """Patches are of 27 and 144 columns."""
+    columns, images = 9 * channels, jnp.ones((2, 6, 6, channels), jnp.bfloat16)
+    cotangent = jnp.ones((2, 6, 6, features), jnp.bfloat16)
+    gradient = jax.jit(partial(patches.filter_gradient, window=(3, 3), strides=(1, 1), padding=((1, 1), (1, 1))))
+    program = gradient.lower(images, cotangent).as_text()
+    moves = [line for line in program.splitlines() if "stablehlo.pad" in line or "stablehlo.concatenate" in line]
+    assert moves
+    assert all("xui16>" in line and "bf16" not in line for line in moves)
+    narrow, wide = sorted((columns, features))
+    assert f"-> tensor<{narrow}x{wide}xf32>" in program
+    assert f"-> tensor<{wide}x{narrow}xf32>" not in program.split("stablehlo.while")[1].split("stablehlo.return")[1]
 
 
 def options_of(x, kernel, strides, padding, layout, **others):

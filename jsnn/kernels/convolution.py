@@ -6,6 +6,7 @@ right. Which is taken is settled when the program is lowered: what a CPU lowers 
 
 from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,8 @@ from jsnn.kernels import cpu_convolution
 from jsnn.kernels.cpu_convolution import CHANNELS_LAST
 from jsnn.kernels.products import cast, dtype_of_sums, widened
 from jsnn.kernels.windows import Padding, Pair
+
+Arrays = tuple[jax.Array, jax.Array]
 
 
 def conv_general_dilated(
@@ -36,60 +39,106 @@ def conv_general_dilated(
     Returns:
         [N, H', W', C_out] of at least float32.
     """
-    strides, padding = tuple(window_strides), tuple(map(tuple, padding))
     operands, lhs, rhs = widened(operands, lhs, rhs)
-    return _convolve(operands, strides, padding, lhs, rhs)
+    return _convolve(_Options(operands, tuple(window_strides), tuple(map(tuple, padding))), lhs, rhs)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _convolve(
-    operands: jnp.dtype | None, strides: Pair, padding: Padding, x: jax.Array, kernel: jax.Array
-) -> jax.Array:
-    x, kernel = cast(operands, x, kernel)
+class _Options(NamedTuple):
+    """What a convolution and both of its gradients have in common."""
+
+    operands: jnp.dtype
+    strides: Pair
+    padding: Padding
+
+
+# The three are linear in each array, and the gradients of one are the others: derivatives of any order stay fast.
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _convolve(options: _Options, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    way = {"strides": options.strides, "padding": options.padding}
     return jax.lax.platform_dependent(
-        x,
-        kernel,
-        cpu=partial(cpu_convolution.convolve, strides=strides, padding=padding),
-        default=partial(_xla_convolve, strides, padding, sums=dtype_of_sums(x.dtype)),
+        *cast(options.operands, x, kernel),
+        cpu=partial(cpu_convolution.convolve, **way),
+        default=partial(_xla_convolve, options),
     )
 
 
-def _convolve_forward(
-    operands: jnp.dtype | None, strides: Pair, padding: Padding, x: jax.Array, kernel: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _convolve(operands, strides, padding, x, kernel), tuple(cast(operands, x, kernel))
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _image_gradient(options: _Options, sides: Pair, cotangent: jax.Array, kernel: jax.Array) -> jax.Array:
+    way = {"sides": sides, "strides": options.strides, "padding": options.padding}
+    return jax.lax.platform_dependent(
+        *cast(options.operands, cotangent, kernel),
+        cpu=partial(cpu_convolution.image_gradient, **way),
+        default=partial(_xla_image_gradient, options, sides),
+    )
 
 
-def _convolve_backward(
-    operands: jnp.dtype | None,
-    strides: Pair,
-    padding: Padding,
-    residuals: tuple[jax.Array, jax.Array],
-    cotangent: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    dtype = cotangent.dtype
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _filter_gradient(options: _Options, window: Pair, x: jax.Array, cotangent: jax.Array) -> jax.Array:
+    way = {"window": window, "strides": options.strides, "padding": options.padding}
+    return jax.lax.platform_dependent(
+        *cast(options.operands, x, cotangent),
+        cpu=partial(cpu_convolution.filter_gradient, **way),
+        default=partial(_xla_filter_gradient, options, window),
+    )
 
-    def on_cpu(x: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> list[jax.Array]:
-        of_image = cpu_convolution.image_gradient(cotangent, kernel, x.shape[1:3], strides, padding)
-        of_kernel = cpu_convolution.filter_gradient(x, cotangent, kernel.shape[:2], strides, padding)
-        return cast(dtype, of_image, of_kernel)
 
-    def elsewhere(*arrays: jax.Array) -> list[jax.Array]:
-        # Rounded numbers, but in float32, so that the gradients are not rounded too.
-        x, kernel, cotangent = cast(dtype, *arrays)
-        _, backward = jax.vjp(partial(_xla_convolve, strides, padding), x, kernel)
-        return list(backward(cotangent))
+def _convolve_forward(options: _Options, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Arrays]:
+    return _convolve(options, x, kernel), tuple(cast(options.operands, x, kernel))
 
-    arrays = (*residuals, *cast(operands, cotangent))
-    return tuple(jax.lax.platform_dependent(*arrays, cpu=on_cpu, default=elsewhere))
+
+def _convolve_backward(options: _Options, residuals: Arrays, cotangent: jax.Array) -> Arrays:
+    x, kernel = cast(cotangent.dtype, *residuals)
+    of_image = _image_gradient(options, x.shape[1:3], cotangent, kernel)
+    return of_image, _filter_gradient(options, kernel.shape[:2], x, cotangent)
+
+
+def _image_gradient_forward(
+    options: _Options, sides: Pair, cotangent: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, Arrays]:
+    return _image_gradient(options, sides, cotangent, kernel), (cotangent, kernel)
+
+
+def _image_gradient_backward(options: _Options, sides: Pair, residuals: Arrays, of_image: jax.Array) -> Arrays:
+    cotangent, kernel = residuals
+    return _convolve(options, of_image, kernel), _filter_gradient(options, kernel.shape[:2], of_image, cotangent)
+
+
+def _filter_gradient_forward(
+    options: _Options, window: Pair, x: jax.Array, cotangent: jax.Array
+) -> tuple[jax.Array, Arrays]:
+    return _filter_gradient(options, window, x, cotangent), (x, cotangent)
+
+
+def _filter_gradient_backward(options: _Options, window: Pair, residuals: Arrays, of_kernel: jax.Array) -> Arrays:
+    x, cotangent = residuals
+    return _image_gradient(options, x.shape[1:3], cotangent, of_kernel), _convolve(options, x, of_kernel)
 
 
 _convolve.defvjp(_convolve_forward, _convolve_backward)
+_image_gradient.defvjp(_image_gradient_forward, _image_gradient_backward)
+_filter_gradient.defvjp(_filter_gradient_forward, _filter_gradient_backward)
 
 
-def _xla_convolve(
-    strides: Pair, padding: Padding, x: jax.Array, kernel: jax.Array, sums: jnp.dtype | None = None
-) -> jax.Array:
+def _xla_convolve(options: _Options, x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jax.lax.conv_general_dilated(
-        x, kernel, strides, padding, dimension_numbers=CHANNELS_LAST, preferred_element_type=sums
+        x,
+        kernel,
+        options.strides,
+        options.padding,
+        dimension_numbers=CHANNELS_LAST,
+        preferred_element_type=dtype_of_sums(x.dtype),
     )
+
+
+def _xla_image_gradient(options: _Options, sides: Pair, cotangent: jax.Array, kernel: jax.Array) -> jax.Array:
+    cotangent, kernel = cast(dtype_of_sums(kernel.dtype), cotangent, kernel)  # rounded, but gradients are not
+    images = jax.ShapeDtypeStruct((cotangent.shape[0], *sides, kernel.shape[2]), kernel.dtype)
+    return jax.linear_transpose(lambda x: _xla_convolve(options, x, kernel), images)(cotangent)[0]
+
+
+def _xla_filter_gradient(options: _Options, window: Pair, x: jax.Array, cotangent: jax.Array) -> jax.Array:
+    x, cotangent = cast(dtype_of_sums(x.dtype), x, cotangent)
+    kernels = jax.ShapeDtypeStruct((*window, x.shape[3], cotangent.shape[3]), x.dtype)
+    return jax.linear_transpose(lambda kernel: _xla_convolve(options, x, kernel), kernels)(cotangent)[0]

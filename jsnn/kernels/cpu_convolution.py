@@ -18,7 +18,7 @@ XLA_TAKES_NARROW_ONES = jax.__version_info__ >= (0, 11)  # before, XLA:CPU convo
 CHANNELS_FOR_WINOGRAD = 32  # of images and outputs at least, without which additions outweigh the products
 WEIGHTS_FOR_WINOGRAD = 1 << 16  # of a kernel's pixel at most, above which its gradient's sums outweigh the products
 NARROW = 32  # channels of images and outputs at most, where strips give a kernel's gradient up to twice as fast
-CHANNELS_FOR_STRIPS = 16  # of images and outputs at least, for numbers of few bits
+CHANNELS_FOR_STRIPS = 16  # of images and outputs at least, of numbers of few bits: XLA takes them at half the rate
 CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
 
 

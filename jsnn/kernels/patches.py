@@ -26,7 +26,7 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -
         products = multiply(as_bits(x))
     else:
         products = jax.lax.map(multiply, in_pieces(as_bits(x), math.prod(outputs) * len(matrix), PATCHES_AT_ONCE))
-    return products.reshape(x.shape[0], *outputs, -1)
+    return products.reshape(x.shape[0], *outputs, kernel.shape[-1])
 
 
 def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, strides: Pair, padding: Padding) -> jax.Array:
@@ -45,14 +45,14 @@ def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, strides: P
         patches = from_bits(_patches(of_images, window, strides, padding), x.dtype)
         gradients = as_rows(from_bits(of_cotangent, cotangent.dtype))
         narrow, wide = (patches, gradients) if columns <= features else (gradients, patches)
-        by_column = transposed(narrow)
+        narrow = transposed(narrow)  # which takes time by the number
         if columns >= MANY_COLUMNS:
-            by_column = jax.lax.optimization_barrier(by_column)
-        return gradient + product(None, by_column, wide), None
+            narrow = jax.lax.optimization_barrier(narrow)
+        return gradient + product(None, narrow, wide), None
 
     start = jnp.zeros(sorted((columns, features)), dtype_of_sums(x.dtype))
     gradient, _ = jax.lax.scan(add, start, pieces)
-    return (gradient if columns <= features else gradient.T).reshape(*window, x.shape[-1], -1)
+    return (gradient if columns <= features else gradient.T).reshape(*window, x.shape[-1], features)
 
 
 def _patches(x: jax.Array, window: Pair, strides: Pair, padding: Padding) -> jax.Array:

@@ -23,13 +23,13 @@ def cast(operands: jnp.dtype | None, *arrays: jax.Array) -> list[jax.Array]:
     return [array if operands is None else array.astype(operands) for array in arrays]
 
 
-def widened(
-    operands: jnp.dtype | None, x: jax.Array, weights: jax.Array
-) -> tuple[jnp.dtype | None, jax.Array, jax.Array]:
-    """Numbers of few bits as float32, and as dtype of operands their own: gradients then come back in that, too."""
-    if not has_few_bits(x.dtype):
-        return operands, x, weights
-    return operands or x.dtype, *cast(dtype_of_sums(x.dtype), x, weights)
+def widened(operands: jnp.dtype | None, x: jax.Array, weights: jax.Array) -> tuple[jnp.dtype, jax.Array, jax.Array]:
+    """The dtype of operands, which is the arrays' own where None, and the arrays as float32 at least.
+
+    Products have gradients as wide as their sums; through this cast they come back in the arrays' own dtypes.
+    """
+    operands = operands or jnp.promote_types(x.dtype, weights.dtype)
+    return operands, *cast(dtype_of_sums(operands), x, weights)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -59,12 +59,12 @@ def from_bits(bits: jax.Array, dtype: jnp.dtype) -> jax.Array:
 
 def dtype_of_sums(dtype: jnp.dtype) -> jnp.dtype:
     """The dtype in which products are summed: float32, or better where the operands are."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return jnp.dtype(jnp.float32) if has_few_bits(dtype) else jnp.promote_types(dtype, jnp.float32)
 
 
 def has_few_bits(dtype: jnp.dtype) -> bool:
     """Whether numbers of a dtype are to be summed as float32 for having fewer bits, as bfloat16."""
-    return jnp.issubdtype(dtype, jnp.floating) and dtype != dtype_of_sums(dtype)
+    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
 
 
 def _row_major(matrix: jax.Array) -> jax.Array:
@@ -95,14 +95,20 @@ def _product_backward(
     operands: jnp.dtype | None, residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, matrix = residuals
-    (cotangent,) = cast(operands, cotangent)
-    return _product_of_transposed(cotangent, matrix), product(None, transposed(x), cotangent)
+    dtype = x.dtype if operands is None else cotangent.dtype
+    (cotangent,) = cast(x.dtype, cotangent)
+    gradients = _product_of_transposed(cotangent, matrix), product(None, transposed(x), cotangent)
+    return tuple(cast(dtype, *gradients))
 
 
 def _product_of_transposed(x: jax.Array, matrix: jax.Array) -> jax.Array:
-    """The product x @ matrix.T; numbers of few bits, transposed in memory, are those of the matrix or all others."""
-    others = 2 * len(x) * sum(matrix.shape)  # sums, as float32, have twice the bits
-    if has_few_bits(x.dtype) and others < matrix.size:
+    """The product x @ matrix.T; of few rows as (matrix @ x.T).T where transposing moves numbers in memory.
+
+    This then moves those of x and of the result, which are fewer than the matrix's.
+    """
+    rows = x.shape[0]  # no number where a program is exported for any batch
+    moves = has_few_bits(x.dtype) and isinstance(rows, int)
+    if moves and 2 * rows * sum(matrix.shape) < matrix.size:  # by measurement; sums have twice the bits
         return _row_major(product(None, matrix, transposed(x)).T)
     return product(None, x, transposed(matrix))
 

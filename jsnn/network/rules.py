@@ -4,6 +4,7 @@ Only what is linear in its inputs may act on spikes: then the mean over time of 
 mean. All else is refused.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -101,20 +102,25 @@ def run_over_time(
 
 
 def convolve_batch(kernels: Kernels, options: Mapping[str, Any], x: jax.Array, kernel: jax.Array) -> jax.Array | None:
-    """A convolution by the kernels, in the dtype that XLA would give; None where the batch is not in front."""
+    """A convolution by the kernels, in the dtype that XLA would give; None where the batch is not in front.
+
+    None for whole numbers, too, of which floating-point sums would not be exact.
+    """
     numbers = options["dimension_numbers"]
-    if numbers.lhs_spec[0] != 0 or numbers.out_spec[0] != 0 or options["batch_group_count"] != 1:
+    in_front = (numbers.lhs_spec[0], numbers.out_spec[0], options["batch_group_count"]) == (0, 0, 1)
+    if not in_front or not jnp.issubdtype(x.dtype, jnp.floating):
         return None
     return kernels.convolve(x, kernel, options).astype(options["preferred_element_type"] or x.dtype)
 
 
 def multiply_batch(kernels: Kernels, options: Mapping[str, Any], x: jax.Array, matrix: jax.Array) -> jax.Array | None:
-    """A dense layer's product [..., in] with [in, out] by the kernels; None where it is another product."""
+    """A dense layer's product [..., in] with [in, out] by the kernels; None for other products and whole numbers."""
     (of_x, of_matrix), (batch, _) = options["dimension_numbers"]
-    if matrix.ndim != 2 or (tuple(of_x), tuple(of_matrix), tuple(batch)) != ((x.ndim - 1,), (0,), ()):
+    is_dense = matrix.ndim == 2 and (tuple(of_x), tuple(of_matrix), tuple(batch)) == ((x.ndim - 1,), (0,), ())
+    if not is_dense or not jnp.issubdtype(x.dtype, jnp.floating):
         return None
-    product = kernels.multiply(x.reshape(-1, x.shape[-1]), matrix)
-    return product.reshape(*x.shape[:-1], -1).astype(options["preferred_element_type"] or x.dtype)
+    product = kernels.multiply(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), matrix)
+    return product.reshape(*x.shape[:-1], matrix.shape[1]).astype(options["preferred_element_type"] or x.dtype)
 
 
 # What convolutions and products are replaced by: (kernels, parameters of the primitive, x, weights) -> result or None.
