@@ -239,6 +239,15 @@ def test_products_of_any_dtypes_have_gradients_in_them(of_x, of_matrix, operands
         assert_close([y.astype("float64")], expected[:1], 1e-6)
 
 
+@pytest.mark.parametrize("way", ["products", "strips", "XLA's"])
+def test_operands_may_have_eight_bits(way, monkeypatch):
+    take(way, monkeypatch)
+    eight = jnp.float8_e4m3fn
+    x, kernel = arrays((3, 3, 8, 9, 12), 3)
+    rounded = [leaf.astype(eight).astype(jnp.float32) for leaf in (x, kernel)]
+    assert_close([ours(x, kernel, 1, operands=eight)], [reference(*rounded, 1)], 1e-6)
+
+
 @pytest.mark.parametrize("channels", [4, 16])
 def test_second_derivatives_of_few_bits_are_those_of_float32(channels):
     x, kernel = arrays((2, channels, channels, 6, 6), 3)
