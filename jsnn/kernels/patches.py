@@ -45,7 +45,7 @@ def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, strides: P
         patches = from_bits(_patches(of_images, window, strides, padding), x.dtype)
         gradients = as_rows(from_bits(of_cotangent, cotangent.dtype))
         narrow, wide = (patches, gradients) if columns <= features else (gradients, patches)
-        narrow = transposed(narrow)  # which takes time by the number
+        narrow = transposed(narrow)  # the smaller, for it may be moved in memory
         if columns >= MANY_COLUMNS:
             narrow = jax.lax.optimization_barrier(narrow)
         return gradient + product(None, narrow, wide), None

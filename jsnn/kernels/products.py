@@ -48,7 +48,10 @@ def transposed(matrix: jax.Array) -> jax.Array:
 
 
 def as_bits(x: jax.Array) -> jax.Array:
-    """Numbers of few bits as whole numbers of the same bits, to be moved: XLA:CPU moves bfloat16 as float32."""
+    """Numbers of few bits as whole numbers of the same bits, to be moved: XLA:CPU moves bfloat16 as float32.
+
+    Bits have no derivative. What moves them needs none: the derivatives of a convolution are convolutions.
+    """
     return jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}") if has_few_bits(x.dtype) else x
 
 
