@@ -138,6 +138,14 @@ def test_few_bits_and_narrow_kernels_go_by_strips(operands, channels, expected, 
     assert calls == expected
 
 
+@pytest.mark.parametrize(("operands", "count"), [(None, 1), (jnp.bfloat16, 0)], ids=str)
+def test_first_layers_of_few_bits_are_left_to_xla(operands, count, monkeypatch):
+    calls, way = [], patches.convolve
+    monkeypatch.setattr(patches, "convolve", lambda *args: calls.append(args) or way(*args))
+    jax.eval_shape(partial(ours, stride=1, operands=operands), *arrays((2, 3, 64, 8, 8), 3))
+    assert len(calls) == count
+
+
 @pytest.mark.parametrize("way", ["products", "Winograd's", "strips"])
 def test_large_batches_are_cut_into_pieces(way, monkeypatch):
     take(way, monkeypatch)

@@ -30,7 +30,7 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -
         return winograd.convolve(x, kernel, padding)
     if _suits_strips(x.dtype, kernel.shape, strides):
         return strips.convolve(x, kernel, padding)
-    if _suits_xla(x.shape[1:3], kernel.shape, strides, padding):
+    if _suits_xla(x.dtype, x.shape[1:3], kernel.shape, strides, padding):
         return jax.lax.conv_general_dilated(
             x, kernel, strides, padding, dimension_numbers=CHANNELS_LAST, preferred_element_type=dtype_of_sums(x.dtype)
         )
@@ -88,15 +88,14 @@ def _suits_strips(dtype: jnp.dtype, kernel: tuple[int, ...], strides: Pair) -> b
     )
 
 
-def _suits_xla(sides: Pair, kernel: tuple[int, ...], strides: Pair, padding: Padding) -> bool:
+def _suits_xla(dtype: jnp.dtype, sides: Pair, kernel: tuple[int, ...], strides: Pair, padding: Padding) -> bool:
     """Whether XLA:CPU's own convolution is at least as fast as products of patches."""
     height, width, channels, features = kernel
     if (height, width) == (1, 1):
         return True
-    if (
-        math.prod(kernel[:3]) <= patches.FEW_COLUMNS
-        or min(*sides, *output_sides(sides, kernel[:2], strides, padding)) <= 2
-    ):
+    if min(*sides, *output_sides(sides, kernel[:2], strides, padding)) <= 2:
         return False
+    if math.prod(kernel[:3]) <= patches.FEW_COLUMNS:
+        return has_few_bits(dtype)  # their patches, copied number by number, take three times as long
     wide = features >= 128 and channels * features >= 128 * 128
     return XLA_TAKES_NARROW_ONES or wide or max(channels, features) <= 16
