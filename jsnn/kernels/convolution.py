@@ -4,19 +4,17 @@ On CPU convolutions and gradients are those of `jsnn.kernels.cpu_convolution`; o
 right. Which is taken is settled when the program is lowered: what a CPU lowers for a TPU holds no CPU way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jsnn.kernels import cpu_convolution
 from jsnn.kernels.cpu_convolution import CHANNELS_LAST
-from jsnn.kernels.products import cast, dtype_of_sums, widened
+from jsnn.kernels.products import Arrays, cast, dtype_of_sums, kept, widened
 from jsnn.kernels.windows import Padding, Pair
-
-Arrays = tuple[jax.Array, jax.Array]
 
 
 def conv_general_dilated(
@@ -84,41 +82,29 @@ def _filter_gradient(options: _Options, window: Pair, x: jax.Array, cotangent: j
     )
 
 
-def _convolve_forward(options: _Options, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Arrays]:
-    return _convolve(options, x, kernel), tuple(cast(options.operands, x, kernel))
-
-
 def _convolve_backward(options: _Options, residuals: Arrays, cotangent: jax.Array) -> Arrays:
     x, kernel = cast(cotangent.dtype, *residuals)
     of_image = _image_gradient(options, x.shape[1:3], cotangent, kernel)
     return of_image, _filter_gradient(options, kernel.shape[:2], x, cotangent)
 
 
-def _image_gradient_forward(
-    options: _Options, sides: Pair, cotangent: jax.Array, kernel: jax.Array
-) -> tuple[jax.Array, Arrays]:
-    return _image_gradient(options, sides, cotangent, kernel), (cotangent, kernel)
-
-
 def _image_gradient_backward(options: _Options, sides: Pair, residuals: Arrays, of_image: jax.Array) -> Arrays:
-    cotangent, kernel = residuals
+    cotangent, kernel = cast(of_image.dtype, *residuals)
     return _convolve(options, of_image, kernel), _filter_gradient(options, kernel.shape[:2], of_image, cotangent)
 
 
-def _filter_gradient_forward(
-    options: _Options, window: Pair, x: jax.Array, cotangent: jax.Array
-) -> tuple[jax.Array, Arrays]:
-    return _filter_gradient(options, window, x, cotangent), (x, cotangent)
-
-
 def _filter_gradient_backward(options: _Options, window: Pair, residuals: Arrays, of_kernel: jax.Array) -> Arrays:
-    x, cotangent = residuals
+    x, cotangent = cast(of_kernel.dtype, *residuals)
     return _image_gradient(options, x.shape[1:3], cotangent, of_kernel), _convolve(options, x, of_kernel)
 
 
-_convolve.defvjp(_convolve_forward, _convolve_backward)
-_image_gradient.defvjp(_image_gradient_forward, _image_gradient_backward)
-_filter_gradient.defvjp(_filter_gradient_forward, _filter_gradient_backward)
+def _forward(way: Callable[..., jax.Array], options: _Options, *arguments: Any) -> tuple[jax.Array, Arrays]:
+    return way(options, *arguments), kept(options.operands, *arguments[-2:])
+
+
+_convolve.defvjp(partial(_forward, _convolve), _convolve_backward)
+_image_gradient.defvjp(partial(_forward, _image_gradient), _image_gradient_backward)
+_filter_gradient.defvjp(partial(_forward, _filter_gradient), _filter_gradient_backward)
 
 
 def _xla_convolve(options: _Options, x: jax.Array, kernel: jax.Array) -> jax.Array:

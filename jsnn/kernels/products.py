@@ -1,10 +1,13 @@
 """Matrix products in a chosen precision: operands of one dtype, sums of at least float32, forward and backward."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
+
+Arrays = tuple[jax.Array, jax.Array]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -13,9 +16,7 @@ def product(operands: jnp.dtype | None, x: jax.Array, matrix: jax.Array) -> jax.
 
     Numbers enter it in the dtype of `operands`; None leaves them as they are.
     """
-    x, matrix = cast(operands, x, matrix)
-    sums = jnp.matmul(x, matrix, preferred_element_type=dtype_of_sums(x.dtype))
-    return _row_major(sums) if has_few_bits(x.dtype) else sums
+    return _sums(*cast(operands, x, matrix))
 
 
 def cast(operands: jnp.dtype | None, *arrays: jax.Array) -> list[jax.Array]:
@@ -28,8 +29,19 @@ def widened(operands: jnp.dtype | None, x: jax.Array, weights: jax.Array) -> tup
 
     Products have gradients as wide as their sums; through this cast they come back in the arrays' own dtypes.
     """
-    operands = operands or jnp.promote_types(x.dtype, weights.dtype)
+    operands = operands or _common_dtype(x, weights)
     return operands, *cast(dtype_of_sums(operands), x, weights)
+
+
+def kept(operands: jnp.dtype | None, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Arrays for a backward pass, in the dtype of operands; what derivatives come back through them is rounded to it.
+
+    None is an input itself: where a scan is differentiated twice, jax 0.10 takes such residuals for others.
+    """
+    return tuple(
+        leaf.astype(operands) if operands not in (None, leaf.dtype) else jax.lax.reduce_precision(leaf, *_bits(leaf))
+        for leaf in arrays
+    )
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -88,32 +100,67 @@ def _rounded_backward(operands: jnp.dtype, residuals: None, cotangent: jax.Array
 rounded.defvjp(_rounded_forward, _rounded_backward)
 
 
-def _product_forward(
-    operands: jnp.dtype | None, x: jax.Array, matrix: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return product(operands, x, matrix), tuple(cast(operands, x, matrix))
+def _sums(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    sums = jnp.matmul(x, matrix, preferred_element_type=dtype_of_sums(x.dtype))
+    return _row_major(sums) if has_few_bits(x.dtype) else sums
 
 
-def _product_backward(
-    operands: jnp.dtype | None, residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    x, matrix = residuals
-    dtype = x.dtype if operands is None else cotangent.dtype
-    (cotangent,) = cast(x.dtype, cotangent)
-    gradients = _product_of_transposed(cotangent, matrix), product(None, transposed(x), cotangent)
-    return tuple(cast(dtype, *gradients))
+def _common_dtype(x: jax.Array, weights: jax.Array) -> jnp.dtype:
+    """The dtype of both, or of two different ones one that holds either; jax names none for eight bits."""
+    if x.dtype == weights.dtype:
+        return x.dtype
+    dtypes = [dtype_of_sums(leaf.dtype) if jnp.finfo(leaf.dtype).bits < 16 else leaf.dtype for leaf in (x, weights)]
+    return jnp.promote_types(*dtypes)
 
 
-def _product_of_transposed(x: jax.Array, matrix: jax.Array) -> jax.Array:
+def _bits(x: jax.Array) -> tuple[int, int]:
+    """Bits of the exponent and of the mantissa."""
+    return jnp.finfo(x.dtype).nexp, jnp.finfo(x.dtype).nmant
+
+
+# Products by a transposed matrix and of one: with the plain product, each has the other two as its gradients.
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _by_transposed(operands: jnp.dtype | None, x: jax.Array, matrix: jax.Array) -> jax.Array:
     """The product x @ matrix.T; of few rows as (matrix @ x.T).T where transposing moves numbers in memory.
 
     This then moves those of x and of the result, which are fewer than the matrix's.
     """
+    x, matrix = cast(operands, x, matrix)
     rows = x.shape[0]  # no number where a program is exported for any batch
     moves = has_few_bits(x.dtype) and isinstance(rows, int)
     if moves and 2 * rows * sum(matrix.shape) < matrix.size:  # by measurement; sums have twice the bits
-        return _row_major(product(None, matrix, transposed(x)).T)
-    return product(None, x, transposed(matrix))
+        return _row_major(_sums(matrix, transposed(x)).T)
+    return _sums(x, transposed(matrix))
 
 
-product.defvjp(_product_forward, _product_backward)
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _of_transposed(operands: jnp.dtype | None, x: jax.Array, y: jax.Array) -> jax.Array:
+    """The product x.T @ y."""
+    x, y = cast(operands, x, y)
+    return _sums(transposed(x), y)
+
+
+def _product_backward(operands: jnp.dtype | None, residuals: Arrays, cotangent: jax.Array) -> Arrays:
+    x, matrix = cast(cotangent.dtype, *residuals)
+    return _by_transposed(operands, cotangent, matrix), _of_transposed(operands, x, cotangent)
+
+
+def _by_transposed_backward(operands: jnp.dtype | None, residuals: Arrays, cotangent: jax.Array) -> Arrays:
+    x, matrix = cast(cotangent.dtype, *residuals)
+    return product(operands, cotangent, matrix), _of_transposed(operands, cotangent, x)
+
+
+def _of_transposed_backward(operands: jnp.dtype | None, residuals: Arrays, cotangent: jax.Array) -> Arrays:
+    x, y = cast(cotangent.dtype, *residuals)
+    return _by_transposed(operands, y, cotangent), product(operands, x, cotangent)
+
+
+def _forward(way: Callable[..., jax.Array], operands: jnp.dtype | None, *arrays: jax.Array) -> tuple[jax.Array, Arrays]:
+    return way(operands, *arrays), kept(operands, *arrays)
+
+
+product.defvjp(partial(_forward, product), _product_backward)
+_by_transposed.defvjp(partial(_forward, _by_transposed), _by_transposed_backward)
+_of_transposed.defvjp(partial(_forward, _of_transposed), _of_transposed_backward)

@@ -24,21 +24,27 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -
     """The convolution of images [N, H, W, C_in] with [kH, kW, C_in, C_out], of at least float32."""
     outputs = output_sides(x.shape[1:3], kernel.shape[:2], strides, padding)
     matrix = _as_matrix(kernel, x.shape[1:3], outputs, strides, padding)
-    return product(None, x.reshape(len(x), -1), matrix).reshape(len(x), *outputs, -1)
+    return product(None, _as_row(x), matrix).reshape(x.shape[0], *outputs, kernel.shape[-1])
 
 
 def image_gradient(cotangent: jax.Array, kernel: jax.Array, sides: Pair, strides: Pair, padding: Padding) -> jax.Array:
     """The gradient [N, H, W, C_in] with respect to the images."""
     matrix = _as_matrix(kernel, sides, cotangent.shape[1:3], strides, padding)
-    return product(None, cotangent.reshape(len(cotangent), -1), transposed(matrix)).reshape(len(cotangent), *sides, -1)
+    images = product(None, _as_row(cotangent), transposed(matrix))
+    return images.reshape(cotangent.shape[0], *sides, kernel.shape[2])
 
 
 def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, strides: Pair, padding: Padding) -> jax.Array:
     """The gradient [kH, kW, C_in, C_out] with respect to the kernel: the matrix's, summed where blocks are equal."""
-    of_matrix = product(None, transposed(x.reshape(len(x), -1)), cotangent.reshape(len(x), -1))
+    of_matrix = product(None, transposed(_as_row(x)), _as_row(cotangent))
     kernel = jax.ShapeDtypeStruct((*window, x.shape[-1], cotangent.shape[-1]), of_matrix.dtype)
     place = partial(_as_matrix, sides=x.shape[1:3], outputs=cotangent.shape[1:3], strides=strides, padding=padding)
     return jax.linear_transpose(place, kernel)(of_matrix)[0]
+
+
+def _as_row(x: jax.Array) -> jax.Array:
+    """Each image as a row of a matrix, [N, H * W * C]."""
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
 def _as_matrix(kernel: jax.Array, sides: Pair, outputs: Pair, strides: Pair, padding: Padding) -> jax.Array:

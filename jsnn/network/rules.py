@@ -6,6 +6,7 @@ mean. All else is refused.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -120,7 +121,9 @@ def multiply_batch(kernels: Kernels, options: Mapping[str, Any], x: jax.Array, m
     if not is_dense or not jnp.issubdtype(x.dtype, jnp.floating):
         return None
     product = kernels.multiply(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), matrix)
-    return product.reshape(*x.shape[:-1], matrix.shape[1]).astype(options["preferred_element_type"] or x.dtype)
+    plain = partial(jax.lax.dot_general, dimension_numbers=options["dimension_numbers"])
+    result = jax.eval_shape(partial(plain, preferred_element_type=options["preferred_element_type"]), x, matrix)
+    return product.reshape(result.shape).astype(result.dtype)
 
 
 # What convolutions and products are replaced by: (kernels, parameters of the primitive, x, weights) -> result or None.
