@@ -13,8 +13,10 @@ import jax.numpy as jnp
 
 from jsnn.kernels import cpu_convolution
 from jsnn.kernels.cpu_convolution import CHANNELS_LAST
-from jsnn.kernels.products import Arrays, cast, dtype_of_sums, kept, widened
+from jsnn.kernels.precision import cast, dtype_of_sums, kept, widened
 from jsnn.kernels.windows import Padding, Pair
+
+Arrays = tuple[jax.Array, jax.Array]
 
 
 def conv_general_dilated(
@@ -54,31 +56,28 @@ class _Options(NamedTuple):
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _convolve(options: _Options, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    way = {"strides": options.strides, "padding": options.padding}
-    return jax.lax.platform_dependent(
-        *cast(options.operands, x, kernel),
-        cpu=partial(cpu_convolution.convolve, **way),
-        default=partial(_xla_convolve, options),
-    )
+    return _by_platform(options, cpu_convolution.convolve, _xla_convolve, x, kernel)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _image_gradient(options: _Options, sides: Pair, cotangent: jax.Array, kernel: jax.Array) -> jax.Array:
-    way = {"sides": sides, "strides": options.strides, "padding": options.padding}
-    return jax.lax.platform_dependent(
-        *cast(options.operands, cotangent, kernel),
-        cpu=partial(cpu_convolution.image_gradient, **way),
-        default=partial(_xla_image_gradient, options, sides),
-    )
+    ways = (partial(way, sides=sides) for way in (cpu_convolution.image_gradient, _xla_image_gradient))
+    return _by_platform(options, *ways, cotangent, kernel)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _filter_gradient(options: _Options, window: Pair, x: jax.Array, cotangent: jax.Array) -> jax.Array:
-    way = {"window": window, "strides": options.strides, "padding": options.padding}
+    ways = (partial(way, window=window) for way in (cpu_convolution.filter_gradient, _xla_filter_gradient))
+    return _by_platform(options, *ways, x, cotangent)
+
+
+def _by_platform(
+    options: _Options, on_cpu: Callable[..., jax.Array], elsewhere: Callable[..., jax.Array], *arrays: jax.Array
+) -> jax.Array:
+    """What a CPU or another platform makes of two arrays in the dtype of operands."""
+    how = {"strides": options.strides, "padding": options.padding}
     return jax.lax.platform_dependent(
-        *cast(options.operands, x, cotangent),
-        cpu=partial(cpu_convolution.filter_gradient, **way),
-        default=partial(_xla_filter_gradient, options, window),
+        *cast(options.operands, *arrays), cpu=partial(on_cpu, **how), default=partial(elsewhere, **how)
     )
 
 
@@ -107,24 +106,23 @@ _image_gradient.defvjp(partial(_forward, _image_gradient), _image_gradient_backw
 _filter_gradient.defvjp(partial(_forward, _filter_gradient), _filter_gradient_backward)
 
 
-def _xla_convolve(options: _Options, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _xla_convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
     return jax.lax.conv_general_dilated(
-        x,
-        kernel,
-        options.strides,
-        options.padding,
-        dimension_numbers=CHANNELS_LAST,
-        preferred_element_type=dtype_of_sums(x.dtype),
+        x, kernel, strides, padding, dimension_numbers=CHANNELS_LAST, preferred_element_type=dtype_of_sums(x.dtype)
     )
 
 
-def _xla_image_gradient(options: _Options, sides: Pair, cotangent: jax.Array, kernel: jax.Array) -> jax.Array:
+def _xla_image_gradient(
+    cotangent: jax.Array, kernel: jax.Array, sides: Pair, strides: Pair, padding: Padding
+) -> jax.Array:
     cotangent, kernel = cast(dtype_of_sums(kernel.dtype), cotangent, kernel)  # rounded, but gradients are not
     images = jax.ShapeDtypeStruct((cotangent.shape[0], *sides, kernel.shape[2]), kernel.dtype)
-    return jax.linear_transpose(lambda x: _xla_convolve(options, x, kernel), images)(cotangent)[0]
+    return jax.linear_transpose(lambda x: _xla_convolve(x, kernel, strides, padding), images)(cotangent)[0]
 
 
-def _xla_filter_gradient(options: _Options, window: Pair, x: jax.Array, cotangent: jax.Array) -> jax.Array:
+def _xla_filter_gradient(
+    x: jax.Array, cotangent: jax.Array, window: Pair, strides: Pair, padding: Padding
+) -> jax.Array:
     x, cotangent = cast(dtype_of_sums(x.dtype), x, cotangent)
     kernels = jax.ShapeDtypeStruct((*window, x.shape[3], cotangent.shape[3]), x.dtype)
-    return jax.linear_transpose(lambda kernel: _xla_convolve(options, x, kernel), kernels)(cotangent)[0]
+    return jax.linear_transpose(lambda kernel: _xla_convolve(x, kernel, strides, padding), kernels)(cotangent)[0]

@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 
 from jsnn.kernels import patches, strips, tiny, winograd
-from jsnn.kernels.products import dtype_of_sums, has_few_bits
+from jsnn.kernels.precision import dtype_of_sums, has_few_bits
 from jsnn.kernels.windows import Padding, Pair, output_sides
 
 XLA_TAKES_NARROW_ONES = jax.__version_info__ >= (0, 11)  # before, XLA:CPU convolves few channels at half its rate
 CHANNELS_FOR_WINOGRAD = 32  # of images and outputs at least, without which additions outweigh the products
 WEIGHTS_FOR_WINOGRAD = 1 << 16  # of a kernel's pixel at most, above which its gradient's sums outweigh the products
 NARROW = 32  # channels of images and outputs at most, where strips give a kernel's gradient up to twice as fast
-CHANNELS_FOR_STRIPS = 16  # of images and outputs at least, of numbers of few bits: XLA takes them at half the rate
+CHANNELS_FOR_STRIPS = 16  # of images and outputs at least, of numbers of few bits: XLA's own way is slower
 CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
 
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jsnn.kernels.convolution import conv_general_dilated
-from jsnn.kernels.products import product, rounded, widened
+from jsnn.kernels.precision import rounded, widened
+from jsnn.kernels.products import product
 
 OUR_LAYOUT = jax.lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))  # flax's: NHWC, HWIO, NHWC
 

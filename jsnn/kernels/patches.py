@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsnn.kernels.products import as_bits, dtype_of_sums, from_bits, product, transposed
+from jsnn.kernels.precision import as_bits, dtype_of_sums, from_bits
+from jsnn.kernels.products import product, transposed
 from jsnn.kernels.windows import Padding, Pair, as_rows, in_pieces, output_sides
 
 PATCHES_AT_ONCE = 600_000  # numbers, which the CPU's caches hold

@@ -7,7 +7,8 @@ the product with all kH rows of the kernel at once gives what each adds to the o
 import jax
 import jax.numpy as jnp
 
-from jsnn.kernels.products import as_bits, dtype_of_sums, from_bits, product, transposed
+from jsnn.kernels.precision import as_bits, dtype_of_sums, from_bits
+from jsnn.kernels.products import product, transposed
 from jsnn.kernels.windows import Padding, Pair, as_rows, in_pieces, output_sides
 
 NUMBERS_AT_ONCE = 250_000  # of strips and their products, which the CPU's caches hold

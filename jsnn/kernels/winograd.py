@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from jsnn.kernels.products import dtype_of_sums, product
+from jsnn.kernels.precision import dtype_of_sums
+from jsnn.kernels.products import product
 from jsnn.kernels.windows import Padding, Pair, as_rows, in_pieces, output_sides
 
 # Of the images' tiles: of more a CPU's caches hold too few, of fewer XLA:CPU gives each product one core.
