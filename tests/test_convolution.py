@@ -410,6 +410,8 @@ CONVOLUTIONS = {
     "dilated": ((2, 9, 8, 4), (3, 3, 4, 6), (1, 1), ONES_2D, NHWC, {"rhs_dilation": (2, 3)}),
     "transposed": ((2, 6, 5, 4), (3, 3, 4, 6), (1, 1), ONES_2D, NHWC, {"lhs_dilation": (2, 2)}),
     "cropped": ((2, 9, 8, 4), (3, 3, 4, 6), (1, 1), [(-1, 0), (0, -2)], NHWC, {}),
+    "without a pixel": ((2, 2, 2, 4), (3, 3, 4, 6), (1, 1), [(0, 0), (0, 0)], NHWC, {}),
+    "smaller than the window": ((2, 5, 5, 4), (7, 7, 4, 6), (1, 1), [(0, 0), (0, 0)], NHWC, {}),
     "1-D": ((2, 9, 4), (3, 4, 6), (2,), ONES_1D, NWC, {}),
     "1-D grouped": ((2, 9, 4), (3, 2, 6), (1,), ONES_1D, NWC, {"feature_group_count": 2}),
     "3-D": ((2, 4, 3, 5, 4), (3, 3, 3, 4, 6), (1, 1, 1), [(1, 1)] * 3, ("NDHWC", "DHWIO", "NDHWC"), {}),

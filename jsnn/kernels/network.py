@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 from jsnn.kernels.convolution import conv_general_dilated
 from jsnn.kernels.precision import rounded, widened
 from jsnn.kernels.products import product
+from jsnn.kernels.windows import output_sides
 
 OUR_LAYOUT = jax.lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))  # flax's: NHWC, HWIO, NHWC
 
@@ -37,7 +38,7 @@ def fast_kernels(operands: DTypeLike | None = None) -> Kernels:
         operands: dtype in which numbers enter the products, of the gradients too; None leaves them as they are.
 
     Returns:
-        The Kernels; grouped, dilated and one- or three-dimensional convolutions are the platform's own.
+        The Kernels; grouped, dilated, empty and one- or three-dimensional convolutions are the platform's own.
 
     Raises:
         ValueError: where operands are no floating-point dtype.
@@ -61,11 +62,17 @@ def _convolve(operands: jnp.dtype | None, x: jax.Array, kernel: jax.Array, optio
     dilated = {*options["lhs_dilation"], *options["rhs_dilation"]} != {1}
     grouped = (options["feature_group_count"], options["batch_group_count"]) != (1, 1)
     cropped = any(pad < 0 for side in options["padding"] for pad in side)
-    if options["dimension_numbers"] == OUR_LAYOUT and not (dilated or grouped or cropped):
+    ours = options["dimension_numbers"] == OUR_LAYOUT and not (dilated or grouped or cropped)
+    if ours and _has_outputs(x, kernel, options):
         return conv_general_dilated(x, kernel, options["window_strides"], options["padding"], operands)
     if operands is not None:
         x, kernel = rounded(operands, x), rounded(operands, kernel)
     return _xla_convolve(x, kernel, options)
+
+
+def _has_outputs(x: jax.Array, kernel: jax.Array, options: Mapping[str, Any]) -> bool:
+    """Whether the window fits into the images."""
+    return min(output_sides(x.shape[1:3], kernel.shape[:2], options["window_strides"], options["padding"])) > 0
 
 
 def _multiply(operands: jnp.dtype | None, x: jax.Array, matrix: jax.Array) -> jax.Array:
