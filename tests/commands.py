@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import orbax.checkpoint as ocp
+import pytest
 
+from experiments import hybrid
 from experiments.runs.command_line import main
 from experiments.runs.workdir import Run, reopen
 from jsnn.training.metrics import read
@@ -22,6 +24,7 @@ TINY = """
     --finetune.surrogate stdb --finetune.lr 1e-3
 """.split()
 SHORT = "--eval-steps 4 --streams 1".split()  # one program to evaluate SNNs instead of two
+PIPELINE = hybrid.hybrid
 
 
 class Killed(BaseException):
@@ -31,6 +34,18 @@ class Killed(BaseException):
 def run(work: Callable[[Run], None], workdir: Path, *arguments: str) -> int:
     """The exit status of a command in this process."""
     return main("python -m experiments.test", "A test.", work, [*arguments, "--workdir", str(workdir)])
+
+
+def refused(capsys: pytest.CaptureFixture, *arguments: str) -> str:
+    """The words on stderr of a command that must be refused."""
+    try:
+        status = main("python -m experiments.hybrid", hybrid.__doc__, hybrid.hybrid, arguments)
+    except SystemExit as exit:
+        status = exit.code
+    captured = capsys.readouterr()
+    assert status == 2
+    assert "Traceback" not in captured.err
+    return " ".join(captured.err.replace("│", " ").split())
 
 
 def again(name: str, stage: Callable[[Run], None], run: Run) -> None:
@@ -78,6 +93,17 @@ def together(
 def lines_of(process: subprocess.Popen) -> Iterator[str]:
     """The lines that a process writes, as they come."""
     yield from iter(process.stdout.readline, "")
+
+
+def state_of(folder: Path) -> dict[Path, bytes]:
+    """All files of a folder with their contents, but for the lock."""
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "lock"}
+
+
+def undone(workdir: Path, stage: str = "evaluate") -> None:
+    """Make a workdir as if a stage had not been run."""
+    stages = json.loads((workdir / "stages.json").read_text())
+    (workdir / "stages.json").write_text(json.dumps({name: done for name, done in stages.items() if name != stage}))
 
 
 def arrays(checkpoint: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ DEEP_VGG = VGG(stages=(4, "A", 6, 5, "A"), hidden=(12, 9), num_classes=3)
 DEEP_RESNET = ResNet(blocks=(1, 2, 0, 0), channels=(4, 6, 6, 6), num_classes=3)
 TINY_VGG = VGG(stages=(4, "A", 5), hidden=(9,), num_classes=3)  # where only the steps, devices or samples matter
 IMAGE_SHAPE = (12, 8, 2)  # H != W, and even sizes where a stride of 2 meets them
+ONE_IMAGE = jax.ShapeDtypeStruct((1, *IMAGE_SHAPE), jnp.float32)
 
 
 def random_snn(ann: VGG | ResNet, seed: int, leak: float, surrogate=None, dtype=jnp.float32) -> tuple[SNN, Any]:
@@ -56,6 +57,11 @@ def random_inputs(num_steps: int, batch: int, seed: int = 0, dtype=jnp.float32) 
     """Signed spikes [T, B, H, W, C]."""
     rng = np.random.default_rng(seed)
     return jnp.asarray(rng.choice([-1, 0, 1], (num_steps, batch, *IMAGE_SHAPE), p=[0.2, 0.5, 0.3]), dtype)
+
+
+def images(batch: int, dtype=jnp.float32) -> jax.Array:
+    """Random images [B, H, W, C] in the range of those that networks are trained on."""
+    return jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (batch, *IMAGE_SHAPE)), dtype)
 
 
 class Shown(NamedTuple):

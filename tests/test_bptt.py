@@ -11,39 +11,17 @@ import pytest
 from jsnn.encoding import constant, poisson
 from jsnn.models import dropout_of
 from jsnn.network import trains
-from jsnn.network.bptt import Keys, Outcome, present
+from jsnn.network.bptt import Outcome, present
 from jsnn.network.simulation import Presentation, simulate
 from jsnn.network.transformation import NEURONS
-from jsnn.neurons.surrogate import linear, stdb
-from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG, TINY_VGG, random_snn
-
-STEPS, BATCH = 21, 3
-STDB = stdb(0.4, 0.05)
-INDEX, KEYS = np.array([4, 0, 9], np.int32), Keys(jax.random.key(2), jax.random.key(3))
-NETWORKS = {
-    "vgg": SMALL_VGG.clone(conv_dropout=0.3, dense_dropout=0.4),
-    "vgg without dropout": SMALL_VGG.clone(conv_dropout=0.0, dense_dropout=0.0),
-    "resnet": SMALL_RESNET.clone(conv_dropout=0.3),
-    "resnet without dropout": SMALL_RESNET.clone(conv_dropout=0.0),
-}
-
-
-def images(dtype=jnp.float32):
-    return jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (BATCH, *IMAGE_SHAPE)), dtype)
+from jsnn.neurons.surrogate import linear
+from tests.networks import IMAGE_SHAPE, TINY_VGG, images, random_snn
+from tests.presentations import BATCH, INDEX, KEYS, NETWORKS, STDB, STEPS, assert_equal_gradients, loss_of_all
 
 
 def loss_of(outcome):
     logits = outcome.results.sum(0)
     return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.arange(BATCH) % 3).mean()
-
-
-def loss_of_all(outcome):
-    """One that looks at every step, every sample and every layer, and at each of them in another way."""
-    results, spikes = outcome
-    weights = 1 + jnp.arange(results.size, dtype=results.dtype).reshape(results.shape) % 7
-    samples = jnp.arange(1, BATCH + 1)
-    activity = [(i * samples * spikes[layer] ** 2).sum() for i, layer in enumerate(sorted(spikes), start=1)]
-    return (weights * results**2).sum() + sum(activity)
 
 
 @cache
@@ -80,15 +58,6 @@ def packed(name, chunk, encode=poisson, loss_of=loss_of):
     return jax.jit(jax.value_and_grad(loss, (0, 1)))
 
 
-def assert_equal_gradients(one, other, tolerance):
-    """Losses equal, every leaf of the gradients within `tolerance` of its norm, none of them zero."""
-    assert float(one[0]) == pytest.approx(float(other[0]), rel=tolerance)
-    for a, b in zip(jax.tree.leaves(one[1]), jax.tree.leaves(other[1]), strict=True):
-        assert a.dtype == b.dtype
-        assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b)
-    assert all(np.linalg.norm(leaf) > 0 for leaf in jax.tree.leaves(other[1][0]))
-
-
 # 21 steps in chunks of 5 with padding behind, in one chunk and in chunks of one step; the rest in the second tier, for
 # the ResNet is compared in double precision and the network without dropout with images as its input.
 CASES = [("vgg", 5), ("vgg", 100)]
@@ -99,27 +68,27 @@ REPETITIONS = [*((name, 8) for name in NETWORKS), ("vgg", 1), ("resnet", 5)]
 @pytest.mark.parametrize(("name", "chunk"), [*CASES, *(pytest.param(*c, marks=pytest.mark.slow) for c in REPETITIONS)])
 def test_gradients_equal_those_through_membranes(name, chunk, leak):
     variables = random_snn(NETWORKS[name], seed=5, leak=leak)[1]
-    arguments = variables["params"], images(), variables[NEURONS]
+    arguments = variables["params"], images(BATCH), variables[NEURONS]
     assert_equal_gradients(packed(name, chunk)(*arguments), plain(name)(*arguments), 1e-6)
 
 
 @pytest.mark.parametrize("leak", [1.0, 0.9])
 def test_gradients_are_exact_in_double_precision(float64, leak):
     variables = random_snn(NETWORKS["resnet"], seed=5, leak=leak, dtype=jnp.float64)[1]
-    arguments = variables["params"], images(jnp.float64), variables[NEURONS]
+    arguments = variables["params"], images(BATCH, jnp.float64), variables[NEURONS]
     assert_equal_gradients(packed("resnet", 8)(*arguments), plain("resnet")(*arguments), 1e-13)
 
 
 def test_ages_are_counted_on_from_wherever_they_were_kept(monkeypatch):
     monkeypatch.setattr(trains, "STEPS_BETWEEN_AGES", 8)
     variables = random_snn(NETWORKS["vgg"], seed=5, leak=0.9)[1]
-    arguments = variables["params"], images(), variables[NEURONS]
+    arguments = variables["params"], images(BATCH), variables[NEURONS]
     assert_equal_gradients(packed.__wrapped__("vgg", 1)(*arguments), plain("vgg")(*arguments), 1e-6)
 
 
 def test_images_get_a_gradient_where_they_are_the_input():
     variables = random_snn(NETWORKS["vgg without dropout"], seed=5, leak=0.9)[1]
-    arguments = variables["params"], images(), variables[NEURONS]
+    arguments = variables["params"], images(BATCH), variables[NEURONS]
     actual = packed("vgg without dropout", 8, constant)(*arguments)
     expected = plain("vgg without dropout", constant)(*arguments)
     assert_equal_gradients(actual, expected, 1e-6)
@@ -129,7 +98,7 @@ def test_images_get_a_gradient_where_they_are_the_input():
 @pytest.mark.parametrize("chunk", [5, pytest.param(100, marks=pytest.mark.slow)])
 def test_results_of_every_step_and_spikes_of_every_layer_have_their_gradients(chunk):
     variables = random_snn(NETWORKS["resnet"], seed=5, leak=0.9)[1]
-    arguments = variables["params"], images(), variables[NEURONS]
+    arguments = variables["params"], images(BATCH), variables[NEURONS]
     actual = packed("resnet", chunk, poisson, loss_of_all)(*arguments)
     assert_equal_gradients(actual, plain("resnet", poisson, loss_of_all)(*arguments), 1e-6)
 
@@ -142,14 +111,14 @@ def small_presentation(num_steps=STEPS, chunk=8):
 def test_neurons_get_no_gradient_and_say_so():
     presentation, variables = small_presentation()
     with pytest.raises(ValueError, match="do not give the gradient in the parameters of neurons"):
-        jax.grad(lambda v: loss_of(present(presentation, v, images(), INDEX, KEYS)))(variables)
+        jax.grad(lambda v: loss_of(present(presentation, v, images(BATCH), INDEX, KEYS)))(variables)
 
 
 def test_a_second_derivative_is_refused():
     presentation, variables = small_presentation()
 
     def loss(params):
-        return loss_of(present(presentation, {**variables, "params": params}, images(), INDEX, KEYS))
+        return loss_of(present(presentation, {**variables, "params": params}, images(BATCH), INDEX, KEYS))
 
     with pytest.raises(ValueError, match="no second derivative"):
         jax.eval_shape(lambda params: jax.jvp(jax.grad(loss), (params,), (params,)), variables["params"])
@@ -158,7 +127,7 @@ def test_a_second_derivative_is_refused():
 def test_neurons_whose_gradient_needs_membranes_are_refused():
     snn, variables = random_snn(NETWORKS["vgg"], seed=5, leak=0.9, surrogate=linear())
     with pytest.raises(ValueError, match="do not give the gradient of these neurons"):
-        present(Presentation(snn, poisson, STEPS, 8), variables, images(), INDEX, KEYS)
+        present(Presentation(snn, poisson, STEPS, 8), variables, images(BATCH), INDEX, KEYS)
 
 
 @pytest.mark.parametrize("transform", [lambda loss: loss, jax.grad], ids=["forward", "backward"])
@@ -167,7 +136,7 @@ def test_variables_of_something_else_are_refused(transform):
     params, neurons = variables["params"], variables[NEURONS]
 
     def loss(params, others):
-        return loss_of(present(presentation, {"params": params, **others}, images(), INDEX, KEYS))
+        return loss_of(present(presentation, {"params": params, **others}, images(BATCH), INDEX, KEYS))
 
     with pytest.raises(ValueError, match='no "neurons"'):
         transform(loss)(params, {})
@@ -179,7 +148,7 @@ def test_variables_of_something_else_are_refused(transform):
 def test_numbers_of_steps_below_one_are_refused(num_steps, chunk, word):
     presentation, variables = small_presentation(num_steps, chunk)
     with pytest.raises(ValueError, match=word):
-        present(presentation, variables, images(), INDEX, KEYS)
+        present(presentation, variables, images(BATCH), INDEX, KEYS)
 
 
 def temporaries(num_steps, batch):

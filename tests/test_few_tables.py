@@ -5,7 +5,7 @@ import pytest
 from experiments.fields import TRAINED
 from experiments.study import few_steps, few_tables, figures, image_costs
 from experiments.study.results import read_runs
-from tests.test_study_page import LAYERS, cells, is_drawn, keep
+from tests.study import LAYERS, cells, is_drawn, keep
 
 __all__ = ["keep"]  # a fixture
 

@@ -10,8 +10,7 @@ import pytest
 from experiments import evaluate, hybrid, report
 from experiments.runs.records import read_results, renew_results, saved_config
 from experiments.train_ann import train_ann
-from tests.commands import TINY, outcome, run
-from tests.test_bad_input import refused, state_of, undone
+from tests.commands import TINY, outcome, refused, run, state_of, undone
 
 OTHER = [*TINY, "--seed", "5", "--ann.epochs", "1"]
 

@@ -1,4 +1,4 @@
-"""NIR: what an exported graph does, by NIR's equations and in other libraries, and the way back."""
+"""NIR: an exported graph spikes as the network, by NIR's equations and in other libraries, and comes back."""
 
 from functools import cache
 
@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsnn.models import VGG
 from jsnn.network.recording import record
 from jsnn.network.simulation import simulate
 from jsnn.network.transformation import NEURONS, spiking
-from jsnn.neurons import adaptive_lif, hard_reset_lif, lif
-from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG, random_inputs, random_snn
+from jsnn.neurons import hard_reset_lif, lif
+from tests.networks import ONE_IMAGE, SMALL_RESNET, SMALL_VGG, random_inputs, random_snn
 
 nir = pytest.importorskip("nir")
 
@@ -21,7 +20,6 @@ from jsnn.exchange.from_nir import from_nir  # noqa: E402
 from jsnn.exchange.to_nir import to_nir  # noqa: E402
 from tests import nir_reference  # noqa: E402
 
-X = jax.ShapeDtypeStruct((1, *IMAGE_SHAPE), jnp.float32)
 STEPS, DT = 12, 1e-4
 INPUTS = random_inputs(STEPS, 2)
 
@@ -60,13 +58,13 @@ def assert_graph_spikes(graph, spikes, suffix=""):
 @pytest.mark.parametrize(("ann", "leak", "initial"), [(SMALL_VGG, 1.0, 0.0), (SMALL_RESNET, 0.9, 0.3)])
 def test_an_exact_graph_is_the_network_by_nirs_equations(ann, leak, initial, tmp_path):
     snn, variables, spikes = network(ann, leak, initial)
-    graph = to_nir(snn, variables, X, reset="exact", pools="sum", dt=DT)
+    graph = to_nir(snn, variables, ONE_IMAGE, reset="exact", pools="sum", dt=DT)
     assert_graph_spikes(through_a_file(graph, tmp_path), spikes, "_threshold")
 
 
 def test_metadata_name_a_soft_reset_and_where_membranes_start(tmp_path):
     snn, variables, spikes = network(SMALL_RESNET, 0.9, 0.3)
-    graph = through_a_file(to_nir(snn, variables, X, reset="named", dt=DT), tmp_path)
+    graph = through_a_file(to_nir(snn, variables, ONE_IMAGE, reset="named", dt=DT), tmp_path)
     neurons = [node for node in graph.nodes.values() if isinstance(node, nir.LIF)]
     assert [node.metadata["reset"] for node in neurons] == ["subtract"] * len(spikes)
     assert_graph_spikes(graph, spikes)
@@ -78,7 +76,7 @@ def test_metadata_name_a_soft_reset_and_where_membranes_start(tmp_path):
 
 def test_a_hard_reset_is_nirs_own():
     snn, variables, spikes = network(SMALL_VGG, 0.9, make=hard_reset_lif)
-    assert_graph_spikes(to_nir(snn, variables, X, dt=DT), spikes)
+    assert_graph_spikes(to_nir(snn, variables, ONE_IMAGE, dt=DT), spikes)
 
 
 @pytest.mark.parametrize(
@@ -87,13 +85,13 @@ def test_a_hard_reset_is_nirs_own():
 )
 def test_there_and_back_is_the_same_network_to_the_bit(ann, leak, initial, reset, pools, tmp_path):
     snn, variables, spikes = network(ann, leak, initial)
-    graph = through_a_file(to_nir(snn, variables, X, reset=reset, pools=pools, dt=DT), tmp_path)
+    graph = through_a_file(to_nir(snn, variables, ONE_IMAGE, reset=reset, pools=pools, dt=DT), tmp_path)
     back, of_graph = from_nir(graph, DT)
     for layer, train in spikes_of(back, of_graph).items():
         np.testing.assert_array_equal(train, spikes[layer.removesuffix("_neurons")])
     for layer, arrays in variables["params"].items():
         np.testing.assert_array_equal(of_graph["params"][layer]["kernel"], arrays["kernel"])
-    again = to_nir(back, of_graph, X, reset=reset, pools=pools, dt=DT)
+    again = to_nir(back, of_graph, ONE_IMAGE, reset=reset, pools=pools, dt=DT)
     assert sorted(again.edges) == sorted(graph.edges)
     for name, node in graph.nodes.items():
         for field in {"weight", "bias", "tau", "r", "v_threshold", "threshold", "scale", "v_leak"} & {*vars(node)}:
@@ -113,18 +111,18 @@ class Own(nn.Module):
 
 def test_a_network_of_the_users_own():
     ann, rng = Own(), np.random.default_rng(1)
-    shapes = jax.eval_shape(ann.init, jax.random.key(0), X)
+    shapes = jax.eval_shape(ann.init, jax.random.key(0), ONE_IMAGE)
     drawn = jax.tree.map(
         lambda leaf: jnp.asarray(rng.uniform(0.2, 0.6, leaf.shape), jnp.float32), shapes["batch_stats"]
     )
     params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.5, leaf.shape), jnp.float32), shapes["params"])
     snn = spiking(ann.apply)
-    variables = snn.init({"params": params, "batch_stats": drawn}, jnp.zeros(X.shape))
+    variables = snn.init({"params": params, "batch_stats": drawn}, jnp.zeros(ONE_IMAGE.shape))
     first, second = variables[NEURONS]
     by_channel = jnp.asarray(rng.uniform(0.5, 1.5, 4), jnp.float32)
     neurons = {**variables[NEURONS], first: {**variables[NEURONS][first], "threshold": by_channel}}
     spikes = spikes_of(snn, {**variables, NEURONS: neurons})
-    graph = to_nir(snn, {**variables, NEURONS: neurons}, X, reset="exact", dt=DT)
+    graph = to_nir(snn, {**variables, NEURONS: neurons}, ONE_IMAGE, reset="exact", dt=DT)
     assert_graph_spikes(graph, spikes, "_threshold")
     back = spikes_of(*from_nir(graph, DT))
     for train, expected in zip(back.values(), (spikes[first], spikes[second]), strict=True):
@@ -204,7 +202,7 @@ def test_other_libraries_run_a_graph_as_the_network(load, leak, pools, dt):
     shown = simulate(
         snn, variables, INPUTS.__getitem__, lambda observed: observed.results, num_steps=STEPS, chunk=STEPS
     )
-    graph = to_nir(snn, variables, X, pools=pools, dt=dt)
+    graph = to_nir(snn, variables, ONE_IMAGE, pools=pools, dt=dt)
     for sample in range(INPUTS.shape[1]):
         module, state = load(graph), None
         for time, x in enumerate(np.moveaxis(np.asarray(INPUTS[:, sample]), -1, 1)):
@@ -212,65 +210,3 @@ def test_other_libraries_run_a_graph_as_the_network(load, leak, pools, dt):
             result, state = given if isinstance(given, tuple) else (given, None)
             np.testing.assert_allclose(result.detach().numpy(), shown[time, sample], rtol=1e-4, atol=1e-6)
     assert np.ptp(shown) > 0.01
-
-
-@pytest.mark.parametrize(
-    ("options", "make", "sentence"),
-    [
-        ({}, lif, 'a soft reset, which no node of NIR has: choose reset="named"'),
-        ({}, "initial", "an initial membrane, which no node of NIR has"),
-        ({"reset": "exact"}, hard_reset_lif, "a hard reset is NIR's own"),
-        ({"reset": "soft"}, lif, "there is no reset 'soft': choose from hard, named, exact"),
-        ({"pools": "max"}, lif, "there is no pools 'max': choose from average, sum"),
-        ({"dt": 0.0}, lif, "dt must be above 0 seconds, got 0.0"),
-        ({}, adaptive_lif, "neither jsnn.lif nor jsnn.hard_reset_lif"),
-    ],
-)
-def test_what_nir_does_not_have_is_refused(options, make, sentence):
-    initial = 0.5 if make == "initial" else 0.0
-    snn, variables = random_snn(VGG((4,), (), 3), 0, 1.0)
-    snn = spiking(VGG((4,), (), 3).apply, hard_reset_lif() if initial else make())
-    neurons = {"threshold": jnp.float32(1), "leak": jnp.float32(1), "initial": jnp.float32(initial)}
-    extra = {name: jnp.float32(1) for name in snn.neuron.parameters()}
-    with pytest.raises(ValueError, match=sentence):
-        to_nir(snn, {**variables, NEURONS: {"conv0": extra | neurons}}, X, **options)
-
-
-def chain(*nodes):
-    named = {"input": nir.Input({"input": np.array([3])}), **{f"node{i}": node for i, node in enumerate(nodes)}}
-    named["output"] = nir.Output({"output": np.array([3])})
-    return named, [*zip(named, [*named][1:], strict=False)]
-
-
-ONES = np.ones(3)
-
-
-@pytest.mark.parametrize(
-    ("graph", "sentence"),
-    [
-        (chain(nir.CubaLIF(ONES, ONES, ONES, ONES, ONES)), "the node node0 is a CubaLIF, for which a network has no"),
-        (chain(nir.LIF(2 * ONES, ONES, ONES, ONES)), "the neurons node0 rest or reset elsewhere than at 0"),
-        (chain(nir.LIF(2 * ONES, ONES, 0 * ONES, ONES, ONES)), "the neurons node0 rest or reset elsewhere than at 0"),
-        (chain(nir.LIF(ONES / 2, ONES, 0 * ONES, ONES)), "a tau above dt = 1.0 seconds"),
-        (chain(nir.IF(ONES, 0 * ONES)), "the neurons node0 need a threshold above 0"),
-    ],
-)
-def test_what_a_network_does_not_have_is_refused(graph, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        from_nir(nir.NIRGraph(*graph))
-
-
-def test_graphs_that_are_no_network_are_refused():
-    nodes, edges = chain(nir.IF(ONES, ONES), nir.Scale(ONES))
-    with pytest.raises(ValueError, match="dt must be above 0 seconds, got 0"):
-        from_nir(nir.NIRGraph(nodes, edges), dt=0.0)
-    with pytest.raises(ValueError, match="are a loop that is no soft reset"):
-        from_nir(nir.NIRGraph(nodes, [*edges, ("node1", "node0")]))
-    more = {**nodes, "another": nir.Output({"output": np.array([3])})}
-    with pytest.raises(ValueError, match="the graph has 2 nodes of Output"):
-        from_nir(nir.NIRGraph(more, [*edges, ("node1", "another")]))
-    with pytest.raises(ValueError, match="nothing arrives at the node alone"):
-        from_nir(nir.NIRGraph({**nodes, "alone": nir.Scale(ONES)}, edges, type_check=False))
-    soft = nir.IF(ONES, ONES, metadata={"reset": "subtract"})
-    with pytest.raises(ValueError, match="some of the neurons have a soft reset and others a hard one"):
-        from_nir(nir.NIRGraph(*chain(soft, nir.Scale(ONES), nir.IF(ONES, ONES))))

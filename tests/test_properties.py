@@ -1,10 +1,6 @@
-"""Properties that hold for any input that hypothesis thinks of: 200 of each, command lines in the slow tier."""
+"""Properties of neurons, spikes and conversions that hold for any input that hypothesis thinks of."""
 
-import dataclasses
-import json
-from contextlib import nullcontext
 from functools import cache, partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +9,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from experiments.config import check
-from experiments.fields import PREFIXED, Config
-from experiments.presets import PRESETS
-from experiments.runs import command_line
 from jsnn.conversion import (
     convert,
     from_paper_thresholds,
@@ -31,11 +23,9 @@ from jsnn.neurons.neuron import record
 from jsnn.neurons.packing import STEPS_PER_WORD, age_after, unpack
 from jsnn.neurons.residuals import Kept, Train, replay
 from jsnn.neurons.surrogate import stdb
-from jsnn.training import metrics
-from jsnn.training.checkpoint import is_intact, save
 from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG
+from tests.properties import many
 
-many = settings(max_examples=200, deadline=None, derandomize=True)
 leaf_shapes = st.sampled_from([(), (2, 1, 3)])
 # Few numbers of steps, for each is compiled: the ends of each word and what is just beyond.
 chunks_of_shape = st.one_of(
@@ -184,89 +174,3 @@ def test_a_factor_scales_each_threshold_in_the_papers_units(model, seed, factor)
     assert list(scaled[NEURONS]) == list(model.spiking_layers)
     actual = paper_thresholds({layer: values["threshold"] for layer, values in scaled[NEURONS].items()})
     np.testing.assert_allclose(list(actual.values()), [factor * v for v in papers.values()], rtol=1e-5)
-
-
-records = st.fixed_dictionaries({"stage": st.sampled_from(["ann", "hybrid"]), "step": st.integers(1, 99)})
-
-
-@many
-@given(st.lists(records, max_size=6), st.lists(records, max_size=4), st.integers(0, 40))
-def test_metrics_survive_any_tear(tmp_path_factory, before, wanted, lost):
-    path = tmp_path_factory.mktemp("metrics") / "metrics.jsonl"
-    text = "".join(json.dumps(entry) + "\n" for entry in before)
-    path.write_text(text[: max(0, len(text) - lost)])
-    complete = text[: max(0, len(text) - lost)].count("\n")
-    assert metrics.read(path) == before[:complete]
-    mine = [{**entry, "stage": "hybrid"} for entry in wanted]
-    metrics.rewrite(path, "hybrid", mine)
-    assert metrics.read(path) == [entry for entry in before[:complete] if entry["stage"] == "ann"] + mine
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoint")
-    save(folder, 1, {"x": jnp.arange(200.0), "y": {"z": jnp.ones((3, 4))}}, {"seed": 1})
-    return folder / "1"
-
-
-@many
-@given(st.data())
-def test_any_flipped_bit_of_a_checkpoint_is_detected(checkpoint, data):
-    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
-    path = data.draw(st.sampled_from(files))
-    content = path.read_bytes()
-    place, bit = data.draw(st.integers(0, len(content) - 1)), data.draw(st.integers(0, 7))
-    assert is_intact(checkpoint)
-    try:
-        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :])
-        assert not is_intact(checkpoint)
-    finally:
-        path.write_bytes(content)
-
-
-FIELDS = [
-    f"{group}.{name}" if group in PREFIXED else name
-    for group, values in dataclasses.asdict(Config()).items()
-    for name in (values if isinstance(values, dict) else [group])
-]
-FLAGS = [f"--{name.replace('_', '-')}" for name in (*FIELDS, "workdir", "process_id", "no-flip")]
-values = st.sampled_from(
-    "0 1 -1 3 0.5 nan inf -inf 1e999 1e-400 none None auto True vgg5 adam digits stdb {} [] () '' \"\" ü 💥 --".split()
-)
-FEW_PRESETS = {name: PRESETS[name] for name in ("digits", "vgg5_cifar10")}  # for all, each parse takes half a second
-words = st.sampled_from(FLAGS) | values | st.sampled_from(list(FEW_PRESETS)) | st.text(max_size=8)
-
-
-command_lines = given(st.lists(words, max_size=7))
-
-
-@settings(max_examples=40, deadline=None, derandomize=True)
-@command_lines
-def test_no_command_line_ends_in_a_traceback(arguments):
-    """It is taken, or refused with status 2; --help ends with 0."""
-    assert_no_traceback(arguments)
-
-
-@pytest.mark.slow
-@many
-@command_lines
-def test_no_command_line_ends_in_a_traceback_of_many(arguments):
-    """The same, for 200, each parse of which takes a tenth of a second or two."""
-    assert_no_traceback(arguments)
-
-
-def assert_no_traceback(arguments):
-    def opened(config, workdir):
-        check(config)
-        assert isinstance(workdir, Path)
-        return nullcontext()
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command_line, "open_run", opened)
-        patch.setattr(command_line, "PRESETS", FEW_PRESETS)
-        patch.setattr(command_line.compilation, "keep_programs", lambda folder: None)
-        try:
-            status = command_line.main("test", "", lambda run: None, arguments)
-        except SystemExit as exit:
-            status = exit.code
-    assert status in (0, 2)

@@ -13,8 +13,8 @@ from jsnn.network.simulation import Presentation
 from jsnn.network.transformation import NEURONS
 from jsnn.neurons.surrogate import arctan, boxcar, linear
 from jsnn.training.forward import from_membranes, residuals_of, snn_forward
-from tests.networks import random_snn
-from tests.test_bptt import INDEX, KEYS, NETWORKS, STDB, STEPS, assert_equal_gradients, images, loss_of_all
+from tests.networks import images, random_snn
+from tests.presentations import BATCH, INDEX, KEYS, NETWORKS, STDB, STEPS, assert_equal_gradients, loss_of_all
 
 PARAMETERS = ("threshold", "leak", "initial")
 
@@ -26,7 +26,7 @@ def presentation(chunk, surrogate):
 def by_residuals(surrogate, choices, trained, chunk, by_channel=False):
     """Gradients in variables for each choice of residuals."""
     snn, variables = random_snn(NETWORKS["vgg"], seed=5, leak=0.9, surrogate=surrogate)
-    variables = parameters_by_channel(snn, variables, images(), PARAMETERS) if by_channel else variables
+    variables = parameters_by_channel(snn, variables, images(BATCH), PARAMETERS) if by_channel else variables
     presentation = Presentation(snn, poisson, STEPS, chunk, dropout_of)
     chosen = {name: variables[name] for name in trained}
 
@@ -34,7 +34,7 @@ def by_residuals(surrogate, choices, trained, chunk, by_channel=False):
         forward = snn_forward(presentation, lambda outcome: outcome, trained, residuals)
 
         def loss(chosen):
-            return loss_of_all(forward({**variables, **chosen}, images(), INDEX, jax.random.key(4))[0])
+            return loss_of_all(forward({**variables, **chosen}, images(BATCH), INDEX, jax.random.key(4))[0])
 
         return jax.jit(jax.value_and_grad(loss))(chosen)
 
@@ -47,7 +47,7 @@ def test_two_bits_of_a_boxcar_give_the_gradient_exactly():
 
     def gradient(run):
         def loss(params):
-            return loss_of_all(run(presentation, {**variables, "params": params}, images(), INDEX, KEYS))
+            return loss_of_all(run(presentation, {**variables, "params": params}, images(BATCH), INDEX, KEYS))
 
         return jax.jit(jax.value_and_grad(loss, (0,)))(variables["params"])
 

@@ -1,92 +1,18 @@
 """The study's tables and plots, from results whose numbers are set by hand."""
 
-import copy
-import json
-
 import pytest
 
-from experiments.reports.plots import sheet
-from experiments.runs.records import read_results
 from experiments.study import figures, plan, results, tables
-from experiments.study.results import measurements, read_runs, results_path, write_results
+from experiments.study.results import read_runs
+from tests.study import LAYERS, cells, is_drawn, keep, measured
 
-LAYERS = ("conv0", "conv1", "conv2", "dense0")
-
-
-@pytest.fixture
-def keep(tiny, tmp_path):
-    """Keeps results of a trial of the preset "tiny", those of the tiny run with some numbers changed.
-
-    Changes are of a part of the results, of the config's convert and finetune groups by these names.
-    """
-    of_tiny = read_results(tiny)
-    of_tiny["config"]["data"]["dataset"] = "fashion_mnist"  # whose number of images is known
-
-    def keep(trial, seed, **changes):
-        results = copy.deepcopy(of_tiny) | {"input_rate": 0.5}
-        results["config"]["seed"] = seed
-        for group in ("convert", "finetune"):
-            results["config"][group] |= changes.pop(group, {})
-        for name, value in changes.items():
-            results[name] = {**results[name], **value} if name in results else value
-        write_results(results_path(tmp_path, "tiny", trial, seed), results)
-
-    return keep
-
-
-def cells(table, row):
-    """The cells of the row that begins so."""
-    line = next(line for line in table.splitlines() if line.startswith(f"| {row} "))
-    return [cell.strip() for cell in line.strip("|").split("|")][1:]
-
-
-def measured(factor_1, factor, chosen):
-    """What a conversion measures on the test split at one T."""
-    return {"factor_1": factor_1, "factor": factor, "chosen": chosen}
+__all__ = ["keep"]  # a fixture
 
 
 def keep_conversion(keep, tests, seed=0):
     """Keeps a conversion that found the same by both percentiles."""
     ann, percentiles = {"accuracy": 0.9, "accuracy_for_long": 0.91}, {"100": {"test": tests}, "99.7": {"test": tests}}
     keep("conversion", seed, ann=ann, percentiles=percentiles, images_for_long=2048)
-
-
-def is_drawn(draw, data, path, *options):
-    with sheet(path) as axes:
-        draw(axes, data, *options)
-    return path.read_bytes().startswith(b"\x89PNG")
-
-
-def test_each_number_has_its_conditions(keep, tmp_path):
-    keep("linear-t4", 2, streams={"hybrid": [0.5, 0.6]}, descent={"stdb, plain": {"loss": {"conv0": -1.0}}})
-    keep("conversion", 0, percentiles={"99.7": {"test": {"8": measured(0.1, 0.4, 0.2)}}}, convert={"num_steps": 8})
-    runs = read_runs(tmp_path)
-    assert list(zip(runs.preset, runs.trial, runs.seed, runs["T"], strict=True)) == [
-        ("tiny", "conversion", 0, 8),
-        ("tiny", "linear-t4", 2, 4),
-    ]
-    assert not runs[results.RUN_COLUMNS].isna().any(axis=None)
-    streams = measurements(runs, "streams/(?P<net>.+)")
-    assert list(zip(streams.trial, streams.seed, streams.net, streams.step, streams.value, strict=True)) == [
-        ("linear-t4", 2, "hybrid", 1, 0.5),
-        ("linear-t4", 2, "hybrid", 2, 0.6),
-    ]
-    (descent,) = measurements(runs, "descent/(?P<gradient>.+)/(?P<score>.+)/(?P<layer>.+)").itertuples()
-    assert (descent.gradient, descent.score, descent.layer, descent.value) == ("stdb, plain", "loss", "conv0", -1)
-    (chosen,) = measurements(runs, "percentiles/(?P<percentile>.+)/test/(?P<steps>.+)/chosen").itertuples()
-    assert (chosen.trial, chosen.percentile, chosen.steps, chosen.value) == ("conversion", "99.7", "8", 0.2)
-
-
-def test_measurements_come_run_by_run(keep, tmp_path):
-    for seed in (0, 1):
-        keep("stdb-t4", seed, silence={when: {"never": {"conv0": seed / 2}} for when in ("before", "after")})
-    data = measurements(read_runs(tmp_path), "silence/(?P<net>.+)/never/(?P<layer>.+)")
-    assert list(zip(data.seed, data.net, data.value, strict=True)) == [
-        (0, "before", 0.0),
-        (0, "after", 0.0),
-        (1, "before", 0.5),
-        (1, "after", 0.5),
-    ]
 
 
 def test_accuracies_against_time_steps(keep, tmp_path):
@@ -231,15 +157,6 @@ def test_gains_steps_downhill_and_silence(keep, tmp_path):
     assert is_drawn(figures.draw_harms, data, tmp_path / "c.png")
 
 
-def test_a_learning_curve_begins_with_the_converted_net(keep, tmp_path):
-    history = [{"validation_accuracy": accuracy} for accuracy in (0.53, 0.48)]
-    for seed, before in enumerate((0.4, None)):  # older runs kept what chose their factor
-        hybrid = {"history": history, "validation_accuracy_before": before}
-        keep("harm-stdb", seed, converted={"validation_accuracy": 0.5}, hybrid=hybrid)
-    curves = [results.learning_curve(run).to_dict() for _, run in read_runs(tmp_path).iterrows()]
-    assert curves == [pytest.approx({0: start, 1: 0.53, 2: 0.48}) for start in (0.4, 0.5)]
-
-
 def test_spikes_and_what_they_cost(keep, tmp_path):
     spikes = {"converted": dict.fromkeys(LAYERS, 1.0), "hybrid": dict.fromkeys(LAYERS, 0.5)}
     keep("stdb-t4", 0, spikes_per_neuron=spikes)
@@ -268,15 +185,3 @@ def test_the_command_of_a_row_runs_its_trial_with_all_its_fields():
     of_trial = "python -m experiments.study vgg5_cifar10 --questions paper"
     assert tables.command_of("vgg5_cifar10", "stdb-t75") == of_trial
     assert tables.command_of("fashion_mnist_cpu", "linear-t8") == "python -m experiments.hybrid fashion_mnist_cpu"
-
-
-def test_kept_numbers_have_few_digits_and_no_path_of_the_machine(tiny, tmp_path):
-    results = read_results(tiny)
-    results["ann"]["accuracy"], results["config"]["run"]["data_dir"] = 1 / 3, "/somewhere"
-    write_results(tmp_path / "results.json", results)
-    kept = json.loads((tmp_path / "results.json").read_text())
-    assert kept["ann"]["accuracy"] == 0.333333
-    assert kept["ann"]["epochs"] == 3
-    assert kept["config"]["run"]["data_dir"] is None
-    assert "compile_seconds" not in kept
-    assert kept["environment"]["cpu_count"] >= 1

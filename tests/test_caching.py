@@ -1,0 +1,52 @@
+"""Functions and graphs are kept for equal models and arguments, and made anew for arguments or settings that differ."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jsnn
+from tests.plain_networks import HIDDEN
+
+
+def test_equal_models_and_arguments_give_the_same_functions():
+    """And so the same programs; a model that can't be hashed is made spiking as any other."""
+
+    class Net(nn.Module):
+        features: list | tuple = (3,)
+
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(2)(nn.relu(nn.Dense(self.features[0])(x)))
+
+    neuron = jsnn.lif(jsnn.surrogate.linear())
+    assert jsnn.spiking(Net().apply, neuron) is jsnn.spiking(Net().apply, neuron)
+    assert jsnn.accelerate(Net().apply) is jsnn.accelerate(Net().apply)
+    assert jsnn.spiking(Net((4,)).apply, neuron) is not jsnn.spiking(Net().apply, neuron)
+    unhashable = Net([3])
+    variables = unhashable.init(jax.random.key(0), jnp.ones((1, 4)))
+    assert set(jsnn.spiking(unhashable.apply, neuron).init(variables, jnp.ones((1, 4)))["neurons"]) == {"Dense_1"}
+
+
+def test_arguments_of_another_type_are_other_arguments():
+    def apply(variables, x, flag):
+        return jax.nn.relu(x @ variables["w"]) * (3.0 if flag is True else 1.0)
+
+    snn, x = jsnn.spiking(apply), jnp.ones((1, 3))
+    variables = snn.init(HIDDEN, x, True)
+    state = snn.initial_state(variables, x, True)
+    results = [snn.apply(variables, state, jnp.stack([2 * x] * 2), flag)[0] for flag in (True, 1)]
+    np.testing.assert_allclose(results[0], 3 * results[1])
+
+
+def test_a_graph_is_of_the_precision_that_it_was_traced_with():
+    snn, x = jsnn.spiking(lambda variables, x: jax.nn.relu(x @ variables["w"])), jnp.ones((1, 3))
+
+    def precisions():
+        operations = snn.trace(HIDDEN, x)[0].operations
+        return [operation.options["precision"] for operation in operations if "precision" in operation.options]
+
+    assert precisions() == [None]
+    with jax.default_matmul_precision("highest"):
+        assert precisions() == [(jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)]
+    assert precisions() == [None]

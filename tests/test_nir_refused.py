@@ -1,0 +1,77 @@
+"""Networks that NIR has no nodes for, and graphs that no network runs: each is refused in a sentence."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jsnn.models import VGG
+from jsnn.network.transformation import NEURONS, spiking
+from jsnn.neurons import adaptive_lif, hard_reset_lif, lif
+from tests.networks import ONE_IMAGE, random_snn
+
+nir = pytest.importorskip("nir")
+
+from jsnn.exchange.from_nir import from_nir  # noqa: E402
+from jsnn.exchange.to_nir import to_nir  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    ("options", "make", "sentence"),
+    [
+        ({}, lif, 'a soft reset, which no node of NIR has: choose reset="named"'),
+        ({}, "initial", "an initial membrane, which no node of NIR has"),
+        ({"reset": "exact"}, hard_reset_lif, "a hard reset is NIR's own"),
+        ({"reset": "soft"}, lif, "there is no reset 'soft': choose from hard, named, exact"),
+        ({"pools": "max"}, lif, "there is no pools 'max': choose from average, sum"),
+        ({"dt": 0.0}, lif, "dt must be above 0 seconds, got 0.0"),
+        ({}, adaptive_lif, "neither jsnn.lif nor jsnn.hard_reset_lif"),
+    ],
+)
+def test_what_nir_does_not_have_is_refused(options, make, sentence):
+    initial = 0.5 if make == "initial" else 0.0
+    snn, variables = random_snn(VGG((4,), (), 3), 0, 1.0)
+    snn = spiking(VGG((4,), (), 3).apply, hard_reset_lif() if initial else make())
+    neurons = {"threshold": jnp.float32(1), "leak": jnp.float32(1), "initial": jnp.float32(initial)}
+    extra = {name: jnp.float32(1) for name in snn.neuron.parameters()}
+    with pytest.raises(ValueError, match=sentence):
+        to_nir(snn, {**variables, NEURONS: {"conv0": extra | neurons}}, ONE_IMAGE, **options)
+
+
+def chain(*nodes):
+    named = {"input": nir.Input({"input": np.array([3])}), **{f"node{i}": node for i, node in enumerate(nodes)}}
+    named["output"] = nir.Output({"output": np.array([3])})
+    return named, [*zip(named, [*named][1:], strict=False)]
+
+
+ONES = np.ones(3)
+
+
+@pytest.mark.parametrize(
+    ("graph", "sentence"),
+    [
+        (chain(nir.CubaLIF(ONES, ONES, ONES, ONES, ONES)), "the node node0 is a CubaLIF, for which a network has no"),
+        (chain(nir.LIF(2 * ONES, ONES, ONES, ONES)), "the neurons node0 rest or reset elsewhere than at 0"),
+        (chain(nir.LIF(2 * ONES, ONES, 0 * ONES, ONES, ONES)), "the neurons node0 rest or reset elsewhere than at 0"),
+        (chain(nir.LIF(ONES / 2, ONES, 0 * ONES, ONES)), "a tau above dt = 1.0 seconds"),
+        (chain(nir.IF(ONES, 0 * ONES)), "the neurons node0 need a threshold above 0"),
+    ],
+)
+def test_what_a_network_does_not_have_is_refused(graph, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        from_nir(nir.NIRGraph(*graph))
+
+
+def test_graphs_that_are_no_network_are_refused():
+    nodes, edges = chain(nir.IF(ONES, ONES), nir.Scale(ONES))
+    with pytest.raises(ValueError, match="dt must be above 0 seconds, got 0"):
+        from_nir(nir.NIRGraph(nodes, edges), dt=0.0)
+    with pytest.raises(ValueError, match="are a loop that is no soft reset"):
+        from_nir(nir.NIRGraph(nodes, [*edges, ("node1", "node0")]))
+    more = {**nodes, "another": nir.Output({"output": np.array([3])})}
+    with pytest.raises(ValueError, match="the graph has 2 nodes of Output"):
+        from_nir(nir.NIRGraph(more, [*edges, ("node1", "another")]))
+    with pytest.raises(ValueError, match="nothing arrives at the node alone"):
+        from_nir(nir.NIRGraph({**nodes, "alone": nir.Scale(ONES)}, edges, type_check=False))
+    soft = nir.IF(ONES, ONES, metadata={"reset": "subtract"})
+    with pytest.raises(ValueError, match="some of the neurons have a soft reset and others a hard one"):
+        from_nir(nir.NIRGraph(*chain(soft, nir.Scale(ONES), nir.IF(ONES, ONES))))
