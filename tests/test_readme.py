@@ -25,11 +25,15 @@ def test_the_ten_lines_run():
 def test_the_recipes_own_network_runs():
     page = (ROOT / "docs" / "recipes.md").read_text()
     names = {}
-    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL).group(1), names)
+    network, loss = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(network, names)
     before, after = names["variables"], names["state"].variables()
     assert 0 < names["metrics"].loss < 2.3
     for parameter, value in after["neurons"]["Conv_0"].items():
         assert not np.allclose(value, before["neurons"]["Conv_0"][parameter]), parameter
+    exec(loss, names)
+    _, metrics = names["step"](names["state"], names["split"], names["item"], names["key"])
+    assert 0 < metrics.loss < 2.3
     for name in RECIPES:
         assert f"**{name}.**" in page
 
