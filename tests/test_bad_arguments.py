@@ -21,6 +21,7 @@ from jsnn.neurons import lif, over_time, surrogate
 from jsnn.neurons.neuron import record
 from jsnn.training import optimizers
 from jsnn.training.checkpoint import restore, save
+from jsnn.training.forward import with_teacher
 from jsnn.training.loss import Outputs, few_steps_loss
 from jsnn.training.parallel import check_batch_size, split_over_devices
 from tests.networks import IMAGE_SHAPE, SMALL_VGG, random_snn
@@ -116,11 +117,29 @@ drive = partial(over_time, lif(), lif().parameters(), AT_REST)
         (lambda: subset(SOURCE, range(5, 9)), r"a split of 3 images has no range\(5, 9\)"),
         (lambda: subset(SOURCE, range(-1, 2)), r"has no range\(-1, 2\)"),
         (lambda: subset(SOURCE, range(0, 3, 2)), r"has no range\(0, 3, 2\)"),
+        (lambda: subset(SOURCE, range(2)).shuffled(1, 0, 0), "a part of a split is for evaluation"),
+        (lambda: SOURCE.shuffled(4, 0, 0), "batch_size must be at least 1 and at most the split's 3 samples, got 4"),
+        (lambda: SOURCE.in_order(0), "batch_size must be at least 1, got 0"),
+        (lambda: resident_source(Split(PIXELS, np.array([0, -1, 2]))), "labels must be at least 0, got -1"),
+        (lambda: conversion.convert(SNN, ANN, THRESHOLDS, threshold=9.0), "leave out threshold, got 9.0"),
+        (
+            lambda: jsnn.conversion.parameters_by_channel(SNN, VARIABLES, IMAGES, ("intial",)),
+            "these neurons have no 'intial', but threshold, leak, initial",
+        ),
+        (
+            lambda: SNN.apply(VARIABLES, {}, IMAGES[None]),
+            "the state has no layer 'conv0': get it from snn.initial_state",
+        ),
         (lambda: jsnn.spiking(SMALL_VGG.apply, operands="int8"), "operands must be a floating-point dtype"),
         (lambda: jsnn.accelerate(SMALL_VGG.apply, "int32"), "operands must be a floating-point dtype"),
         (lambda: jsnn.spiking(SMALL_VGG.apply, operands="bfloat16", forward_mode=True), "leave out operands"),
         (lambda: scale_paper_thresholds(VARIABLES, 0.7, ("conv0",)), "the order must name the layers .* got conv0"),
         (lambda: few_steps_loss(0.5)(LOGITS, None), "distillation needs a teacher's logits"),
+        (lambda: few_steps_loss()(LOGITS.logits, None), "must give Outputs, got ArrayImpl: make it with the readout"),
+        (
+            lambda: with_teacher(lambda *_: (LOGITS.logits, {}), SMALL_VGG.apply)(ANN, IMAGES, None, KEY),
+            "must give Outputs, got ArrayImpl: make it with the readout",
+        ),
         (lambda: jsnn.layer_shapes(SMALL_VGG.apply, ANN, IMAGES), r"pass x of shape \[1, ...\], got \(2, "),
         (lambda: jsnn.qcfs(jnp.arange(3), 0.5, 4), "qcfs needs a floating-point current, got int32"),
         (lambda: models.fold_batch_norm(ANN), 'these variables have no "batch_stats"'),

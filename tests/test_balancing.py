@@ -134,9 +134,12 @@ def test_a_layer_without_positive_current_is_refused_by_name():
         balance_thresholds(snn, weights, images(2), poisson, KEY, num_steps=6)
 
 
-def test_a_current_that_is_not_finite_is_refused():
+@pytest.mark.parametrize("percentile", [100, 90])
+@pytest.mark.parametrize("number", [jnp.nan, -jnp.inf])
+def test_a_current_that_is_not_finite_is_refused(number, percentile):
     """XLA:CPU's maximum of so many numbers would pass over it."""
     snn, variables = random_snn(SMALL_VGG, seed=0, leak=1.0)
-    spoiled = jnp.full((64, *images(1).shape[1:]), 0.5).at[3, 1, 1].set(jnp.nan)
-    with pytest.raises(ValueError, match="conv0 has maximum or percentile nan"):
-        balance_thresholds(snn, {"params": variables["params"]}, spoiled, constant, KEY, num_steps=2)
+    ann = {"params": variables["params"]}
+    spoiled = jnp.full((64, *images(1).shape[1:]), 0.5).at[3, 1, 1].set(number)
+    with pytest.raises(ValueError, match="conv0 is not finite"):
+        balance_thresholds(snn, ann, spoiled, constant, KEY, num_steps=2, percentile=percentile)

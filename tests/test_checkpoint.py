@@ -1,6 +1,9 @@
+"""Checkpoints come back as they were saved, damaged ones are detected, and an interrupted save loses none."""
+
 import hashlib
 import shutil
 from functools import cache
+from unittest.mock import Mock
 
 import chex
 import jax
@@ -9,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 
+from jsnn.training import checkpoint
 from jsnn.training.checkpoint import is_intact, latest_is_intact, restore, save
 from jsnn.training.optimizers import optimizer
 from jsnn.training.parallel import replicate
@@ -63,6 +67,49 @@ def test_a_sealed_draft_only_lacks_its_name(tmp_path):
     (tmp_path / "2").rename(tmp_path / "draft-2")
     assert restore(tmp_path, {"x": jnp.array(0)}).tree["x"] == 2
     assert [path.name for path in tmp_path.iterdir()] == ["2"]
+
+
+def test_a_sealed_draft_below_the_others_is_the_latest(tmp_path):
+    """Of a run that went back, and was killed before its checkpoint had a name."""
+    for step in (15, 10, 20, 30):
+        save(tmp_path / ("new" if step == 15 else "old"), step, {"x": jnp.array(step)}, {}, keep=3)
+    (tmp_path / "new" / "15").rename(tmp_path / "old" / "draft-15")
+    assert restore(tmp_path / "old", {"x": jnp.array(0)}).step == 15
+    assert sorted(path.name for path in (tmp_path / "old").iterdir()) == ["10", "15"]
+
+
+def test_who_reads_while_a_draft_gets_its_name_harms_nothing(tmp_path, monkeypatch):
+    seal = checkpoint._give_name
+
+    def read_first(draft):
+        monkeypatch.setattr(checkpoint, "_give_name", seal)
+        assert restore(tmp_path, {"x": jnp.array(0)}).tree["x"] == 2
+        seal(draft)
+
+    save(tmp_path, 1, {"x": jnp.array(1)}, {})
+    monkeypatch.setattr(checkpoint, "_give_name", read_first)
+    save(tmp_path, 2, {"x": jnp.array(2)}, {}, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["2"]
+
+
+def test_a_draft_that_can_have_no_name_stays_the_latest(tmp_path, monkeypatch):
+    save(tmp_path, 1, {"x": jnp.array(1)}, {})
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "move_folder", Mock(side_effect=OSError("read-only")))
+        with pytest.raises(OSError, match="can't be written: read-only"):
+            save(tmp_path, 2, {"x": jnp.array(2)}, {})
+    assert restore(tmp_path, {"x": jnp.array(0)}).tree["x"] == 2
+
+
+def test_random_keys_come_back_as_keys(tmp_path):
+    tree = {"key": jax.random.key(3), "keys": jax.random.split(jax.random.key(1, impl="rbg"), 2), "count": jnp.array(5)}
+    save(tmp_path, 1, tree, {})
+    for like in (tree, jax.eval_shape(lambda: tree)):
+        actual = restore(tmp_path, like).tree
+        chex.assert_trees_all_equal_dtypes(actual, tree)
+        for name in ("key", "keys"):
+            np.testing.assert_array_equal(jax.random.bits(actual["key"]), jax.random.bits(tree["key"]))
+            np.testing.assert_array_equal(*(jax.random.key_data(one[name]) for one in (actual, tree)))
 
 
 def test_a_save_below_damaged_numbers_stays(tmp_path):

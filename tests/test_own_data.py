@@ -53,6 +53,22 @@ def test_own_arrays_go_through_every_stage_as_those_of_jsnn(mine, tiny, tmp_path
     assert run(hybrid, tmp_path / "run") == 0  # the workdir knows the module, too
 
 
+IMAGES, LABELS = np.zeros((40, 8, 8, 1), np.uint8), np.arange(40) % 10
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("labels", [LABELS[:30], np.arange(50) % 10, LABELS / 2, np.eye(10, dtype=int)[LABELS]])
+def test_arrays_whose_labels_are_no_integer_for_each_image_are_refused(registry, labels, split):
+    register("other", Info((8, 8, 1), 10, origin=lambda: {"train": (IMAGES, labels), "test": (IMAGES, labels)}))
+    with pytest.raises(ValueError, match="other needs an integer label for each image, got "):
+        load_split("other", split)
+
+
+def test_labels_of_arrays_may_be_a_list(registry):
+    register("other", Info((8, 8, 1), 10, origin=lambda: dict.fromkeys(("train", "test"), (IMAGES, list(LABELS)))))
+    assert load_split("other", "test").labels.dtype == np.int32
+
+
 def test_a_module_that_cannot_be_imported_is_named(tmp_path, capsys):
     assert run(hybrid, tmp_path / "run", *TINY, "--data-module", "nowhere") == 2
     assert capsys.readouterr().err.startswith("error: data_module 'nowhere' can't be imported: ")

@@ -56,6 +56,31 @@ def test_one_device_equals_four_with_noise_dropout_and_augmentation_on(network):
     assert min(jax.tree.leaves(moved)) > 1e-4
 
 
+def test_what_is_no_floating_point_number_is_not_averaged():
+    """As an NNX network's count of dropouts and their keys, which all devices change alike."""
+    variables, forward = ann()
+    others = {"others": {"count": jnp.int32(0), "key": jax.random.key(1), "drops": jnp.bool_(False)}}
+    after = {"others": {"count": jnp.int32(3), "key": jax.random.key(2), "drops": jnp.bool_(True)}}
+
+    def counting(variables, inputs, index, key):
+        outputs, _ = forward({"params": variables["params"]}, inputs, index, key)
+        return outputs, after
+
+    item = np.arange(BATCH, dtype=np.int32)
+    state, resident = replicate((init_state({**variables, **others}, RULE), SPLIT))
+    state, _ = parallel_train_step(SOURCE, counting, RULE)(state, resident, split_over_devices(item), KEY)
+    chex.assert_trees_all_equal(jax.device_get(state.fixed), jax.device_get(after))
+    chex.assert_trees_all_equal_dtypes(state.fixed, after)
+
+
+def test_a_collection_that_the_variables_do_not_have_is_refused():
+    variables, forward = ann()
+    sowing = lambda *arguments: (forward(*arguments)[0], {"intermediates": {"x": jnp.ones(2)}})  # noqa: E731
+    step = train_step(SOURCE, sowing, RULE)
+    with pytest.raises(ValueError, match="changes the collection 'intermediates', but what it may change is none"):
+        step(init_state(variables, RULE), SPLIT, np.arange(BATCH, dtype=np.int32), KEY)
+
+
 @pytest.mark.parametrize("network", [ann, snn])
 def test_a_batch_in_parts_equals_the_whole_on_one_device_and_on_four(network):
     """Gradients and metrics are means over the parts; noise, dropout and augmentation belong to samples."""

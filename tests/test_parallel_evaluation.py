@@ -1,4 +1,4 @@
-"""Evaluation on four devices equals that on one, by any batch size that the devices divide."""
+"""Evaluation on some devices equals that on one, by any batch size that they divide, and of logits of any dtype."""
 
 from functools import cache
 
@@ -6,13 +6,24 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jsnn.conversion.thresholds import scale_thresholds
+from jsnn.data.sources import array_source
 from jsnn.encoding import poisson
 from jsnn.network.simulation import Presentation
 from jsnn.training.evaluation import ann_evaluation, factor_sweep, mean, snn_evaluation
-from jsnn.training.parallel import check_batch_size, evaluate_split, fitting_batch_size, parallel_evaluation
+from jsnn.training.parallel import (
+    check_batch_size,
+    evaluate_split,
+    fitting_batch_size,
+    parallel_evaluation,
+    parallel_train_step,
+    replicate,
+    split_over_devices,
+)
+from jsnn.training.step import init_state
 from tests.networks import TINY_VGG, random_snn
 from tests.tiny_split import KEY, SOURCE, SPLIT, STEPS, ann, snn
 
@@ -34,6 +45,27 @@ def test_evaluation_does_not_depend_on_the_batch(batch_size):
     assert parts.count == 21
     assert parts.accuracy.shape == parts.loss.shape == (STEPS,)
     assert set(parts.spikes) == set(TINY_VGG.spiking_layers)
+
+
+def test_two_devices_of_four_give_the_same():
+    variables, forward = ann()
+    two, evaluate = jax.devices()[:2], ann_evaluation(TINY_VGG.apply, SOURCE)
+    parts = evaluate_split(parallel_evaluation(evaluate, two), variables, SOURCE, 6, KEY, devices=two)
+    chex.assert_trees_all_close(parts, evaluate_split(parallel_evaluation(evaluate), variables, SOURCE, 8, KEY))
+    state, item = init_state(variables, optax.sgd(0.1)), np.arange(6, dtype=np.int32)
+    placed, resident = replicate((state, SPLIT), two)
+    step = parallel_train_step(SOURCE, forward, optax.sgd(0.1), devices=two)
+    assert 0 < step(placed, resident, split_over_devices(item, two), KEY)[1].loss < np.inf
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=str)
+def test_images_are_counted_alike_whatever_the_dtype_of_logits(dtype):
+    """One by one, 257 images in bfloat16 would be 256."""
+    source = array_source(np.ones((1000, 1), np.float32), np.zeros(1000, np.int32))
+    certain = ann_evaluation(lambda _, x: jnp.concatenate([x, 0 * x], 1).astype(dtype), source)
+    scores = evaluate_split(parallel_evaluation(certain), {}, source, 4, KEY)
+    assert scores.accuracy[-1] == 1
+    assert scores.loss[-1] == pytest.approx(np.log1p(np.exp(-1)), rel=1e-3)
 
 
 def test_ann_evaluation_counts_by_hand():
@@ -65,7 +97,8 @@ def test_batches_that_do_not_divide_by_the_devices_are_refused(batch_size):
 
 
 @pytest.mark.parametrize(
-    ("num_examples", "most", "expected"), [(143, 10**6, 144), (143, 256, 144), (143, 64, 64), (4, 8, 4), (1, 8, 4)]
+    ("num_examples", "most", "expected"),
+    [(143, 10**6, 144), (143, 256, 144), (143, 64, 64), (4, 8, 4), (1, 8, 4), (100, 10, 8), (100, 2, 4)],
 )
 def test_a_batch_is_no_larger_than_the_split(num_examples, most, expected):
     """On four devices."""

@@ -133,6 +133,15 @@ def test_bad_test_data_are_refused_before_anything_is_trained(known, tmp_path, c
     assert not (tmp_path / "run").exists()
 
 
+def test_a_folder_of_the_data_sets_name_is_not_it(known, monkeypatch, tmp_path):
+    """In the folder that a command is started in."""
+    data_dir = known(records(40, GREY, range(10))).parents[1]
+    monkeypatch.setitem(datasets.DATASETS, "made", Info(GREY, 10))
+    (tmp_path / "started" / "made").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "started")
+    assert len(load_split("made", TRAIN, str(data_dir)).labels) == 36
+
+
 @pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
 @pytest.mark.parametrize("text", ["", "{", "[]", "\0\1\2"])
 def test_a_garbled_description_is_refused(known, name, text):

@@ -76,3 +76,8 @@ def test_a_name_that_nothing_has_is_refused(trained):
     params = {"params": {"a": jnp.ones(2)}, NEURONS: {"a": {"threshold": jnp.ones(())}}}
     with pytest.raises(ValueError, match=f"nothing to train is named '{trained[1]}'"):
         weights_and_neurons(optax.sgd(0.1), optax.sgd(0.1), trained).init(params)
+
+
+def test_no_step_however_large_takes_a_threshold_to_zero():
+    fallen = taken(in_log(optax.sgd(1.0)), jnp.array(0.4), [jnp.array(1e4)])
+    np.testing.assert_allclose(fallen, 0.4 * np.exp(-5), rtol=1e-4)

@@ -5,6 +5,7 @@ threshold, and with that threshold, together with the currents of the next layer
 which the layers behind it start, so that no layer is run again from the input.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsnn.conversion.layerwise import Probe, bytes_of_spikes, inputs_like, layers_run, probe_layer
-from jsnn.conversion.percentile import from_halves, lower_histogram, total, upper_half, upper_histogram
+from jsnn.conversion.percentile import all_finite, from_halves, lower_histogram, total, upper_half, upper_histogram
 from jsnn.conversion.thresholds import Thresholds, check_finite, thresholds_of_qcfs
 from jsnn.encoding import Encoding
 from jsnn.folding import Fold, State, fold
@@ -98,8 +99,8 @@ def balance_thresholds(
         Layer -> threshold, in forward order.
 
     Raises:
-        ValueError: where the network can't become spiking, a weight is not finite, an argument is out of its range, or
-            a layer's current is never above 0, so that no threshold exists.
+        ValueError: where the network can't become spiking, a weight or a current is not finite, an argument is out of
+            its range, or a layer's current is never above 0, so that no threshold exists.
     """
     check_steps(num_steps, chunk)
     check_finite(variables)
@@ -122,6 +123,7 @@ def balance_thresholds(
             wanted = tuple(other for other in layers_run(graph, name, words) if sizes[other] <= keep_bytes)
             threshold, spikes = _measured(setting, first, name, snn_variables, words, wanted)
             words = _still_read(graph, position, {**words, **spikes})
+            _check_current(name, all_finite(threshold) if percentile < 100 else math.isfinite(threshold))
             if percentile < 100:
                 upper = upper_half(threshold, percentile)
                 second = Measure("lower half", lower_histogram, total, (jnp.uint32(upper.bits),))
@@ -158,6 +160,15 @@ def _checked_layers(graph: Graph, layers: Sequence[str] | None) -> set[str]:
     if not chosen:
         raise ValueError("no layers to balance: name at least one, or None for all.")
     return chosen
+
+
+def _check_current(layer: str, is_finite: bool) -> None:
+    """Refuse to balance a layer whose current is somewhere NaN or infinite."""
+    if not is_finite:
+        raise ValueError(
+            f"the input current of {layer} is not finite: look for NaN in the images, or balance in a dtype in which "
+            "it does not overflow."
+        )
 
 
 def _positive(layer: str, threshold: np.floating) -> np.floating:

@@ -39,6 +39,14 @@ def upper_half(counts: np.ndarray, percentile: float) -> UpperHalf:
     return UpperHalf(bits, int(rank - counts[:bits].sum()))
 
 
+def all_finite(counts: np.ndarray) -> bool:
+    """Whether all numbers of a stream are finite, by the total [65536] of `upper_histogram`.
+
+    In the ordered representation -infinity and infinity are upper halves 0x7F and 0xFF80; NaN is below or above them.
+    """
+    return int(counts[0x80:0xFF80].sum()) == int(counts.sum())
+
+
 def from_halves(upper: UpperHalf, counts: np.ndarray) -> np.float32:
     """The number sought, one of the stream (numpy's "inverted_cdf"), by the total [65536] of `lower_histogram`."""
     lower = int(np.searchsorted(counts.cumsum(), upper.rank))

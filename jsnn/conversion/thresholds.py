@@ -44,6 +44,8 @@ def convert(
         ValueError: where a weight, a threshold or another parameter is out of its range, or the neurons have no such
             parameter.
     """
+    if "threshold" in parameters:
+        raise ValueError(f"thresholds are named by layer: leave out threshold, got {parameters['threshold']}.")
     values = {**snn.neuron.parameters(), **parameters}
     for name in set(parameters) - set(snn.neuron.parameters()):
         raise ValueError(f"these neurons have no {name!r}, but {', '.join(snn.neuron.parameters())}.")
@@ -111,7 +113,12 @@ def parameters_by_channel(snn: SNN, variables: Variables, x: Any, names: Collect
 
     Returns:
         The variables, which compute the same.
+
+    Raises:
+        ValueError: where the neurons have no parameter of a name.
     """
+    for name in set(names) - set(snn.neuron.parameters()):
+        raise ValueError(f"these neurons have no {name!r}, but {', '.join(snn.neuron.parameters())}.")
     layers = snn.trace(variables, x)[0].layers
     neurons = {
         layer: {

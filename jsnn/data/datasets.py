@@ -171,7 +171,7 @@ def open_split(name: str, split: str, data_dir: str | None = None) -> Sequence[d
     that prepares it.
     """
     about = info(name)
-    builder = open_builder(name, str(about.origin or name), data_dir)
+    builder = open_builder(name, about.origin and str(about.origin), data_dir)
     official = about.test_split if split == TEST else "train"
     total = num_records(name, builder, official)
     part = slice(0, total) if split == TEST else part_of_train(name, split, total)
@@ -207,15 +207,19 @@ def check_split(name: str, split: Split, about: Info) -> Split:
         raise ValueError(
             f"{name} has labels from {labels.min()} to {labels.max()}, outside 0 to {about.num_classes - 1}."
         )
-    return split
+    return Split(images, labels.astype(np.int32))
 
 
 def _split_of_arrays(name: str, arrays: Arrays, split: str) -> Split:
     """A split of arrays; the validation images are the last ones of the training data."""
     if {*arrays} != {"train", "test"}:
         raise ValueError(f'arrays need the splits "train" and "test", got {", ".join(map(repr, arrays)) or "none"}.')
+    images, labels = map(np.asarray, arrays["test" if split == TEST else "train"])
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"{name} needs an integer label for each image, got {labels.shape} {labels.dtype} for {images.shape}."
+        )
     if split == TEST:
-        return arrays["test"]
-    images, labels = arrays["train"]
+        return Split(images, labels)
     part = part_of_train(name, split, len(images))
     return Split(images[part], labels[part])

@@ -23,8 +23,10 @@ def readable(name: str) -> Iterator[None]:
         raise ValueError(f"the data set {name} can't be read ({reason}): prepare it again.") from error
 
 
-def open_builder(name: str, origin: str, data_dir: str | None) -> Any:
+def open_builder(name: str, origin: str | None, data_dir: str | None) -> Any:
     """TFDS's builder of a prepared data set, by its name or the folder of a builder, in a data directory or TFDS's own.
+
+    Its origin is None where TFDS knows it by the same name; a folder of that name then is not it.
 
     ValueError where it is not prepared, with the command that prepares it, or its description is damaged.
     """
@@ -34,14 +36,14 @@ def open_builder(name: str, origin: str, data_dir: str | None) -> Any:
     logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS tells at length about optional packages
     message = (
         f"the data set {name} is not prepared in {data_dir or '~/tensorflow_datasets'}: prepare it once with "
-        f"`pip install tensorflow importlib_resources` and `tfds build {origin} --file_format=array_record"
+        f"`pip install tensorflow importlib_resources` and `tfds build {origin or name} --file_format=array_record"
         f"{f' --data_dir={data_dir}' if data_dir else ''}`, or point data_dir to where it is."
     )
     with readable(name):
         try:
-            if Path(origin).is_dir():
+            if origin and Path(origin).is_dir():
                 return tfds.builder_from_directory(origin)
-            builder = tfds.builder(origin, data_dir=data_dir, file_format="array_record")
+            builder = tfds.builder(origin or name, data_dir=data_dir, file_format="array_record")
             if builder.is_prepared():
                 return builder
         except (tfds.core.DatasetNotFoundError, ImportError, FileNotFoundError):

@@ -42,7 +42,7 @@ class Source(NamedTuple):
         augment: (images, keys [B]) -> images; runs inside the compiled training step.
         prepare: images -> what the encoding is given; runs inside the compiled step.
         shuffled: (batch_size, seed, epoch, start) -> this process's items of an epoch in random order, from its
-            start-th batch on; the samples that do not fill a batch are left out.
+            start-th batch on; the samples that do not fill a batch are left out. ValueError where they fill none.
         in_order: (batch_size, start, images) -> this process's items of the split in order from the start-th on, the
             last one padded; of the images of a range, or of all for None.
     """
@@ -69,13 +69,15 @@ def resident_source(split: Split, crop_padding: int = 0, flip: bool = False) -> 
 
     Raises:
         ValueError: where crop_padding is negative, the split is empty, the images are not [N, H, W, C] uint8, or there
-            is not one integer label for each.
+            is not one integer label of at least 0 for each.
     """
     images, labels = split
     if images.ndim != 4 or images.dtype != np.uint8 or len(images) == 0:
         raise ValueError(f"images must be [N, H, W, C] uint8, at least one, got {images.shape} {images.dtype}.")
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
         raise ValueError(f"each image needs an integer label, got {labels.shape} {labels.dtype} for {len(images)}.")
+    if labels.min() < 0:
+        raise ValueError(f"labels must be at least 0, got {labels.min()}: leave out images that have none.")
     if crop_padding < 0:
         raise ValueError(f"crop_padding must be at least 0 pixels, got {crop_padding}.")
 
@@ -137,11 +139,13 @@ def _resident(
     num_examples = len(split.labels)
 
     def shuffled(batch_size: int, seed: int, epoch: int, start: int = 0) -> Iterator[np.ndarray]:
+        check_samples(batch_size, num_examples)
         order = shuffled_order(num_examples, seed, epoch)
-        for first in range(start * batch_size, num_examples - batch_size + 1, batch_size):
-            yield process_share(order[first : first + batch_size])
+        places = range(start * batch_size, num_examples - batch_size + 1, batch_size)
+        return (process_share(order[first : first + batch_size]) for first in places)
 
     def in_order(batch_size: int, start: int = 0, images: range | None = None) -> Iterator[np.ndarray]:
+        check_samples(batch_size)
         return map(process_share, padded_batches(range(num_examples) if images is None else images, batch_size, start))
 
     return Source(num_examples, split, _take, augment, prepare, shuffled, in_order)
@@ -155,7 +159,8 @@ def subset(source: Source, images: range) -> Source:
         images: which, at least one, from 0 on and without a step; those beyond the split's end are left out.
 
     Returns:
-        A Source of them, of the same resident data, so that programs for the one are programs for the other.
+        A Source of them, of the same resident data, so that programs for the one are programs for the other. Its
+        `shuffled` is refused.
 
     Raises:
         ValueError: where the split has none of them, or the range begins below 0 or has a step.
@@ -167,7 +172,17 @@ def subset(source: Source, images: range) -> Source:
     def in_order(batch_size: int, start: int = 0, images: range | None = None) -> Iterator[Any]:
         return source.in_order(batch_size, start, part if images is None else part[images.start : images.stop])
 
-    return source._replace(num_examples=len(part), in_order=in_order)
+    def shuffled(batch_size: int, seed: int, epoch: int, start: int = 0) -> Iterator[Any]:
+        raise ValueError("a part of a split is for evaluation: train on the split's own source, or make one of arrays.")
+
+    return source._replace(num_examples=len(part), shuffled=shuffled, in_order=in_order)
+
+
+def check_samples(batch_size: int, num_examples: int | None = None) -> None:
+    """Refuse a batch of no samples, or of more than a split has."""
+    if batch_size < 1 or (num_examples is not None and batch_size > num_examples):
+        most = "" if num_examples is None else f" and at most the split's {num_examples} samples"
+        raise ValueError(f"batch_size must be at least 1{most}, got {batch_size}.")
 
 
 def shuffled_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:

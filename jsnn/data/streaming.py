@@ -22,7 +22,7 @@ from absl import flags
 from jsnn.data.augment import scale
 from jsnn.data.datasets import Info, info, open_split
 from jsnn.data.prepared import readable
-from jsnn.data.sources import PADDING, Batch, Source, padded_batches, shuffled_order
+from jsnn.data.sources import PADDING, Batch, Source, check_samples, padded_batches, shuffled_order
 from jsnn.extras import from_extra
 
 with from_extra("data"):
@@ -57,6 +57,7 @@ def source_of(examples: Examples, num_workers: int = 0) -> Source:
     num_examples = len(examples.records)
 
     def shuffled(batch_size: int, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
+        check_samples(batch_size, num_examples)
         order = shuffled_order(num_examples, seed, epoch)
         order = order[: len(order) // batch_size * batch_size]
         if start * batch_size >= len(order):
@@ -66,6 +67,7 @@ def source_of(examples: Examples, num_workers: int = 0) -> Source:
         return _batches(items, batch_size, num_workers, start)
 
     def in_order(batch_size: int, start: int = 0, images: range | None = None) -> Iterator[Batch]:
+        check_samples(batch_size)
         index = np.concatenate(list(padded_batches(range(num_examples) if images is None else images, batch_size)))
         items = grain.MapDataset.source(index).map(partial(_evaluation_sample, examples))
         return _batches(items, batch_size, num_workers, start)

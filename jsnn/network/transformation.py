@@ -125,6 +125,8 @@ def spiking(
         later = {}
 
         def spike(layer: str, current: jax.Array) -> jax.Array:
+            if layer not in state:
+                raise ValueError(f"the state has no layer {layer!r}: get it from snn.initial_state.")
             spikes, later[layer], _ = over_time(neuron, variables[NEURONS][layer], state[layer], current)
             return spikes
 

@@ -49,6 +49,7 @@ def save(directory: Path, step: int, tree: Any, record: dict[str, Any], keep: in
     """
     if keep < 1:
         raise ValueError(f"at least 1 checkpoint is kept, got keep {keep}.")
+    tree = jax.tree.map(_without_key, tree)
     on_first_process(lambda: _write(directory.absolute(), step, jax.device_get(tree), record, keep))
 
 
@@ -58,7 +59,8 @@ def restore(directory: Path, like: Any) -> Checkpoint | None:
     Expected are the structure, shapes and dtypes of `like`. ValueError where there are checkpoints but none is intact,
     or the latest holds another network, as one of an older version of jsnn does; nothing is touched.
     """
-    tree = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)  # where another process reads
+    stored = jax.tree.map(lambda leaf: jax.eval_shape(_without_key, leaf) if _is_key(leaf) else leaf, like)
+    tree = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), stored)  # where another process reads
 
     def read() -> tuple[list[str], int | None, dict[str, Any]]:
         nonlocal tree
@@ -66,13 +68,15 @@ def restore(directory: Path, like: Any) -> Checkpoint | None:
         if step is None:
             return damaged, None, {}
         folder = directory.absolute() / str(step)
-        tree = _read_tree(folder, like)
+        tree = _read_tree(folder, stored)
         return damaged, step, json.loads((folder / RECORD).read_text())
 
     damaged, step, record = on_first_process(read)
     for path in damaged:
         warnings.warn(f"the checkpoint {path} is damaged: going on from the one before.", stacklevel=2)
-    return None if step is None else Checkpoint(step, jax.tree.map(jnp.asarray, broadcast_one_to_all(tree)), record)
+    if step is None:
+        return None
+    return Checkpoint(step, jax.tree.map(_as_in, like, broadcast_one_to_all(tree)), record)
 
 
 def latest_is_intact(directory: Path) -> bool | None:
@@ -108,20 +112,39 @@ def _write(directory: Path, step: int, arrays: Any, record: dict[str, Any], keep
         replace_text(draft / CHECKSUMS, _checksums(draft))
         _give_name(draft)
     except (ValueError, OSError) as error:
-        shutil.rmtree(draft, ignore_errors=True)  # it may be what fills the disk
+        if not is_intact(draft):
+            shutil.rmtree(draft, ignore_errors=True)  # it may be what fills the disk
         where = directory / str(step)
         raise OSError(f"the checkpoint {where} can't be written: {_reason(error)}; the last one is kept.") from error
-    steps = _steps(directory)
-    past = [number for number in steps if number <= step]
-    for number in {*steps} - {*past[-keep:]}:
+    for number in _steps(directory)[:-keep]:
         remove_folder(directory / str(number))
 
 
 def _give_name(draft: Path) -> None:
-    """Make a sealed draft the checkpoint of its number."""
+    """Make a sealed draft the checkpoint of its number and the latest: the run has gone back to before higher ones."""
     final = draft.with_name(draft.name.removeprefix(DRAFT))
-    remove_folder(final)
+    if not draft.exists():
+        return  # who read it meanwhile gave it its name
+    for number in _steps(draft.parent):
+        if number >= int(final.name):
+            remove_folder(draft.parent / str(number))
     move_folder(draft, final)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _without_key(leaf: jax.Array) -> jax.Array:
+    """The numbers of a random key, as an NNX network with dropout has them; other arrays as they are."""
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _as_in(expected: Any, leaf: np.ndarray) -> jax.Array:
+    """An array that was stored, as the key that it was where one is expected."""
+    if not _is_key(expected):
+        return jnp.asarray(leaf)
+    return jax.random.wrap_key_data(jnp.asarray(leaf), impl=jax.random.key_impl(jnp.empty((), expected.dtype)))
 
 
 def _reason(error: Exception) -> str:

@@ -18,7 +18,7 @@ from jsnn.network.simulation import (
 )
 from jsnn.network.transformation import NEURONS, Variables
 from jsnn.neurons.residuals import Residuals
-from jsnn.training.loss import Outputs
+from jsnn.training.loss import Outputs, check_outputs
 
 RESIDUALS = ("exact", "byte", "auto")
 TEACHER = "teacher"  # the collection of a network's variables that holds those of another
@@ -151,11 +151,15 @@ def with_teacher(forward: Forward, teach: Callable[[Variables, jax.Array], jax.A
 
     Returns:
         The Forward, of variables with a collection "teacher": {"teacher": the teacher's variables}.
+
+    Raises:
+        ValueError: of the function, where the network that learns gives no Outputs.
     """
 
     def together(variables: Variables, inputs: jax.Array, index: jax.Array, key: jax.Array) -> tuple[Any, Variables]:
         learner = {name: value for name, value in variables.items() if name != TEACHER}
         outputs, changed = forward(learner, inputs, index, key)
+        check_outputs(outputs)
         return outputs._replace(teacher=jax.lax.stop_gradient(teach(variables[TEACHER], inputs))), changed
 
     return together

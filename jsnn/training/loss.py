@@ -29,8 +29,8 @@ class Outputs(NamedTuple):
 
 
 def cross_entropy(logits: jax.Array, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Softmax cross-entropy of logits [B, classes] in nats, and {"accuracy"}; means over the batch."""
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+    """Softmax cross-entropy in nats of logits [B, classes], and {"accuracy"}: means over the batch, float32 or more."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(widened(logits), batch.labels)
     return losses.mean(), {"accuracy": correct(logits, batch.labels).mean(dtype=jnp.float32)}
 
 
@@ -51,7 +51,8 @@ def few_steps_loss(distillation: float = 0.0, temperature: float = 1.0, rate_pen
         (Outputs, batch) -> (loss in nats, {"accuracy"}), means over the batch; the same for the same arguments.
 
     Raises:
-        ValueError: where a number is out of its range; of the loss, where a teacher's share is asked of none.
+        ValueError: where a number is out of its range; of the loss, where a teacher's share is asked of none, or it is
+            not called with Outputs.
     """
     if not (0 <= distillation <= 1 and 0 < temperature < math.inf and 0 <= rate_penalty < math.inf):
         raise ValueError(
@@ -60,12 +61,13 @@ def few_steps_loss(distillation: float = 0.0, temperature: float = 1.0, rate_pen
         )
 
     def loss(outputs: Outputs, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
+        check_outputs(outputs)
         if distillation and outputs.teacher is None:
             raise ValueError("distillation needs a teacher's logits: wrap the forward function by with_teacher.")
         value, scores = cross_entropy(outputs.logits, batch)
         if distillation:
-            softened = jax.nn.log_softmax(outputs.logits / temperature)
-            teacher = jax.nn.log_softmax(outputs.teacher / temperature)
+            softened = jax.nn.log_softmax(widened(outputs.logits) / temperature)
+            teacher = jax.nn.log_softmax(widened(outputs.teacher) / temperature)
             divergence = temperature**2 * optax.losses.kl_divergence_with_log_targets(softened, teacher).mean()
             value = (1 - distillation) * value + distillation * divergence
         if rate_penalty:  # else no gradient flows through the rates
@@ -73,6 +75,20 @@ def few_steps_loss(distillation: float = 0.0, temperature: float = 1.0, rate_pen
         return value, scores
 
     return loss
+
+
+def check_outputs(outputs: Any) -> None:
+    """Refuse what a network gives where it is no Outputs."""
+    if not isinstance(outputs, Outputs):
+        raise ValueError(
+            f"the forward function must give Outputs, got {type(outputs).__name__}: make it with the readout "
+            "jsnn.training.forward.with_rates."
+        )
+
+
+def widened(logits: jax.Array) -> jax.Array:
+    """Logits in at least float32, for sums over a split are wrong in few bits."""
+    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
 def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:

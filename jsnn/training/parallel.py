@@ -76,6 +76,7 @@ def evaluate_split(
     fold: Fold = fold,
     name: str = "evaluation",
     sums_of: type = Evaluation,
+    devices: Devices = None,
 ) -> Any:
     """Evaluate a whole split, every sample once.
 
@@ -88,6 +89,7 @@ def evaluate_split(
         fold: how the pass is run, see `jsnn.folding.fold`; its state is that of the sums.
         name: of the pass, for the fold.
         sums_of: what the evaluation gives, an Evaluation or `jsnn.training.early_exit.Exits`.
+        devices: those of the evaluation.
 
     Returns:
         The means of that, as NumPy arrays.
@@ -95,14 +97,14 @@ def evaluate_split(
     Raises:
         ValueError: where the batch does not divide by the number of devices.
     """
-    check_batch_size(batch_size, "batch_size")
-    variables, resident = replicate((variables, source.resident))
+    check_batch_size(batch_size, "batch_size", None if devices is None else len(devices))
+    variables, resident = replicate((variables, source.resident), devices)
 
     def items(start: int) -> Iterator[Any]:
         return source.in_order(batch_size, start, None)
 
     def add(sums: State, item: Any) -> State:
-        scores = evaluate(variables, resident, split_over_devices(item), key)._asdict()
+        scores = evaluate(variables, resident, split_over_devices(item, devices), key)._asdict()
         jax.block_until_ready(sums)  # the host is one batch ahead, no more
         return scores if sums is None else jax.tree.map(jnp.add, sums, scores)
 
@@ -110,26 +112,31 @@ def evaluate_split(
 
 
 def fitting_batch_size(max_batch_size: int, num_examples: int) -> int:
-    """Samples at a time, at most so many and a multiple of the devices: fewer where these hold all of them."""
+    """Samples at a time, a multiple of the devices, at least one for each, and at most so many or all of them."""
     devices = jax.device_count()
-    return min(max_batch_size, -(-num_examples // devices) * devices)
+    return devices * max(1, min(max_batch_size // devices, -(-num_examples // devices)))
 
 
-def replicate(tree: Any) -> Any:
-    """Put the same arrays on every device of this process, once, so that steps need not copy them."""
-    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
+def replicate(tree: Any, devices: Devices = None) -> Any:
+    """Put the same arrays on every device of this process, or on some, once, so that steps need not copy them."""
+    mesh = jax.sharding.Mesh(np.array(_local(devices)), (AXIS,))
     return jax.device_put(tree, jax.NamedSharding(mesh, jax.P()))
 
 
-def split_over_devices(item: Any) -> Any:
-    """Split an item's arrays [B, ...] over the D devices of this process, [D, B / D, ...]."""
-    devices = jax.local_device_count()
+def split_over_devices(item: Any, devices: Devices = None) -> Any:
+    """Split an item's arrays [B, ...] over the D devices of this process, or some, [D, B / D, ...]."""
+    count = len(_local(devices))
 
     def split(leaf: np.ndarray) -> np.ndarray:
-        check_batch_size(len(leaf) * jax.process_count(), "batch_size")
-        return leaf.reshape(devices, -1, *leaf.shape[1:])
+        check_batch_size(len(leaf) * jax.process_count(), "batch_size", count * jax.process_count())
+        return leaf.reshape(count, -1, *leaf.shape[1:])
 
     return jax.tree.map(split, item)
+
+
+def _local(devices: Devices) -> list[jax.Device]:
+    """Those of the devices that are of this process."""
+    return jax.local_devices() if devices is None else [d for d in devices if d.process_index == jax.process_index()]
 
 
 def check_batch_size(batch_size: int, name: str, devices: int | None = None) -> None:

@@ -44,7 +44,7 @@ class Metrics(NamedTuple):
     """What a step reports of the global batch.
 
     Attributes:
-        loss: [] float32, a mean over the batch.
+        loss: [] of at least float32, a mean over the batch.
         scores: what else the loss function reports, as "accuracy"; means over devices.
         finite: layer -> [] bool, whether all numbers of its gradient and of its next weights are finite; "optimizer"
             tells it of the optimiser's next state.
@@ -100,7 +100,7 @@ def train_step(
         forward: of the network, see `jsnn.training.forward`.
         optimizer: the optax transformation.
         axis_name: name of the mapped device axis over which gradients, metrics and collections that the forward
-            function changes are averaged; None on a single device.
+            function changes are averaged, but for what is no floating-point number; None on a single device.
         loss: (outputs, batch) -> (scalar, other scores), means over the batch.
         accumulate: N micro-batches that run one after the other, for less memory. Gradients and metrics are means over
             them, those of the whole batch to rounding; but a batch norm in training takes the statistics of each. A
@@ -126,7 +126,7 @@ def train_step(
             return jax.grad(objective, has_aux=True)(state.params)
 
         means = mean_over_parts(gradient, item, accumulate)
-        gradients, (value, scores, changed) = means if axis_name is None else jax.lax.pmean(means, axis_name)
+        gradients, (value, scores, changed) = means if axis_name is None else _mean_over_devices(means, axis_name)
         return _updated(optimizer, state, gradients, (value, scores), changed)
 
     return step
@@ -151,6 +151,13 @@ def mean_over_parts(function: Callable[[Any], Any], item: Any, parts: int) -> An
     return jax.tree.map(lambda leaf: leaf / parts if _is_float(leaf) else leaf, total)
 
 
+def _mean_over_devices(tree: Any, axis_name: str) -> Any:
+    """The mean over devices; of what is no floating-point number, as a counter, it is the device's own."""
+    leaves, structure = jax.tree.flatten(tree)
+    means = iter(jax.lax.pmean([leaf for leaf in leaves if _is_float(leaf)], axis_name))
+    return jax.tree.unflatten(structure, [next(means) if _is_float(leaf) else leaf for leaf in leaves])
+
+
 def check_parts(samples: int, parts: int) -> None:
     """Refuse parts that a device's samples of a batch can't be split into evenly."""
     if parts < 1 or samples % parts:
@@ -165,6 +172,11 @@ def _updated(
     optimizer: optax.GradientTransformation, state: TrainState, gradients: Any, means: tuple, changed: Variables
 ) -> tuple[TrainState, Metrics]:
     """The state after a step along the gradients, or as it was where a number is not finite."""
+    if others := sorted({*changed} - {*state.fixed}):
+        raise ValueError(
+            f"the forward function changes the collection {others[0]!r}, but what it may change is "
+            f"{', '.join(state.fixed) or 'none'}: leave it out of mutable, or put it into the variables."
+        )
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params, fixed = optax.apply_updates(state.params, updates), {**state.fixed, **changed}
     finite = {**_finite_by_layer(gradients, params), "optimizer": _all_finite((opt_state, changed))}

@@ -15,6 +15,7 @@ import optax
 from jsnn.network.graph import names_of
 from jsnn.network.transformation import NEURONS
 
+LOWEST_STEP = -5.0  # of a logarithm: one of -17 would round a threshold to 0
 BOUNDS = {"leak": (0.01, 1.0), "initial": (-1.0, 1.0)}
 WEIGHTS, FIXED = "weights", "fixed"
 
@@ -60,12 +61,12 @@ def weights_and_neurons(
 def in_log(rule: optax.GradientTransformation) -> optax.GradientTransformation:
     """A rule that steps in the logarithm of parameters, which thus stay above 0.
 
-    dL/d(log v) = v dL/dv,    v <- v exp(step)
+    dL/d(log v) = v dL/dv,    v <- v exp(step), step at least -5
     """
 
     def update(gradients: Any, state: optax.OptState, params: Any) -> tuple[Any, optax.OptState]:
         steps, state = rule.update(jax.tree.map(jnp.multiply, gradients, params), state, jax.tree.map(jnp.log, params))
-        return jax.tree.map(lambda v, step: v * jnp.expm1(step), params, steps), state
+        return jax.tree.map(lambda v, step: v * jnp.expm1(jnp.maximum(step, LOWEST_STEP)), params, steps), state
 
     return optax.GradientTransformation(rule.init, update)
 
