@@ -98,6 +98,8 @@ def test_a_draft_that_can_have_no_name_stays_the_latest(tmp_path, monkeypatch):
         patch.setattr(checkpoint, "move_folder", Mock(side_effect=OSError("read-only")))
         with pytest.raises(OSError, match="can't be written: read-only"):
             save(tmp_path, 2, {"x": jnp.array(2)}, {})
+        with pytest.raises(OSError, match="can't be written: read-only"):
+            save(tmp_path, 3, {"x": jnp.array(3)}, {})
     assert restore(tmp_path, {"x": jnp.array(0)}).tree["x"] == 2
 
 

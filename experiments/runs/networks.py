@@ -26,6 +26,7 @@ from jsnn.network.simulation import Presentation
 from jsnn.network.transformation import NEURONS, SNN, Variables, spiking
 from jsnn.neurons import lif, surrogate
 from jsnn.training.forward import residuals_of
+from jsnn.training.within_bounds import WEIGHTS
 
 BYTES_OF_MEMBRANE = 4
 PURPOSES = ("init", "ann", "balance", "validation", "scratch", "hybrid", "test", "comparison")
@@ -164,7 +165,8 @@ def snn_like(config: Config) -> Variables:
 
 def with_channels(config: Config, snn: Variables) -> Variables:
     """SNN variables of a config with one of each parameter of neurons that is trained by channel."""
-    return parameters_by_channel(build_snn(config), snn, _an_image(config), config.finetune.trained)
+    of_neurons = [name for name in config.finetune.trained if name != WEIGHTS]
+    return parameters_by_channel(build_snn(config), snn, _an_image(config), of_neurons)
 
 
 def _an_image(config: Config) -> jax.ShapeDtypeStruct:

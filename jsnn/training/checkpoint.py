@@ -103,8 +103,7 @@ def _write(directory: Path, step: int, arrays: Any, record: dict[str, Any], keep
     """Write a draft, seal it and give it its name; then delete what is not kept."""
     draft = directory / f"{DRAFT}{step}"
     try:
-        for interrupted in directory.glob(f"{DRAFT}*"):
-            remove_folder(interrupted)
+        _clear_drafts(directory)
         draft.mkdir(parents=True)
         with _checkpointer() as checkpointer:
             checkpointer.save(draft / TREE, ocp.args.PyTreeSave(arrays))
@@ -118,6 +117,15 @@ def _write(directory: Path, step: int, arrays: Any, record: dict[str, Any], keep
         raise OSError(f"the checkpoint {where} can't be written: {_reason(error)}; the last one is kept.") from error
     for number in _steps(directory)[:-keep]:
         remove_folder(directory / str(number))
+
+
+def _clear_drafts(directory: Path) -> None:
+    """Name what an interrupted save has sealed, and delete what it has not."""
+    for draft in directory.glob(f"{DRAFT}*"):
+        if is_intact(draft):
+            _give_name(draft)
+        else:
+            remove_folder(draft)
 
 
 def _give_name(draft: Path) -> None:
