@@ -23,7 +23,7 @@ from jsnn.training.parallel import (
     replicate,
     split_over_devices,
 )
-from jsnn.training.step import init_state
+from jsnn.training.step import init_state, train_step
 from tests.networks import TINY_VGG, random_snn
 from tests.tiny_split import KEY, SOURCE, SPLIT, STEPS, ann, snn
 
@@ -52,20 +52,25 @@ def test_two_devices_of_four_give_the_same():
     two, evaluate = jax.devices()[:2], ann_evaluation(TINY_VGG.apply, SOURCE)
     parts = evaluate_split(parallel_evaluation(evaluate, two), variables, SOURCE, 6, KEY, devices=two)
     chex.assert_trees_all_close(parts, evaluate_split(parallel_evaluation(evaluate), variables, SOURCE, 8, KEY))
-    state, item = init_state(variables, optax.sgd(0.1)), np.arange(6, dtype=np.int32)
-    placed, resident = replicate((state, SPLIT), two)
+    item = np.arange(6, dtype=np.int32)
+    placed, resident = replicate((init_state(variables, optax.sgd(0.1)), SPLIT), two)
     step = parallel_train_step(SOURCE, forward, optax.sgd(0.1), devices=two)
-    assert 0 < step(placed, resident, split_over_devices(item, two), KEY)[1].loss < np.inf
+    after, metrics = step(placed, resident, split_over_devices(item, two), KEY)
+    single, start = jax.jit(train_step(SOURCE, forward, optax.sgd(0.1))), init_state(variables, optax.sgd(0.1))
+    alone, expected = single(start, SPLIT, item, KEY)
+    chex.assert_trees_all_close(jax.device_get((after.params, metrics)), (alone.params, expected), rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="equally many of each process, got 0 of 0 here"):
+        split_over_devices(item, [])
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=str)
 def test_images_are_counted_alike_whatever_the_dtype_of_logits(dtype):
-    """One by one, 257 images in bfloat16 would be 256."""
-    source = array_source(np.ones((1000, 1), np.float32), np.zeros(1000, np.int32))
+    """Four by four, a sum in bfloat16 would end at 1024."""
+    source = array_source(np.ones((1200, 1), np.float32), np.zeros(1200, np.int32))
     certain = ann_evaluation(lambda _, x: jnp.concatenate([x, 0 * x], 1).astype(dtype), source)
     scores = evaluate_split(parallel_evaluation(certain), {}, source, 4, KEY)
     assert scores.accuracy[-1] == 1
-    assert scores.loss[-1] == pytest.approx(np.log1p(np.exp(-1)), rel=1e-3)
+    assert scores.loss[-1] == pytest.approx(np.log1p(np.exp(-1)), rel=1e-5)
 
 
 def test_ann_evaluation_counts_by_hand():

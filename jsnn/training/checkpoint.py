@@ -45,7 +45,7 @@ def save(directory: Path, step: int, tree: Any, record: dict[str, Any], keep: in
     All processes call it, with the same tree and record; the first writes.
     An earlier checkpoint of this step is replaced, and those of higher steps are deleted: the run has gone back to
     before them. ValueError where keep is below 1; OSError where it can't be written, e.g. to a full disk, of several
-    processes a ValueError: what was there stays.
+    processes a ValueError: what was there stays, or the new one without its name.
     """
     if keep < 1:
         raise ValueError(f"at least 1 checkpoint is kept, got keep {keep}.")
@@ -57,19 +57,18 @@ def restore(directory: Path, like: Any) -> Checkpoint | None:
     """The latest intact checkpoint, or None without any; a warning is given for each later one that is damaged.
 
     Expected are the structure, shapes and dtypes of `like`. ValueError where there are checkpoints but none is intact,
-    or the latest holds another network, as one of an older version of jsnn does; nothing is touched.
+    or the latest holds another network, as one of an older version of jsnn does; nothing is touched in any case.
     """
     stored = jax.tree.map(lambda leaf: jax.eval_shape(_without_key, leaf) if _is_key(leaf) else leaf, like)
     tree = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), stored)  # where another process reads
 
     def read() -> tuple[list[str], int | None, dict[str, Any]]:
         nonlocal tree
-        step, damaged = _latest_intact(directory)
-        if step is None:
+        folder, damaged = _latest_intact(directory.absolute())
+        if folder is None:
             return damaged, None, {}
-        folder = directory.absolute() / str(step)
         tree = _read_tree(folder, stored)
-        return damaged, step, json.loads((folder / RECORD).read_text())
+        return damaged, _step_of(folder), json.loads((folder / RECORD).read_text())
 
     damaged, step, record = on_first_process(read)
     for path in damaged:
@@ -81,13 +80,13 @@ def restore(directory: Path, like: Any) -> Checkpoint | None:
 
 def latest_is_intact(directory: Path) -> bool | None:
     """Whether the latest checkpoint is intact; None where there is none, ValueError where none is intact."""
-    step, damaged = on_first_process(lambda: _latest_intact(directory))
-    return None if step is None else not damaged
+    return on_first_process(lambda: _is_latest_intact(directory))
 
 
 def latest_step(directory: Path) -> int | None:
     """The number of the latest checkpoint, be it damaged; None where there is none."""
-    return max(_steps(directory), default=None)
+    draft = _sealed_draft(directory)
+    return max(_steps(directory), default=None) if draft is None else _step_of(draft)
 
 
 def is_intact(checkpoint: Path) -> bool:
@@ -130,17 +129,20 @@ def _clear_drafts(directory: Path) -> None:
 
 def _give_name(draft: Path) -> None:
     """Make a sealed draft the checkpoint of its number and the latest: the run has gone back to before higher ones."""
-    final = draft.with_name(draft.name.removeprefix(DRAFT))
-    if not draft.exists():
-        return  # who read it meanwhile gave it its name
+    step = _step_of(draft)
     for number in _steps(draft.parent):
-        if number >= int(final.name):
+        if number >= step:
             remove_folder(draft.parent / str(number))
-    move_folder(draft, final)
+    move_folder(draft, draft.with_name(str(step)))
+
+
+def _step_of(checkpoint: Path) -> int:
+    """The number of a checkpoint's folder, be it a draft."""
+    return int(checkpoint.name.removeprefix(DRAFT))
 
 
 def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jnp.issubdtype(getattr(leaf, "dtype", np.float32), jax.dtypes.prng_key)
 
 
 def _without_key(leaf: jax.Array) -> jax.Array:
@@ -181,15 +183,25 @@ def _checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _latest_intact(directory: Path) -> tuple[int | None, list[str]]:
-    """The number of the latest intact checkpoint and the folders of the damaged ones after it."""
-    for draft in directory.glob(f"{DRAFT}*"):
-        if is_intact(draft):
-            _give_name(draft)
+def _sealed_draft(directory: Path) -> Path | None:
+    """The checkpoint that only lacks its name, if there is one. It is the latest; the next save names it."""
+    return next(filter(is_intact, directory.glob(f"{DRAFT}*")), None)
+
+
+def _is_latest_intact(directory: Path) -> bool | None:
+    folder, damaged = _latest_intact(directory)
+    return None if folder is None else not damaged
+
+
+def _latest_intact(directory: Path) -> tuple[Path | None, list[str]]:
+    """The folder of the latest intact checkpoint and those of the damaged ones after it."""
+    draft = _sealed_draft(directory)
+    if draft is not None:
+        return draft, []
     damaged = []
     for step in reversed(_steps(directory)):
         if is_intact(directory / str(step)):
-            return step, damaged
+            return directory / str(step), damaged
         damaged.append(str(directory / str(step)))
     if damaged:
         raise ValueError(

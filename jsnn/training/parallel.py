@@ -95,7 +95,8 @@ def evaluate_split(
         The means of that, as NumPy arrays.
 
     Raises:
-        ValueError: where the batch does not divide by the number of devices.
+        ValueError: where the batch does not divide by the number of devices, or these are not equally many of each
+            process.
     """
     check_batch_size(batch_size, "batch_size", None if devices is None else len(devices))
     variables, resident = replicate((variables, source.resident), devices)
@@ -112,7 +113,7 @@ def evaluate_split(
 
 
 def fitting_batch_size(max_batch_size: int, num_examples: int) -> int:
-    """Samples at a time, a multiple of the devices, at least one for each, and at most so many or all of them."""
+    """Samples at a time, a multiple of the devices: at most so many, and no more than hold all, but one for each."""
     devices = jax.device_count()
     return devices * max(1, min(max_batch_size // devices, -(-num_examples // devices)))
 
@@ -135,8 +136,13 @@ def split_over_devices(item: Any, devices: Devices = None) -> Any:
 
 
 def _local(devices: Devices) -> list[jax.Device]:
-    """Those of the devices that are of this process."""
-    return jax.local_devices() if devices is None else [d for d in devices if d.process_index == jax.process_index()]
+    """Those of the devices that are of this process; ValueError where they are not equally many of each."""
+    if devices is None:
+        return jax.local_devices()
+    local = [device for device in devices if device.process_index == jax.process_index()]
+    if not local or len(local) * jax.process_count() != len(devices):
+        raise ValueError(f"devices must be equally many of each process, got {len(local)} of {len(devices)} here.")
+    return local
 
 
 def check_batch_size(batch_size: int, name: str, devices: int | None = None) -> None:

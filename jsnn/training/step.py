@@ -100,7 +100,7 @@ def train_step(
         forward: of the network, see `jsnn.training.forward`.
         optimizer: the optax transformation.
         axis_name: name of the mapped device axis over which gradients, metrics and collections that the forward
-            function changes are averaged, but for what is no floating-point number; None on a single device.
+            function changes are averaged, of these what is a floating-point number; None on a single device.
         loss: (outputs, batch) -> (scalar, other scores), means over the batch.
         accumulate: N micro-batches that run one after the other, for less memory. Gradients and metrics are means over
             them, those of the whole batch to rounding; but a batch norm in training takes the statistics of each. A
@@ -125,8 +125,10 @@ def train_step(
 
             return jax.grad(objective, has_aux=True)(state.params)
 
-        means = mean_over_parts(gradient, item, accumulate)
-        gradients, (value, scores, changed) = means if axis_name is None else _mean_over_devices(means, axis_name)
+        gradients, (value, scores, changed) = mean_over_parts(gradient, item, accumulate)
+        if axis_name is not None:
+            gradients, value, scores = jax.lax.pmean((gradients, value, scores), axis_name)
+            changed = _mean_over_devices(changed, axis_name)
         return _updated(optimizer, state, gradients, (value, scores), changed)
 
     return step
@@ -175,7 +177,7 @@ def _updated(
     if others := sorted({*changed} - {*state.fixed}):
         raise ValueError(
             f"the forward function changes the collection {others[0]!r}, but what it may change is "
-            f"{', '.join(state.fixed) or 'none'}: leave it out of mutable, or put it into the variables."
+            f"{', '.join(state.fixed) or 'none'}: leave it out of mutable, or put it into the variables, untrained."
         )
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params, fixed = optax.apply_updates(state.params, updates), {**state.fixed, **changed}
