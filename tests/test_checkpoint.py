@@ -117,6 +117,11 @@ def test_random_keys_come_back_as_keys(tmp_path):
         np.testing.assert_array_equal(*(jax.vmap(jax.random.bits)(one["keys"]) for one in (actual, tree)))
 
 
+def test_numbers_of_python_are_saved_as_arrays(tmp_path):
+    save(tmp_path, 1, {"rate": 0.5, "count": 3}, {})
+    assert restore(tmp_path, {"rate": np.zeros(()), "count": np.zeros((), int)}).tree == {"rate": 0.5, "count": 3}
+
+
 def test_a_save_below_damaged_numbers_stays(tmp_path):
     for step in (20, 27, 34):
         save(tmp_path, step, {"x": jnp.array(step)}, {}, keep=3)

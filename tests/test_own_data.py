@@ -60,7 +60,7 @@ IMAGES, LABELS = np.zeros((40, 8, 8, 1), np.uint8), np.arange(40) % 10
 @pytest.mark.parametrize("labels", [LABELS[:30], np.arange(50) % 10, LABELS / 2, np.eye(10, dtype=int)[LABELS]])
 def test_arrays_whose_labels_are_no_integer_for_each_image_are_refused(registry, labels, split):
     register("other", Info((8, 8, 1), 10, origin=lambda: {"train": (IMAGES, labels), "test": (IMAGES, labels)}))
-    with pytest.raises(ValueError, match="other needs an integer label for each image, got "):
+    with pytest.raises(ValueError, match="each image of other needs an integer label, got "):
         load_split("other", split)
 
 

@@ -47,8 +47,7 @@ def convert(
     if "threshold" in parameters:
         raise ValueError(f"thresholds are named by layer: leave out threshold, got {parameters['threshold']}.")
     values = {**snn.neuron.parameters(), **parameters}
-    for name in set(parameters) - set(snn.neuron.parameters()):
-        raise ValueError(f"these neurons have no {name!r}, but {', '.join(snn.neuron.parameters())}.")
+    _check_names(snn, parameters)
     for name, value in parameters.items():
         if not _all(value, np.isfinite):
             raise ValueError(f"{name} must be finite, got {value}.")
@@ -117,8 +116,7 @@ def parameters_by_channel(snn: SNN, variables: Variables, x: Any, names: Collect
     Raises:
         ValueError: where the neurons have no parameter of a name.
     """
-    for name in set(names) - set(snn.neuron.parameters()):
-        raise ValueError(f"these neurons have no {name!r}, but {', '.join(snn.neuron.parameters())}.")
+    _check_names(snn, names)
     layers = snn.trace(variables, x)[0].layers
     neurons = {
         layer: {
@@ -128,6 +126,12 @@ def parameters_by_channel(snn: SNN, variables: Variables, x: Any, names: Collect
         for layer, parameters in variables[NEURONS].items()
     }
     return {**variables, NEURONS: neurons}
+
+
+def _check_names(snn: SNN, names: Collection[str]) -> None:
+    """Refuse names of parameters that the neurons do not have."""
+    for name in set(names) - set(snn.neuron.parameters()):
+        raise ValueError(f"these neurons have no {name!r}, but {', '.join(snn.neuron.parameters())}.")
 
 
 def check_finite(variables: Variables) -> None:

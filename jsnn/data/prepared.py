@@ -34,16 +34,17 @@ def open_builder(name: str, origin: str | None, data_dir: str | None) -> Any:
         import tensorflow_datasets as tfds  # a second to import, and not needed for arrays
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS tells at length about optional packages
+    name_in_tfds = origin or name
     message = (
         f"the data set {name} is not prepared in {data_dir or '~/tensorflow_datasets'}: prepare it once with "
-        f"`pip install tensorflow importlib_resources` and `tfds build {origin or name} --file_format=array_record"
+        f"`pip install tensorflow importlib_resources` and `tfds build {name_in_tfds} --file_format=array_record"
         f"{f' --data_dir={data_dir}' if data_dir else ''}`, or point data_dir to where it is."
     )
     with readable(name):
         try:
             if origin and Path(origin).is_dir():
                 return tfds.builder_from_directory(origin)
-            builder = tfds.builder(origin or name, data_dir=data_dir, file_format="array_record")
+            builder = tfds.builder(name_in_tfds, data_dir=data_dir, file_format="array_record")
             if builder.is_prepared():
                 return builder
         except (tfds.core.DatasetNotFoundError, ImportError, FileNotFoundError):

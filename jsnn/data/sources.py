@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsnn.data.augment import random_crop, random_flip, scale
-from jsnn.data.datasets import Split
+from jsnn.data.datasets import Split, check_labels
 
 SHUFFLE = 0x5F  # sets the order of samples apart from all other randomness of a seed
 PADDING = -1  # index of a sample that only fills up the last batch
@@ -74,8 +74,7 @@ def resident_source(split: Split, crop_padding: int = 0, flip: bool = False) -> 
     images, labels = split
     if images.ndim != 4 or images.dtype != np.uint8 or len(images) == 0:
         raise ValueError(f"images must be [N, H, W, C] uint8, at least one, got {images.shape} {images.dtype}.")
-    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
-        raise ValueError(f"each image needs an integer label, got {labels.shape} {labels.dtype} for {len(images)}.")
+    check_labels(images, labels)
     if labels.min() < 0:
         raise ValueError(f"labels must be at least 0, got {labels.min()}: leave out images that have none.")
     if crop_padding < 0:

@@ -13,10 +13,8 @@ import jax.numpy as jnp
 
 from jsnn.kernels import cpu_convolution
 from jsnn.kernels.cpu_convolution import CHANNELS_LAST
-from jsnn.kernels.precision import cast, dtype_of_sums, kept, widened
+from jsnn.kernels.precision import Arrays, cast, dtype_of_sums, kept, widened
 from jsnn.kernels.windows import Padding, Pair
-
-Arrays = tuple[jax.Array, jax.Array]
 
 
 def conv_general_dilated(

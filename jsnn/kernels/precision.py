@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+Arrays = tuple[jax.Array, jax.Array]
+
 
 def cast(operands: jnp.dtype | None, *arrays: jax.Array) -> list[jax.Array]:
     """The arrays in the dtype of operands; None leaves them as they are."""

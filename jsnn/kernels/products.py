@@ -7,9 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from jsnn.kernels.precision import cast, dtype_of_sums, has_few_bits, kept
-
-Arrays = tuple[jax.Array, jax.Array]
+from jsnn.kernels.precision import Arrays, cast, dtype_of_sums, has_few_bits, kept
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

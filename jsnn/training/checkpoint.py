@@ -80,7 +80,12 @@ def restore(directory: Path, like: Any) -> Checkpoint | None:
 
 def latest_is_intact(directory: Path) -> bool | None:
     """Whether the latest checkpoint is intact; None where there is none, ValueError where none is intact."""
-    return on_first_process(lambda: _is_latest_intact(directory))
+
+    def look() -> bool | None:
+        folder, damaged = _latest_intact(directory)
+        return None if folder is None else not damaged
+
+    return on_first_process(look)
 
 
 def latest_step(directory: Path) -> int | None:
@@ -186,11 +191,6 @@ def _checksum(path: Path) -> str:
 def _sealed_draft(directory: Path) -> Path | None:
     """The checkpoint that only lacks its name, if there is one. It is the latest; the next save names it."""
     return next(filter(is_intact, directory.glob(f"{DRAFT}*")), None)
-
-
-def _is_latest_intact(directory: Path) -> bool | None:
-    folder, damaged = _latest_intact(directory)
-    return None if folder is None else not damaged
 
 
 def _latest_intact(directory: Path) -> tuple[Path | None, list[str]]:

@@ -15,7 +15,7 @@ from jsnn.data.sources import PADDING, Batch, Source
 from jsnn.network.simulation import Observed, Presentation, simulate_images, spikes_per_neuron
 from jsnn.network.transformation import Variables
 from jsnn.neurons.packing import STEPS_PER_WORD
-from jsnn.training.loss import correct, widened
+from jsnn.training.loss import correct, in_dtype_of_sums
 
 
 class Evaluation(NamedTuple):
@@ -131,7 +131,7 @@ def _present(
 
 def _scores(logits: jax.Array, labels: jax.Array, scales: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Correct (0 or 1) [K, B] and cross-entropy [K, S, B] at each scale, of [K, B, classes] logits."""
-    logits = widened(logits)
+    logits = in_dtype_of_sums(logits)
     scaled = scales.astype(logits.dtype)[:, None, None] * logits[:, None]
     losses = optax.softmax_cross_entropy_with_integer_labels(scaled, jnp.broadcast_to(labels, scaled.shape[:-1]))
     return correct(logits, labels).astype(logits.dtype), losses

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jsnn.data.sources import Batch
+from jsnn.kernels.precision import dtype_of_sums
 
 Loss = Callable[[Any, Batch], tuple[jax.Array, dict[str, jax.Array]]]
 
@@ -30,7 +31,7 @@ class Outputs(NamedTuple):
 
 def cross_entropy(logits: jax.Array, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Softmax cross-entropy in nats of logits [B, classes], and {"accuracy"}: means over the batch, float32 or more."""
-    losses = optax.softmax_cross_entropy_with_integer_labels(widened(logits), batch.labels)
+    losses = optax.softmax_cross_entropy_with_integer_labels(in_dtype_of_sums(logits), batch.labels)
     return losses.mean(), {"accuracy": correct(logits, batch.labels).mean(dtype=jnp.float32)}
 
 
@@ -66,8 +67,8 @@ def few_steps_loss(distillation: float = 0.0, temperature: float = 1.0, rate_pen
             raise ValueError("distillation needs a teacher's logits: wrap the forward function by with_teacher.")
         value, scores = cross_entropy(outputs.logits, batch)
         if distillation:
-            softened = jax.nn.log_softmax(widened(outputs.logits) / temperature)
-            teacher = jax.nn.log_softmax(widened(outputs.teacher) / temperature)
+            softened = jax.nn.log_softmax(in_dtype_of_sums(outputs.logits) / temperature)
+            teacher = jax.nn.log_softmax(in_dtype_of_sums(outputs.teacher) / temperature)
             divergence = temperature**2 * optax.losses.kl_divergence_with_log_targets(softened, teacher).mean()
             value = (1 - distillation) * value + distillation * divergence
         if rate_penalty:  # else no gradient flows through the rates
@@ -86,9 +87,9 @@ def check_outputs(outputs: Any) -> None:
         )
 
 
-def widened(logits: jax.Array) -> jax.Array:
+def in_dtype_of_sums(logits: jax.Array) -> jax.Array:
     """Logits in at least float32, for sums over a split are wrong in few bits."""
-    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return logits.astype(dtype_of_sums(logits.dtype))
 
 
 def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -128,7 +128,7 @@ def train_step(
         gradients, (value, scores, changed) = mean_over_parts(gradient, item, accumulate)
         if axis_name is not None:
             gradients, value, scores = jax.lax.pmean((gradients, value, scores), axis_name)
-            changed = _mean_over_devices(changed, axis_name)
+            changed = jax.tree.map(lambda leaf: jax.lax.pmean(leaf, axis_name) if _is_float(leaf) else leaf, changed)
         return _updated(optimizer, state, gradients, (value, scores), changed)
 
     return step
@@ -151,13 +151,6 @@ def mean_over_parts(function: Callable[[Any], Any], item: Any, parts: int) -> An
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
     total, _ = jax.lax.scan(add, zeros, split)
     return jax.tree.map(lambda leaf: leaf / parts if _is_float(leaf) else leaf, total)
-
-
-def _mean_over_devices(tree: Any, axis_name: str) -> Any:
-    """The mean over devices; of what is no floating-point number, as a counter, it is the device's own."""
-    leaves, structure = jax.tree.flatten(tree)
-    means = iter(jax.lax.pmean([leaf for leaf in leaves if _is_float(leaf)], axis_name))
-    return jax.tree.unflatten(structure, [next(means) if _is_float(leaf) else leaf for leaf in leaves])
 
 
 def check_parts(samples: int, parts: int) -> None:

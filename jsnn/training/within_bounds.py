@@ -15,7 +15,7 @@ import optax
 from jsnn.network.graph import names_of
 from jsnn.network.transformation import NEURONS
 
-LOWEST_STEP = -5.0  # of a logarithm: one of -17 would round a threshold to 0
+LOWEST_STEP = -5.0  # of a logarithm: one of -18 would round a threshold to 0
 BOUNDS = {"leak": (0.01, 1.0), "initial": (-1.0, 1.0)}
 WEIGHTS, FIXED = "weights", "fixed"
 
