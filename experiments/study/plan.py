@@ -84,7 +84,12 @@ def _four_steps(net: str, seeds: tuple[int, ...]) -> Iterator[Trial]:
     """Question f: other nets, converted at each T and fine-tuned at T = 4."""
     yield from few_steps.anns(net, seeds)
     yield from few_steps.trials(net, ("qcfs",), seeds=seeds)
-    yield from few_steps.trials(net, ("qcfs-diet",), (4,), seeds, few_steps.OF_NETS.get(net, {}))
+    yield from _finetuned(net, (4,), seeds)
+
+
+def _finetuned(net: str, steps: tuple[int, ...], seeds: tuple[int, ...]) -> Iterator[Trial]:
+    """Question f: other nets, fine-tuned at some T."""
+    yield from few_steps.trials(net, ("qcfs-diet",), steps, seeds, few_steps.OF_NETS.get(net, {}))
 
 
 STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
@@ -124,6 +129,7 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
             *few_steps.trials("vgg5", ("diet",), (2, 4)),
         ),
         "nets": tuple(trial for net in OTHER_NETS for trial in _four_steps(net, SEEDS)),
+        "fewer": tuple(trial for net in OTHER_NETS for trial in _finetuned(net, (1, 2), (2,))),
         "depth": tuple(_four_steps("vgg11-norm", (0,))),
         "parts": tuple(few_steps.parts(2, (0,))),
     },
