@@ -61,6 +61,41 @@ def test_what_a_network_does_not_have_is_refused(graph, sentence):
         from_nir(nir.NIRGraph(*graph))
 
 
+LOOP = {"membrane": nir.I(ONES), "threshold": nir.Threshold(ONES), "reset": nir.Scale(-ONES), "more": nir.Scale(ONES)}
+EDGES = ["input membrane", "membrane threshold", "threshold reset", "reset membrane", "threshold output", "input more"]
+
+
+@pytest.mark.parametrize("to", ["threshold", "reset"])
+def test_a_loop_with_an_edge_from_elsewhere_is_no_soft_reset(to):
+    nodes = {"input": nir.Input({"input": np.array([3])}), **LOOP, "output": nir.Output({"output": np.array([3])})}
+    with pytest.raises(ValueError, match="are a loop that is no soft reset"):
+        from_nir(nir.NIRGraph(nodes, [tuple(edge.split()) for edge in (*EDGES, f"more {to}")]))
+
+
+def test_a_flattened_map_as_the_result_is_refused():
+    nodes = {"input": nir.Input({"input": np.array([2, 2, 3])}), "if": nir.IF(*(np.ones((2, 2, 3)),) * 2)}
+    nodes |= {
+        "flat": nir.Flatten({"input": np.array([2, 2, 3])}, 0, -1),
+        "output": nir.Output({"output": np.array([12])}),
+    }
+    with pytest.raises(ValueError, match="the result is a flattened map, whose order differs"):
+        from_nir(nir.NIRGraph(nodes, [*zip(nodes, [*nodes][1:], strict=False)]))
+
+
+def test_loosely_made_graphs_are_refused():
+    with pytest.raises(ValueError, match=r"takes a nir.NIRGraph, got a str: read a file by nir.read"):
+        from_nir("graph.nir")
+    nodes, edges = chain(nir.IF(ONES, ONES))
+    with pytest.raises(ValueError, match="the node aside goes to no other"):
+        from_nir(nir.NIRGraph({**nodes, "aside": nir.IF(ONES, ONES)}, [*edges, ("node0", "aside")], type_check=False))
+    with pytest.raises(ValueError, match=r"neurons/.*/threshold holds NaN or infinity"):
+        from_nir(nir.NIRGraph(*chain(nir.IF(ONES, np.inf * ONES))))
+    nodes["input"] = nir.Input({"input": np.array([1, 4, 4])})
+    nodes["node0"] = nir.Conv2d((4, 4), np.ones((1, 1, 3, 3)), 2, "same", 1, 1, np.zeros(1))
+    with pytest.raises(ValueError, match=r'node0 has padding "same" and strides \(2, 2\)'):
+        from_nir(nir.NIRGraph(nodes, edges, type_check=False))
+
+
 def test_graphs_that_are_no_network_are_refused():
     nodes, edges = chain(nir.IF(ONES, ONES), nir.Scale(ONES))
     with pytest.raises(ValueError, match="dt must be above 0 seconds, got 0"):

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import nir
 
+from jsnn.conversion.thresholds import check_finite
 from jsnn.exchange.function import ann_of
-from jsnn.exchange.layout import Order, order_behind
-from jsnn.exchange.nir_nodes import NEURONS_OF_NIR, SoftReset, layers_of, reset_of_node
+from jsnn.exchange.layout import Order, check_result, order_behind
+from jsnn.exchange.nir_nodes import NEURONS_OF_NIR, SoftReset, layers_of, reset_of_node, with_arrays
 from jsnn.exchange.nodes import Add, LayerGraph, Neurons, Node
 from jsnn.exchange.resets import HARD
 from jsnn.exchange.units import with_spikes_of
@@ -18,6 +19,8 @@ from jsnn.network.activations import unique_name
 from jsnn.network.transformation import NEURONS, SNN, Variables, spiking
 from jsnn.neurons import hard_reset_lif, lif
 from jsnn.neurons.surrogate import Surrogate, stdb
+
+Edges = list[tuple[str, str]]
 
 
 def from_nir(graph: nir.NIRGraph, dt: float = 1.0, surrogate: Surrogate | None = None) -> tuple[SNN, Variables]:
@@ -33,12 +36,16 @@ def from_nir(graph: nir.NIRGraph, dt: float = 1.0, surrogate: Surrogate | None =
         surrogate: of the spikes; None is `jsnn.surrogate.stdb()`.
 
     Returns:
-        (the SNN, its variables): arrays by the names of the nodes.
+        (the SNN, its variables): weights by the names of the nodes; neurons, in the order of theirs, by the name of the
+        weights in front of them, as in every network here.
 
     Raises:
         ValueError: for other nodes and loops, a graph of several inputs or outputs, neurons that rest or reset
-            elsewhere than at 0, and a dt that is not above 0.
+            elsewhere than at 0, numbers that are not finite, a flattened map as the result, and a dt that is not
+            above 0.
     """
+    if not isinstance(graph, nir.NIRGraph):
+        raise ValueError(f"from_nir takes a nir.NIRGraph, got a {type(graph).__name__}: read a file by nir.read.")
     if not dt > 0:
         raise ValueError(f"dt must be above 0 seconds, got {dt}.")
     layers, resets = _read(graph, dt)
@@ -53,12 +60,14 @@ def from_nir(graph: nir.NIRGraph, dt: float = 1.0, surrogate: Surrogate | None =
     parameters = (
         {key: jnp.asarray(value, jnp.float32) for key, value in layer.parameters.items()} for layer in neurons.values()
     )
-    return snn, {"params": params, NEURONS: dict(zip(traced.layers, parameters, strict=True))}
+    variables = {"params": params, NEURONS: dict(zip(traced.layers, parameters, strict=True))}
+    check_finite(variables)
+    return snn, variables
 
 
 def _read(graph: nir.NIRGraph, dt: float) -> tuple[LayerGraph, set[str]]:
     """The layers, whose spikes are 1, and the resets of their neurons."""
-    parts, edges = _without_loops(graph)
+    parts, edges = _without_loops({name: with_arrays(node) for name, node in graph.nodes.items()}, graph.edges)
     for kind in (nir.Input, nir.Output):
         if (number := sum(isinstance(part, kind) for part in parts.values())) != 1:
             raise ValueError(f"the graph has {number} nodes of {kind.__name__}: a network has one.")
@@ -77,6 +86,8 @@ def _read(graph: nir.NIRGraph, dt: float) -> tuple[LayerGraph, set[str]]:
         inputs = tuple(gives[source] for source in sources[name])
         if not inputs and not isinstance(parts[name], nir.Input):
             raise ValueError(f"nothing arrives at the node {name}: give it an edge, or take it out.")
+        if not isinstance(parts[name], nir.Output) and all(name != source for source, _ in edges):
+            raise ValueError(f"the node {name} goes to no other: give it an edge, or take it out.")
         if len(inputs) > 1:
             inputs = (put(name, "_sum", Add(), inputs, nodes[inputs[0]].shape),)
         before, order = (nodes[inputs[0]].shape, orders[inputs[0]]) if inputs else ((), None)
@@ -84,23 +95,26 @@ def _read(graph: nir.NIRGraph, dt: float) -> tuple[LayerGraph, set[str]]:
             inputs = (put(name, suffix, layer, inputs, shape),)
         gives[name] = inputs[0]
     output = next(name for name, part in parts.items() if isinstance(part, nir.Output))
+    check_result(orders[gives[output]])
     resets = {reset_of_node(part) for part in parts.values() if isinstance(part, NEURONS_OF_NIR)}
     return LayerGraph(nodes, gives[output]), resets
 
 
-def _without_loops(graph: nir.NIRGraph) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """Nodes and edges with a SoftReset in place of each integrator whose threshold's spikes come back scaled."""
-    behind: dict[str, list[str]] = {name: [] for name in graph.nodes}
-    for source, target in graph.edges:
+def _without_loops(nodes: dict[str, Any], edges: Edges) -> tuple[dict[str, Any], Edges]:
+    """Nodes and edges with a SoftReset in place of each integrator whose threshold's spikes alone come back scaled."""
+    behind: dict[str, list[str]] = {name: [] for name in nodes}
+    before: dict[str, list[str]] = {name: [] for name in nodes}
+    for source, target in edges:
         behind[source].append(target)
-    parts, edges = dict(graph.nodes), list(graph.edges)
-    for name, node in graph.nodes.items():
+        before[target].append(source)
+    parts, edges = dict(nodes), list(edges)
+    for name, node in nodes.items():
         if not isinstance(node, nir.LI | nir.I) or len(behind[name]) != 1:
             continue
         (threshold,) = behind[name]
-        back = [other for other in behind[threshold] if isinstance(graph.nodes[other], nir.Scale)]
-        back = [other for other in back if behind[other] == [name]]
-        if isinstance(graph.nodes[threshold], nir.Threshold) and len(back) == 1:
+        back = [other for other in behind[threshold] if isinstance(nodes[other], nir.Scale)]
+        back = [other for other in back if (before[other], behind[other]) == ([threshold], [name])]
+        if isinstance(nodes[threshold], nir.Threshold) and before[threshold] == [name] and len(back) == 1:
             parts[name] = SoftReset(node, parts.pop(threshold).threshold, parts.pop(back[0]).scale)
             loop = {(name, threshold), (threshold, back[0]), (back[0], name)}
             edges = [(name if a == threshold else a, b) for a, b in edges if (a, b) not in loop]

@@ -34,7 +34,8 @@ def ann_of(graph: LayerGraph) -> tuple[Callable[[Mapping[str, Any], jax.Array], 
         values = {first[0]: x}
         for name, node in others:
             inputs = [values[source] for source in node.inputs]
-            values[name] = _run(node, variables["params"].get(name, {}), inputs)
+            with jax.named_scope(name):  # which errors say
+                values[name] = _run(node, variables["params"].get(name, {}), inputs)
         return values[graph.output]
 
     return apply, {name: arrays for name, arrays in params.items() if arrays}
@@ -63,10 +64,10 @@ def _run(node: Node, arrays: Mapping[str, jax.Array], inputs: list[jax.Array]) -
 
 
 def _convolve(layer: Convolution, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    axes = "HW"[: np.ndim(kernel) - 2]
+    axes, dtype = "HW"[: np.ndim(kernel) - 2], jnp.promote_types(x.dtype, kernel.dtype)
     return jax.lax.conv_general_dilated(
-        x,
-        kernel,
+        x.astype(dtype),
+        kernel.astype(dtype),
         layer.strides,
         layer.padding,
         rhs_dilation=layer.dilation,

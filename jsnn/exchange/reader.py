@@ -79,10 +79,7 @@ class Reader:
     def constant(self, operation: Operation, number: int) -> np.ndarray:
         """A constant as a sample of an operation's result meets it, in float64."""
         axes = len(self.shape(operation.outputs[0]))
-        value = with_axes(self._known[number].astype(np.float64), axes)
-        for axis in range(axes):
-            first = value.take([0], axis)
-            value = first if np.all(value == first) else value
+        value = smallest(with_axes(self._known[number].astype(np.float64), axes))
         if len(value) > 1:
             refuse(operation, "it differs from sample to sample")
         return value[0]
@@ -116,14 +113,35 @@ def with_axes(value: Any, axes: int) -> np.ndarray:
 
 
 def _taken_in(value: Value) -> Value:
-    """Weights with what follows them in kernel and bias, where that is one number for each channel."""
+    """Weights with what follows them in kernel and bias, where that is one number for each channel.
+
+    A scale by place stays behind them, and the constant that it then multiplies goes into the bias.
+    """
     layer, axes = value.node.layer, len(value.node.shape)
-    parts = [with_axes(part, axes) for part in (value.scale, value.offset) if part is not None]
-    by_channel = all(math.prod(part.shape[:-1]) == 1 for part in parts)
-    if not isinstance(layer, Convolution | Dense) or not by_channel:
+    if not isinstance(layer, Convolution | Dense):
         return value
-    scale, *offset = (part.reshape(-1) for part in parts)
+    scale, left = with_axes(value.scale, axes), 1.0
+    offset = None if value.offset is None else with_axes(value.offset, axes)
+    if not _is_by_channel(scale):
+        if offset is None or not np.all(scale):
+            return value
+        scale, left, offset = np.ones((1,) * axes), scale, smallest(offset / scale)
+    if offset is not None and not _is_by_channel(offset):
+        return value
     dtype, features = layer.kernel.dtype, layer.kernel.shape[-1]
-    bias = np.broadcast_to(offset[0], (features,)).astype(dtype) if offset else None
-    folded = layer._replace(kernel=(layer.kernel * scale).astype(dtype), bias=bias)
-    return Value(value.node._replace(layer=folded), value.name)
+    bias = None if offset is None else np.broadcast_to(offset.reshape(-1), (features,)).astype(dtype)
+    folded = layer._replace(kernel=(layer.kernel * scale.reshape(-1)).astype(dtype), bias=bias)
+    return Value(value.node._replace(layer=folded), value.name, left)
+
+
+def _is_by_channel(part: np.ndarray) -> bool:
+    """Whether an array of a sample's axes has one number for each channel."""
+    return math.prod(part.shape[:-1]) == 1
+
+
+def smallest(part: np.ndarray) -> np.ndarray:
+    """An array of a sample's axes, of size 1 along those where all are equal."""
+    for axis in range(part.ndim):
+        first = part.take([0], axis)
+        part = first if np.all(part == first) else part
+    return part

@@ -16,6 +16,7 @@ import numpy as np
 
 from jsnn.exchange.layers import layer_graph
 from jsnn.exchange.layout import Order, by_neuron, channels_first, check_result, order_behind, positions
+from jsnn.exchange.nir_convolution import bias_of, convolution_of
 from jsnn.exchange.nodes import (
     Add,
     AveragePool,
@@ -51,7 +52,8 @@ def to_nir(
     """A network as a NIRGraph, its weights in PyTorch's layout, batch norm in them, and thresholds in the next ones.
 
     Thresholds are those of our membranes. In float64 weights are exactly the ANN's times the threshold before them.
-    A flatten node has NIR's axes, without one of samples: PyTorch's simulators run it on one sample without that axis.
+    Convolutions have one group and a square window, filled up with zeros, for nir reads no others back. A flatten node
+    has NIR's axes, without one of samples: PyTorch's simulators run it on one sample without that axis.
 
     Args:
         snn: the network, see `jsnn.spiking`, of `jsnn.lif` or `jsnn.hard_reset_lif` neurons.
@@ -67,7 +69,7 @@ def to_nir(
         dt: seconds of a time step; snnTorch takes it as 1e-4, norse as 1e-3.
 
     Returns:
-        The graph, of nodes by the names of their weights.
+        The graph, of nodes by the names of their weights, with a dot for each slash: files have none in names.
 
     Raises:
         ValueError: for a soft reset or an initial membrane where reset is "hard", and what NIR has no node for.
@@ -99,12 +101,13 @@ def _exported(graph: LayerGraph, own: str, reset: str, pools: str, dt: float) ->
     nodes: dict[str, nir.NIRNode] = {}
     edges: Edges = []
     gives: dict[str, list[str]] = {}  # our node -> the nodes whose outputs sum up to what it gives
+    shapes: dict[str, tuple[int, ...]] = {}  # of what the nodes of NIR give
     orders: dict[str, Order] = {}
     for name, node in graph.nodes.items():
         orders[name] = order_behind(node, [orders[source] for source in node.inputs])
         arriving = [giver for source in node.inputs for giver in gives[source]]
         if isinstance(node.layer, Add):
-            gives[name] = _each_once(arriving, nodes, edges)
+            gives[name] = _each_once(arriving, shapes, nodes, edges)
             continue
         order = orders[node.inputs[0]] if node.inputs else None
         if isinstance(node.layer, Neurons):
@@ -113,6 +116,7 @@ def _exported(graph: LayerGraph, own: str, reset: str, pools: str, dt: float) ->
             shape = graph.nodes[node.inputs[0]].shape if node.inputs else node.shape
             part = {"": _node(node, shape, order, pools)}
         first, *others = names = [_put(nodes, f"{name}{suffix}", one) for suffix, one in part.items()]
+        shapes |= dict.fromkeys(names, channels_first(node.shape))
         edges += [(giver, first) for giver in arriving]
         if others:  # a loop, whose second node is the threshold
             edges += zip(names, (*others, first), strict=True)
@@ -125,18 +129,21 @@ def _exported(graph: LayerGraph, own: str, reset: str, pools: str, dt: float) ->
 
 def _put(nodes: dict[str, nir.NIRNode], name: str, node: nir.NIRNode) -> str:
     """Put a node among the others; returns its name, which is another one where that is taken."""
-    name = unique_name(name, nodes)
+    name = unique_name(name.replace("/", "."), nodes)
     nodes[name] = node
     return name
 
 
-def _each_once(givers: list[str], nodes: dict[str, nir.NIRNode], edges: Edges) -> list[str]:
+def _each_once(
+    givers: list[str], shapes: dict[str, tuple[int, ...]], nodes: dict[str, nir.NIRNode], edges: Edges
+) -> list[str]:
     """The nodes that give the terms of a sum, where one that comes twice is followed by one that multiplies by 1."""
     terms: list[str] = []
     for giver in givers:
         term = giver
         if giver in terms:
-            term = _put(nodes, f"{giver}_again", nir.Scale(np.ones(nodes[giver].output_type["output"], np.float32)))
+            term = _put(nodes, f"{giver}_again", nir.Scale(np.ones(shapes[giver], np.float32)))
+            shapes[term] = shapes[giver]
             edges.append((giver, term))
         terms.append(term)
     return terms
@@ -148,10 +155,10 @@ def _node(node: Node, shape: tuple[int, ...], order: Order, pools: str) -> nir.N
         case Input():
             return nir.Input({"input": np.array(channels_first(shape))})
         case Convolution():
-            return _convolution(node, shape)
+            return convolution_of(node, shape)
         case Dense(kernel, bias):
             rows = kernel if order is None else kernel[positions(order)]
-            return nir.Affine(np.ascontiguousarray(rows.T), _bias(bias, kernel))
+            return nir.Affine(np.ascontiguousarray(rows.T), bias_of(bias, kernel))
         case AveragePool(window, strides, padding):
             return POOLS[pools](np.array(window), np.array(strides), np.array(_symmetric(padding, node.where)))
         case Flatten():
@@ -159,34 +166,6 @@ def _node(node: Node, shape: tuple[int, ...], order: Order, pools: str) -> nir.N
         case Rescaling(scale, None):
             return nir.Scale(by_neuron(scale, node.shape, order))
     raise ValueError(f"{node.where} adds a constant behind no weights, for which NIR has no node.")
-
-
-def _convolution(node: Node, shape: tuple[int, ...]) -> nir.Conv2d:
-    """A convolution; one with more padding at one end gets the difference as zeros in its kernel."""
-    layer = node.layer
-    if len(layer.padding) != 2:
-        raise ValueError(f"{node.where} has {len(layer.padding)} spatial axes: networks of 2 are exported to NIR.")
-    kernel = layer.kernel
-    for axis, (before, after) in enumerate(layer.padding):
-        lacking, rest = divmod(abs(after - before), layer.dilation[axis])
-        if rest:
-            raise ValueError(f"{node.where} has padding {layer.padding}, dilation {layer.dilation}, unlike any in NIR.")
-        zeros = (lacking, 0) if after > before else (0, lacking)
-        kernel = np.pad(kernel, [zeros if i == axis else (0, 0) for i in range(4)])
-    return nir.Conv2d(
-        input_shape=None if layer.groups > 1 else shape[:2],  # nir takes one group's channels for all; it infers them
-        weight=np.ascontiguousarray(kernel.transpose(3, 2, 0, 1)),
-        stride=layer.strides,
-        padding=tuple(map(max, layer.padding)),
-        dilation=layer.dilation,
-        groups=layer.groups,
-        bias=_bias(layer.bias, layer.kernel),
-    )
-
-
-def _bias(bias: np.ndarray | None, kernel: np.ndarray) -> np.ndarray:
-    """A bias, zeros where there is none: not all simulators can do without."""
-    return np.zeros(kernel.shape[-1], np.float32) if bias is None else bias
 
 
 def _neurons(name: str, node: Node, order: Order, own: str, reset: str, dt: float) -> dict[str, nir.NIRNode]:

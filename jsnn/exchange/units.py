@@ -45,7 +45,7 @@ def with_spikes_of(graph: LayerGraph, spikes: Mapping[str, np.ndarray], sums: bo
     Returns:
         The graph; its result is as it was.
     """
-    network = _Network({}, {})
+    network = _Network({}, {}, frozenset(graph.nodes))
     for name, node in graph.nodes.items():
         network.put(name, node, np.asarray(spikes.get(name, ONE), np.float64), sums)
     return LayerGraph(network.nodes, network.node_of(network.values[graph.output]))
@@ -56,6 +56,7 @@ class _Network(NamedTuple):
 
     nodes: dict[str, Node]
     values: dict[str, Value]
+    names: frozenset[str]  # of all old nodes
 
     def put(self, name: str, node: Node, spikes: np.ndarray, sums: bool) -> None:
         """Put what an old node is now."""
@@ -99,7 +100,7 @@ class _Network(NamedTuple):
         """The name of a node whose output is the value."""
         if np.all(value.factor == 1):
             return value.name
-        of, name = self.nodes[value.name], unique_name(f"{value.name}_rescaled", self.nodes)
+        of, name = self.nodes[value.name], unique_name(f"{value.name}_rescaled", self.names | {*self.nodes})
         layer = Rescaling(with_axes(value.factor, len(of.shape)), None)
         self.nodes[name] = Node(layer, (value.name,), of.shape, of.where)
         return name

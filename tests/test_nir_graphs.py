@@ -1,0 +1,165 @@
+"""Graphs of NIR by its own equations: networks of all kinds that went through a file, and graphs that others made."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jsnn.conversion import convert
+from jsnn.network.simulation import simulate
+from jsnn.network.transformation import NEURONS, spiking
+
+nir = pytest.importorskip("nir")
+
+from jsnn.exchange.from_nir import from_nir  # noqa: E402
+from jsnn.exchange.to_nir import to_nir  # noqa: E402
+from tests import nir_reference  # noqa: E402
+
+STEPS = 10
+ONES = np.ones(3)
+RNG = np.random.default_rng(0)
+
+
+def graph_of(nodes, edges=None, shape=(3,), result=(3,)):
+    """Nodes between an input and an output, one behind the other where no edges say otherwise."""
+    ends = nir.Input({"input": np.array(shape)}), nir.Output({"output": np.array(result)})
+    nodes = {"in": ends[0], **nodes, "out": ends[1]}
+    return nir.NIRGraph(nodes, edges or [*zip(nodes, [*nodes][1:], strict=False)])
+
+
+def results(snn, variables, inputs):
+    """[T, ...] of inputs [T, ...] of one sample, channels last."""
+    one = jnp.asarray(inputs, jnp.float32)[:, None]
+    options = {"num_steps": len(one), "chunk": len(one)}
+    return np.asarray(simulate(snn, variables, one.__getitem__, lambda seen: seen.results, **options))[:, 0]
+
+
+def assert_same_results(graph, inputs, expected=None):
+    """By NIR's equations, of inputs channels last, and in the network that the graph becomes."""
+    inputs = RNG.uniform(0, 1.5, (STEPS, *inputs)) if isinstance(inputs, tuple) else inputs
+    outputs = nir_reference.run(graph, np.moveaxis(inputs, -1, 1), 1.0)["out" if "out" in graph.nodes else "output"]
+    assert np.ptp(outputs) > 0.1
+    back = results(*from_nir(graph), inputs)
+    for ours in (back,) if expected is None else (back, expected):
+        np.testing.assert_allclose(np.moveaxis(ours, -1, 1), outputs, rtol=1e-5, atol=1e-5)
+
+
+class Named(nn.Module):
+    """Layers within a module."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.relu(nn.Conv(3, (3, 3))(x))
+
+
+class Layers(nn.Module):
+    """A few layers in front of a dense one."""
+
+    layers: tuple
+
+    @nn.compact
+    def __call__(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return nn.Dense(2)(x.reshape(len(x), -1))
+
+
+def conv(*sizes, **options):
+    return nn.Sequential([nn.Conv(4, *sizes, **options), nn.relu])
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (Named(), (5, 4, 2)),
+        (conv((3, 1)), (6, 5, 2)),
+        (conv((1, 3), kernel_dilation=2), (6, 9, 2)),
+        (conv((3, 3), (2, 2)), (8, 7, 2)),
+        (conv((1, 3), padding=((0, 0), (-1, 3))), (4, 6, 2)),
+        (conv((3, 3), feature_group_count=2), (6, 6, 4)),
+    ],
+    ids="a module within a module|a flat window|dilation|odd and even sides|negative padding|groups".split("|"),
+)
+def test_what_goes_through_a_file_comes_back(layer, shape, tmp_path):
+    ann, x = Layers((layer,)), jnp.zeros((1, *shape))
+    snn, variables = spiking(ann.apply), ann.init(jax.random.key(0), x)
+    variables = convert(snn, variables, dict.fromkeys(snn.init(variables, x)[NEURONS], 0.3))
+    nir.write(tmp_path / "graph.nir", to_nir(snn, variables, x, reset="named"))
+    inputs = RNG.uniform(0, 1.5, (STEPS, *shape))
+    assert_same_results(nir.read(tmp_path / "graph.nir"), inputs, results(snn, variables, inputs))
+
+
+def test_a_window_that_no_zeros_make_square_is_refused():
+    ann, x = Layers((conv((3, 3), padding=((1, 0), (1, 1))),)), jnp.zeros((1, 6, 6, 2))
+    snn = spiking(ann.apply)
+    variables = snn.init(ann.init(jax.random.key(0), x), x)
+    sentence = r"has the window \(3, 3\) with padding \(\(1, 0\), \(1, 1\)\): nir reads back square windows alone"
+    with pytest.raises(ValueError, match=sentence):
+        to_nir(snn, variables, x, reset="named")
+
+
+def test_a_pool_and_the_same_pool_are_two_terms():
+    ann, x = Layers((conv((1, 1)), lambda x: nn.avg_pool(x, (2, 2), (2, 2)), lambda x: x + x)), jnp.zeros((1, 4, 4, 2))
+    snn = spiking(ann.apply)
+    variables = snn.init(ann.init(jax.random.key(0), x), x)
+    inputs = RNG.uniform(0, 1.5, (STEPS, 4, 4, 2))
+    assert_same_results(to_nir(snn, variables, x, reset="named"), inputs, results(snn, variables, inputs))
+
+
+@pytest.mark.parametrize(
+    ("integrator", "reset"), [(nir.I(2 * ONES), -ONES), (nir.LI(4 * ONES, 2 * ONES, 0 * ONES), -2 * ONES)]
+)
+def test_a_reset_is_multiplied_as_all_that_arrives(integrator, reset):
+    nodes = {"membrane": integrator, "threshold": nir.Threshold(ONES), "reset": nir.Scale(reset)}
+    loop = [("membrane", "threshold"), ("threshold", "reset"), ("reset", "membrane")]
+    assert_same_results(graph_of(nodes, [("in", "membrane"), *loop, ("threshold", "out")]), (3,))
+
+
+def by_place(library):
+    """A biased convolution and neurons of a tau each, its arrays made by a library."""
+    ones, tau = np.ones((2, 4, 4)), RNG.uniform(2, 5, (2, 4, 4))
+    weight, bias = RNG.normal(0.5, 1, (2, 1, 3, 3)), RNG.normal(0, 1, 2)
+    lif = nir.LIF(*map(library, (tau, ones, 0 * ones, ones)))
+    conv = nir.Conv2d((4, 4), library(weight), 1, 1, 1, 1, library(bias))
+    return graph_of({"conv": conv, "lif": lif}, None, (1, 4, 4), (2, 4, 4))
+
+
+def test_neurons_by_place_go_out_as_they_came():
+    graph = by_place(np.asarray)
+    snn, variables = from_nir(graph)
+    inputs = RNG.uniform(0, 1.5, (STEPS, 4, 4, 1))
+    assert_same_results(to_nir(snn, variables, jnp.zeros((1, 4, 4, 1))), inputs, results(snn, variables, inputs))
+    assert_same_results(graph, inputs)
+
+
+@pytest.mark.torch
+def test_tensors_in_a_graph_are_arrays():
+    torch = pytest.importorskip("torch")
+    tensors = by_place(torch.tensor)
+    _, variables = from_nir(tensors)
+    np.testing.assert_array_equal(
+        variables["params"]["conv"]["kernel"], np.float32(tensors.nodes["conv"].weight).transpose(2, 3, 1, 0)
+    )
+    assert isinstance(tensors.nodes["conv"].weight, torch.Tensor)
+
+
+def test_a_node_may_have_a_name_of_ours():
+    neurons = {"a": nir.IF(ONES, 0.5 * ONES), "b": nir.IF(ONES, 0.25 * ONES)}
+    assert_same_results(graph_of({**neurons, "a_rescaled": nir.Linear(7 * np.eye(3))}), (3,))
+
+
+def test_an_error_names_the_node():
+    snn, variables = from_nir(by_place(np.asarray))
+    shifted = {"conv": {**variables["params"]["conv"], "bias": jnp.zeros((4, 4, 2)).at[0].set(1)}}
+    with pytest.raises(ValueError, match=r"^conv .*adds a constant behind no weights"):
+        to_nir(snn, {**variables, "params": {**variables["params"], **shifted}}, jnp.zeros((1, 4, 4, 1)))
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "bfloat16"])
+def test_inputs_may_be_of_any_dtype(dtype):
+    snn, variables = from_nir(by_place(np.asarray))
+    x = jnp.ones((1, 2, 4, 4, 1), dtype)
+    actual, _ = snn.apply(variables, snn.initial_state(variables, x[0]), x)
+    expected, _ = snn.apply(variables, snn.initial_state(variables, jnp.float32(x[0])), jnp.float32(x))
+    np.testing.assert_array_equal(actual, expected)
