@@ -4,43 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen
+from flax import linen, nnx
 
 import jsnn
 from jsnn.models import VGG, ResNet
 
 torch = pytest.importorskip("torch")
+
+from tests.torch_weights import X, assert_same_logits, assert_same_results, flat, settled, shapes_of, torch_conv  # noqa: E402
+
 nn = torch.nn
-torch.set_num_threads(1)  # small networks, see tests/torch_reference.py
-
 pytestmark = pytest.mark.torch
-IMAGE = (12, 8, 3)  # H != W
-X = np.random.default_rng(0).normal(size=(4, *IMAGE)).astype(np.float32)
-
-
-def shapes_of(ann, image=IMAGE):
-    return jax.eval_shape(ann.init, jax.random.key(0), jnp.zeros((1, *image)))
-
-
-def settled(module):
-    """Averages and weights of batch norm as if it had been trained, in evaluation mode."""
-    torch.manual_seed(0)
-    for part in module.modules():
-        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
-            part.running_mean.normal_()
-            part.running_var.uniform_(0.5, 2)
-            nn.init.uniform_(part.weight, 0.5, 2)
-            nn.init.normal_(part.bias)
-    return module.eval()
-
-
-def assert_same_logits(module, ann, state_dict=None):
-    variables = jsnn.from_torch(state_dict or module.state_dict(), ann.apply, shapes_of(ann), X)
-    with torch.no_grad():
-        expected = module(torch.tensor(X.transpose(0, 3, 1, 2))).numpy()
-    np.testing.assert_allclose(jax.jit(ann.apply)(variables, X), expected, rtol=1e-5, atol=1e-5)
-    assert np.std(expected) > 0.01
-    return variables
 
 
 OUR_VGG = VGG(stages=(4, "A", 6), hidden=(9,), num_classes=3, norm="batch")
@@ -132,3 +106,53 @@ def test_a_layer_that_one_side_lacks_is_named(change, sentence):
     change(state)
     with pytest.raises(ValueError, match=sentence):
         jsnn.from_torch(state, Own().apply, shapes_of(Own()), X)
+
+
+def plain_apply(variables, x):
+    hidden = jax.nn.relu(flat(x) @ variables["d0"]["kernel"] + variables["d0"]["bias"])
+    return hidden @ variables["d1"]["kernel"] + variables["d1"]["bias"]
+
+
+def test_plain_jax_without_collections_comes_in():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(288, 5), nn.ReLU(), nn.Linear(5, 3))
+    sizes = {"d0": (288, 5), "d1": (5, 3)}
+    zeros = {name: {"kernel": jnp.zeros(size), "bias": jnp.zeros(size[1])} for name, size in sizes.items()}
+    assert_same_results(module, plain_apply, jsnn.from_torch(module.state_dict(), plain_apply, zeros, X))
+
+
+class OfNnx(nnx.Module):
+    def __init__(self, rngs):
+        self.conv = nnx.Conv(3, 2, (3, 3), rngs=rngs)
+        self.norm = nnx.BatchNorm(2, use_running_average=True, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, deterministic=True, rngs=rngs)
+        self.dense = nnx.Linear(192, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.dense(self.dropout(flat(self.norm(self.conv(x)))))
+
+
+def test_a_state_of_nnx_comes_in():
+    module = settled(nn.Sequential(torch_conv(), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(192, 3)))
+    graph, state = nnx.split(OfNnx(nnx.Rngs(0)))
+
+    def apply(variables, x):
+        return nnx.merge(graph, variables["params"])(x)
+
+    assert_same_results(module, apply, jsnn.from_torch(module.state_dict(), apply, {"params": state}, X))
+
+
+@pytest.mark.parametrize(
+    ("state_dict", "sentence"),
+    [
+        ({"state_dict": {}, "epoch": 3}, r"pass checkpoint\['state_dict'\]"),
+        ({"epoch": 3}, "'epoch' with a int"),
+        ({"fc.weight": "abc"}, "'fc.weight' with a str"),
+        ({3: np.ones(2)}, "got 3 with a ndarray"),
+        ({}, "an empty one"),
+        ([], "got a list"),
+        (nn.Linear(2, 2), r"is a module, a Linear: pass its state_dict\(\)"),
+    ],
+)
+def test_what_is_no_state_dict_is_refused_at_the_door(state_dict, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        jsnn.from_torch(state_dict, plain_apply, {}, X)

@@ -1,6 +1,5 @@
 """From the state_dict of a PyTorch network to the variables of a Flax one."""
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsnn.conversion.thresholds import check_finite
-from jsnn.network.activations import WITH_WEIGHTS
+from jsnn.exchange.orders import Path, orders_of_weights, sources_of
 from jsnn.network.calls import Call
 from jsnn.network.graph import Graph, made_of, names_of, trace
 from jsnn.network.transformation import Variables
 
-Path = tuple[str, ...]  # of a leaf of variables: its collection, modules and name
 NAMES = {"weight": "kernel", "running_mean": "mean", "running_var": "var"}  # of PyTorch and of Flax
 IGNORED = "num_batches_tracked"
 
@@ -35,27 +33,34 @@ def from_torch(
     A layer is a convolution or dense map with the batch norm behind it. In the order in which the Flax net runs, each
     gets the first of its shape that is left in the state_dict, which must be in forward order but for layers that no
     other of the net is like, as shortcuts, which PyTorch makes last. Kernels go from OIHW to HWIO and from [out, in]
-    to [in, out]; a dense layer behind a flattened map has its rows from CHW to HWC.
+    to [in, out]; behind a flattened map a dense layer's rows, or a batch norm, go from CHW to HWC, but not where the
+    map was transposed to CHW in front.
 
     Args:
         state_dict: name -> tensor or array, as `module.state_dict()` has them in the order in which the module made its
             layers; a file may keep another order, see `read_torch_file`. All names may begin with the "module." of
             DataParallel.
         apply: (variables, x, *args, **kwargs) -> results, the Flax net's function, as `model.apply`.
-        variables: of the Flax net, or their shapes: `jax.eval_shape(model.init, key, x)`.
+        variables: of the Flax net, or their shapes: `jax.eval_shape(model.init, key, x)`. An nnx.State and a
+            dict of plain JAX serve as well, with weights named "kernel", "bias", "scale", "mean" and "var".
         x: [B, H, W, C] an input of it, or its jax.ShapeDtypeStruct.
         args, kwargs: of the function behind its input, as it is evaluated.
 
     Returns:
-        The variables, each leaf in the dtype that it has in `variables`. Nothing is done to the function. Flax and
-        PyTorch have the same default of batch norm's epsilon, but "SAME" pads a stride of 2 at one side.
+        The variables, each leaf in the dtype that it has in `variables`, random keys as they are. Nothing is done to
+        the function. Flax and PyTorch have the same default of batch norm's epsilon, but "SAME" pads a stride of 2 at
+        one side.
 
     Raises:
-        ValueError: where a layer is left on one side or the other, or weights are not finite.
+        ValueError: where a layer is left on one side or the other, weights are not finite, or an operation, which is
+            named with its line, takes flattened features in an order that is not known, as a concatenation does. So are
+            transposed convolutions, but for those of stride 1 under a name of their own, which are like any other.
     """
     leaves = {names_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(variables)}
+    _check_state_dict(state_dict)
     graph = trace(apply, Call(variables, x, args, kwargs))
-    maps, values = _maps_in_front(graph), {}
+    orders = orders_of_weights(graph, {path: leaf.shape for path, leaf in leaves.items()})
+    values: dict[Path, np.ndarray] = {}
     theirs = _layers_of(_torch_modules(state_dict), np.shape)
     for layer in _layers_of(_flax_modules(graph, leaves), lambda path: leaves[path].shape):
         source = next((other for other in theirs if other.shapes == layer.shapes), None)
@@ -64,18 +69,21 @@ def from_torch(
             raise ValueError(f"the state_dict has no layer for {_described(layer)} of the Flax net: {there}.")
         theirs = [other for other in theirs if other is not source]
         for paths, arrays in zip(layer.leaves, source.leaves, strict=True):
-            values |= {path: _channels_last(arrays[name], maps.get(path)) for name, path in paths.items()}
+            values |= {path: arrays[name][orders.get(path, ...)] for name, path in paths.items()}
     if theirs:
         raise ValueError(
             f"the Flax net has no layer for {_described(theirs[0])} of the state_dict: all of its own are filled."
         )
-    if unused := next((path for path in leaves if path not in values), None):
+    numbers = (path for path, leaf in leaves.items() if jnp.issubdtype(leaf.dtype, jnp.floating))  # no random keys
+    if unused := next((path for path in numbers if path not in values), None):
         raise ValueError(f"{'/'.join(unused)} plays no part in the Flax net's result, so that nothing belongs there.")
-    filled = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jnp.asarray(values[names_of(path)], leaf.dtype), variables
-    )
-    check_finite(filled)
-    return filled
+
+    def filled(path: Any, leaf: Any) -> Any:
+        return jnp.asarray(values[names_of(path)], leaf.dtype) if names_of(path) in values else leaf
+
+    variables = jax.tree_util.tree_map_with_path(filled, variables)
+    check_finite(variables)
+    return variables
 
 
 def as_array(value: Any) -> np.ndarray:
@@ -85,6 +93,20 @@ def as_array(value: Any) -> np.ndarray:
         value = value.float() if value.is_floating_point() and value.itemsize < 4 else value  # NumPy has no bfloat16
         return value.numpy()
     return np.asarray(value)
+
+
+def _check_state_dict(state_dict: Any) -> None:
+    """Refuse what is no state_dict, saying where one is."""
+    if hasattr(state_dict, "state_dict"):
+        raise ValueError(f"this is a module, a {type(state_dict).__name__}: pass its state_dict().")
+    if not isinstance(state_dict, Mapping) or not state_dict:
+        kind = "an empty one" if isinstance(state_dict, Mapping) else f"a {type(state_dict).__name__}"
+        raise ValueError(f"a state_dict has names and tensors, got {kind}: pass module.state_dict().")
+    for name, value in state_dict.items():
+        if isinstance(value, Mapping):
+            raise ValueError(f"this holds a state_dict, or another dict, as {name!r}: pass checkpoint[{name!r}].")
+        if not isinstance(name, str) or not hasattr(value, "shape"):
+            raise ValueError(f"a state_dict has names and tensors, got {name!r} with a {type(value).__name__}.")
 
 
 def _torch_modules(state_dict: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
@@ -106,21 +128,13 @@ def _torch_modules(state_dict: Mapping[str, Any]) -> dict[str, dict[str, np.ndar
 def _flax_modules(graph: Graph, leaves: Mapping[Path, Any]) -> dict[str, dict[str, Path]]:
     """Module -> the paths of its leaves by name, in the order in which they are used."""
     modules: dict[str, dict[str, Path]] = {}
-    sources = _sources(graph)
+    sources, in_collections = sources_of(graph), any(path[0] == "params" for path in leaves)
     for operation in filter(lambda operation: operation.over_time, graph.operations):
         for path in made_of(sources, operation):
             if path in leaves:
-                modules.setdefault("/".join(path[1:-1]), {})[path[-1]] = path
+                *module, name = path[:-1] if path[-1] == "value" else path  # as in an nnx.State
+                modules.setdefault("/".join(module[1:] if in_collections else module), {})[name] = path
     return modules
-
-
-def _sources(graph: Graph) -> dict[int, tuple[Path, ...]]:
-    """Value number -> the paths of all that it is made of, where it does not depend on the network's input."""
-    sources: dict[int, tuple[Path, ...]] = {number: (path,) for number, path in graph.paths.items()}
-    for operation in graph.operations:
-        if not operation.over_time:
-            sources |= dict.fromkeys(operation.outputs, made_of(sources, operation))
-    return sources
 
 
 def _layers_of(modules: Mapping[str, dict[str, Any]], shape: Callable[[Any], tuple[int, ...]]) -> list[Layer]:
@@ -133,32 +147,6 @@ def _layers_of(modules: Mapping[str, dict[str, Any]], shape: Callable[[Any], tup
         else:
             layers[-1] = Layer(*(former + latter for former, latter in zip(layers[-1], own, strict=True)))
     return layers
-
-
-def _maps_in_front(graph: Graph) -> dict[Path, tuple[int, ...]]:
-    """Path of a dense layer's weights -> the shape [H, W, C] of the map that was flattened in front of it."""
-    sources, flattened, in_front = _sources(graph), {}, {}
-    for operation in filter(lambda operation: operation.over_time, graph.operations):
-        shape = graph.avals[operation.outputs[0]].shape
-        before = [number for number in operation.inputs if graph.avals[number].shape == shape and number in flattened]
-        if operation.primitive.name in WITH_WEIGHTS:
-            maps = [flattened[number] for number in operation.inputs if number in flattened]
-            in_front |= {path: shape for path in made_of(sources, operation) for shape in maps}
-        elif operation.primitive.name in ("reshape", "squeeze"):
-            batch, *rest = graph.avals[operation.inputs[0]].shape
-            if len(rest) > 1 and shape == (batch, math.prod(rest)):
-                flattened[operation.outputs[0]] = tuple(rest)
-        elif before:
-            flattened |= dict.fromkeys(operation.outputs, flattened[before[0]])
-    return in_front
-
-
-def _channels_last(array: np.ndarray, flattened: tuple[int, ...] | None) -> np.ndarray:
-    """A kernel behind a flattened map, its rows from [C, H, W] to [H, W, C]; others as they are."""
-    if flattened is None:
-        return array
-    *window, channels = flattened
-    return np.moveaxis(array.reshape(channels, *window, -1), 0, -2).reshape(array.shape)
 
 
 def _described(layer: Layer) -> str:
