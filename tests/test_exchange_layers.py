@@ -170,3 +170,36 @@ def test_neurons_are_known_by_what_they_do():
     soft = jsnn.lif()
     delayed = soft._replace(step=lambda neuron, state, current: soft.step(neuron, state, current * 0.9))
     assert [reset_of(other) for other in (jsnn.adaptive_lif(), delayed)] == [None, None]
+
+
+def test_neurons_that_can_not_be_hashed_are_known_as_well():
+    assert reset_of(jsnn.lif()._replace(ranges=[])) == SOFT
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({"threshold": -1.0}, "threshold of neurons must be above 0 and finite .* got -1.0"),
+        ({"threshold": np.array([1.0, 0.0, 2.0])}, "threshold of neurons .* got 0.0"),
+        ({"leak": 1.2}, r"leak of neurons must be in \(0, 1\] and finite .* got 1.2"),
+        ({"leak": np.nan}, "leak of neurons .* got nan"),
+        ({"initial": np.inf}, "initial of neurons must be finite to be exported, got inf"),
+        ({"threshold": np.ones((2, 3))}, r"threshold of neurons is of the shape \(2, 3\): .* of a sample, \(3,\)"),
+        ({"threshold": np.ones(2)}, r"threshold of neurons is of the shape \(2,\)"),
+    ],
+)
+def test_neurons_out_of_their_range_are_not_exported(parameters, sentence):
+    snn, x = jsnn.spiking(lambda _, x: jax.nn.relu(x)), jnp.ones((2, 3))
+    variables = snn.init({}, x)
+    variables["neurons"]["neurons"] |= parameters
+    with pytest.raises(ValueError, match=sentence):
+        layer_graph(snn, variables, x)
+
+
+def test_parameters_of_neurons_are_those_of_a_sample():
+    snn, x = jsnn.spiking(lambda _, x: jax.nn.relu(x)), jnp.ones((2, 4, 3))
+    variables = snn.init({}, x)
+    variables["neurons"]["neurons"]["threshold"] = np.arange(1.0, 4).reshape(1, 1, 1, 3)
+    threshold = layer_graph(snn, variables, x).nodes["neurons_neurons"].layer.parameters["threshold"]
+    assert threshold.dtype == np.float32
+    np.testing.assert_array_equal(threshold, [[1, 2, 3]])

@@ -3,6 +3,8 @@
 What is read is the graph of operations that the network runs, whatever its modules are called.
 """
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,12 @@ import numpy as np
 from jsnn.exchange.nodes import LayerGraph, Neurons
 from jsnn.exchange.reader import Reader, refuse
 from jsnn.exchange.rules import RULES
+from jsnn.network.graph import Layer
 from jsnn.network.running import Program, constants
 from jsnn.network.transformation import NEURONS, SNN, Variables, check_neurons
+from jsnn.neurons.neuron import LEAK, Neuron, Range
+
+THRESHOLD = Range("threshold", "above 0", lambda threshold: threshold > 0, "a spike stands for it")
 
 
 def layer_graph(snn: SNN, variables: Variables, x: Any, *args: Any, **kwargs: Any) -> LayerGraph:
@@ -29,7 +35,8 @@ def layer_graph(snn: SNN, variables: Variables, x: Any, *args: Any, **kwargs: An
         The graph. Run over time as it stands, it gives the results of `snn.apply`.
 
     Raises:
-        ValueError: for an operation that is none of these layers, with its name and line.
+        ValueError: for an operation that is none of these layers, with its name and line, and for neurons whose
+            parameters are out of their range, or do not fit those of a sample.
     """
     graph, arrays = snn.trace(variables, x, *args, **kwargs)
     check_neurons(graph, snn.neuron, variables)
@@ -45,7 +52,7 @@ def layer_graph(snn: SNN, variables: Variables, x: Any, *args: Any, **kwargs: An
         number = operation.outputs[0]
         if operation.primitive is None:
             name = neurons[number]
-            parameters = {key: np.asarray(value) for key, value in variables[NEURONS][name].items()}
+            parameters = _of_sample(graph.layers[name], snn.neuron, variables[NEURONS][name])
             reader.values[number] = reader.layer(operation, Neurons(name, parameters), f"{name}_neurons")
         elif operation.primitive.name in RULES:
             reader.values[number] = RULES[operation.primitive.name](reader, operation)
@@ -53,3 +60,25 @@ def layer_graph(snn: SNN, variables: Variables, x: Any, *args: Any, **kwargs: An
             refuse(operation, "it is no convolution, dense layer, average pool, flatten, sum or factor")
     output = reader.settle(graph.outputs[0])
     return LayerGraph(reader.nodes, output)
+
+
+def _of_sample(layer: Layer, neuron: Neuron, parameters: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The parameters of a layer's neurons in their dtype, each a scalar or broadcastable to those of a sample."""
+    ranges = {one.name: one for one in (THRESHOLD, LEAK, *neuron.ranges)}
+    checked = {}
+    for name, value in parameters.items():
+        array, shape = np.asarray(value, layer.dtype), layer.shape[1:]
+        wrong = array[~(np.isfinite(array) & (ranges[name].holds(array) if name in ranges else True))]
+        if wrong.size:
+            text = f"{ranges[name].text} and finite" if name in ranges else "finite"
+            raise ValueError(f"the {name} of {layer.name} must be {text} to be exported, got {wrong[0]}.")
+        in_front = max(array.ndim - len(shape), 0)
+        own = array.shape[in_front:]
+        fits = all(size in (1, of) for size, of in zip(own[::-1], shape[::-1], strict=False))
+        if math.prod(array.shape[:in_front]) > 1 or not fits:
+            raise ValueError(
+                f"the {name} of {layer.name} is of the shape {array.shape}: give it one that is broadcastable to the "
+                f"neurons of a sample, {shape}."
+            )
+        checked[name] = array.reshape(own)
+    return checked

@@ -1,10 +1,9 @@
 """Which neurons other libraries have, told by what they do: a neuron of the user's own may be one of them."""
 
-from functools import cache
-
 import jax.numpy as jnp
 import numpy as np
 
+from jsnn.caching import cached
 from jsnn.neurons import hard_reset_lif, lif
 from jsnn.neurons.neuron import Neuron, over_time
 
@@ -13,7 +12,7 @@ NUM_STEPS, NUM_NEURONS = 24, 256  # of currents at which no two neurons that dif
 PARAMETERS = {"threshold": 0.75, "leak": 0.875, "initial": 0.5}
 
 
-@cache
+@cached
 def reset_of(neuron: Neuron) -> str | None:
     """The reset of a leaky integrate-and-fire neuron: SOFT of `jsnn.lif`, HARD of `jsnn.hard_reset_lif`.
 
