@@ -1,6 +1,7 @@
 """Networks in snnTorch spike as they do here, to the last spike."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -78,6 +79,42 @@ def test_it_can_be_trained_on():
     for name, gradient in gradients.items():
         assert gradient.isfinite().all(), name
         assert gradient.abs().sum() > 0, name
+
+
+def assert_same_results(snn, variables, inputs):
+    """The results of to_snntorch and of the network itself at a few steps."""
+    module = jsnn.to_snntorch(snn, variables, inputs[0])
+    expected, _ = jax.jit(snn.apply)(variables, snn.initial_state(variables, inputs[0]), inputs)
+    np.testing.assert_allclose(presented(module, inputs, ())[1], expected, rtol=1e-5, atol=1e-6)
+    assert np.std(expected) > 0.01
+    return module
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "threshold"),
+    [
+        ("graph", "self", np.array([0.25, 0.5, 1])),  # in NumPy's float64
+        ("training", "import", np.array([[0.25, 0.5, 1]])),  # with an axis of samples
+        ("type", "train", 0.5),
+    ],
+)
+def test_names_that_pytorch_has_taken_and_thresholds_set_by_hand(first, second, threshold):
+    def apply(variables, x):
+        return relu(x @ variables[first]["w"]) @ variables[second]["w"]
+
+    snn, rng = jsnn.spiking(apply), np.random.default_rng(0)
+    inputs = jnp.asarray(rng.integers(0, 9, (3, 3, 4)) / 8, jnp.float32)  # as many samples as neurons
+    weights = {first: {"w": jnp.ones((4, 3)) / 4}, second: {"w": jnp.asarray([[1, 2], [-1, 1], [2, 1.0]])}}
+    variables = snn.init(weights, inputs[0])
+    variables["neurons"][first]["threshold"] = threshold
+    module = assert_same_results(snn, variables, inputs)
+    assert [name for name, _ in module.named_children()] == [f"{first}_", f"{first}_neurons", f"{second}_"]
+
+
+def test_a_pool_of_more_padding_than_half_of_its_window():
+    snn = jsnn.spiking(lambda _, x: nn.avg_pool(relu(x), (3, 2), (2, 2), ((2, 2), (1, 1))))
+    inputs = jnp.asarray(np.random.default_rng(0).integers(0, 9, (3, 1, 5, 4, 2)) / 4, jnp.float32)
+    assert_same_results(snn, snn.init({}, inputs[0]), inputs)
 
 
 @pytest.mark.parametrize(

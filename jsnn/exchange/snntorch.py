@@ -1,6 +1,9 @@
 """A spiking network as a native module of snnTorch, spike for spike. Importing this imports PyTorch."""
 
+import keyword
+import math
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +39,8 @@ def to_snntorch(snn: SNN, variables: Variables, x: Any, *args: Any, **kwargs: An
         args, kwargs: of the ANN's function behind its input.
 
     Returns:
-        The module, in evaluation mode. Names are those of `jsnn.exchange.layers.layer_graph`, "_" for other signs.
+        The module, in evaluation mode. Names are those of `jsnn.exchange.layers.layer_graph`, "_" for other signs
+        and behind those that PyTorch has taken, as "train".
 
     Raises:
         ValueError: for an operation that is no such layer, with its name and line, and for other neurons.
@@ -57,7 +61,7 @@ def to_snntorch(snn: SNN, variables: Variables, x: Any, *args: Any, **kwargs: An
             (source,) = node.inputs
             values[name] = values[source]
             for suffix, module in _modules(node, orders[source]).items():
-                target = unique_name("".join(sign if sign.isalnum() else "_" for sign in name + suffix), modules)
+                target = unique_name(_attribute(name + suffix), modules)
                 modules[target] = module
                 values[name] = graph.call_module(target, (values[name],))
     check_result(orders[layers.output])
@@ -88,13 +92,20 @@ class FromStart(nn.Module):
         return surrogate.atan()(above + self.start)
 
 
+def _attribute(name: str) -> str:
+    """A name as that of a module's attribute, which is neither Python's nor one that all modules have."""
+    name = "".join(sign if sign.isalnum() else "_" for sign in name)
+    taken = name == "self" or keyword.iskeyword(name) or hasattr(fx.GraphModule({}, fx.Graph()), name)
+    return f"{name}_" if taken else name
+
+
 def _modules(node: Node, order: Order) -> dict[str, nn.Module]:
     """A node as modules one behind the other, by what is put behind its name."""
     match node.layer:
         case Convolution():
             return _convolution(node.layer, node.where)
         case AveragePool(window, strides, _):
-            padding, inside = _padding(node.layer.padding, node.where)
+            padding, inside = _padding(node.layer.padding, node.where, [size // 2 for size in window])
             return padding | {"": nn.AvgPool2d(window, strides, inside)}
         case Dense(kernel, bias):
             rows = kernel if order is None else kernel[positions(order)]
@@ -108,19 +119,21 @@ def _modules(node: Node, order: Order) -> dict[str, nn.Module]:
 
 
 def _convolution(layer: Convolution, where: str) -> dict[str, nn.Module]:
-    padding, inside = _padding(layer.padding, where)
+    padding, inside = _padding(layer.padding, where, (math.inf, math.inf))
     height, width, into, out = layer.kernel.shape
     options = {"stride": layer.strides, "padding": inside, "dilation": layer.dilation, "groups": layer.groups}
     weight = layer.kernel.transpose(3, 2, 0, 1)
     return padding | {"": _filled(nn.Conv2d, weight, layer.bias, into * layer.groups, out, (height, width), **options)}
 
 
-def _padding(padding: tuple[tuple[int, int], ...], where: str) -> tuple[dict[str, nn.Module], tuple[int, ...]]:
-    """A module in front and the padding left to the layer, which PyTorch has the same at both ends."""
+def _padding(
+    padding: tuple[tuple[int, int], ...], where: str, most: Sequence[float]
+) -> tuple[dict[str, nn.Module], tuple[int, ...]]:
+    """A module in front and the padding left to the layer, which PyTorch has the same at both ends and up to a most."""
     if len(padding) != 2:
         raise ValueError(f"{where} has {len(padding)} spatial axes: networks of 2 are exported to snnTorch.")
     (top, bottom), (left, right) = padding
-    if top == bottom and left == right:
+    if top == bottom and left == right and top <= most[0] and left <= most[1]:
         return {}, (top, left)
     return {"_padding": nn.ZeroPad2d((left, right, top, bottom))}, (0, 0)
 
