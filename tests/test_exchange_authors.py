@@ -1,11 +1,13 @@
 """The authors' checkpoints: the same logits and spikes as in PyTorch and in their units."""
 
+from io import BytesIO
+
 import jax
 import numpy as np
 import pytest
 
 import jsnn
-from jsnn.exchange import read_torch_file
+from jsnn.exchange import authors, read_torch_file
 
 torch = pytest.importorskip("torch")
 
@@ -173,3 +175,58 @@ def test_a_checkpoint_saved_anew_as_safetensors_is_the_same(tmp_path):
     (tmp_path / "broken.safetensors").write_bytes(b"no tensors")
     with pytest.raises(ValueError, match="is no file of safetensors, or damaged"):
         loaded(tmp_path / "broken.safetensors")
+
+
+def damaged_files():
+    """Bytes by what is wrong with them, of each kind of error that PyTorch ends in."""
+    old, new = BytesIO(), BytesIO()
+    torch.save({"a": torch.ones(3)}, old, _use_new_zipfile_serialization=False)
+    torch.save({"a": torch.ones(3)}, new)
+    yield from (f"{letter}ello world, this is text\n".encode() for letter in "(Phc")
+    yield from (old.getvalue()[:length] for length in range(0, len(old.getvalue()), 23))
+    yield from (new.getvalue()[:length] for length in range(0, len(new.getvalue()), 97))
+    for place in range(0, len(old.getvalue()), 5):
+        yield old.getvalue()[:place] + b"\xff" + old.getvalue()[place + 1 :]
+
+
+def refusal(path):
+    """The ValueError of a file; None where it could be read."""
+    try:
+        read_torch_file(path)
+    except ValueError as error:
+        return error
+    return None
+
+
+def test_a_damaged_file_is_refused_whatever_pytorch_says(tmp_path):
+    path, errors = tmp_path / "damaged.pth", []
+    for contents in damaged_files():
+        path.write_bytes(contents)
+        errors.append(refusal(path))
+    errors = [error for error in errors if error is not None]
+    assert all("damaged" in str(error).removeprefix(str(path)) or "holds a" in str(error) for error in errors)
+    causes = {type(error.__cause__).__name__ for error in errors}
+    assert causes >= {"UnpicklingError", "EOFError", "RuntimeError", "IndexError", "KeyError", "UnicodeDecodeError"}
+    with pytest.raises(FileNotFoundError):
+        read_torch_file(tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"thresholds": {"t0": 1.0}}, r"thresholds of a checkpoint must be .* got \{'t0': 1.0\}"),
+        ({"thresholds": [None] * 4}, "thresholds of a checkpoint must be a number or a list of numbers"),
+        ({"thresholds": ["a"] * 4}, "thresholds of a checkpoint must be a number or a list of numbers"),
+        ({"thresholds": THRESHOLDS, "timesteps": -3}, "timesteps .* at least 1, got -3"),
+        ({"thresholds": THRESHOLDS, "timesteps": float("nan")}, "timesteps .* at least 1, got nan"),
+        ({"state_dict": [1]}, "has a list as its state_dict"),
+        ({"state_dict": {3: torch.ones(1)}}, "holds 3: only the authors'"),
+        ({"state_dict": {"module.features.0.weight": 1.0}}, "holds a number as module.features.0.weight"),
+        ({"state_dict": {"module.features.0.weight": torch.tensor(1.0)}}, "holds a number as module.features.0.weight"),
+    ],
+)
+def test_a_checkpoint_of_something_else_is_refused_in_a_sentence(tmp_path, monkeypatch, change, sentence):
+    monkeypatch.setattr(authors, "from_torch", lambda *_: {})  # weights are not what is wrong
+    torch.save({"state_dict": authors_vgg().state_dict(), **change}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=sentence):
+        loaded(tmp_path / "other.pth")

@@ -56,14 +56,12 @@ def load_authors_checkpoint(path: str | Path, image_shape: tuple[int, int, int])
         ValueError: where the file can't be read safely, or holds another network, or neurons out of their range.
     """
     state = read_torch_file(path)
-    tensors = {name.removeprefix("module."): value for name, value in state.get("state_dict", state).items()}
-    if other := next((name for name in tensors if not _is_known(name)), None):
-        raise ValueError(f"{path} holds {other}: only the authors' VGGs and ResNets are read.")
+    tensors = _tensors(path, state)
     parameters = {name: tensors[name] for name in in_order(filter(is_parameter, tensors))}
     ann = network_of(path, parameters)
     x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = from_torch(parameters, ann.apply, jax.eval_shape(ann.init, jax.random.key(0), x), x)
-    thresholds, leaks, steps = _thresholds(state, tensors, ann), _leaks(state, tensors), _listed(state, "timesteps")
+    thresholds, leaks, steps = _thresholds(state, tensors, ann), _leaks(state, tensors), _steps(state)
     if not thresholds:
         return AuthorsCheckpoint(ann, variables, None)
     names, leaks = ann.spiking_layers, leaks * len(thresholds) if len(leaks) == 1 else leaks
@@ -71,7 +69,20 @@ def load_authors_checkpoint(path: str | Path, image_shape: tuple[int, int, int])
         counts = f"{len(thresholds)} thresholds and {len(leaks)} leaks"
         raise ValueError(f"{path} has {counts} for the {len(names)} spiking layers of its network.")
     variables, thresholds = _in_our_units(variables, dict(zip(names, thresholds, strict=True)))
-    return AuthorsCheckpoint(ann, _with_neurons(ann, variables, thresholds, leaks), int(steps[0]) if steps else None)
+    return AuthorsCheckpoint(ann, _with_neurons(ann, variables, thresholds, leaks), steps)
+
+
+def _tensors(path: str | Path, state: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint's state_dict holds, by names without the prefix of DataParallel; ValueError for another one."""
+    held = state.get("state_dict", state)
+    if not isinstance(held, Mapping):
+        raise ValueError(f"{path} has a {type(held).__name__} as its state_dict, which has to be a dict of tensors.")
+    for name, value in held.items():
+        if not isinstance(name, str) or not _is_known(name.removeprefix("module.")):
+            raise ValueError(f"{path} holds {name}: only the authors' VGGs and ResNets are read.")
+        if is_parameter(name.removeprefix("module.")) and not getattr(value, "shape", ()):
+            raise ValueError(f"{path} holds a number as {name}: weights have to be tensors with axes.")
+    return {name.removeprefix("module."): value for name, value in held.items()}
 
 
 def _is_known(name: str) -> bool:
@@ -122,10 +133,21 @@ def _numbers(tensors: Mapping[str, Any], pattern: re.Pattern[str]) -> list[float
     return [float(as_array(numbered[place]).item()) for place in sorted(numbered)]
 
 
+def _steps(state: Mapping[str, Any]) -> int | None:
+    """The time steps, if there are any."""
+    steps = next(iter(_listed(state, "timesteps")), None)
+    if steps is not None and not (steps >= 1 and steps % 1 == 0):
+        raise ValueError(f"the timesteps of a checkpoint must be a number of steps, at least 1, got {steps}.")
+    return None if steps is None else int(steps)
+
+
 def _listed(state: Mapping[str, Any], name: str) -> list[float]:
     """A number, or a list of them, as a list; empty where there is none."""
     value = state.get(name)
     if value is None:
         return []
     parts = value if isinstance(value, list | tuple) else [value]
-    return [float(number) for part in parts for number in np.ravel(as_array(part))]
+    try:
+        return [float(number) for part in parts for number in np.ravel(as_array(part))]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} of a checkpoint must be a number or a list of numbers, got {value}.") from error

@@ -33,12 +33,13 @@ def read_torch_file(path: str | Path) -> Mapping[str, Any]:
 
 def _read_safetensors(path: Path) -> Any:
     with from_extra("torch"):
-        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
     try:
         tensors = load_file(path)
-    except SafetensorError as error:
+    except (OSError, ModuleNotFoundError):
+        raise
+    except Exception as error:
         raise ValueError(f"{path} is no file of safetensors, or damaged: {error}.") from error
     return {name: tensors[name] for name in sorted(tensors, key=_by_value)}
 
@@ -60,5 +61,7 @@ def _read_pickle(path: Path) -> Any:
             f"{path} holds more than tensors and plain values, or is damaged, so that it is not opened: in the "
             "environment that made it, save its tensors by safetensors.torch.save_file, and read that file."
         ) from error
-    except (EOFError, RuntimeError) as error:
+    except (OSError, ModuleNotFoundError):
+        raise
+    except Exception as error:  # bytes that are no pickle end in errors of many kinds
         raise ValueError(f"{path} is no file of torch.save, or damaged.") from error
