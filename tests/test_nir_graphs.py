@@ -18,7 +18,10 @@ from tests import nir_reference  # noqa: E402
 
 STEPS = 10
 ONES = np.ones(3)
-RNG = np.random.default_rng(0)
+
+
+def random(*shape, low=0.0, high=1.5):
+    return np.random.default_rng(0).uniform(low, high, shape)
 
 
 def graph_of(nodes, edges=None, shape=(3,), result=(3,)):
@@ -32,12 +35,11 @@ def results(snn, variables, inputs):
     """[T, ...] of inputs [T, ...] of one sample, channels last."""
     one = jnp.asarray(inputs, jnp.float32)[:, None]
     options = {"num_steps": len(one), "chunk": len(one)}
-    return np.asarray(simulate(snn, variables, one.__getitem__, lambda seen: seen.results, **options))[:, 0]
+    return np.asarray(simulate(snn, variables, one.__getitem__, lambda observed: observed.results, **options))[:, 0]
 
 
 def assert_same_results(graph, inputs, expected=None):
     """By NIR's equations, of inputs channels last, and in the network that the graph becomes."""
-    inputs = RNG.uniform(0, 1.5, (STEPS, *inputs)) if isinstance(inputs, tuple) else inputs
     outputs = nir_reference.run(graph, np.moveaxis(inputs, -1, 1), 1.0)["out" if "out" in graph.nodes else "output"]
     assert np.ptp(outputs) > 0.1
     back = results(*from_nir(graph), inputs)
@@ -86,7 +88,7 @@ def test_what_goes_through_a_file_comes_back(layer, shape, tmp_path):
     snn, variables = spiking(ann.apply), ann.init(jax.random.key(0), x)
     variables = convert(snn, variables, dict.fromkeys(snn.init(variables, x)[NEURONS], 0.3))
     nir.write(tmp_path / "graph.nir", to_nir(snn, variables, x, reset="named"))
-    inputs = RNG.uniform(0, 1.5, (STEPS, *shape))
+    inputs = random(STEPS, *shape)
     assert_same_results(nir.read(tmp_path / "graph.nir"), inputs, results(snn, variables, inputs))
 
 
@@ -103,7 +105,7 @@ def test_a_pool_and_the_same_pool_are_two_terms():
     ann, x = Layers((conv((1, 1)), lambda x: nn.avg_pool(x, (2, 2), (2, 2)), lambda x: x + x)), jnp.zeros((1, 4, 4, 2))
     snn = spiking(ann.apply)
     variables = snn.init(ann.init(jax.random.key(0), x), x)
-    inputs = RNG.uniform(0, 1.5, (STEPS, 4, 4, 2))
+    inputs = random(STEPS, 4, 4, 2)
     assert_same_results(to_nir(snn, variables, x, reset="named"), inputs, results(snn, variables, inputs))
 
 
@@ -113,13 +115,13 @@ def test_a_pool_and_the_same_pool_are_two_terms():
 def test_a_reset_is_multiplied_as_all_that_arrives(integrator, reset):
     nodes = {"membrane": integrator, "threshold": nir.Threshold(ONES), "reset": nir.Scale(reset)}
     loop = [("membrane", "threshold"), ("threshold", "reset"), ("reset", "membrane")]
-    assert_same_results(graph_of(nodes, [("in", "membrane"), *loop, ("threshold", "out")]), (3,))
+    assert_same_results(graph_of(nodes, [("in", "membrane"), *loop, ("threshold", "out")]), random(STEPS, 3))
 
 
 def by_place(library):
     """A biased convolution and neurons of a tau each, its arrays made by a library."""
-    ones, tau = np.ones((2, 4, 4)), RNG.uniform(2, 5, (2, 4, 4))
-    weight, bias = RNG.normal(0.5, 1, (2, 1, 3, 3)), RNG.normal(0, 1, 2)
+    ones, tau = np.ones((2, 4, 4)), random(2, 4, 4, low=2, high=5)
+    weight, bias = random(2, 1, 3, 3, low=-1), random(2, low=-1)
     lif = nir.LIF(*map(library, (tau, ones, 0 * ones, ones)))
     conv = nir.Conv2d((4, 4), library(weight), 1, 1, 1, 1, library(bias))
     return graph_of({"conv": conv, "lif": lif}, None, (1, 4, 4), (2, 4, 4))
@@ -128,7 +130,7 @@ def by_place(library):
 def test_neurons_by_place_go_out_as_they_came():
     graph = by_place(np.asarray)
     snn, variables = from_nir(graph)
-    inputs = RNG.uniform(0, 1.5, (STEPS, 4, 4, 1))
+    inputs = random(STEPS, 4, 4, 1)
     assert_same_results(to_nir(snn, variables, jnp.zeros((1, 4, 4, 1))), inputs, results(snn, variables, inputs))
     assert_same_results(graph, inputs)
 
@@ -146,7 +148,7 @@ def test_tensors_in_a_graph_are_arrays():
 
 def test_a_node_may_have_a_name_of_ours():
     neurons = {"a": nir.IF(ONES, 0.5 * ONES), "b": nir.IF(ONES, 0.25 * ONES)}
-    assert_same_results(graph_of({**neurons, "a_rescaled": nir.Linear(7 * np.eye(3))}), (3,))
+    assert_same_results(graph_of({**neurons, "a_rescaled": nir.Linear(7 * np.eye(3))}), random(STEPS, 3))
 
 
 def test_an_error_names_the_node():

@@ -210,12 +210,10 @@ def check_split(name: str, split: Split, about: Info) -> Split:
     return Split(images, labels.astype(np.int32))
 
 
-def check_labels(images: np.ndarray, labels: np.ndarray, of_name: str = "") -> None:
+def check_labels(images: np.ndarray, labels: np.ndarray, each: str = "each image") -> None:
     """Refuse labels that are not one whole number for each image."""
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"each image{of_name} needs an integer label, got {labels.shape} {labels.dtype} for {len(images)}."
-        )
+        raise ValueError(f"{each} needs an integer label, got {labels.shape} {labels.dtype} for {len(images)}.")
 
 
 def _split_of_arrays(name: str, arrays: Arrays, split: str) -> Split:
@@ -223,7 +221,7 @@ def _split_of_arrays(name: str, arrays: Arrays, split: str) -> Split:
     if {*arrays} != {"train", "test"}:
         raise ValueError(f'arrays need the splits "train" and "test", got {", ".join(map(repr, arrays)) or "none"}.')
     images, labels = map(np.asarray, arrays["test" if split == TEST else "train"])
-    check_labels(images, labels, f" of {name}")
+    check_labels(images, labels, f"each image of {name}")
     if split == TEST:
         return Split(images, labels)
     part = part_of_train(name, split, len(images))

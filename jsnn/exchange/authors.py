@@ -77,12 +77,15 @@ def _tensors(path: str | Path, state: Mapping[str, Any]) -> dict[str, Any]:
     held = state.get("state_dict", state)
     if not isinstance(held, Mapping):
         raise ValueError(f"{path} has a {type(held).__name__} as its state_dict, which has to be a dict of tensors.")
+    tensors = {}
     for name, value in held.items():
-        if not isinstance(name, str) or not _is_known(name.removeprefix("module.")):
+        own = str(name).removeprefix("module.")
+        if not _is_known(own):
             raise ValueError(f"{path} holds {name}: only the authors' VGGs and ResNets are read.")
-        if is_parameter(name.removeprefix("module.")) and not getattr(value, "shape", ()):
+        if is_parameter(own) and not getattr(value, "shape", ()):
             raise ValueError(f"{path} holds a number as {name}: weights have to be tensors with axes.")
-    return {name.removeprefix("module."): value for name, value in held.items()}
+        tensors[own] = value
+    return tensors
 
 
 def _is_known(name: str) -> bool:

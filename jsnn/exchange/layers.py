@@ -65,20 +65,24 @@ def layer_graph(snn: SNN, variables: Variables, x: Any, *args: Any, **kwargs: An
 def _of_sample(layer: Layer, neuron: Neuron, parameters: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The parameters of a layer's neurons in their dtype, each a scalar or broadcastable to those of a sample."""
     ranges = {one.name: one for one in (THRESHOLD, LEAK, *neuron.ranges)}
-    checked = {}
-    for name, value in parameters.items():
-        array, shape = np.asarray(value, layer.dtype), layer.shape[1:]
-        wrong = array[~(np.isfinite(array) & (ranges[name].holds(array) if name in ranges else True))]
-        if wrong.size:
-            text = f"{ranges[name].text} and finite" if name in ranges else "finite"
-            raise ValueError(f"the {name} of {layer.name} must be {text} to be exported, got {wrong[0]}.")
-        in_front = max(array.ndim - len(shape), 0)
-        own = array.shape[in_front:]
-        fits = all(size in (1, of) for size, of in zip(own[::-1], shape[::-1], strict=False))
-        if math.prod(array.shape[:in_front]) > 1 or not fits:
-            raise ValueError(
-                f"the {name} of {layer.name} is of the shape {array.shape}: give it one that is broadcastable to the "
-                f"neurons of a sample, {shape}."
-            )
-        checked[name] = array.reshape(own)
-    return checked
+    arrays = {name: np.asarray(value, layer.dtype) for name, value in parameters.items()}
+    for name, array in arrays.items():
+        text = f"{ranges[name].text} and finite" if name in ranges else "finite"
+        is_right = np.isfinite(array) & (ranges[name].holds(array) if name in ranges else True)
+        if not np.all(is_right):
+            raise ValueError(f"the {name} of {layer.name} must be {text} to be exported, got {array[~is_right][0]}.")
+    return {name: _without_samples(f"the {name} of {layer.name}", array, layer) for name, array in arrays.items()}
+
+
+def _without_samples(which: str, array: np.ndarray, layer: Layer) -> np.ndarray:
+    """A parameter of a layer's neurons without the axis of samples; ValueError where it differs from one to another."""
+    shape = layer.shape[1:]
+    in_front = max(array.ndim - len(shape), 0)
+    own = array.shape[in_front:]
+    fits = all(size in (1, of) for size, of in zip(own[::-1], shape[::-1], strict=False))
+    if math.prod(array.shape[:in_front]) > 1 or not fits:
+        raise ValueError(
+            f"{which} is of the shape {array.shape}: give it one that is broadcastable to the neurons of a sample, "
+            f"{shape}."
+        )
+    return array.reshape(own)

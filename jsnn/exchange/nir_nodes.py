@@ -10,7 +10,7 @@ import numpy as np
 
 from jsnn.exchange.layout import Order, channels_last, from_channels_first, positions
 from jsnn.exchange.nodes import AveragePool, Convolution, Dense, Flatten, Input, Neurons, Rescaling
-from jsnn.exchange.reader import with_axes
+from jsnn.exchange.reader import smallest, with_axes
 from jsnn.exchange.resets import HARD, SOFT
 from jsnn.exchange.state_dicts import as_array
 
@@ -164,10 +164,8 @@ def _threshold_and_start(node: nir.IF | nir.LIF | SoftReset, gain: np.ndarray) -
 
 
 def _smallest(value: np.ndarray, order: Order) -> np.ndarray:
-    """A number where all neurons have the same, one for each channel where these do, else one for each neuron."""
+    """A number where all neurons have the same, one for each channel where these do, else what they differ in."""
     value = np.asarray(value)
-    if np.all(value == value.flat[0]):
-        return value.flat[0]
-    value = from_channels_first(value, order)
-    by_channel = value.reshape(-1, value.shape[-1])
-    return by_channel[0] if value.ndim > 1 and np.all(by_channel == by_channel[0]) else value
+    value = smallest(from_channels_first(value, order)) if value.ndim else value
+    differs = next((axis for axis, size in enumerate(value.shape) if size > 1), value.ndim)
+    return value.reshape(value.shape[differs:])

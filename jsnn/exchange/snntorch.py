@@ -20,6 +20,8 @@ from jsnn.exchange.resets import SOFT, reset_of
 from jsnn.network.activations import unique_name
 from jsnn.network.transformation import SNN, Variables
 
+TAKEN = {"self", *keyword.kwlist, *dir(fx.GraphModule({}, fx.Graph()))}  # names that no layer of a module can have
+
 
 def to_snntorch(snn: SNN, variables: Variables, x: Any, *args: Any, **kwargs: Any) -> fx.GraphModule:
     """The network as a torch.nn.Module of Conv2d, Linear, AvgPool2d, Flatten and `snntorch.Leaky`.
@@ -95,8 +97,7 @@ class FromStart(nn.Module):
 def _attribute(name: str) -> str:
     """A name as that of a module's attribute, which is neither Python's nor one that all modules have."""
     name = "".join(sign if sign.isalnum() else "_" for sign in name)
-    taken = name == "self" or keyword.iskeyword(name) or hasattr(fx.GraphModule({}, fx.Graph()), name)
-    return f"{name}_" if taken else name
+    return f"{name}_" if name in TAKEN else name
 
 
 def _modules(node: Node, order: Order) -> dict[str, nn.Module]:

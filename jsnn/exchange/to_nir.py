@@ -101,13 +101,12 @@ def _exported(graph: LayerGraph, own: str, reset: str, pools: str, dt: float) ->
     nodes: dict[str, nir.NIRNode] = {}
     edges: Edges = []
     gives: dict[str, list[str]] = {}  # our node -> the nodes whose outputs sum up to what it gives
-    shapes: dict[str, tuple[int, ...]] = {}  # of what the nodes of NIR give
     orders: dict[str, Order] = {}
     for name, node in graph.nodes.items():
         orders[name] = order_behind(node, [orders[source] for source in node.inputs])
         arriving = [giver for source in node.inputs for giver in gives[source]]
         if isinstance(node.layer, Add):
-            gives[name] = _each_once(arriving, shapes, nodes, edges)
+            gives[name] = _each_once(arriving, channels_first(node.shape), nodes, edges)
             continue
         order = orders[node.inputs[0]] if node.inputs else None
         if isinstance(node.layer, Neurons):
@@ -116,7 +115,6 @@ def _exported(graph: LayerGraph, own: str, reset: str, pools: str, dt: float) ->
             shape = graph.nodes[node.inputs[0]].shape if node.inputs else node.shape
             part = {"": _node(node, shape, order, pools)}
         first, *others = names = [_put(nodes, f"{name}{suffix}", one) for suffix, one in part.items()]
-        shapes |= dict.fromkeys(names, channels_first(node.shape))
         edges += [(giver, first) for giver in arriving]
         if others:  # a loop, whose second node is the threshold
             edges += zip(names, (*others, first), strict=True)
@@ -134,16 +132,13 @@ def _put(nodes: dict[str, nir.NIRNode], name: str, node: nir.NIRNode) -> str:
     return name
 
 
-def _each_once(
-    givers: list[str], shapes: dict[str, tuple[int, ...]], nodes: dict[str, nir.NIRNode], edges: Edges
-) -> list[str]:
-    """The nodes that give the terms of a sum, where one that comes twice is followed by one that multiplies by 1."""
+def _each_once(givers: list[str], shape: tuple[int, ...], nodes: dict[str, nir.NIRNode], edges: Edges) -> list[str]:
+    """The nodes that give the terms of a sum; one that comes twice is followed by one that multiplies by 1."""
     terms: list[str] = []
     for giver in givers:
         term = giver
         if giver in terms:
-            term = _put(nodes, f"{giver}_again", nir.Scale(np.ones(shapes[giver], np.float32)))
-            shapes[term] = shapes[giver]
+            term = _put(nodes, f"{giver}_again", nir.Scale(np.ones(shape, np.float32)))
             edges.append((giver, term))
         terms.append(term)
     return terms
