@@ -83,10 +83,13 @@ def test_parts_are_compared_seed_by_seed(keep, tmp_path):
         for seed, hybrid in enumerate((0.78, 0.82)):
             keep_part(keep, name, hybrid, seed, trained=TRAINED, distillation=0.5, by_channel=by_channel)
     keep_part(keep, "part-weights", 0.77, seed=1, trained=("weights",), distillation=0.0)
+    keep_part(keep, "vgg5-qcfs-diet-t2", 0.2, seed=2, trained=TRAINED, distillation=0.5)  # has no parts
     table = few_tables.parts_table(read_runs(tmp_path), 2)
     assert cells(table, "weights  ") == ["labels", "76.00 ± 1.41", "+6.00 ± 1.41", "0.00 ± 0.00"]
     assert cells(table, "weights, threshold ") == ["labels", "75.00", "+5.00", "0.00"]
-    assert cells(table, "all, by channel") == ["labels, logits", "80.00 ± 2.83", "+10.00 ± 2.83", "+4.00 ± 1.41"]
+    distilled = "\n".join(line for line in table.splitlines() if "logits" in line)
+    for row in ("all", "all, by channel"):
+        assert cells(distilled, row) == ["labels, logits", "80.00 ± 2.83", "+10.00 ± 2.83", "+4.00 ± 1.41"]
     assert len(table.splitlines()) == 2 + len(few_steps.PARTS) + 2
 
 

@@ -131,9 +131,13 @@ def of_penalties(runs: DataFrame, num_steps: int) -> DataFrame:
 
 
 def parts_table(runs: DataFrame, num_steps: int) -> str:
-    """What each part of `qcfs-diet` adds at one T, by seed above conversion and above the weights by labels alone."""
+    """What each part of `qcfs-diet` adds at one T, by seed above conversion and above the weights by labels alone.
+
+    Of the seeds that have the weights alone.
+    """
     rows = [["trained", "loss", "accuracy [%]", "above conversion", "above the weights alone"]]
     weights = _by_seed(runs, "part-weights")["hybrid/accuracy"]
+    runs = runs[runs.seed.isin(weights.index)]
     for trial in (*(f"part-{name}" for name in PARTS), qcfs_diet(num_steps), f"part-{BY_CHANNEL}"):
         one = _by_seed(runs, trial)
         accuracy = one["hybrid/accuracy"]
