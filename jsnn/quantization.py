@@ -1,5 +1,7 @@
 """QCFS: the activation that an integrate-and-fire neuron has in L time steps, for an ANN that is to be converted."""
 
+import math
+import operator
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -31,16 +33,31 @@ def qcfs(x: jax.Array, lam: jax.Array | float, levels: int) -> jax.Array:
         [B, ...], one of the L + 1 multiples of lam / L from 0 to lam.
 
     Raises:
-        ValueError: where there is no step, x is no floating-point number, or lam is not above 0 (where it is known:
-            inside jit it is not).
+        ValueError: where levels are no whole number from 1, x is no floating-point number, or lam is not above 0 and
+            finite (where it is known: inside jit it is not) or has other axes than x.
     """
-    if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
-        raise ValueError(f"qcfs needs a floating-point current, got {jnp.result_type(x)}: convert it first.")
-    if levels < 1:
+    x, lam, levels = jnp.asarray(x), jnp.asarray(lam), _checked(levels)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"qcfs needs a floating-point current, got {x.dtype}: convert it first.")
+    if not isinstance(lam, jax.core.Tracer) and not np.all((np.asarray(lam) > 0) & (np.asarray(lam) < math.inf)):
+        raise ValueError(
+            f"qcfs needs lam above 0 and finite, got {lam}: train it as the softplus or exponential of a number."
+        )
+    sizes = zip(lam.shape[::-1], x.shape[::-1], strict=False)
+    if lam.ndim > x.ndim or any(size not in (1, of_x) for size, of_x in sizes):
+        raise ValueError(f"lam of qcfs must be broadcastable to the current {x.shape}, got {lam.shape}.")
+    return _quantized(levels)(x, lam)
+
+
+def _checked(levels: Any) -> int:
+    """The number of levels, which must be a whole one from 1."""
+    try:
+        number = operator.index(levels)
+    except TypeError:
+        raise ValueError(f"levels of qcfs are a whole number, got {levels!r}.") from None
+    if number < 1:
         raise ValueError(f"qcfs needs at least 1 level above 0, got {levels}.")
-    if not isinstance(lam, jax.core.Tracer) and not np.all(np.asarray(lam) > 0):
-        raise ValueError(f"qcfs needs lam above 0, got {lam}: train it as the softplus or exponential of a number.")
-    return _marked(levels)(x, lam)
+    return number
 
 
 def is_qcfs(name: str, options: Mapping[str, Any]) -> bool:
@@ -49,12 +66,34 @@ def is_qcfs(name: str, options: Mapping[str, Any]) -> bool:
 
 
 @cache
-def _marked(levels: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    def quantized(x: jax.Array, lam: jax.Array) -> jax.Array:
-        lam = lam.astype(x.dtype)
-        share = jnp.where(x >= lam, 1, jnp.where(x > 0, x / lam, 0))  # a clip's gradient is a half at its borders
-        rounded = jnp.floor(share * levels + 0.5) / levels
-        return lam * (share + jax.lax.stop_gradient(rounded - share))
+def _quantized(levels: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """QCFS of a number of levels, with the derivatives of a straight line, one marked call in every jaxpr."""
 
-    quantized.__name__ = MARK
-    return jax.jit(quantized)
+    def jsnn_qcfs(x: jax.Array, lam: jax.Array) -> jax.Array:
+        lam = lam.astype(x.dtype)
+        share = jnp.where(x >= lam, 1, jnp.where(x <= 0, 0, x / lam))  # neither for NaN, which stays
+        return lam * (jnp.floor(share * levels + 0.5) / levels)
+
+    marked = jax.custom_batching.custom_vmap(jax.jit(jsnn_qcfs))
+
+    # By JAX's own rules mapped axes of other places would be moved within the call, which is to be elementwise.
+    @marked.def_vmap
+    def mapped(size: int, are_mapped: list[bool], x: jax.Array, lam: jax.Array) -> tuple[jax.Array, bool]:
+        x_is_mapped, lam_is_mapped = are_mapped
+        if not x_is_mapped:
+            x = jnp.broadcast_to(x, (size, *x.shape))
+        if lam_is_mapped:
+            lam = lam.reshape(size, *(1,) * (x.ndim - lam.ndim), *lam.shape[1:])
+        return marked(x, lam), True
+
+    function = jax.custom_jvp(marked)
+
+    @function.defjvp
+    def derivative(primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        (x, lam), (dx, dlam) = primals, (tangent.astype(primals[0].dtype) for tangent in tangents)
+        a, lam_x = function(x, lam), lam.astype(x.dtype)
+        is_above, is_below = x >= lam_x, x <= 0
+        by_lam = jnp.where(is_above, 1, jnp.where(is_below, 0, (a - x) / lam_x))
+        return a, jnp.where(is_above | is_below, 0, dx) + by_lam * dlam
+
+    return function

@@ -31,11 +31,25 @@ def test_values_and_gradients_are_those_of_the_formula(lam, levels):
 
 
 @pytest.mark.parametrize(
-    ("lam", "levels", "what"), [(1.0, 0, "level"), (0.0, 4, "lam"), (np.array([1, -1.0]), 2, "lam")]
+    ("lam", "levels", "what"),
+    [
+        (1.0, 0, "level"),
+        (1.0, 2.5, "whole number"),
+        (1.0, np.nan, "whole number"),
+        (0.0, 4, "lam"),
+        (np.inf, 4, "lam"),
+        (np.array([1, -1.0]), 2, "lam"),
+        (np.ones((3, 2)), 2, r"broadcastable to the current \(2,\)"),
+        (np.ones(3), 2, r"broadcastable to the current \(2,\)"),
+    ],
 )
 def test_bad_arguments_are_refused(lam, levels, what):
     with pytest.raises(ValueError, match=what):
         jsnn.qcfs(jnp.ones(2), lam, levels)
+
+
+def test_what_is_not_a_number_stays_so():
+    np.testing.assert_array_equal(jsnn.qcfs(jnp.array([jnp.nan, 1, -1]), 2.0, 4), [np.nan, 1, 0])
 
 
 def test_half_precision_stays_what_it_is():
@@ -76,6 +90,53 @@ def test_a_call_inside_another_is_known(wrapped):
     variables = {"params": {"w": jnp.eye(3)}}
     snn = jsnn.spiking(apply)
     assert float(jsnn.trained_thresholds(snn, variables, jnp.ones((2, 3)))["w"]) == 2
+
+
+def _per_example(weights, lam, x):
+    return jax.vmap(lambda x: jsnn.qcfs(weights @ x, lam, 4))(x)
+
+
+def _ensemble(weights, lam, x):
+    several = jnp.stack([weights.T, -weights.T])
+    return jax.vmap(lambda weights, lam: jsnn.qcfs(x @ weights, lam, 4))(several, jnp.array([1.0, 2.0])).sum(0)
+
+
+def _by_lam(weights, lam, x):
+    return jax.vmap(lambda lam: jsnn.qcfs(x @ weights.T, lam, 4), out_axes=1)(jnp.array([0.5, 1.0, 2.0])).mean(1)
+
+
+def _other_axes(weights, lam, x):
+    return jax.vmap(lambda current, lam: jsnn.qcfs(current, lam, 4), in_axes=(1, 0), out_axes=1)(x @ weights.T, lam)
+
+
+@pytest.mark.parametrize("mapped", [_per_example, _ensemble, _by_lam, _other_axes])
+@pytest.mark.parametrize("samples", [3, 4])
+def test_a_network_that_vmap_maps_is_that_of_neurons(mapped, samples):
+    """Of as many samples as features, too, where a transposed map has the right shape."""
+    variables = {"w": jnp.asarray(RNG.normal(0, 1, (4, 5)), jnp.float32), "lam": jnp.array([0.5, 1, 2, 3])}
+    x = jnp.asarray(RNG.normal(0, 1, (samples, 5)), jnp.float32)
+
+    def apply(variables, x):
+        return mapped(variables["w"], variables["lam"], x)
+
+    snn = jsnn.spiking(apply)
+    net = jsnn.convert(snn, variables, jsnn.trained_thresholds(snn, variables, x), initial=0.5)
+    results, _ = snn.apply(net, snn.initial_state(net, x), jnp.tile(x, (4, 1, 1)))
+    np.testing.assert_allclose(results.mean(0), apply(variables, x), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("derivative", [jax.grad, jax.jacfwd, jax.hessian])
+def test_derivatives_of_mapped_calls_are_those_of_one_call(derivative):
+    x = jnp.asarray(RNG.normal(0, 1, (6, 3)), jnp.float32)
+    lam = jnp.array([0.5, 1, 2])
+
+    def loss(x, lam):
+        return (jsnn.qcfs(x, lam, 4) ** 2).sum()
+
+    mapped = jax.vmap(derivative(loss, (0, 1)), in_axes=(1, None), out_axes=1)(x.T, lam)
+    one_by_one = [derivative(loss, (0, 1))(sample, lam) for sample in x]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves, 1), *one_by_one)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), mapped, stacked)
 
 
 def test_a_relu_beside_it_is_balanced_and_lam_is_taken():

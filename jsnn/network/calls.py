@@ -9,7 +9,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var, jaxpr_as_fun
 
 LOOPS = ("scan", "while", "cond")
 REMAT = ("checkpoint", "remat", "remat2")
-CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", *REMAT)
+CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vmap_call", *REMAT)
 
 
 class Call(NamedTuple):
@@ -74,10 +74,10 @@ def as_function(jaxpr: Jaxpr, equation: JaxprEqn) -> Callable[..., list[Any]]:
 
 
 def called(equation: JaxprEqn) -> ClosedJaxpr | None:
-    """What an equation calls with all of its inputs, of jit, remat and custom_jvp, no loop or custom_vjp; else None."""
+    """What an equation calls with all of its inputs: jit, remat, custom_jvp, custom_vmap; of others None."""
     if equation.primitive.name not in CALLS:
         return None
-    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr", "call"):
         jaxpr = equation.params.get(name)
         if isinstance(jaxpr, Jaxpr):
             jaxpr = ClosedJaxpr(jaxpr, ())
