@@ -11,6 +11,9 @@ from jsnn.kernels import fast_kernels
 from jsnn.kernels.products import product
 from jsnn.network.acceleration import accelerate
 from jsnn.network.rules import multiply_batch
+from jsnn.network.transformation import spiking
+from jsnn.neurons import surrogate
+from jsnn.neurons.leaky import lif
 from tests.convolutions import arrays, assert_close, reference
 
 
@@ -48,6 +51,55 @@ def test_products_of_two_dtypes_are_of_the_one_that_jax_gives(dtypes):
     assert accelerate(multiply)(x, matrix).dtype == multiply(x, matrix).dtype
 
 
+@pytest.mark.parametrize("of_matrix", ["int8", "int32", "bool"])
+def test_products_with_whole_numbers_are_those_of_jax(of_matrix):
+    x, matrix = jnp.linspace(-1, 1, 120).reshape(3, 40), jnp.ones((40, 7), of_matrix)
+    axes = ((1,), (0,)), ((), ())
+    multiply = partial(jax.lax.dot_general, dimension_numbers=axes, preferred_element_type="float32")
+    np.testing.assert_array_equal(accelerate(multiply)(x, matrix), multiply(x, matrix))
+
+
+def test_sums_wider_than_those_of_the_kernels_are_those_of_jax(float64):
+    """Each of one large number and many small ones, which float32 drops."""
+    x, matrix = jnp.ones((1, 3), jnp.float32), jnp.array([[1e8], [1], [-1e8]], jnp.float32)
+    multiply = partial(jnp.matmul, preferred_element_type="float64")
+    convolve = partial(
+        jax.lax.conv_general_dilated,
+        window_strides=(1, 1),
+        padding="VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        preferred_element_type="float64",
+    )
+    assert accelerate(multiply)(x, matrix) == 1
+    assert accelerate(convolve)(x.reshape(1, 1, 1, 3), matrix.reshape(1, 1, 3, 1)) == 1
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize("mode", ["accelerated", "spiking", "forward mode"])
+def test_a_precision_of_ones_own_reaches_every_product_and_gradient(mode, platform):
+    """By the program that is lowered, for a CPU has one precision."""
+    images, kernel, matrix = jnp.ones((2, 9, 9, 3)), jnp.ones((3, 3, 3, 8)), jnp.ones((648, 5))
+
+    def network(params, x):
+        layout = ("NHWC", "HWIO", "NHWC")
+        x = jax.lax.conv_general_dilated(x, params["a"], (1, 1), "SAME", dimension_numbers=layout, precision="highest")
+        return jnp.matmul(jax.nn.relu(x).reshape(len(x), -1), params["b"], precision="highest")
+
+    neuron = lif(surrogate.forward_mode(surrogate.linear()))
+    snn = spiking(network, neuron, forward_mode=True) if mode == "forward mode" else spiking(network)
+
+    def over_time(variables, x):
+        return snn.apply(variables, snn.initial_state(variables, x), x[None])[0]
+
+    params = {"a": kernel, "b": matrix}
+    loss, variables = (accelerate(network), params) if mode == "accelerated" else (over_time, snn.init(params, images))
+    gradients = jax.jit(jax.grad(lambda *leaves: loss(*leaves).sum(), (0, 1)))
+    text = gradients.trace(variables, images).lower(lowering_platforms=(platform,)).as_text()
+    products = [line for line in text.splitlines() if "dot_general" in line or "stablehlo.convolution" in line]
+    assert len(products) >= 5
+    assert all("HIGHEST" in line for line in products)
+
+
 def test_gradients_of_dense_layers_are_exported_for_any_batch():
     (rows,), layout = jax.export.symbolic_shape("rows"), jax.export.DisabledSafetyCheck.custom_call("LayoutConstraint")
     shapes = jax.ShapeDtypeStruct((rows, 40), jnp.float32), jax.ShapeDtypeStruct((40, 7), jnp.float32)
@@ -64,7 +116,7 @@ def test_gradients_of_dense_layers_are_exported_for_any_batch():
 def test_products_take_operands_of_their_own_dtype(features):
     rng = np.random.default_rng(0)
     x, matrix = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((3, 5, 40), (40, features)))
-    options = {"dimension_numbers": (((2,), (0,)), ((), ())), "preferred_element_type": None}
+    options = {"dimension_numbers": (((2,), (0,)), ((), ())), "preferred_element_type": None, "precision": None}
     exact = multiply_batch(fast_kernels(), options, x, matrix)
     np.testing.assert_allclose(exact, np.einsum("tbi,io->tbo", x, matrix), rtol=1e-5, atol=1e-5)
 

@@ -23,6 +23,7 @@ def conv_general_dilated(
     window_strides: Sequence[int],
     padding: Sequence[Pair],
     operands: jnp.dtype | None = None,
+    precision: Any = None,
 ) -> jax.Array:
     """`jax.lax.conv_general_dilated` for channels-last images, with gradients that are fast on every platform.
 
@@ -33,18 +34,21 @@ def conv_general_dilated(
         padding: pixels (before, after) each side of the image, none negative.
         operands: dtype in which numbers enter the products, of the gradients too; sums have at least float32. None
             leaves them as they are.
+        precision: of `jax.lax`, for platforms that multiply floats as sums of smaller ones.
 
     Returns:
         [N, H', W', C_out] of at least float32.
     """
     operands, lhs, rhs = widened(operands, lhs, rhs)
-    return _convolve(_Options(operands, tuple(window_strides), tuple(map(tuple, padding))), lhs, rhs)
+    options = _Options(operands, precision, tuple(window_strides), tuple(map(tuple, padding)))
+    return _convolve(options, lhs, rhs)
 
 
 class _Options(NamedTuple):
     """What a convolution and both of its gradients have in common."""
 
     operands: jnp.dtype
+    precision: Any
     strides: Pair
     padding: Padding
 
@@ -75,7 +79,9 @@ def _by_platform(
     """What a CPU or another platform makes of two arrays in the dtype of operands."""
     how = {"strides": options.strides, "padding": options.padding}
     return jax.lax.platform_dependent(
-        *cast(options.operands, *arrays), cpu=partial(on_cpu, **how), default=partial(elsewhere, **how)
+        *cast(options.operands, *arrays),
+        cpu=partial(on_cpu, **how),
+        default=partial(elsewhere, precision=options.precision, **how),
     )
 
 
@@ -104,23 +110,18 @@ _image_gradient.defvjp(partial(_forward, _image_gradient), _image_gradient_backw
 _filter_gradient.defvjp(partial(_forward, _filter_gradient), _filter_gradient_backward)
 
 
-def _xla_convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
-    return jax.lax.conv_general_dilated(
-        x, kernel, strides, padding, dimension_numbers=CHANNELS_LAST, preferred_element_type=dtype_of_sums(x.dtype)
-    )
+def _xla_convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding, precision: Any) -> jax.Array:
+    options = {"dimension_numbers": CHANNELS_LAST, "preferred_element_type": dtype_of_sums(x.dtype)}
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, precision=precision, **options)
 
 
-def _xla_image_gradient(
-    cotangent: jax.Array, kernel: jax.Array, sides: Pair, strides: Pair, padding: Padding
-) -> jax.Array:
+def _xla_image_gradient(cotangent: jax.Array, kernel: jax.Array, sides: Pair, **how: Any) -> jax.Array:
     cotangent, kernel = cast(dtype_of_sums(kernel.dtype), cotangent, kernel)  # rounded, but gradients are not
     images = jax.ShapeDtypeStruct((cotangent.shape[0], *sides, kernel.shape[2]), kernel.dtype)
-    return jax.linear_transpose(lambda x: _xla_convolve(x, kernel, strides, padding), images)(cotangent)[0]
+    return jax.linear_transpose(lambda x: _xla_convolve(x, kernel, **how), images)(cotangent)[0]
 
 
-def _xla_filter_gradient(
-    x: jax.Array, cotangent: jax.Array, window: Pair, strides: Pair, padding: Padding
-) -> jax.Array:
+def _xla_filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, **how: Any) -> jax.Array:
     x, cotangent = cast(dtype_of_sums(x.dtype), x, cotangent)
     kernels = jax.ShapeDtypeStruct((*window, x.shape[3], cotangent.shape[3]), x.dtype)
-    return jax.linear_transpose(lambda kernel: _xla_convolve(x, kernel, strides, padding), kernels)(cotangent)[0]
+    return jax.linear_transpose(lambda kernel: _xla_convolve(x, kernel, **how), kernels)(cotangent)[0]

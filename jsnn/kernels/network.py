@@ -21,12 +21,12 @@ class Kernels(NamedTuple):
 
     Attributes:
         convolve: (x, kernel, options of jax.lax.conv_general_dilated) -> the convolution.
-        multiply: (x [N, in], matrix [in, out]) -> [N, out].
+        multiply: (x [N, in], matrix [in, out], precision of jax.lax) -> [N, out].
         operands: dtype that numbers are rounded to before they enter a product; None where they are not.
     """
 
     convolve: Callable[[jax.Array, jax.Array, Mapping[str, Any]], jax.Array]
-    multiply: Callable[[jax.Array, jax.Array], jax.Array]
+    multiply: Callable[[jax.Array, jax.Array, Any], jax.Array]
     operands: DTypeLike | None = None
 
 
@@ -38,7 +38,8 @@ def fast_kernels(operands: DTypeLike | None = None) -> Kernels:
         operands: dtype in which numbers enter the products, of the gradients too; None leaves them as they are.
 
     Returns:
-        The Kernels; grouped, dilated, empty and one- or three-dimensional convolutions are the platform's own.
+        The Kernels; grouped, dilated and empty convolutions, those of one or three dimensions and those padded by
+            more than their window are the platform's own.
 
     Raises:
         ValueError: where operands are no floating-point dtype.
@@ -55,7 +56,7 @@ def xla_kernels() -> Kernels:
     Returns:
         The Kernels.
     """
-    return Kernels(_xla_convolve, jnp.matmul)
+    return Kernels(_xla_convolve, lambda x, matrix, precision=None: jnp.matmul(x, matrix, precision=precision))
 
 
 def _convolve(operands: jnp.dtype | None, x: jax.Array, kernel: jax.Array, options: Mapping[str, Any]) -> jax.Array:
@@ -63,20 +64,24 @@ def _convolve(operands: jnp.dtype | None, x: jax.Array, kernel: jax.Array, optio
     grouped = (options["feature_group_count"], options["batch_group_count"]) != (1, 1)
     cropped = any(pad < 0 for side in options["padding"] for pad in side)
     ours = options["dimension_numbers"] == OUR_LAYOUT and not (dilated or grouped or cropped)
-    if ours and _has_outputs(x, kernel, options):
-        return conv_general_dilated(x, kernel, options["window_strides"], options["padding"], operands)
+    if ours and _has_pixels(x, kernel, options):
+        where = options["window_strides"], options["padding"]
+        return conv_general_dilated(x, kernel, *where, operands, options["precision"])
     if operands is not None:
         x, kernel = rounded(operands, x), rounded(operands, kernel)
     return _xla_convolve(x, kernel, options)
 
 
-def _has_outputs(x: jax.Array, kernel: jax.Array, options: Mapping[str, Any]) -> bool:
-    """Whether the window fits into the images."""
-    return min(output_sides(x.shape[1:3], kernel.shape[:2], options["window_strides"], options["padding"])) > 0
+def _has_pixels(x: jax.Array, kernel: jax.Array, options: Mapping[str, Any]) -> bool:
+    """Whether the window fits into the images, nothing is empty, and every place of the window has a pixel in it."""
+    window, padding = kernel.shape[:2], options["padding"]
+    sides = output_sides(x.shape[1:3], window, options["window_strides"], padding)
+    sees_images = all(max(pads) < width for pads, width in zip(padding, window, strict=True))
+    return min(*sides, *x.shape[1:], *kernel.shape) > 0 and sees_images
 
 
-def _multiply(operands: jnp.dtype | None, x: jax.Array, matrix: jax.Array) -> jax.Array:
-    return product(*widened(operands, x, matrix))
+def _multiply(operands: jnp.dtype | None, x: jax.Array, matrix: jax.Array, precision: Any = None) -> jax.Array:
+    return product(*widened(operands, x, matrix), precision)
 
 
 def _xla_convolve(x: jax.Array, kernel: jax.Array, options: Mapping[str, Any]) -> jax.Array:

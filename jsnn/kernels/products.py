@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +11,20 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jsnn.kernels.precision import Arrays, cast, dtype_of_sums, has_few_bits, kept
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def product(operands: jnp.dtype | None, x: jax.Array, matrix: jax.Array) -> jax.Array:
+class _Options(NamedTuple):
+    """What a product and its gradients have in common."""
+
+    operands: jnp.dtype | None
+    precision: Any
+
+
+def product(operands: jnp.dtype | None, x: jax.Array, matrix: jax.Array, precision: Any = None) -> jax.Array:
     """The product x @ matrix of [N, in] and [in, out], of at least float32, and its gradients likewise.
 
-    Numbers enter it in the dtype of `operands`; None leaves them as they are.
+    Numbers enter it in the dtype of `operands`; None leaves them as they are. The precision is that of `jax.lax.dot`,
+    for platforms that multiply floats as sums of smaller ones.
     """
-    return _sums(*cast(operands, x, matrix))
+    return _product(_Options(operands, precision), x, matrix)
 
 
 def transposed(matrix: jax.Array) -> jax.Array:
@@ -34,8 +42,8 @@ def _row_major(matrix: jax.Array) -> jax.Array:
     return jax.lax.platform_dependent(matrix, cpu=keep, default=lambda matrix: matrix)
 
 
-def _sums(x: jax.Array, matrix: jax.Array) -> jax.Array:
-    sums = jnp.matmul(x, matrix, preferred_element_type=dtype_of_sums(x.dtype))
+def _sums(options: _Options, x: jax.Array, matrix: jax.Array) -> jax.Array:
+    sums = jnp.matmul(x, matrix, precision=options.precision, preferred_element_type=dtype_of_sums(x.dtype))
     return _row_major(sums) if has_few_bits(x.dtype) else sums
 
 
@@ -43,45 +51,50 @@ def _sums(x: jax.Array, matrix: jax.Array) -> jax.Array:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _by_transposed(operands: jnp.dtype | None, x: jax.Array, matrix: jax.Array) -> jax.Array:
+def _product(options: _Options, x: jax.Array, matrix: jax.Array) -> jax.Array:
+    return _sums(options, *cast(options.operands, x, matrix))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _by_transposed(options: _Options, x: jax.Array, matrix: jax.Array) -> jax.Array:
     """The product x @ matrix.T; of few rows as (matrix @ x.T).T where transposing moves numbers in memory.
 
     This then moves those of x and of the result, which are fewer than the matrix's.
     """
-    x, matrix = cast(operands, x, matrix)
+    x, matrix = cast(options.operands, x, matrix)
     rows = x.shape[0]  # no number where a program is exported for any batch
     moves = has_few_bits(x.dtype) and isinstance(rows, int)
     if moves and 2 * rows * sum(matrix.shape) < matrix.size:  # by measurement; sums have twice the bits
-        return _row_major(_sums(matrix, transposed(x)).T)
-    return _sums(x, transposed(matrix))
+        return _row_major(_sums(options, matrix, transposed(x)).T)
+    return _sums(options, x, transposed(matrix))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _of_transposed(operands: jnp.dtype | None, x: jax.Array, y: jax.Array) -> jax.Array:
+def _of_transposed(options: _Options, x: jax.Array, y: jax.Array) -> jax.Array:
     """The product x.T @ y."""
-    x, y = cast(operands, x, y)
-    return _sums(transposed(x), y)
+    x, y = cast(options.operands, x, y)
+    return _sums(options, transposed(x), y)
 
 
-def _product_backward(operands: jnp.dtype | None, residuals: Arrays, cotangent: jax.Array) -> Arrays:
+def _product_backward(options: _Options, residuals: Arrays, cotangent: jax.Array) -> Arrays:
     x, matrix = cast(cotangent.dtype, *residuals)
-    return _by_transposed(operands, cotangent, matrix), _of_transposed(operands, x, cotangent)
+    return _by_transposed(options, cotangent, matrix), _of_transposed(options, x, cotangent)
 
 
-def _by_transposed_backward(operands: jnp.dtype | None, residuals: Arrays, cotangent: jax.Array) -> Arrays:
+def _by_transposed_backward(options: _Options, residuals: Arrays, cotangent: jax.Array) -> Arrays:
     x, matrix = cast(cotangent.dtype, *residuals)
-    return product(operands, cotangent, matrix), _of_transposed(operands, cotangent, x)
+    return _product(options, cotangent, matrix), _of_transposed(options, cotangent, x)
 
 
-def _of_transposed_backward(operands: jnp.dtype | None, residuals: Arrays, cotangent: jax.Array) -> Arrays:
+def _of_transposed_backward(options: _Options, residuals: Arrays, cotangent: jax.Array) -> Arrays:
     x, y = cast(cotangent.dtype, *residuals)
-    return _by_transposed(operands, y, cotangent), product(operands, x, cotangent)
+    return _by_transposed(options, y, cotangent), _product(options, x, cotangent)
 
 
-def _forward(way: Callable[..., jax.Array], operands: jnp.dtype | None, *arrays: jax.Array) -> tuple[jax.Array, Arrays]:
-    return way(operands, *arrays), kept(operands, *arrays)
+def _forward(way: Callable[..., jax.Array], options: _Options, *arrays: jax.Array) -> tuple[jax.Array, Arrays]:
+    return way(options, *arrays), kept(options.operands, *arrays)
 
 
-product.defvjp(partial(_forward, product), _product_backward)
+_product.defvjp(partial(_forward, _product), _product_backward)
 _by_transposed.defvjp(partial(_forward, _by_transposed), _by_transposed_backward)
 _of_transposed.defvjp(partial(_forward, _of_transposed), _of_transposed_backward)

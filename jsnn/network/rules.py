@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jsnn.kernels import Kernels, pool_sum
+from jsnn.kernels.precision import dtype_of_sums
 from jsnn.network.calls import LOOPS
 from jsnn.network.graph import Graph, Operation
 
@@ -105,25 +106,34 @@ def run_over_time(
 def convolve_batch(kernels: Kernels, options: Mapping[str, Any], x: jax.Array, kernel: jax.Array) -> jax.Array | None:
     """A convolution by the kernels, in the dtype that XLA would give; None where the batch is not in front.
 
-    None for whole numbers, too, of which floating-point sums would not be exact.
+    None for numbers that are not summed as by the kernels, too.
     """
     numbers = options["dimension_numbers"]
     in_front = (numbers.lhs_spec[0], numbers.out_spec[0], options["batch_group_count"]) == (0, 0, 1)
-    if not in_front or not jnp.issubdtype(x.dtype, jnp.floating):
+    if not in_front or not _is_summed_alike(options, x, kernel):
         return None
     return kernels.convolve(x, kernel, options).astype(options["preferred_element_type"] or x.dtype)
 
 
 def multiply_batch(kernels: Kernels, options: Mapping[str, Any], x: jax.Array, matrix: jax.Array) -> jax.Array | None:
-    """A dense layer's product [..., in] with [in, out] by the kernels; None for other products and whole numbers."""
+    """A dense layer's product [..., in] with [in, out] by the kernels; None for other products and other sums."""
     (of_x, of_matrix), (batch, _) = options["dimension_numbers"]
     is_dense = matrix.ndim == 2 and (tuple(of_x), tuple(of_matrix), tuple(batch)) == ((x.ndim - 1,), (0,), ())
-    if not is_dense or not jnp.issubdtype(x.dtype, jnp.floating):
+    if not is_dense or not _is_summed_alike(options, x, matrix):
         return None
-    product = kernels.multiply(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), matrix)
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    product = kernels.multiply(rows, matrix, options["precision"])
     plain = partial(jax.lax.dot_general, dimension_numbers=options["dimension_numbers"])
     result = jax.eval_shape(partial(plain, preferred_element_type=options["preferred_element_type"]), x, matrix)
     return product.reshape(result.shape).astype(result.dtype)
+
+
+def _is_summed_alike(options: Mapping[str, Any], *operands: jax.Array) -> bool:
+    """Whether the platform would sum products as the kernels do: no whole numbers, and nothing wider than they."""
+    if not all(jnp.issubdtype(array.dtype, jnp.floating) for array in operands):
+        return False
+    wanted, sums = options["preferred_element_type"], [dtype_of_sums(array.dtype) for array in operands]
+    return wanted is None or jnp.promote_types(wanted, jnp.result_type(*sums)) == jnp.result_type(*sums)
 
 
 # What convolutions and products are replaced by: (kernels, parameters of the primitive, x, weights) -> result or None.
