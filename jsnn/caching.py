@@ -1,6 +1,7 @@
 """A cache for functions that make functions: the same arguments give the same function, and so the same program."""
 
 from collections.abc import Callable, Hashable
+from dataclasses import fields, is_dataclass
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -31,6 +32,17 @@ def cached(make: Callable[P, R]) -> Callable[P, R]:
 def _identity(value: Any) -> Any:
     """What tells a value from others: of a method its object and function, for Python compares objects by place.
 
-    The type beside any other, for True equals 1.
+    The types beside the values, for True equals 1.
     """
-    return (value.__self__, value.__func__) if hasattr(value, "__func__") else (type(value), value)
+    if hasattr(value, "__func__"):
+        return _types(value.__self__), value.__self__, value.__func__
+    return _types(value), value
+
+
+def _types(value: Any) -> Any:
+    """The type of a value, with those of what it holds, as a module's fields."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return type(value), *(_types(getattr(value, field.name, None)) for field in fields(value))
+    if isinstance(value, tuple | list):
+        return type(value), *map(_types, value)
+    return type(value)

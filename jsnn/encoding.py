@@ -5,9 +5,10 @@ that the [T, B, ...] tensor of a whole presentation need never exist; an array [
 are all the same.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import jax
@@ -49,6 +50,10 @@ class Repeated:
     def __getitem__(self, place: Any) -> jax.Array:
         """Some steps as an array."""
         return self.__jax_array__()[place]
+
+    def __iter__(self) -> Iterator[jax.Array]:
+        """The input of each step; Python would count up to an IndexError, which arrays of jax do not raise."""
+        return repeat(self.value, self.num_steps)
 
     def __len__(self) -> int:
         """K."""

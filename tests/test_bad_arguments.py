@@ -12,7 +12,7 @@ import pytest
 import jsnn
 from experiments import report
 from jsnn import conversion, encoding, models
-from jsnn.conversion.thresholds import scale_paper_thresholds
+from jsnn.conversion.scaling import scale_paper_thresholds
 from jsnn.data.augment import scale
 from jsnn.data.datasets import Info, Split, load_split, register
 from jsnn.data.sources import resident_source, subset

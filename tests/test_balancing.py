@@ -143,3 +143,25 @@ def test_a_current_that_is_not_finite_is_refused(number, percentile):
     spoiled = jnp.full((64, *images(1).shape[1:]), 0.5).at[3, 1, 1].set(number)
     with pytest.raises(ValueError, match="conv0 is not finite"):
         balance_thresholds(snn, ann, spoiled, constant, KEY, num_steps=2, percentile=percentile)
+
+
+def test_pixels_out_of_range_are_refused_in_every_batch():
+    snn, variables = random_snn(SMALL_VGG, seed=4, leak=0.9)
+    with pytest.raises(ValueError, match="poisson takes pixels"):
+        balance_thresholds(snn, variables, images(8).at[7].mul(9), poisson, KEY, num_steps=STEPS, batch_size=3)
+
+
+def test_processes_with_other_numbers_of_batches_are_refused():
+    """Of which the one with more would wait for ever."""
+    snn, variables = random_snn(SMALL_VGG, seed=4, leak=0.9)
+    with pytest.raises(ValueError, match=r"as many batches each, got \[4, 2\]"):
+        balance_thresholds(
+            snn,
+            variables,
+            images(8),
+            poisson,
+            KEY,
+            num_steps=STEPS,
+            batch_size=2,
+            all_gather=lambda number: np.stack([number, number // 2]),
+        )

@@ -1,5 +1,7 @@
 """Functions and graphs are kept for equal models and arguments, and made anew for arguments or settings that differ."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -37,6 +39,18 @@ def test_arguments_of_another_type_are_other_arguments():
     state = snn.initial_state(variables, x, True)
     results = [snn.apply(variables, state, jnp.stack([2 * x] * 2), flag)[0] for flag in (True, 1)]
     np.testing.assert_allclose(results[0], 3 * results[1])
+
+
+def test_models_with_fields_of_another_type_are_other_models():
+    class Net(nn.Module):
+        gain: Any
+
+        def __call__(self, x):
+            return nn.relu(x)
+
+    for one, other in ((1, True), (1, 1.0), ((1,), (True,))):
+        assert jsnn.spiking(Net(one).apply) is jsnn.spiking(Net(one).apply)
+        assert jsnn.spiking(Net(one).apply) is not jsnn.spiking(Net(other).apply), (one, other)
 
 
 def test_a_graph_is_of_the_precision_that_it_was_traced_with():

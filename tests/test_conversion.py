@@ -141,7 +141,14 @@ def test_parameters_that_the_neurons_lack_are_refused_by_name():
 @pytest.mark.parametrize(
     ("thresholds", "leak", "word"),
     [(0.0, 1.0, "threshold of conv0"), (-1.0, 1.0, "threshold"), (float("nan"), 1.0, "threshold")]
-    + [(1.0, leak, "leak") for leak in (0.0, -0.5, 1.1, float("nan"))],
+    + [(1.0, leak, "leak") for leak in (0.0, -0.5, 1.1, float("nan"))]
+    # What float32 rounds to 0 or infinity, and what is no number.
+    + [
+        (1e-50, 1.0, "above 0 and finite, got 0"),
+        (1e39, 1.0, "threshold"),
+        (1.0, 1e-50, r"in \(0, 1\], got 0"),
+    ]
+    + [(None, 1.0, "must be numbers"), ("1", 1.0, "must be numbers"), (1j, 1.0, "real numbers")],
 )
 def test_thresholds_and_leaks_out_of_range_are_refused(thresholds, leak, word):
     snn, variables = random_snn(SMALL_VGG, seed=0, leak=1.0)
@@ -157,6 +164,23 @@ def test_factors_out_of_range_are_refused(factor):
         scale_thresholds(variables, factor)
     with pytest.raises(ValueError, match="factor"):
         scale_paper_thresholds(variables, factor, SMALL_VGG.spiking_layers)
+
+
+def test_thresholds_that_scaling_makes_0_are_refused():
+    snn, variables = random_snn(SMALL_VGG, seed=0, leak=1.0)
+    small = convert(snn, {"params": variables["params"]}, dict.fromkeys(SMALL_VGG.spiking_layers, 1e-30))
+    with pytest.raises(ValueError, match="threshold of conv0 times 1e-30"):
+        scale_thresholds(small, 1e-30)
+
+
+def test_weights_of_eight_bits_and_lists_of_thresholds_are_taken():
+    def apply(variables, x):
+        return jax.nn.relu(x @ variables["params"]["w"].astype(jnp.float32))
+
+    converted = convert(spiking(apply), {"params": {"w": jnp.ones((2, 3), jnp.float8_e4m3fn)}}, {"w": [1, 2.0, 3]})
+    threshold = converted[NEURONS]["w"]["threshold"]
+    assert threshold.dtype == jnp.float32
+    np.testing.assert_array_equal(threshold, [1, 2, 3])
 
 
 def test_conversion_works_inside_transformations():

@@ -105,3 +105,10 @@ def test_dropout_masks_belong_to_the_sample():
     assert (mask[0] != mask[1]).any()
     np.testing.assert_allclose(np.unique(mask), [0, 1 / 0.75], rtol=1e-6)
     np.testing.assert_allclose(mask.mean(), 1, atol=0.03)
+
+
+def test_repeated_inputs_are_as_many_as_there_are_steps():
+    image = jnp.arange(6.0).reshape(2, 3)
+    steps = list(constant(image, jax.random.key(0), jnp.arange(2), jnp.arange(4)))
+    assert len(steps) == 4
+    chex.assert_trees_all_equal(steps, [image] * 4)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jsnn.models import ARCHITECTURES, ResNet, build, dropout_of
+from jsnn.models.layers import Dropout
 from jsnn.network.simulation import simulate
 from jsnn.network.transformation import NEURONS, spiking
 
@@ -155,6 +156,19 @@ def test_dropout_without_sample_indices_is_refused():
     images, variables = jnp.zeros((1, 8, 8, 1)), shapes_of(model, (8, 8, 1))
     with pytest.raises(ValueError, match="index"):
         jax.eval_shape(lambda variables: model.apply(variables, images, rngs={"dropout": jax.random.key(0)}), variables)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_dropout_of_other_samples_is_refused(size):
+    """One index for all would give all samples the same mask."""
+    with pytest.raises(ValueError, match=rf"\(4,\), got \({size},\)"):
+        Dropout(0.5).apply({}, jnp.ones((4, 8)), jnp.arange(size), rngs={"dropout": jax.random.key(0)})
+
+
+@pytest.mark.parametrize("rate", [1.0, -0.5, 1.5, np.nan])
+def test_rates_of_dropout_out_of_range_are_refused(rate):
+    with pytest.raises(ValueError, match="rate of dropout"):
+        Dropout(rate).apply({}, jnp.ones((4, 8)), jnp.arange(4), rngs={"dropout": jax.random.key(0)})
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from jsnn.conversion.thresholds import scale_thresholds
+from jsnn.conversion.scaling import scale_thresholds
 from jsnn.encoding import constant, poisson
 from jsnn.models import dropout_of
 from jsnn.network.simulation import Presentation

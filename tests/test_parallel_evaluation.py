@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from jsnn.conversion.thresholds import scale_thresholds
+from jsnn.conversion.scaling import scale_thresholds
 from jsnn.data.sources import array_source
 from jsnn.encoding import poisson
 from jsnn.network.simulation import Presentation

@@ -1,16 +1,13 @@
 """From an ANN's variables to those of an SNN: thresholds balanced layer by layer, scaled for few time steps."""
 
 from jsnn.conversion.balancing import balance_thresholds
-from jsnn.conversion.thresholds import (
-    Thresholds,
-    convert,
+from jsnn.conversion.scaling import (
     from_paper_thresholds,
     paper_thresholds,
-    parameters_by_channel,
     scale_paper_thresholds,
     scale_thresholds,
-    trained_thresholds,
 )
+from jsnn.conversion.thresholds import Thresholds, convert, parameters_by_channel, trained_thresholds
 
 __all__ = [
     "Thresholds",

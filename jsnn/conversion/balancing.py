@@ -36,7 +36,7 @@ class Setting(NamedTuple):
     key: jax.Array  # of the encoding
     images: jax.Array  # [B, ...] as the encoding takes them
     index: jax.Array  # [B] int32, their indices
-    batch_size: int  # images at a time
+    batches: Sequence[slice]  # which images go through at a time
     fold: Fold  # how a pass is run
     all_gather: AllGather  # gives the arrays of all processes
 
@@ -78,12 +78,13 @@ def balance_thresholds(
     Args:
         snn: the network, see `jsnn.spiking`; its neurons have their own parameters but for the threshold.
         variables: of the ANN.
-        images: [B, ...] training images as the encoding takes them; of several processes, each brings its own, and the
-            thresholds are those of all.
+        images: [B, ...] training images as the encoding takes them; of several processes, each brings its own, as many
+            batches as the others, and the thresholds are those of all.
         encode: the encoding, see jsnn.encoding.
         key: random key of the encoding.
         num_steps: T, time steps of the presentation.
-        percentile: in (0, 100]: the smallest current that at least this share of all currents does not exceed.
+        percentile: in (0, 100]: the smallest current that at least this share of all currents does not exceed; below
+            100, of float64 currents rounded to float32.
         layers: names of the layers to balance; the others take the threshold of the layer before them, which is 1 in
             the paper's units (its way with ResNets). None balances every spiking layer.
         chunk: time steps per chunk; bounds the device's memory, does not change the result.
@@ -100,15 +101,18 @@ def balance_thresholds(
 
     Raises:
         ValueError: where the network can't become spiking, a weight or a current is not finite, an argument is out of
-            its range, or a layer's current is never above 0, so that no threshold exists.
+            its range, processes have different numbers of batches, or a layer's current is never above 0, so that no
+            threshold exists.
     """
     check_steps(num_steps, chunk)
     check_finite(variables)
     _check(len(images), percentile, batch_size)
+    num_batches = _common_number(-(-len(images) // batch_size), all_gather)
     index = jnp.arange(len(images), dtype=jnp.int32) if index is None else index
     presentation = Presentation(snn, encode, num_steps, chunk)
-    setting = Setting(presentation, key, images, index, batch_size, fold, all_gather)
-    x = inputs_like(presentation, (images[:batch_size], index[:batch_size], key))
+    batches = [slice(number * batch_size, (number + 1) * batch_size) for number in range(num_batches)]
+    setting = Setting(presentation, key, images, index, batches, fold, all_gather)
+    x, *_ = [inputs_like(presentation, (images[batch], index[batch], key)) for batch in batches]  # which checks them
     (graph, _), snn_variables = snn.trace(variables, x), snn.init(variables, x)
     chosen, trained = _checked_layers(graph, layers), thresholds_of_qcfs(snn, variables, x)
     sizes = {name: bytes_of_spikes(presentation, layer.shape, len(images)) for name, layer in graph.layers.items()}
@@ -148,6 +152,14 @@ def _check(num_images: int, percentile: float, batch_size: int) -> None:
         raise ValueError(f"percentile must be in (0, 100], got {percentile}.")
     if batch_size < 1 or num_images < 1:
         raise ValueError(f"balancing needs images and a batch_size of at least 1, got {num_images} and {batch_size}.")
+
+
+def _common_number(num_batches: int, all_gather: AllGather) -> int:
+    """The number of batches, which all processes must have: each waits for the others after every batch."""
+    numbers = all_gather(np.asarray(num_batches)).tolist()
+    if len(set(numbers)) > 1:
+        raise ValueError(f"processes balance on as many batches each, got {numbers}: leave out those that others lack.")
+    return num_batches
 
 
 def _checked_layers(graph: Graph, layers: Sequence[str] | None) -> set[str]:
@@ -194,13 +206,12 @@ def _measured(
 
     There are no spikes where the pass went on from a state that was saved: then the next layer's gives them.
     """
-    images, index, size = setting.images, setting.index, setting.batch_size
-    num_batches, recorded = -(-len(images) // size), {name: [] for name in wanted}
+    num_batches, recorded = len(setting.batches), {name: [] for name in wanted}
 
     def items(start: int) -> Iterator[tuple]:
-        for number in range(start, num_batches):
-            batch = slice(number * size, (number + 1) * size)
-            yield (images[batch], index[batch], setting.key), {name: kept[number] for name, kept in words.items()}
+        for number, batch in enumerate(setting.batches[start:], start):
+            presented = setting.images[batch], setting.index[batch], setting.key
+            yield presented, {name: kept[number] for name, kept in words.items()}
 
     def add(state: State, batch: tuple) -> State:
         probe = Probe(layer, wanted, measure.statistic)

@@ -1,23 +1,18 @@
-"""ANN-to-SNN conversion as pytree transforms: convert, scale thresholds, the paper's units.
+"""ANN-to-SNN conversion as a pytree transform, and the thresholds that an ANN was trained with.
 
 Section 2.2 of Rathi et al., 2020 (arXiv:2005.01807). The weights are never touched: conversion adds a collection
 "neurons" to the ANN's variables, with a threshold for each layer, in the ANN's units.
-
-The paper's units are others: there a spike is 1, so that the currents of layer l, and its threshold v_l with them, are
-smaller by the threshold V of the layer before,
-
-    v_l = V_l / V_(l-1),    logits = (sum over time of the readout's currents) / V_L
 """
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from itertools import pairwise
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsnn.kernels.precision import dtype_of_sums
 from jsnn.network.running import Program, constants
 from jsnn.network.transformation import NEURONS, SNN, Variables
 
@@ -48,23 +43,40 @@ def convert(
         raise ValueError(f"thresholds are named by layer: leave out threshold, got {parameters['threshold']}.")
     values = {**snn.neuron.parameters(), **parameters}
     _check_names(snn, parameters)
-    for name, value in parameters.items():
-        if not _all(value, np.isfinite):
-            raise ValueError(f"{name} must be finite, got {value}.")
-    for name, text, holds, advice in snn.neuron.ranges:
-        if name in values and not _all(values[name], holds):
-            raise ValueError(f"{name} must be {text}, got {values[name]}: {advice}.")
-    for layer, threshold in thresholds.items():
-        if not _all(threshold, lambda v: (v > 0) & (v < math.inf)):
-            raise ValueError(f"the threshold of {layer} must be above 0 and finite, got {threshold}.")
     check_finite(variables)
-    weights = [leaf for leaf in jax.tree.leaves(variables) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
-    dtype = jnp.result_type(*weights, jnp.float32)
-    neurons = {
-        layer: {name: jnp.asarray(value, dtype) for name, value in {**values, "threshold": threshold}.items()}
-        for layer, threshold in thresholds.items()
-    }
+    dtype = _dtype_of_neurons(variables)
+    values = {name: _as_numbers(name, value, dtype) for name, value in values.items()}
+    for name in parameters:
+        if not all_values(values[name], np.isfinite):
+            raise ValueError(f"{name} must be finite, got {values[name]}.")
+    for name, text, holds, advice in snn.neuron.ranges:
+        if name in values and not all_values(values[name], holds):
+            raise ValueError(f"{name} must be {text}, got {values[name]}: {advice}.")
+    neurons = {}
+    for layer, threshold in thresholds.items():
+        of_layer = _as_numbers(f"the threshold of {layer}", threshold, dtype)
+        if not all_values(of_layer, lambda v: (v > 0) & (v < math.inf)):
+            raise ValueError(f"the threshold of {layer} must be above 0 and finite, got {of_layer}.")
+        neurons[layer] = {**values, "threshold": of_layer}
     return {**variables, NEURONS: neurons}
+
+
+def _dtype_of_neurons(variables: Variables) -> np.dtype:
+    """The dtype of neurons' parameters, that of the weights but for those of fewer bits than float32."""
+    dtypes = (jnp.result_type(leaf) for leaf in jax.tree.leaves(variables))
+    sums = (dtype_of_sums(dtype) for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating))
+    return jnp.result_type(jnp.float32, *sums)
+
+
+def _as_numbers(name: str, value: Any, dtype: np.dtype) -> jax.Array:
+    """A parameter of neurons as an array of a dtype."""
+    try:
+        numbers = jnp.asarray(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be numbers, got {value!r}.") from None
+    if not (jnp.issubdtype(numbers.dtype, jnp.floating) or jnp.issubdtype(numbers.dtype, jnp.integer)):
+        raise ValueError(f"{name} must be real numbers, got {value!r}.")
+    return numbers.astype(dtype)
 
 
 def trained_thresholds(snn: SNN, variables: Variables, x: Any, *args: Any, **kwargs: Any) -> Thresholds:
@@ -137,95 +149,12 @@ def _check_names(snn: SNN, names: Collection[str]) -> None:
 def check_finite(variables: Variables) -> None:
     """Refuse variables that hold NaN or infinity, naming the first that does."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(dict(variables)):
-        if not _all(leaf, np.isfinite):
+        if not all_values(leaf, np.isfinite):
             where = jax.tree_util.keystr(path, simple=True, separator="/")
             raise ValueError(f"{where} holds NaN or infinity: go back to a checkpoint with finite weights.")
 
 
-def scale_thresholds(variables: Variables, factor: jax.Array | float) -> Variables:
-    """Multiply the thresholds of an SNN by one factor, for fewer time steps.
-
-        V_l -> factor * V_l
-
-    Meant for neurons with initial 1/2: with initial 0 a layer spikes late behind layers that do, and deep ones hardly
-    within few steps, see `scale_paper_thresholds`.
-
-    Args:
-        variables: of the SNN, see `convert`.
-        factor: above 0, a number or a traced scalar.
-
-    Returns:
-        The variables, with the same weights and other parameters.
-
-    Raises:
-        ValueError: where the factor is not above 0 or not finite.
-    """
-    return _scaled(variables, dict.fromkeys(variables[NEURONS], factor), factor)
-
-
-def scale_paper_thresholds(variables: Variables, factor: jax.Array | float, order: tuple[str, ...]) -> Variables:
-    """Multiply each of the paper's thresholds v_l by one factor, so that V_l falls with depth.
-
-        v_l -> factor * v_l,    V_l -> factor^l * V_l,    l = 1, 2, ... layers in forward order
-
-    Section 2.2 of the paper: 0.7 at T of 100 to 200, smaller where T is smaller.
-
-    Args:
-        variables: of the SNN, see `convert`.
-        factor: above 0, a number or a traced scalar.
-        order: names of the layers in forward order.
-
-    Returns:
-        The variables, with the same weights and other parameters.
-
-    Raises:
-        ValueError: where the factor is not above 0 or not finite, or the order is not of all layers.
-    """
-    if sorted(order) != sorted(variables[NEURONS]):
-        raise ValueError(f"the order must name the layers {', '.join(variables[NEURONS])}, got {', '.join(order)}.")
-    return _scaled(variables, {layer: factor**depth for depth, layer in enumerate(order, start=1)}, factor)
-
-
-def paper_thresholds(thresholds: Mapping[str, Any]) -> dict[str, Any]:
-    """Thresholds in the paper's units: v_l = V_l / V_(l-1).
-
-    Args:
-        thresholds: layer -> V_l, a scalar, in forward order, as `balance_thresholds` gives them; jit sorts a dict by
-            its names.
-
-    Returns:
-        Layer -> v_l.
-    """
-    values = [1.0, *thresholds.values()]
-    return {layer: v / before for layer, (before, v) in zip(thresholds, pairwise(values), strict=True)}
-
-
-def from_paper_thresholds(thresholds: Mapping[str, Any]) -> dict[str, Any]:
-    """Thresholds of the paper in the ANN's units: V_l = v_l V_(l-1).
-
-    Args:
-        thresholds: layer -> v_l, in forward order.
-
-    Returns:
-        Layer -> V_l.
-    """
-    product, ours = 1.0, {}
-    for layer, v in thresholds.items():
-        product = ours[layer] = product * v
-    return ours
-
-
-def _scaled(variables: Variables, factors: Mapping[str, Any], factor: Any) -> Variables:
-    if not _all(factor, lambda f: (f > 0) & (f < math.inf)):
-        raise ValueError(f"the threshold scaling factor must be above 0 and finite, got {factor}.")
-    neurons = {
-        layer: {**values, "threshold": values["threshold"] * factors[layer]}
-        for layer, values in variables[NEURONS].items()
-    }
-    return {**variables, NEURONS: neurons}
-
-
-def _all(value: Any, holds: Callable[[np.ndarray], Any]) -> bool:
+def all_values(value: Any, holds: Callable[[np.ndarray], Any]) -> bool:
     """Whether a condition holds everywhere; inside a transformation of jax nothing is known yet, and it passes.
 
     So do values that are no numbers, as the random keys of an NNX network's dropout.

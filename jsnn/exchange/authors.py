@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsnn.conversion.thresholds import convert, from_paper_thresholds
+from jsnn.conversion.scaling import from_paper_thresholds
+from jsnn.conversion.thresholds import convert
 from jsnn.exchange.authors_networks import in_order, is_parameter, network_of
 from jsnn.exchange.state_dicts import as_array, from_torch
 from jsnn.exchange.torch_files import read_torch_file

@@ -25,17 +25,22 @@ class Dropout(nn.Module):
         rate: the share of units dropped, in [0, 1).
 
     Raises:
-        ValueError: where dropout is on and the samples' indices are missing.
+        ValueError: where the rate is not in [0, 1), or dropout is on and the samples' indices are missing or others.
     """
 
     rate: float
 
     @nn.compact
     def __call__(self, x: jax.Array, index: jax.Array | None) -> jax.Array:
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"the rate of dropout must be in [0, 1), got {self.rate}: 0 turns it off.")
         if self.rate == 0 or not self.has_rng("dropout"):
             return x
-        if index is None:
-            raise ValueError("dropout draws its mask by sample: pass `index`, the samples' indices in the data set.")
+        if index is None or index.shape != x.shape[:1]:
+            raise ValueError(
+                "dropout draws its mask by sample: pass `index`, the samples' indices in the data set, "
+                f"{x.shape[:1]}, got {'none' if index is None else index.shape}."
+            )
         mask = dropout_mask(self.make_rng("dropout"), index, x.shape[1:], self.rate, x.dtype)
         self.sow("masks", "mask", mask, init_fn=lambda: None, reduce_fn=lambda _, new: new)
         return x * mask

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jsnn.conversion.thresholds import scale_thresholds
+from jsnn.conversion.scaling import scale_thresholds
 from jsnn.data.sources import PADDING, Batch, Source
 from jsnn.network.simulation import Observed, Presentation, simulate_images, spikes_per_neuron
 from jsnn.network.transformation import Variables
