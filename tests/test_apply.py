@@ -152,8 +152,10 @@ def test_inputs_without_a_batch(small):
         (None, 'variables have no "neurons": get them from snn.init or jsnn.convert'),
         ({"stem": {}, "other": {}}, "the network spikes in conv, but its variables have neurons for stem, other"),
         ({"conv": {"threshold": 1.0, "leak": 1.0}}, "the neurons of conv have no 'initial'"),
+        ({"conv": 1.0}, "the neurons of conv are a mapping of parameters, got float"),
+        ({"conv": {"threshold": jnp.ones(2), "leak": 1.0, "initial": 0.0}}, r"threshold of conv .* of shape \(2,\)"),
     ],
-    ids=["none", "another network's", "another neuron's"],
+    ids=["none", "another network's", "another neuron's", "no mapping", "another shape"],
 )
 def test_variables_with_neurons_that_are_not_the_networks(small, neurons, message):
     snn, variables, inputs = small
@@ -163,3 +165,43 @@ def test_variables_with_neurons_that_are_not_the_networks(small, neurons, messag
     for call in (lambda: snn.initial_state(wrong, inputs[0]), lambda: snn.apply(wrong, state, inputs)):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+@pytest.mark.parametrize(
+    ("variables", "x", "message"),
+    [
+        ([jnp.ones((3, 3))], jnp.ones((1, 3)), "variables are a mapping, .* got list"),
+        ({}, (jnp.ones((1, 3)), jnp.ones((1, 3))), "takes one array x, got tuple"),
+    ],
+)
+def test_arguments_of_other_kinds(variables, x, message):
+    with pytest.raises(ValueError, match=message):
+        jsnn.spiking(lambda variables, x: jax.nn.relu(x)).init(variables, x)
+
+
+def test_what_is_no_neuron():
+    with pytest.raises(ValueError, match=r"must be a jsnn.Neuron, as jsnn.lif\(\) gives one"):
+        jsnn.spiking(lambda variables, x: jax.nn.relu(x), jsnn.lif)
+
+
+@pytest.mark.parametrize("shape", [(1,), (8,), ()], ids=["one step", "all steps", "no time"])
+def test_inputs_of_other_steps_than_those_asked_for(small, shape):
+    """Which would be another presentation than the one that is asked for."""
+    snn, variables, inputs = small
+
+    def of_other_steps(time):
+        return jnp.broadcast_to(inputs[0], (*shape, *inputs.shape[1:]))
+
+    with pytest.raises(ValueError, match=r"takes time-major inputs \[3, B, ...\], got the shape"):
+        jsnn.simulate(snn, variables, of_other_steps, lambda observed: observed.results, num_steps=9, chunk=3)
+    presentation = jsnn.Presentation(snn, lambda images, key, index, time: of_other_steps(time), 9, 3)
+    forward = jsnn.snn_forward(presentation, jsnn.averaged)
+    with pytest.raises(ValueError, match=r"takes time-major inputs \[3, B, ...\], got the shape"):
+        forward(variables, inputs[0], jnp.arange(len(inputs[0])), jax.random.key(0))
+
+
+@pytest.mark.parametrize(("num_steps", "chunk"), [(2.5, 2), (3, 2.0)])
+def test_numbers_of_steps_that_are_not_whole(small, num_steps, chunk):
+    snn, variables, inputs = small
+    with pytest.raises(ValueError, match="must be a whole number of time steps"):
+        jsnn.simulate(snn, variables, lambda time: inputs, lambda seen: seen.results, num_steps=num_steps, chunk=chunk)

@@ -176,3 +176,21 @@ def test_files_that_hold_no_network_are_refused(damage, tmp_path):
         np.savez(path, pixels=PIXELS)
     with pytest.raises(ValueError, match=r"net\.npz holds no network, or is damaged: write it with jsnn.save"):
         jsnn.load(path)
+
+
+def test_a_file_with_any_byte_damaged_is_refused_or_read(tmp_path):
+    """As a sentence, whatever the bytes lead to: of zip, NumPy and jax.export there is a dozen kinds of errors."""
+    path = tmp_path / "net.npz"
+    snn = jsnn.spiking(lambda variables, x: jax.nn.relu(x @ variables["w"]))
+    inputs = jnp.ones((2, 1, 3))
+    jsnn.save(path, snn, snn.init({"w": jnp.eye(3)}, inputs[0]), inputs)
+    content, refused = path.read_bytes(), 0
+    for place in range(0, len(content), 11):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        try:
+            jsnn.load(path)
+        except ValueError as error:
+            refused += "holds no network, or is damaged" in str(error)
+    assert refused > len(content) / 11 / 2
+    with pytest.raises(FileNotFoundError):
+        jsnn.load(tmp_path / "other.npz")

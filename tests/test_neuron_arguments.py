@@ -59,6 +59,7 @@ ONE = {"threshold": 1.0, "leak": 1.0, "initial": 0.0}
         *((partial(make, stdb()), "by spike times, as stdb, is for lif") for make in (adaptive_lif, current_lif)),
         (lambda: refractory_lif(from_spike_time(one_over)), "by spike times, as stdb, is for lif and hard_reset_lif"),
         (lambda: refractory_lif(period=0), "a refractory period takes at least 1 time step, got 0"),
+        *((partial(refractory_lif, period=p), "at least 1 time step") for p in (1.5, float("nan"), float("inf"))),
         (lambda: stdb(alpha=float("inf")), "stdb needs alpha above 0 and finite, got inf"),
         (lambda: arctan(0), "arctan needs alpha above 0 and finite, got 0"),
         (lambda: fast_sigmoid(-1.0), "fast_sigmoid needs slope above 0 and finite, got -1.0"),
@@ -77,7 +78,7 @@ ONE = {"threshold": 1.0, "leak": 1.0, "initial": 0.0}
             "a word holds 32 time steps of spikes, got 33: choose a smaller chunk",
         ),
     ],
-    ids=range(14),
+    ids=range(17),
 )
 def test_bad_input_is_told_in_a_sentence(call, sentence):
     with pytest.raises(ValueError, match=sentence) as error:

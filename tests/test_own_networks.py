@@ -11,6 +11,7 @@ import pytest
 import jsnn
 from jsnn.network.operations import LayerShape, accumulates, layer_shapes, multiply_accumulates, neurons
 from jsnn.training.checkpoint import restore, save
+from jsnn.training.forward import with_rates
 from jsnn.training.parallel import replicate, split_over_devices
 from tests.own_network import CONSTANT, IMAGES, KEY, LABELS, SOURCE, STEPS, spiking
 
@@ -81,6 +82,40 @@ def test_bfloat16_weights_and_random_keys_are_saved_too(tmp_path):
     np.testing.assert_array_equal(jsnn.load(tmp_path / "net.npz")(inputs), expected)
 
 
+def test_what_is_no_array_among_the_variables_is_saved_with_the_program(tmp_path):
+    def apply(variables, x):
+        return jax.nn.relu(x @ variables["w"]) * (2 if variables["doubled"] else 1)
+
+    snn, x = jsnn.spiking(apply), jnp.asarray(RNG.normal(size=(2, 3)), jnp.float32)
+    variables = snn.init({"w": jnp.eye(3), "doubled": True}, x)
+    inputs = jnp.stack([x] * STEPS)
+    jsnn.save(tmp_path / "net.npz", snn, variables, inputs)
+    expected = snn.apply(variables, snn.initial_state(variables, x), inputs)[0]
+    np.testing.assert_allclose(jsnn.load(tmp_path / "net.npz")(inputs), expected, rtol=1e-6)
+
+
+def test_spikes_are_counted_by_sample_where_a_sample_has_several_rows():
+    """As tokens that are folded into the batch, of which the mean is the network's result."""
+    rows = jnp.asarray(RNG.normal(size=(4, 6, 3)), jnp.float32)
+
+    def folded(variables, x):
+        return jax.nn.relu(x.reshape(-1, 3) @ variables["w"]).reshape(len(x), -1, 3).mean(1)
+
+    def unfolded(variables, x):
+        return jax.nn.relu(x @ variables["w"]).mean(1)
+
+    def spikes(apply, residuals):
+        snn = jsnn.spiking(apply, jsnn.lif(jsnn.surrogate.linear()))
+        presentation = jsnn.Presentation(snn, jsnn.encoding.constant, STEPS, 2)
+        forward = jsnn.snn_forward(presentation, with_rates, residuals=residuals)
+        return forward(snn.init({"w": jnp.eye(3)}, rows), rows, jnp.arange(4), KEY)[0].rates["w"]
+
+    for residuals in ("exact", "byte"):
+        np.testing.assert_allclose(spikes(folded, residuals), spikes(unfolded, residuals), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"spikes of w are counted by sample, .* each of the 4"):
+        spikes(lambda variables, x: jax.nn.relu(x.sum((0, 1)) @ variables["w"])[None], "exact")
+
+
 def test_a_network_of_one_batch_size_is_balanced_in_batches_of_it():
     snn = jsnn.spiking(lambda variables, x: jax.nn.relu(x.reshape(4, -1) @ variables["w"]))
     x = jnp.asarray(RNG.normal(size=(8, 3, 1)), jnp.float32)
@@ -121,3 +156,14 @@ def test_layer_shapes_and_costs_of_a_residual_network_by_hand():
     assert costs == pytest.approx(
         {"stem": 2592, "down": 162, "up": 324, "short": 14.4, "linear": 129.6, "out": 3.6 * 7}
     )
+
+
+def test_a_transposed_convolution_has_synapses_where_there_are_pixels():
+    """A window of 2 x 2 that moves over every second pixel holds one, one of 3 x 3 holds 2.25 on average."""
+    for size, fan_in in ((2, 3), (3, 6.75)):
+        up = nn.ConvTranspose(5, (size, size), strides=(2, 2), name="up")
+        x = jax.ShapeDtypeStruct((1, 4, 4, 3), jnp.float32)
+        shapes = layer_shapes(up.apply, jax.eval_shape(up.init, jax.random.key(0), x), x)
+        (shape,) = shapes.values()
+        assert shape == LayerShape(48, 8 * 8 * 5, fan_in, ("input",))
+        assert list(multiply_accumulates(shapes).values()) == [320 * fan_in]

@@ -139,3 +139,17 @@ def test_a_cpu_multiplies_numbers_of_few_bits_row_major(operands, rows, count):
     gradients = jax.jit(jax.grad(lambda *leaves: (product(operands, *leaves) ** 2).sum(), (0, 1)))
     assert gradients.lower(x, matrix).as_text().count("LayoutConstraint") == count
     assert (jax.jit(lambda *leaves: product(operands, *leaves).T)(x, matrix) == 40).all()  # column-major, if it could
+
+
+def test_the_policy_of_a_checkpoint_holds():
+    """By the products of the gradient: what may be kept is not computed again."""
+
+    def products(policy):
+        def block(matrix, x):
+            return jnp.sin(jnp.sin(x @ matrix) @ matrix)
+
+        network = accelerate(jax.checkpoint(block, policy=policy))
+        gradient = jax.make_jaxpr(jax.grad(lambda matrix: network(matrix, jnp.ones((2, 6))).sum()))(jnp.eye(6))
+        return str(gradient).count("dot_general[")
+
+    assert products(jax.checkpoint_policies.everything_saveable) < products(None)

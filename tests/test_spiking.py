@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 import jsnn
@@ -155,6 +156,24 @@ def test_half_precision():
     errors = jnp.abs(means(snn, spiking, IMAGES, 128) - expected).mean((1, 2))
     assert errors[127] < errors[15] / 4
     assert errors[127] < 0.05 * jnp.abs(expected).mean()
+
+
+def test_sums_of_spikes_do_not_overflow_where_the_anns_do_not():
+    """In float16, which holds no number above 65,504: of small thresholds there are more spikes than that."""
+
+    def apply(variables, x):
+        return jax.nn.relu(x).sum((1, 2))
+
+    snn, x = jsnn.spiking(apply), jnp.full((1, 300, 300, 1), 0.1, jnp.float16)
+    variables = jsnn.convert(snn, {}, dict.fromkeys(snn.trace({}, x)[0].layers, 0.1), initial=0.5)
+    results, _ = snn.apply(variables, snn.initial_state(variables, x), jnp.stack([x] * 2))
+    np.testing.assert_allclose(results.mean(0), apply({}, x), rtol=1e-2)
+
+
+@pytest.mark.parametrize("zeros", [np.zeros((1, 3)), np.zeros(3, np.float32), jnp.zeros((3,)), 0])
+def test_a_maximum_with_zeros_of_any_shape_is_a_relu(zeros):
+    variables = jsnn.spiking(lambda variables, x: jnp.maximum(x @ variables["w"], zeros)).init(HIDDEN, jnp.ones((2, 3)))
+    assert set(variables["neurons"]) == {"w"}
 
 
 def mean_of(apply, variables, x, threshold=2.0, steps=64):

@@ -92,3 +92,17 @@ def test_forward_mode_has_second_derivatives(float64):
     bell = forward_mode(from_derivative(a_bell)).spike
     second = jax.vmap(jax.hessian(lambda z: bell(z, None)))(jnp.asarray(Z))
     np.testing.assert_allclose(second, -2 * Z * np.exp(-(Z**2)), rtol=1e-13)
+
+
+def test_forward_mode_keeps_what_is_infinite():
+    spike = forward_mode(linear()).spike
+    values, _ = jax.jvp(lambda z: spike(z, None), (jnp.array([jnp.inf, -jnp.inf, 1.0]),), (jnp.ones(3),))
+    np.testing.assert_array_equal(values, [1, 0, 1])
+
+
+def test_a_derivative_may_be_a_condition():
+    box = from_derivative(lambda z: jnp.abs(z) < 0.5)
+    slopes = box.derivative(jnp.array([0.4, -0.6], jnp.bfloat16), None)
+    assert slopes.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(slopes, [1, 0])
+    np.testing.assert_array_equal(jax.grad(lambda z: box.spike(z, None).sum())(jnp.array([0.4, -0.6])), [1, 0])

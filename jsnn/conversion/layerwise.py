@@ -73,7 +73,8 @@ def probe_layer(
 def inputs_like(presentation: Presentation, presented: Presented) -> jax.ShapeDtypeStruct:
     """The shape of what a network is fed at one step."""
     images, index, key = presented
-    return without_time(jax.eval_shape(lambda: presentation.encode(images, key, index, presentation.times()[0])))
+    time = presentation.times()[0]
+    return without_time(jax.eval_shape(lambda: presentation.encode(images, key, index, time)), len(time))
 
 
 def layers_run(graph: Graph, layer: str, recorded: Sequence[str] | Words) -> list[str]:

@@ -44,9 +44,16 @@ def fast_kernels(operands: DTypeLike | None = None) -> Kernels:
     Raises:
         ValueError: where operands are no floating-point dtype.
     """
-    if operands is not None and not jnp.issubdtype(operands, jnp.floating):
-        raise ValueError(f"operands must be a floating-point dtype, as bfloat16, or None, got {operands}.")
+    if operands is not None and not _is_floating(operands):
+        raise ValueError(f"operands must be a floating-point dtype, as bfloat16, or None, got {operands!r}.")
     return Kernels(partial(_convolve, operands), partial(_multiply, operands), operands)
+
+
+def _is_floating(dtype: DTypeLike) -> bool:
+    try:
+        return jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:  # no dtype has such a name
+        return False
 
 
 @cache

@@ -57,11 +57,15 @@ def _run(kernels: Kernels, jaxpr: Jaxpr, equation: JaxprEqn, taken: list[Any]) -
     """One equation; a call is opened where there is something to replace in it and no gradient of its own to lose."""
     name, inner = equation.primitive.name, called(equation)
     if inner is not None and name != "custom_jvp_call" and _has_weights(inner.jaxpr):
-        # A call that is run again backward stays one.
-        run = jax.checkpoint(_evaluate, static_argnums=(0, 1)) if name in REMAT else _evaluate
-        return run(kernels, inner, taken)
+        return (_run_again(equation) if name in REMAT else _evaluate)(kernels, inner, taken)
     replaced = ON_BATCHES[name](kernels, equation.params, *taken) if name in ON_BATCHES else None
     return as_function(jaxpr, equation)(*taken) if replaced is None else [replaced]
+
+
+def _run_again(equation: JaxprEqn) -> Callable[..., list[Any]]:
+    """The evaluation of a call of `jax.checkpoint`, which is run again backward as far as its policy says."""
+    policy = {name: equation.params[name] for name in ("policy", "prevent_cse")}
+    return jax.checkpoint(_evaluate, static_argnums=(0, 1), **policy)
 
 
 def _has_weights(jaxpr: Jaxpr) -> bool:

@@ -89,7 +89,7 @@ def _constant(graph: Graph, makers: Mapping[int, Operation], number: int) -> flo
         value = graph.constants[number]
         if isinstance(value, jax.core.Tracer) or not jnp.issubdtype(graph.avals[number].dtype, np.number):
             return None
-        return float(value) if np.ndim(value) == 0 else None
+        return float(np.ravel(value)[0]) if np.size(value) and np.all(value == np.ravel(value)[0]) else None
     maker = makers.get(number)
     if maker is not None and maker.primitive.name in UNCHANGED and len(maker.inputs) == 1:
         return _constant(graph, makers, maker.inputs[0])

@@ -93,8 +93,9 @@ def _run(settings: _Settings, arrays: _Arrays) -> tuple[Outcome, Stored]:
     """What the network gives, and what is kept of all layers."""
     presentation, residuals = settings
     encode, noise = _encoding_and_noise(presentation, arrays)
-    state = compacted(presentation.snn, initial_carry(presentation.snn, arrays.variables, encode, **noise).neurons)
-    neurons, times = arrays.variables[NEURONS], presentation.times()
+    times = presentation.times()
+    first = initial_carry(presentation.snn, arrays.variables, encode, times.shape[1], **noise)
+    state, neurons = compacted(presentation.snn, first.neurons), arrays.variables[NEURONS]
 
     def run(carry: tuple[Any, Bits], now: tuple[jax.Array, jax.Array]) -> tuple[tuple[Any, Bits], tuple]:
         (state, bits), (chunk, time) = carry, now
@@ -105,7 +106,7 @@ def _run(settings: _Settings, arrays: _Arrays) -> tuple[Outcome, Stored]:
             kept[layer], membrane, last = record(residuals, neurons[layer], *before, current)
             later[layer] = state[layer]._replace(membrane=membrane, spikes=last)
             spikes = spikes_of(kept[layer], len(current), current.dtype)
-            counts[layer] = _per_neuron(presentation, spikes, time)
+            counts[layer] = _summed(presentation, mean_over_neurons(layer, spikes, len(arrays.index)), time)
             return spikes
 
         results = drive(presentation.snn, spike, arrays.variables, encode(time), **noise)
@@ -117,9 +118,9 @@ def _run(settings: _Settings, arrays: _Arrays) -> tuple[Outcome, Stored]:
     return outcome, Stored(bits, codes)
 
 
-def _per_neuron(presentation: Presentation, spikes: jax.Array, time: jax.Array) -> jax.Array:
-    """Spikes per neuron [B] in a chunk, those of padding steps left out."""
-    return jnp.where((time < presentation.num_steps)[:, None], mean_over_neurons(spikes), 0).sum(0)
+def _summed(presentation: Presentation, counts: jax.Array, time: jax.Array) -> jax.Array:
+    """The sum [B] of counts [K, B] over a chunk, those of padding steps left out."""
+    return jnp.where((time < presentation.num_steps)[:, None], counts, 0).sum(0)
 
 
 def _joined(results: Any, num_steps: int) -> Any:
@@ -217,7 +218,7 @@ def _replay_chunk(
     def spike(layer: str, current: jax.Array) -> jax.Array:
         parameters = arrays.variables[NEURONS][layer]
         spikes, later[layer] = replay(residuals, parameters, current, membranes[layer], trains[layer])
-        counts[layer] = _per_neuron(presentation, spikes, time)
+        counts[layer] = _summed(presentation, mean_over_neurons(layer, spikes, len(arrays.index)), time)
         return spikes
 
     encode, noise = _encoding_and_noise(presentation, arrays)
@@ -227,7 +228,8 @@ def _replay_chunk(
 def _first_membranes(presentation: Presentation, arrays: _Arrays) -> dict[str, jax.Array]:
     """The membranes of all layers before the first step."""
     encode, noise = _encoding_and_noise(presentation, arrays)
-    carry = initial_carry(presentation.snn, arrays.variables, encode, **noise)
+    length = presentation.times().shape[1]
+    carry = initial_carry(presentation.snn, arrays.variables, encode, length, **noise)
     return {layer: state.membrane for layer, state in carry.neurons.items()}
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import flax
 import jax
 import numpy as np
-from jax.extend.core import Jaxpr, JaxprEqn, Literal, Primitive, Var
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, Var
 from jax.extend.source_info_util import summarize
 
 from jsnn.network.calls import Call, as_function, called, closed_jaxpr, is_array
@@ -19,6 +19,7 @@ from jsnn.quantization import is_qcfs
 
 LIBRARIES = *(f"{Path(module.__file__).parent}/" for module in (jax, flax)), f"{Path(__file__).parents[1]}/"
 T = TypeVar("T")
+ACTIVATIONS = ("max", "min", "clamp", "select_n")  # what ReLU and the like are, as a rule, written with
 NAMES_OF_LEAVES = ("value", "kernel", "embedding", "weight", "weights", "w")  # which are not those of a layer
 
 
@@ -129,7 +130,7 @@ class _Builder:
         for equation in jaxpr.eqns:
             inputs = tuple(map(read, equation.invars))
             where = f"{scope}/{equation.source_info.name_stack}".strip("/"), _line(equation) or line
-            inside = None if is_qcfs(equation.primitive.name, equation.params) else called(equation)
+            inside = _opened(equation)
             if inside is not None and self.over_time.intersection(inputs):
                 outputs = self.open(inside.jaxpr, inside.consts, inputs, *where)
             else:
@@ -153,6 +154,23 @@ class _Builder:
         scope, line = where
         place = f"{scope or 'the network'} ({line or summarize(equation.source_info)})"
         self.operations.append(Operation(equation.primitive, equation.params, call, inputs, outputs, place, over_time))
+
+
+def _opened(equation: JaxprEqn) -> ClosedJaxpr | None:
+    """What a call holds that is to be opened: neither qcfs, nor what is no activation but has a derivative of its own.
+
+    The derivative of an activation is that of the neurons that stand for it; any other would be lost.
+    """
+    name, inside = equation.primitive.name, called(equation)
+    if is_qcfs(name, equation.params) or (name == "custom_jvp_call" and inside and not _has_activation(inside.jaxpr)):
+        return None
+    return inside
+
+
+def _has_activation(jaxpr: Jaxpr) -> bool:
+    """Whether something in a jaxpr may be an activation."""
+    inner = [call.jaxpr for call in map(called, jaxpr.eqns) if call is not None]
+    return any(equation.primitive.name in ACTIVATIONS for equation in jaxpr.eqns) or any(map(_has_activation, inner))
 
 
 def _line(equation: JaxprEqn) -> str:

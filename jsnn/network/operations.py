@@ -1,7 +1,8 @@
 """What a network costs: multiply-accumulates of an ANN, accumulates of an SNN, and the energy of either.
 
 An ANN multiplies every input by every weight. An SNN adds the weights of a synapse where a spike arrives, so that it
-costs what its neurons fire. Average pools sum spikes and count nothing; padding counts as if it were there.
+costs what its neurons fire. Average pools sum spikes and count nothing; padding counts as if it were there, the
+zeros between the pixels of a transposed convolution count nothing.
 """
 
 import math
@@ -21,7 +22,7 @@ class LayerShape(NamedTuple):
 
     inputs: int  # numbers that enter it
     outputs: int  # neurons that it drives
-    fan_in: int  # synapses of each of them
+    fan_in: float  # synapses of each of them, on average where some windows hold more pixels than others
     feeds: tuple[str, ...]  # layers of neurons whose spikes arrive; "input" is the network's
 
 
@@ -61,11 +62,12 @@ def _shape(graph: Graph, operation: Operation, origins: Mapping[int, Any], feeds
     outputs = graph.avals[operation.outputs[0]]
     if operation.primitive.name == "conv_general_dilated":
         features = weights.shape[operation.options["dimension_numbers"].rhs_spec[0]]
+        apart = math.prod(operation.options["lhs_dilation"])  # places of a window for each that has a pixel
     else:
         (of_x, of_weights), _ = operation.options["dimension_numbers"]
         contracted = of_weights if operation.inputs[1] in origins else of_x
-        features = weights.size // math.prod(weights.shape[axis] for axis in contracted)
-    return LayerShape(x.size, outputs.size, weights.size // features, feeds)
+        features, apart = weights.size // math.prod(weights.shape[axis] for axis in contracted), 1
+    return LayerShape(x.size, outputs.size, weights.size / (features * apart), feeds)
 
 
 def multiply_accumulates(shapes: Mapping[str, LayerShape]) -> dict[str, int]:
@@ -73,7 +75,7 @@ def multiply_accumulates(shapes: Mapping[str, LayerShape]) -> dict[str, int]:
 
     Also those of one time step of its SNN on dense hardware, which multiplies silent inputs too.
     """
-    return {name: shape.outputs * shape.fan_in for name, shape in shapes.items()}
+    return {name: round(shape.outputs * shape.fan_in) for name, shape in shapes.items()}
 
 
 def accumulates(shapes: Mapping[str, LayerShape], spikes: Mapping[str, float]) -> dict[str, float]:

@@ -35,6 +35,7 @@ LINEAR_AT = {
     "scatter-sub": (0, 2),
     "scatter": (0, 2),
 }
+OWN_DERIVATIVES = ("custom_vjp_call", "custom_jvp_call")
 ADVICE = {
     "reduce_window_max": "use an average pool (flax.linen.avg_pool) in place of the max pool",
     "reduce_window": "use an average pool (flax.linen.avg_pool) in place of the max pool",
@@ -49,7 +50,7 @@ ADVICE = {
     "clamp": "clip from 0 to a constant above 0 to get a layer of neurons",
     "select_n": "choose by something that does not depend on the input, or use jax.nn.relu",
     **dict.fromkeys(("gt", "ge", "lt", "le", "eq", "ne"), "compare nothing that depends on the input: use jax.nn.relu"),
-    "custom_vjp_call": "a gradient of its own would be lost: write it in plain operations",
+    **dict.fromkeys(OWN_DERIVATIVES, "a gradient of its own would be lost: write it in plain operations"),
     **dict.fromkeys(LOOPS, "unroll the loop or branch: spikes do not enter it"),
     **dict.fromkeys("tanh logistic erf exp log1p exp2 abs sin".split(), "use jax.nn.relu as the activation"),
     "rsqrt": "use batch norm with its running averages in place of a norm by the input",
@@ -70,9 +71,13 @@ def check_can_spike(graph: Graph) -> None:
             raise ValueError(f"the current of {layer.name} is no floating-point number: convert the input first.")
         if layer.threshold in over_time:
             raise ValueError(f"lam of the qcfs of {layer.name} depends on the input: make it of weights alone.")
-    for number in graph.outputs:
+    results, _ = jax.tree_util.tree_flatten_with_path(jax.tree.unflatten(graph.structure, graph.outputs))
+    for path, number in results:
         if number not in over_time:
-            raise ValueError("the network's result does not depend on its input, so it has nothing to spike for.")
+            raise ValueError(
+                "the network's result does not depend on its input, so it has nothing to spike for: leave out "
+                f"{jax.tree_util.keystr(path) or 'the network'}."
+            )
 
 
 def _check(graph: Graph, operation: Operation, places: set[int]) -> None:

@@ -100,8 +100,8 @@ def simulate(
         The pytree of `observe` with leaves [T, ...].
 
     Raises:
-        ValueError: where num_steps or chunk is below 1, something else is to be collected, or words are beside others
-            or in longer chunks.
+        ValueError: where num_steps or chunk is below 1, inputs are not of the steps that they are called for, something
+            else is to be collected, or words are beside others or in longer chunks.
     """
     check_steps(num_steps, chunk)
     if unknown := set(collect) - set(COLLECTIONS):
@@ -109,7 +109,8 @@ def simulate(
     if "words" in collect and len(collect) > 1:
         raise ValueError(f"words are collected alone, got {', '.join(collect)}: take spikes in their place.")
 
-    times, start = time_chunks(num_steps, chunk), initial_carry(snn, variables, inputs, **kwargs)
+    times = time_chunks(num_steps, chunk)
+    start = initial_carry(snn, variables, inputs, times.shape[1], **kwargs)
     run_chunk = _chunk_runner(snn, variables, collect, in_few_steps(num_steps, chunk), kwargs)
 
     def run(carried: Carried, time: jax.Array) -> tuple[Carried, Any]:
@@ -195,24 +196,34 @@ def running_sum(total: Any, results: Any) -> tuple[Any, Any]:
     return jax.lax.scan(step, total, results)
 
 
-def initial_carry(snn: SNN, variables: Variables, inputs: Inputs, **kwargs: Any) -> Carried:
-    """What a simulation begins with."""
-    x = without_time(jax.eval_shape(inputs, jax.ShapeDtypeStruct((1,), jnp.int32)))
+def initial_carry(snn: SNN, variables: Variables, inputs: Inputs, length: int, **kwargs: Any) -> Carried:
+    """What a simulation in chunks of a length begins with; ValueError where inputs are not of the steps asked for."""
+    x = without_time(jax.eval_shape(inputs, jax.ShapeDtypeStruct((length,), jnp.int32)), length)
     graph, _ = snn.trace(variables, x, **kwargs)
     results = [graph.avals[number] for number in graph.outputs]
     total = [jnp.zeros(result.shape, jnp.promote_types(result.dtype, jnp.float32)) for result in results]
     return Carried(snn.initial_state(variables, x, **kwargs), jax.tree.unflatten(graph.structure, total))
 
 
-def spikes_per_neuron(words: Mapping[str, jax.Array], num_steps: int) -> dict[str, jax.Array]:
+def spikes_per_neuron(words: Mapping[str, jax.Array], num_steps: int, batch: int) -> dict[str, jax.Array]:
     """Layer -> mean number of spikes per neuron [K, B], at each of K steps and for each sample, of words [B, ...].
 
     Summed over time this is the paper's activity metric.
     """
     spikes = {layer: unpack(word, num_steps, jnp.float32) for layer, word in words.items()}
-    return {layer: mean_over_neurons(x) for layer, x in spikes.items()}
+    return {layer: mean_over_neurons(layer, x, batch) for layer, x in spikes.items()}
 
 
-def mean_over_neurons(spikes: jax.Array) -> jax.Array:
-    """The mean number of spikes per neuron [K, B] of spikes [K, B, ...]."""
+def mean_over_neurons(layer: str, spikes: jax.Array, batch: int) -> jax.Array:
+    """The mean number of spikes per neuron [K, B] of a layer's spikes [K, B, ...], or of several rows for each sample.
+
+    ValueError where the rows are not as many for each.
+    """
+    rows, rest = divmod(spikes.shape[1], max(batch, 1))
+    if rest:
+        raise ValueError(
+            f"spikes of {layer} are counted by sample, but their shape {spikes.shape[1:]} does not begin with as many "
+            f"rows for each of the {batch}: put the batch first in the network."
+        )
+    spikes = spikes.reshape(len(spikes), batch, rows, *spikes.shape[2:])
     return spikes.mean(axis=tuple(range(2, spikes.ndim)))

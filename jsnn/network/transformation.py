@@ -2,7 +2,7 @@
 
 The function is traced to a graph, in which every ReLU becomes a layer of neurons; the graph is run once more with an
 axis of time in front of whatever depends on the input. What does not, as a dropout mask or the scale of a batch norm,
-is computed once for all steps.
+is computed once for all steps of a chunk.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from jsnn.caching import cached
 from jsnn.encoding import Repeated
 from jsnn.kernels import Kernels, fast_kernels, xla_kernels
 from jsnn.network.activations import with_neurons
-from jsnn.network.calls import Call, arrays_of, signature
+from jsnn.network.calls import Call, arrays_of, is_array, signature
 from jsnn.network.graph import Graph, trace
 from jsnn.network.rules import check_can_spike
 from jsnn.network.running import Program, Spike, run
@@ -81,17 +81,24 @@ def spiking(
         The SNN, the same one for the same arguments.
 
     Raises:
-        ValueError: where operands are no floating-point dtype, or given in forward mode; of the SNN's functions, for an
-            operation that can't become spiking.
+        ValueError: where the neuron is none, or operands are no floating-point dtype, or given in forward mode; of the
+            SNN's functions, for an operation that can't become spiking, and for variables, inputs and parameters of
+            neurons that don't fit.
     """
     if forward_mode and operands is not None:
         raise ValueError(f"XLA's own products take numbers as they are: leave out operands, got {operands}.")
     neuron = lif() if neuron is None else neuron
+    if not isinstance(neuron, Neuron):
+        raise ValueError(f"neuron must be a jsnn.Neuron, as jsnn.lif() gives one, got {neuron!r}.")
     kernels = xla_kernels() if forward_mode else fast_kernels(operands)
 
     graphs: dict[Any, Graph] = {}
 
     def traced(variables: Variables, x: Any, *args: Any, **kwargs: Any) -> tuple[Graph, list[Any]]:
+        if not isinstance(variables, Mapping):
+            raise ValueError(f"variables are a mapping, as {{'params': ...}}, got {type(variables).__name__}.")
+        if not is_array(x):
+            raise ValueError(f"a spiking network takes one array x, got {type(x).__name__}: pass others as arguments.")
         ann = {name: value for name, value in variables.items() if name != NEURONS}
         call = Call(ann, x, args, kwargs)
         key = signature(call)
@@ -141,7 +148,8 @@ def drive(snn: SNN, spike: Spike, variables: Variables, inputs: jax.Array | Repe
     try:
         graph, arrays = snn.trace(variables, without_time(inputs), *args, **kwargs)
     except Exception as error:
-        error.add_note(f"The network was traced with inputs of shape {inputs.shape} as time-major [K, B, ...].")
+        shape = getattr(inputs, "shape", None)
+        error.add_note(f"The network was traced with inputs of shape {shape} as time-major [K, B, ...].")
         raise
     check_neurons(graph, snn.neuron, variables)
     program = Program(graph, arrays, snn.kernels, thresholds_of(variables))
@@ -154,15 +162,17 @@ def thresholds_of(variables: Variables) -> dict[str, jax.Array]:
     return {layer: jnp.asarray(parameters["threshold"]) for layer, parameters in variables[NEURONS].items()}
 
 
-def without_time(inputs: Any) -> jax.ShapeDtypeStruct:
-    """The shape and dtype of inputs [K, B, ...] at one step; ValueError where there is no such axis."""
-    if inputs.ndim < 2:
-        raise ValueError(f"a spiking network takes time-major inputs [K, B, ...], got the shape {inputs.shape}.")
+def without_time(inputs: Any, num_steps: int | None = None) -> jax.ShapeDtypeStruct:
+    """The shape and dtype of inputs [K, B, ...] at one step; ValueError where there is no such axis of K steps."""
+    shape = getattr(inputs, "shape", ())
+    if len(shape) < 2 or num_steps not in (None, shape[0]):
+        steps = "K" if num_steps is None else num_steps
+        raise ValueError(f"a spiking network takes time-major inputs [{steps}, B, ...], got the shape {shape}.")
     return jax.ShapeDtypeStruct(inputs.shape[1:], inputs.dtype)
 
 
 def check_neurons(graph: Graph, neuron: Neuron, variables: Variables) -> None:
-    """Refuse variables without the parameters of all neurons, or with those of others."""
+    """Refuse variables without the parameters of all neurons, or with those of others or of other shapes."""
     neurons = variables.get(NEURONS)
     if neurons is None:
         raise ValueError('variables have no "neurons": get them from snn.init or jsnn.convert.')
@@ -171,7 +181,21 @@ def check_neurons(graph: Graph, neuron: Neuron, variables: Variables) -> None:
             f"the network spikes in {', '.join(graph.layers)}, but its variables have neurons for {', '.join(neurons)}."
         )
     for layer, parameters in neurons.items():
+        if not isinstance(parameters, Mapping):
+            raise ValueError(f"the neurons of {layer} are a mapping of parameters, got {type(parameters).__name__}.")
         if missing := set(neuron.parameters()) - set(parameters):
             raise ValueError(
                 f"the neurons of {layer} have no {min(missing)!r}: get their parameters from snn.init or jsnn.convert."
             )
+        for name, value in parameters.items():
+            if not _fits(jnp.shape(value), graph.layers[layer].shape):
+                raise ValueError(
+                    f"{name} of {layer} must be a scalar or broadcastable to {graph.layers[layer].shape}, got an array "
+                    f"of shape {jnp.shape(value)}."
+                )
+
+
+def _fits(shape: tuple[int, ...], of_layer: tuple[int, ...]) -> bool:
+    """Whether an array is broadcastable to a layer's."""
+    sizes = zip(shape[::-1], of_layer[::-1], strict=False)
+    return len(shape) <= len(of_layer) and all(size in (1, of_layer) for size, of_layer in sizes)

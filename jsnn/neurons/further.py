@@ -1,5 +1,6 @@
 """Neurons of the field beside LIF: with an adaptive threshold, a current-based synapse, a refractory period."""
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
@@ -102,16 +103,17 @@ def refractory_lif(surrogate: Surrogate = linear(), period: int = 1) -> Neuron:
 
     Args:
         surrogate: the spike and its derivative, which may not depend on the time since the last spike.
-        period: steps without a spike after each, at least 1.
+        period: steps without a spike after each, a whole number from 1.
 
     Returns:
         The Neuron, the same one for the same arguments.
 
     Raises:
-        ValueError: where the period is below 1, or the surrogate depends on the time since the last spike, as stdb.
+        ValueError: where the period is no such number, or the surrogate depends on the time since the last spike, as
+            stdb.
     """
-    if period < 1:
-        raise ValueError(f"a refractory period takes at least 1 time step, got {period}.")
+    if not (1 <= period < math.inf and period == int(period)):
+        raise ValueError(f"a refractory period takes at least 1 time step, got {period}: pass a whole number of them.")
 
     def step(neuron: Parameters, state: TraceState, current: jax.Array) -> tuple[jax.Array, TraceState]:
         reset = neuron["threshold"] * jax.lax.stop_gradient(state.spikes)

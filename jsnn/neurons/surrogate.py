@@ -154,7 +154,7 @@ def from_derivative(derivative: Callable[[jax.Array], jax.Array]) -> Surrogate:
 
     def of_both(z: jax.Array, age: jax.Array | None) -> jax.Array:
         del age
-        return derivative(z)
+        return jnp.asarray(derivative(z), z.dtype)
 
     return Surrogate(_spike_function(of_both), of_both)
 
@@ -203,7 +203,8 @@ def forward_mode(surrogate: Surrogate) -> Surrogate:
         slope, z = surrogate.derivative(*primals), primals[0]
         # Not `spike` again: in a loop, jax 0.10 takes the second derivative without its rule, and so without a word.
         fires = jax.lax.stop_gradient((z > 0).astype(z.dtype))
-        return fires + (z - jax.lax.stop_gradient(z)) * jax.lax.stop_gradient(slope), slope * tangents[0]
+        zero = jnp.where(jnp.isfinite(z), z - jax.lax.stop_gradient(z), 0)  # which has a derivative
+        return fires + zero * jax.lax.stop_gradient(slope), slope * tangents[0]
 
     return surrogate._replace(spike=spike)
 

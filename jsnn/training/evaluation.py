@@ -120,7 +120,7 @@ def _present(
     """Sums over a batch, with the loss [T, S] at each scale of the logits, which are sums over time."""
 
     def observe(observed: Observed) -> Any:
-        spikes = spikes_per_neuron(observed.layers["words"], len(observed.total))
+        spikes = spikes_per_neuron(observed.layers["words"], len(observed.total), len(batch.index))
         return _sums(batch, *_scores(observed.total, batch.labels, scales), spikes)
 
     presentation = presentation._replace(chunk=min(presentation.chunk, STEPS_PER_WORD))

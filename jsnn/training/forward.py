@@ -85,7 +85,8 @@ def residuals_of(presentation: Presentation, trained: Sequence[str], residuals: 
       (two); else the membranes at the borders of chunks, and each chunk is run again. Equal to autodiff.
     - "byte": a byte a neuron and step where bits do not do, and nothing is run again. It gives do/dz to half a percent
       of its peak with the linear surrogate, 2 % with arctan and 3 % with fast_sigmoid, at their defaults, and so the
-      gradients of weights; those of leaks to some percent, for far from the threshold membranes are known to an eighth.
+      gradients of weights; those of leaks to some percent, for far from the threshold membranes are known to an eighth,
+      and beyond 256 widths, with fast_sigmoid's 32 thresholds, not at all.
     - "auto": "exact" in one chunk, where nothing is run again either, else "byte" where the neurons have it.
 
     In one chunk of few steps membranes stand in for bits: for 64 images on VGG5 at T = 4 and 8 a step's temporaries are
@@ -117,7 +118,7 @@ def from_membranes(
 
     def observe(observed: Observed) -> tuple[Any, dict[str, jax.Array]]:
         spikes = observed.layers["spikes"]
-        return observed.results, {layer: mean_over_neurons(x) for layer, x in spikes.items()}
+        return observed.results, {layer: mean_over_neurons(layer, x, len(index)) for layer, x in spikes.items()}
 
     noise = presentation.noise(index, keys.noise)
     results, spikes = simulate_images(
