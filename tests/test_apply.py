@@ -2,11 +2,13 @@
 
 from functools import partial
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jsnn
 from tests.plain_networks import IMAGES, PLAIN, ROWS, dense, drawn, plain
@@ -90,6 +92,46 @@ def test_composes_with_pmap(small):
     )
     assert len(actual.sharding.device_set) == 4
     np.testing.assert_allclose(actual.reshape(10, 4, 3), run(snn, variables, inputs), rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture
+def split(small):
+    """The SNN, and its variables and inputs on a mesh of four devices with axes of a type."""
+
+    def on_mesh(kind):
+        snn, variables, inputs = small
+        mesh = jax.make_mesh((4,), ("data",), axis_types=(kind,))
+        everywhere, by_sample = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (None, "data")))
+        return snn, jax.device_put(variables, everywhere), jax.device_put(inputs, by_sample)
+
+    return on_mesh
+
+
+def test_composes_with_arrays_split_over_a_mesh(small, split):
+    def loss(variables, inputs):
+        presentation = jsnn.Presentation(small[0], lambda images, key, index, time: images[time], 10, 4)
+        forward = jsnn.snn_forward(presentation, jsnn.averaged, residuals="byte")
+        return (forward(variables, inputs, jnp.arange(4), jax.random.key(0))[0] ** 2).sum()
+
+    snn, *arrays = split(AxisType.Auto)
+    actual = run(snn, *arrays)
+    assert len(actual.sharding.device_set) == 4
+    np.testing.assert_allclose(actual, run(*small), rtol=1e-5, atol=1e-6)
+    gradients = [jax.jit(jax.grad(loss))(*leaves) for leaves in (arrays, small[1:])]
+    chex.assert_trees_all_close(*gradients, rtol=1e-4, atol=1e-6)
+
+
+def test_arrays_split_over_explicit_axes_are_refused(split):
+    """Which JAX's meshes have as a rule."""
+    snn, variables, inputs = split(AxisType.Explicit)
+    network = jsnn.accelerate(lambda variables, x: x @ variables["out"]["w"])
+    for call in (
+        lambda: snn.apply(variables, {}, inputs),
+        lambda: snn.initial_state(variables, inputs.swapaxes(0, 1)),
+        lambda: network(variables, inputs.reshape(10, 4, 72)),
+    ):
+        with pytest.raises(ValueError, match=r"is split over Explicit axes, .* make the mesh with axis_types="):
+            call()
 
 
 def test_results_are_a_tree():

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 
 from jsnn.caching import cached
 from jsnn.kernels import Kernels, fast_kernels
-from jsnn.network.calls import REMAT, Call, arrays_of, as_function, called, closed_jaxpr
+from jsnn.network.calls import REMAT, Call, arrays_of, as_function, called, check_mesh, closed_jaxpr
 from jsnn.network.rules import ON_BATCHES
 
 
@@ -33,6 +33,7 @@ def accelerate(apply: Callable[..., Any], operands: DTypeLike | None = None) -> 
     kernels = fast_kernels(operands)
 
     def accelerated(*args: Any, **kwargs: Any) -> Any:
+        check_mesh((args, kwargs))
         call = Call(args, None, (), kwargs)
         closed, structure = closed_jaxpr(lambda args, _, **kwargs: apply(*args, **kwargs), call)
         return jax.tree.unflatten(structure, _evaluate(kernels, closed, arrays_of(call)))

@@ -63,6 +63,17 @@ def is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
 
 
+def check_mesh(arrays: Any) -> None:
+    """Refuse arrays that are split over a mesh with Explicit axes, in which each operation must say how it splits."""
+    for leaf in jax.tree.leaves(arrays):
+        sharding = getattr(jax.typeof(leaf), "sharding", None) if is_array(leaf) else None
+        if sharding is not None and any(sharding.spec):  # no axis of it is known here where the mesh is Auto
+            raise ValueError(
+                f"an array of shape {leaf.shape} is split over Explicit axes, {sharding.spec}: make the mesh with "
+                "axis_types=(jax.sharding.AxisType.Auto,) for each axis, so that XLA splits the network, or use pmap."
+            )
+
+
 def as_function(jaxpr: Jaxpr, equation: JaxprEqn) -> Callable[..., list[Any]]:
     """One equation of a jaxpr as a function: the values of all of its inputs -> a list of those of its outputs."""
     variables = list(dict.fromkeys(atom for atom in equation.invars if isinstance(atom, Var)))

@@ -16,7 +16,7 @@ from jsnn.caching import cached
 from jsnn.encoding import Repeated
 from jsnn.kernels import Kernels, fast_kernels, xla_kernels
 from jsnn.network.activations import with_neurons
-from jsnn.network.calls import Call, arrays_of, is_array, signature
+from jsnn.network.calls import Call, arrays_of, check_mesh, is_array, signature
 from jsnn.network.graph import Graph, trace
 from jsnn.network.rules import check_can_spike
 from jsnn.network.running import Program, Spike, run
@@ -119,6 +119,7 @@ def spiking(
         return {**variables, NEURONS: parameters}
 
     def initial_state(variables: Variables, x: Any, *args: Any, **kwargs: Any) -> dict[str, State]:
+        check_mesh((variables, x, args, kwargs))
         graph, _ = traced(variables, x, *args, **kwargs)
         check_neurons(graph, neuron, variables)
         return {
@@ -145,6 +146,7 @@ def spiking(
 
 def drive(snn: SNN, spike: Spike, variables: Variables, inputs: jax.Array | Repeated, *args: Any, **kwargs: Any) -> Any:
     """Run a network over inputs [K, B, ...] with neurons that the caller runs; returns the results [K, B, ...]."""
+    check_mesh((variables, inputs, args, kwargs))
     try:
         graph, arrays = snn.trace(variables, without_time(inputs), *args, **kwargs)
     except Exception as error:
