@@ -54,6 +54,7 @@ def tables_of(runs: DataFrame) -> dict[str, str]:
         "few-cifar": few_tables.accuracy_table(few_cifar),
         "few-fashion": few_tables.accuracy_table(few_fashion),
         "parts-fashion": few_tables.parts_table(few_fashion, 2),
+        "parts-cifar": few_tables.parts_table(few_cifar, 2),
         "rates-fashion": few_tables.rates_table(few_fashion, 4),
         "residuals-fashion": few_tables.residuals_table(few_fashion, 8),
         "exit-cifar": few_tables.exit_table(few_cifar),
