@@ -143,6 +143,10 @@ drive = partial(over_time, lif(), lif().parameters(), AT_REST)
         (lambda: jsnn.layer_shapes(SMALL_VGG.apply, ANN, IMAGES), r"pass x of shape \[1, ...\], got \(2, "),
         (lambda: jsnn.qcfs(jnp.arange(3), 0.5, 4), "qcfs needs a floating-point current, got int32"),
         (lambda: models.fold_batch_norm(ANN), 'these variables have no "batch_stats"'),
+        (
+            lambda: models.fold_batch_norm({**ANN, "batch_stats": {"BatchNorm_0": {"mean": 0.0, "var": 1.0}}}),
+            "BatchNorm_0 is no batch norm of a model of jsnn.models",
+        ),
     ],
     ids=count(),
 )

@@ -145,6 +145,12 @@ def test_a_current_that_is_not_finite_is_refused(number, percentile):
         balance_thresholds(snn, ann, spoiled, constant, KEY, num_steps=2, percentile=percentile)
 
 
+def test_one_name_of_a_layer_is_no_sequence_of_names():
+    snn, variables = random_snn(SMALL_VGG, seed=4, leak=0.9)
+    with pytest.raises(ValueError, match=r"got 'conv0': write \['conv0'\]"):
+        balance_thresholds(snn, variables, images(2), poisson, KEY, num_steps=2, layers="conv0")
+
+
 def test_pixels_out_of_range_are_refused_in_every_batch():
     snn, variables = random_snn(SMALL_VGG, seed=4, leak=0.9)
     with pytest.raises(ValueError, match="poisson takes pixels"):

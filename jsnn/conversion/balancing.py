@@ -164,6 +164,8 @@ def _common_number(num_batches: int, all_gather: AllGather) -> int:
 
 def _checked_layers(graph: Graph, layers: Sequence[str] | None) -> set[str]:
     """The layers to balance, which the network has."""
+    if isinstance(layers, str):
+        raise ValueError(f"layers are a sequence of names, got {layers!r}: write [{layers!r}].")
     chosen = set(graph.layers if layers is None else layers)
     for layer in chosen - set(graph.layers):
         raise ValueError(f"no layer {layer!r} to balance: the network has {', '.join(graph.layers)}.")

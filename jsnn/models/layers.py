@@ -114,13 +114,15 @@ def fold_batch_norm(variables: Mapping[str, Any]) -> dict[str, Any]:
         {"params"}, with a bias for each kernel that a batch norm stood behind.
 
     Raises:
-        ValueError: where the variables have no "batch_stats".
+        ValueError: where the variables have no "batch_stats", or others than those of this package's models.
     """
     if "batch_stats" not in variables:
         raise ValueError('these variables have no "batch_stats": pass those of a model with norm="batch".')
     params, averages = dict(variables["params"]), variables["batch_stats"]
     for norm, average in averages.items():
-        name, affine = norm.removesuffix(NORM), params.pop(norm)
+        name, affine = norm.removesuffix(NORM), params.pop(norm, {})
+        if name not in params or not {"scale", "bias"} <= set(affine):
+            raise ValueError(f"{norm} is no batch norm of a model of jsnn.models, so it has no weights to fold into.")
         factor = affine["scale"] / jnp.sqrt(average["var"] + EPSILON)
         bias = affine["bias"] - average["mean"] * factor
         params[name] = {"kernel": params[name]["kernel"] * factor, "bias": bias}
