@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsnn.shapes import is_broadcastable
+
 MARK = "jsnn_qcfs"  # the name of its call in a jaxpr, by which the transformation knows it
 
 
@@ -43,8 +45,7 @@ def qcfs(x: jax.Array, lam: jax.Array | float, levels: int) -> jax.Array:
         raise ValueError(
             f"qcfs needs lam above 0 and finite, got {lam}: train it as the softplus or exponential of a number."
         )
-    sizes = zip(lam.shape[::-1], x.shape[::-1], strict=False)
-    if lam.ndim > x.ndim or any(size not in (1, of_x) for size, of_x in sizes):
+    if not is_broadcastable(lam.shape, x.shape):
         raise ValueError(f"lam of qcfs must be broadcastable to the current {x.shape}, got {lam.shape}.")
     return _quantized(levels)(x, lam)
 

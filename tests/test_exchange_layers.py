@@ -199,7 +199,7 @@ def test_neurons_out_of_their_range_are_not_exported(parameters, sentence):
 def test_parameters_of_neurons_are_those_of_a_sample():
     snn, x = jsnn.spiking(lambda _, x: jax.nn.relu(x)), jnp.ones((2, 4, 3))
     variables = snn.init({}, x)
-    variables["neurons"]["neurons"]["threshold"] = np.arange(1.0, 4).reshape(1, 1, 1, 3)
+    variables["neurons"]["neurons"]["threshold"] = np.arange(1.0, 4).reshape(1, 1, 3)
     threshold = layer_graph(snn, variables, x).nodes["neurons_neurons"].layer.parameters["threshold"]
     assert threshold.dtype == np.float32
     np.testing.assert_array_equal(threshold, [[1, 2, 3]])

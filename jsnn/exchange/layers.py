@@ -16,6 +16,7 @@ from jsnn.network.graph import Layer
 from jsnn.network.running import Program, constants
 from jsnn.network.transformation import NEURONS, SNN, Variables, check_neurons
 from jsnn.neurons.neuron import LEAK, Neuron, Range
+from jsnn.shapes import is_broadcastable
 
 THRESHOLD = Range("threshold", "above 0", lambda threshold: threshold > 0, "a spike stands for it")
 
@@ -79,8 +80,7 @@ def _without_samples(which: str, array: np.ndarray, layer: Layer) -> np.ndarray:
     shape = layer.shape[1:]
     in_front = max(array.ndim - len(shape), 0)
     own = array.shape[in_front:]
-    fits = all(size in (1, of) for size, of in zip(own[::-1], shape[::-1], strict=False))
-    if math.prod(array.shape[:in_front]) > 1 or not fits:
+    if math.prod(array.shape[:in_front]) > 1 or not is_broadcastable(own, shape):
         raise ValueError(
             f"{which} is of the shape {array.shape}: give it one that is broadcastable to the neurons of a sample, "
             f"{shape}."

@@ -22,6 +22,7 @@ from jsnn.network.rules import check_can_spike
 from jsnn.network.running import Program, Spike, run
 from jsnn.neurons.leaky import lif
 from jsnn.neurons.neuron import Neuron, State, over_time
+from jsnn.shapes import is_broadcastable
 
 NEURONS = "neurons"  # the collection of SNN variables that an ANN's variables don't have
 Variables = Mapping[str, Any]
@@ -190,14 +191,8 @@ def check_neurons(graph: Graph, neuron: Neuron, variables: Variables) -> None:
                 f"the neurons of {layer} have no {min(missing)!r}: get their parameters from snn.init or jsnn.convert."
             )
         for name, value in parameters.items():
-            if not _fits(jnp.shape(value), graph.layers[layer].shape):
+            if not is_broadcastable(jnp.shape(value), graph.layers[layer].shape):
                 raise ValueError(
-                    f"{name} of {layer} must be a scalar or broadcastable to {graph.layers[layer].shape}, got an array "
-                    f"of shape {jnp.shape(value)}."
+                    f"the {name} of {layer} is of the shape {jnp.shape(value)}: give it one that is broadcastable to "
+                    f"the layer, {graph.layers[layer].shape}."
                 )
-
-
-def _fits(shape: tuple[int, ...], of_layer: tuple[int, ...]) -> bool:
-    """Whether an array is broadcastable to a layer's."""
-    sizes = zip(shape[::-1], of_layer[::-1], strict=False)
-    return len(shape) <= len(of_layer) and all(size in (1, of_layer) for size, of_layer in sizes)
