@@ -1,6 +1,6 @@
 """A cache for functions that make functions: the same arguments give the same function, and so the same program."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -42,7 +42,10 @@ def _identity(value: Any) -> Any:
 def _types(value: Any) -> Any:
     """The type of a value, with those of what it holds, as a module's fields."""
     if is_dataclass(value) and not isinstance(value, type):
-        return type(value), *(_types(getattr(value, field.name, None)) for field in fields(value))
+        names = (field.name for field in fields(value) if field.name != "parent")  # of Flax, which holds the value
+        return type(value), *(_types(getattr(value, name, None)) for name in names)
+    if isinstance(value, Mapping):
+        return type(value), *((_types(key), _types(inner)) for key, inner in value.items())
     if isinstance(value, tuple | list):
         return type(value), *map(_types, value)
     return type(value)

@@ -36,18 +36,20 @@ def qcfs(x: jax.Array, lam: jax.Array | float, levels: int) -> jax.Array:
 
     Raises:
         ValueError: where levels are no whole number from 1, x is no floating-point number, or lam is not above 0 and
-            finite (where it is known: inside jit it is not) or has other axes than x.
+            finite (where it is known: inside jit it is not) or not broadcastable to x.
     """
-    x, lam, levels = jnp.asarray(x), jnp.asarray(lam), _checked(levels)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"qcfs needs a floating-point current, got {x.dtype}: convert it first.")
-    if not isinstance(lam, jax.core.Tracer) and not np.all((np.asarray(lam) > 0) & (np.asarray(lam) < math.inf)):
+    is_known = not isinstance(lam, jax.core.Tracer)
+    if is_known and not np.all((np.asarray(lam) > 0) & (np.asarray(lam) < math.inf)):
         raise ValueError(
             f"qcfs needs lam above 0 and finite, got {lam}: train it as the softplus or exponential of a number."
         )
+    x, lam = jnp.asarray(x), jnp.asarray(lam)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"qcfs needs a floating-point current, got {x.dtype}: convert it first.")
     if not is_broadcastable(lam.shape, x.shape):
         raise ValueError(f"lam of qcfs must be broadcastable to the current {x.shape}, got {lam.shape}.")
-    return _quantized(levels)(x, lam)
+    lam = lam if jnp.issubdtype(lam.dtype, jnp.floating) else lam.astype(x.dtype)  # whole numbers have no derivative
+    return _quantized(_checked(levels))(x, lam)
 
 
 def _checked(levels: Any) -> int:

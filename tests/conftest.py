@@ -76,6 +76,14 @@ def float64():
 
 
 @pytest.fixture(scope="session")
+def small() -> tuple:
+    """A small SNN, its variables and inputs over time, see `tests.plain_networks.small_network`."""
+    from tests.plain_networks import small_network
+
+    return small_network()
+
+
+@pytest.fixture(scope="session")
 def data_dir() -> str:
     """The folder of prepared real data sets."""
     if not DATA_DIR.is_dir():

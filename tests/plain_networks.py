@@ -1,6 +1,7 @@
 """Networks as plain functions of a dict, and for any networks random weights, inputs and a conversion."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -52,3 +53,26 @@ def converted(apply: Callable, variables: Any, x: jax.Array) -> tuple[jsnn.SNN, 
     snn = jsnn.spiking(apply)
     thresholds = jsnn.balance_thresholds(snn, variables, x, jsnn.encoding.constant, jax.random.key(0), num_steps=32)
     return snn, jsnn.convert(snn, variables, thresholds, initial=0.5)
+
+
+def small_network() -> tuple[jsnn.SNN, Any, jax.Array]:
+    """A plain function with a convolution as an SNN, its variables and inputs over time."""
+
+    def network(params, x):
+        x = jax.lax.conv_general_dilated(x, params["conv"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return dense(params["out"], jax.nn.relu(x).reshape(len(x), -1))
+
+    shapes = {
+        "conv": jax.ShapeDtypeStruct((3, 3, 2, 3), jnp.float32),
+        "out": {"w": jax.ShapeDtypeStruct((108, 3), jnp.float32), "b": jax.ShapeDtypeStruct((3,), jnp.float32)},
+    }
+    snn = jsnn.spiking(network, jsnn.lif(jsnn.surrogate.linear()))
+    variables = jsnn.convert(snn, drawn(shapes), {"conv": 0.4}, leak=0.9)
+    inputs = jax.random.uniform(jax.random.key(5), (10, 4, 6, 6, 2), minval=-1)
+    return snn, variables, inputs
+
+
+@partial(jax.jit, static_argnums=0)
+def run(snn: jsnn.SNN, variables: Any, inputs: jax.Array) -> Any:
+    """The results of a whole presentation."""
+    return snn.apply(variables, snn.initial_state(variables, inputs[0]), inputs)[0]

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.core import FrozenDict
 
 import jsnn
 from tests.plain_networks import HIDDEN
@@ -48,9 +49,24 @@ def test_models_with_fields_of_another_type_are_other_models():
         def __call__(self, x):
             return nn.relu(x)
 
-    for one, other in ((1, True), (1, 1.0), ((1,), (True,))):
+    for one, other in ((1, True), (1, 1.0), ((1,), (True,)), (FrozenDict({"a": 1}), FrozenDict({"a": True}))):
         assert jsnn.spiking(Net(one).apply) is jsnn.spiking(Net(one).apply)
         assert jsnn.spiking(Net(one).apply) is not jsnn.spiking(Net(other).apply), (one, other)
+
+
+def test_modules_that_are_bound_hold_themselves():
+    """Flax's hold their parents, and these them."""
+
+    class Outer(nn.Module):
+        inner: nn.Module
+
+        def __call__(self, x):
+            return self.inner(x)
+
+    outer, x = Outer(nn.Dense(2)), jnp.ones((1, 3))
+    bound = outer.bind(outer.init(jax.random.key(0), x))
+    for call in (bound.__call__, bound.inner.__call__):
+        np.testing.assert_allclose(jsnn.accelerate(call)(x), bound(x), rtol=1e-6)
 
 
 def test_a_graph_is_of_the_precision_that_it_was_traced_with():

@@ -148,7 +148,7 @@ def test_parameters_that_the_neurons_lack_are_refused_by_name():
         (1e39, 1.0, "threshold"),
         (1.0, 1e-50, r"in \(0, 1\], got 0"),
     ]
-    + [(None, 1.0, "must be numbers"), ("1", 1.0, "must be numbers"), (1j, 1.0, "real numbers")],
+    + [(threshold, 1.0, "must be real numbers") for threshold in (None, "1", 1j, True)],
 )
 def test_thresholds_and_leaks_out_of_range_are_refused(thresholds, leak, word):
     snn, variables = random_snn(SMALL_VGG, seed=0, leak=1.0)
@@ -164,6 +164,19 @@ def test_factors_out_of_range_are_refused(factor):
         scale_thresholds(variables, factor)
     with pytest.raises(ValueError, match="factor"):
         scale_paper_thresholds(variables, factor, SMALL_VGG.spiking_layers)
+
+
+@pytest.mark.parametrize(("threshold", "leak", "name"), [(-1.0, 1.0, "threshold of w"), (1.0, 3.0, "leak")])
+def test_what_is_known_inside_jit_is_checked_there_too(threshold, leak, name):
+    snn, weights = spiking(lambda variables, x: jax.nn.relu(x @ variables["w"])), {"w": jnp.eye(3)}
+    with pytest.raises(ValueError, match=name):
+        jax.jit(lambda variables: convert(snn, variables, {"w": threshold}, leak=leak))(weights)
+
+
+def test_numbers_among_the_variables_do_not_widen_neurons(float64):
+    snn = spiking(lambda variables, x: jax.nn.relu(x @ variables["w"]) * variables["scale"])
+    converted = convert(snn, {"w": jnp.eye(3, dtype=jnp.float32), "scale": 2.0}, {"w": 1.0})
+    assert converted[NEURONS]["w"]["threshold"].dtype == jnp.float32
 
 
 def test_thresholds_that_scaling_makes_0_are_refused():

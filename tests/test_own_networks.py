@@ -94,26 +94,28 @@ def test_what_is_no_array_among_the_variables_is_saved_with_the_program(tmp_path
     np.testing.assert_allclose(jsnn.load(tmp_path / "net.npz")(inputs), expected, rtol=1e-6)
 
 
-def test_spikes_are_counted_by_sample_where_a_sample_has_several_rows():
-    """As tokens that are folded into the batch, of which the mean is the network's result."""
+def test_a_layer_without_the_batch_in_front_counts_its_mean():
+    """As of tokens folded into the batch, in whatever order, or of features in front: training takes all of them."""
     rows = jnp.asarray(RNG.normal(size=(4, 6, 3)), jnp.float32)
 
-    def folded(variables, x):
-        return jax.nn.relu(x.reshape(-1, 3) @ variables["w"]).reshape(len(x), -1, 3).mean(1)
+    def rates(rectified, residuals):
+        def apply(variables, x):
+            return rectified(variables["w"], x).reshape(len(x), -1)
 
-    def unfolded(variables, x):
-        return jax.nn.relu(x @ variables["w"]).mean(1)
-
-    def spikes(apply, residuals):
         snn = jsnn.spiking(apply, jsnn.lif(jsnn.surrogate.linear()))
         presentation = jsnn.Presentation(snn, jsnn.encoding.constant, STEPS, 2)
         forward = jsnn.snn_forward(presentation, with_rates, residuals=residuals)
-        return forward(snn.init({"w": jnp.eye(3)}, rows), rows, jnp.arange(4), KEY)[0].rates["w"]
+        return forward(snn.init({"w": jnp.eye(3)}, rows), rows, None, KEY)[0].rates["w"]
 
     for residuals in ("exact", "byte"):
-        np.testing.assert_allclose(spikes(folded, residuals), spikes(unfolded, residuals), rtol=1e-6)
-    with pytest.raises(ValueError, match=r"spikes of w are counted by sample, .* each of the 4"):
-        spikes(lambda variables, x: jax.nn.relu(x.sum((0, 1)) @ variables["w"])[None], "exact")
+        expected = rates(lambda w, x: jax.nn.relu(x @ w), residuals)
+        assert len(set(expected.tolist())) == 4
+        for rectified in (
+            lambda w, x: jax.nn.relu(x.reshape(-1, 3) @ w).reshape(4, 6, 3),
+            lambda w, x: jax.nn.relu(x.swapaxes(0, 1).reshape(-1, 3) @ w).reshape(6, 4, 3).swapaxes(0, 1),
+            lambda w, x: jax.nn.relu(w @ x.reshape(-1, 3).T).T.reshape(4, 6, 3),
+        ):
+            np.testing.assert_allclose(rates(rectified, residuals), [expected.mean()] * 4, rtol=1e-5)
 
 
 def test_a_network_of_one_batch_size_is_balanced_in_batches_of_it():

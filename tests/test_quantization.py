@@ -31,7 +31,7 @@ def test_values_and_gradients_are_those_of_the_formula(lam, levels):
 
 
 @pytest.mark.parametrize(
-    ("lam", "levels", "what"),
+    ("lam", "levels", "sentence"),
     [
         (1.0, 0, "level"),
         (1.0, 2.5, "whole number"),
@@ -43,9 +43,21 @@ def test_values_and_gradients_are_those_of_the_formula(lam, levels):
         (np.ones(3), 2, r"broadcastable to the current \(2,\)"),
     ],
 )
-def test_bad_arguments_are_refused(lam, levels, what):
-    with pytest.raises(ValueError, match=what):
+def test_bad_arguments_are_refused(lam, levels, sentence):
+    with pytest.raises(ValueError, match=sentence):
         jsnn.qcfs(jnp.ones(2), lam, levels)
+
+
+@pytest.mark.parametrize("lam", [2, np.int32(2), np.array([2, 1, 2])])
+def test_whole_numbers_as_lam_have_no_derivative(lam):
+    x = jnp.array([-1.0, 0.3, 3])
+    slopes = jax.grad(lambda x: jsnn.qcfs(x, lam, 4).sum())(x)
+    np.testing.assert_array_equal(slopes, [0, 1, 0])
+
+
+def test_what_is_known_inside_jit_is_checked_there_too():
+    with pytest.raises(ValueError, match="lam above 0"):
+        jax.jit(lambda x: jsnn.qcfs(x, -1.0, 4))(jnp.ones(2))
 
 
 def test_what_is_not_a_number_stays_so():

@@ -85,13 +85,13 @@ def test_the_line_is_that_of_the_call_not_of_an_earlier_one():
 @pytest.mark.parametrize(
     ("network", "which"),
     [
-        (lambda params, x: params["a"], "the network"),
-        (lambda params, x: (x, params["a"] * jnp.zeros_like(x)[0]), r"\[1\]"),
-        (lambda params, x: (x, {"n": jnp.ones(3)}), r"\[1\]\['n'\]"),
+        (lambda params, x: params["a"], "nothing to spike for"),
+        (lambda params, x: (x, params["a"] * jnp.zeros_like(x)[0]), r"leave out \[1\]"),
+        (lambda params, x: (x, {"n": jnp.ones(3)}), r"leave out \[1\]\['n'\]"),
     ],
 )
 def test_a_result_that_does_not_depend_on_the_input(network, which):
-    with pytest.raises(ValueError, match=f"result does not depend on its input.*leave out {which}"):
+    with pytest.raises(ValueError, match=f"result does not depend on its input.*{which}"):
         jsnn.spiking(network).init({"a": jnp.ones(5)}, ROWS)
 
 
@@ -116,24 +116,11 @@ def reversed_gradient(variables, x):
     return reversal(jax.nn.relu(x @ variables["w"])) @ variables["out"]
 
 
-@jax.custom_jvp
-def forward_reversal(x):
-    return 1.0 * x
-
-
-forward_reversal.defjvp(lambda primals, tangents: (primals[0], -tangents[0]))
-
-
-def reversed_in_both_modes(variables, x):
-    return forward_reversal(jax.nn.relu(x @ variables["w"])) @ variables["out"]
-
-
 @pytest.mark.parametrize(
     ("apply", "word"),
     [
         (reduced, "^reduce in"),
         (reversed_gradient, "^custom_vjp_call in .* a gradient of its own would be lost"),
-        (reversed_in_both_modes, "^custom_jvp_call in .* a gradient of its own would be lost"),
     ],
 )
 def test_what_looks_linear_is_refused(apply, word):

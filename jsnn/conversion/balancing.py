@@ -112,7 +112,7 @@ def balance_thresholds(
     presentation = Presentation(snn, encode, num_steps, chunk)
     batches = [slice(number * batch_size, (number + 1) * batch_size) for number in range(num_batches)]
     setting = Setting(presentation, key, images, index, batches, fold, all_gather)
-    x, *_ = [inputs_like(presentation, (images[batch], index[batch], key)) for batch in batches]  # which checks them
+    x = inputs_like(presentation, (images[:batch_size], index[:batch_size], key))
     (graph, _), snn_variables = snn.trace(variables, x), snn.init(variables, x)
     chosen, trained = _checked_layers(graph, layers), thresholds_of_qcfs(snn, variables, x)
     sizes = {name: bytes_of_spikes(presentation, layer.shape, len(images)) for name, layer in graph.layers.items()}
@@ -213,6 +213,8 @@ def _measured(
     def items(start: int) -> Iterator[tuple]:
         for number, batch in enumerate(setting.batches[start:], start):
             presented = setting.images[batch], setting.index[batch], setting.key
+            if not words:
+                inputs_like(setting.presentation, presented)  # refuses pixels out of range, which jit does not know
             yield presented, {name: kept[number] for name, kept in words.items()}
 
     def add(state: State, batch: tuple) -> State:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsnn.kernels.precision import dtype_of_sums
+from jsnn.network.calls import is_array
 from jsnn.network.running import Program, constants
 from jsnn.network.transformation import NEURONS, SNN, Variables
 
@@ -57,26 +58,24 @@ def convert(
         of_layer = _as_numbers(f"the threshold of {layer}", threshold, dtype)
         if not all_values(of_layer, lambda v: (v > 0) & (v < math.inf)):
             raise ValueError(f"the threshold of {layer} must be above 0 and finite, got {of_layer}.")
-        neurons[layer] = {**values, "threshold": of_layer}
+        neurons[layer] = jax.tree.map(jnp.asarray, {**values, "threshold": of_layer})
     return {**variables, NEURONS: neurons}
 
 
 def _dtype_of_neurons(variables: Variables) -> np.dtype:
     """The dtype of neurons' parameters, that of the weights but for those of fewer bits than float32."""
-    dtypes = (jnp.result_type(leaf) for leaf in jax.tree.leaves(variables))
+    dtypes = (leaf.dtype for leaf in jax.tree.leaves(variables) if is_array(leaf))
     sums = (dtype_of_sums(dtype) for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating))
     return jnp.result_type(jnp.float32, *sums)
 
 
-def _as_numbers(name: str, value: Any, dtype: np.dtype) -> jax.Array:
-    """A parameter of neurons as an array of a dtype."""
-    try:
-        numbers = jnp.asarray(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must be numbers, got {value!r}.") from None
+def _as_numbers(name: str, value: Any, dtype: np.dtype) -> jax.Array | np.ndarray:
+    """A parameter of neurons in a dtype, an array of NumPy where it is known: inside jit one of JAX is not."""
+    numbers = value if isinstance(value, jax.core.Tracer) else np.asarray(value)
     if not (jnp.issubdtype(numbers.dtype, jnp.floating) or jnp.issubdtype(numbers.dtype, jnp.integer)):
         raise ValueError(f"{name} must be real numbers, got {value!r}.")
-    return numbers.astype(dtype)
+    with np.errstate(over="ignore"):  # what becomes infinite is refused
+        return numbers.astype(dtype)
 
 
 def trained_thresholds(snn: SNN, variables: Variables, x: Any, *args: Any, **kwargs: Any) -> Thresholds:

@@ -38,7 +38,7 @@ class Dropout(nn.Module):
             return x
         if index is None or index.shape != x.shape[:1]:
             raise ValueError(
-                "dropout draws its mask by sample: pass `index`, the samples' indices in the data set, "
+                "dropout draws its mask by sample: pass `index`, the samples' indices in the data set, of shape "
                 f"{x.shape[:1]}, got {'none' if index is None else index.shape}."
             )
         mask = dropout_mask(self.make_rng("dropout"), index, x.shape[1:], self.rate, x.dtype)

@@ -9,8 +9,10 @@ from jax.typing import DTypeLike
 
 from jsnn.caching import cached
 from jsnn.kernels import Kernels, fast_kernels
-from jsnn.network.calls import REMAT, Call, arrays_of, as_function, called, check_mesh, closed_jaxpr
+from jsnn.network.calls import REMAT, Call, arrays_of, as_function, called, closed_jaxpr
 from jsnn.network.rules import ON_BATCHES
+
+OWN_RULES = ("custom_jvp_call", "custom_vmap_call")  # calls with a derivative or a batching of their own
 
 
 @cached
@@ -33,7 +35,6 @@ def accelerate(apply: Callable[..., Any], operands: DTypeLike | None = None) -> 
     kernels = fast_kernels(operands)
 
     def accelerated(*args: Any, **kwargs: Any) -> Any:
-        check_mesh((args, kwargs))
         call = Call(args, None, (), kwargs)
         closed, structure = closed_jaxpr(lambda args, _, **kwargs: apply(*args, **kwargs), call)
         return jax.tree.unflatten(structure, _evaluate(kernels, closed, arrays_of(call)))
@@ -55,15 +56,15 @@ def _evaluate(kernels: Kernels, closed: ClosedJaxpr, arrays: Sequence[Any]) -> l
 
 
 def _run(kernels: Kernels, jaxpr: Jaxpr, equation: JaxprEqn, taken: list[Any]) -> list[Any]:
-    """One equation; a call is opened where there is something to replace in it and no gradient of its own to lose."""
+    """One equation; a call is opened where there is something to replace in it and no rule of its own to lose."""
     name, inner = equation.primitive.name, called(equation)
-    if inner is not None and name != "custom_jvp_call" and _has_weights(inner.jaxpr):
-        return (_run_again(equation) if name in REMAT else _evaluate)(kernels, inner, taken)
+    if inner is not None and name not in OWN_RULES and _has_weights(inner.jaxpr):
+        return (_checkpointed(equation) if name in REMAT else _evaluate)(kernels, inner, taken)
     replaced = ON_BATCHES[name](kernels, equation.params, *taken) if name in ON_BATCHES else None
     return as_function(jaxpr, equation)(*taken) if replaced is None else [replaced]
 
 
-def _run_again(equation: JaxprEqn) -> Callable[..., list[Any]]:
+def _checkpointed(equation: JaxprEqn) -> Callable[..., list[Any]]:
     """The evaluation of a call of `jax.checkpoint`, which is run again backward as far as its policy says."""
     policy = {name: equation.params[name] for name in ("policy", "prevent_cse")}
     return jax.checkpoint(_evaluate, static_argnums=(0, 1), **policy)

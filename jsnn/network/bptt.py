@@ -37,7 +37,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         results: [T, B, ...] at each step; their sum or mean over time are the logits.
-        spikes: layer -> [B] spikes per neuron in the presentation.
+        spikes: layer -> [B] spikes per neuron in the presentation, see `mean_over_neurons`.
     """
 
     results: Any
@@ -72,7 +72,8 @@ def present(
 
     Their index [B] int32 in the data set is what their noise belongs to. Residuals are the neuron's lossless ones, if
     none are given; those in bytes give the parameters of neurons a gradient, too. ValueError where a number of steps
-    is below 1, there are no residuals, or a gradient that they do not give, or a second derivative, is asked for.
+    is no whole one from 1, inputs are not of the steps that they are called for, there are no residuals, or a gradient
+    that they do not give, or a second derivative, is asked for.
     """
     check_steps(presentation.num_steps, presentation.chunk)
     residuals = residuals or presentation.snn.neuron.lossless
@@ -106,7 +107,7 @@ def _run(settings: _Settings, arrays: _Arrays) -> tuple[Outcome, Stored]:
             kept[layer], membrane, last = record(residuals, neurons[layer], *before, current)
             later[layer] = state[layer]._replace(membrane=membrane, spikes=last)
             spikes = spikes_of(kept[layer], len(current), current.dtype)
-            counts[layer] = _summed(presentation, mean_over_neurons(layer, spikes, len(arrays.index)), time)
+            counts[layer] = _summed(presentation, mean_over_neurons(spikes, len(arrays.images)), time)
             return spikes
 
         results = drive(presentation.snn, spike, arrays.variables, encode(time), **noise)
@@ -218,7 +219,7 @@ def _replay_chunk(
     def spike(layer: str, current: jax.Array) -> jax.Array:
         parameters = arrays.variables[NEURONS][layer]
         spikes, later[layer] = replay(residuals, parameters, current, membranes[layer], trains[layer])
-        counts[layer] = _summed(presentation, mean_over_neurons(layer, spikes, len(arrays.index)), time)
+        counts[layer] = _summed(presentation, mean_over_neurons(spikes, len(arrays.images)), time)
         return spikes
 
     encode, noise = _encoding_and_noise(presentation, arrays)

@@ -63,15 +63,17 @@ def is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
 
 
-def check_mesh(arrays: Any) -> None:
-    """Refuse arrays that are split over a mesh with Explicit axes, in which each operation must say how it splits."""
-    for leaf in jax.tree.leaves(arrays):
-        sharding = getattr(jax.typeof(leaf), "sharding", None) if is_array(leaf) else None
-        if sharding is not None and any(sharding.spec):  # no axis of it is known here where the mesh is Auto
-            raise ValueError(
-                f"an array of shape {leaf.shape} is split over Explicit axes, {sharding.spec}: make the mesh with "
-                "axis_types=(jax.sharding.AxisType.Auto,) for each axis, so that XLA splits the network, or use pmap."
-            )
+def check_mesh(array: Any, axis: int) -> None:
+    """Refuse an array whose batch, an axis of it, is split over a mesh with Explicit axes.
+
+    There each operation must say how its result is split, as those that merge time into the batch can't.
+    """
+    sharding = getattr(jax.typeof(array), "sharding", None)
+    if sharding is not None and sharding.spec[axis : axis + 1] not in ((), (None,)):  # of Auto axes it names none
+        raise ValueError(
+            f"the batch of an array of shape {array.shape} is split over Explicit axes, {sharding.spec}: make the mesh "
+            "with axis_types=(jax.sharding.AxisType.Auto,) for each axis, so that XLA splits the network, or use pmap."
+        )
 
 
 def as_function(jaxpr: Jaxpr, equation: JaxprEqn) -> Callable[..., list[Any]]:

@@ -1,6 +1,6 @@
 """How a presentation is cut into chunks of time steps."""
 
-from numbers import Integral
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,10 @@ FITTING_CHUNKS, BEARABLE_PADDING = range(8, 13), 0.03
 def check_steps(num_steps: int, chunk: int) -> None:
     """Refuse, by its name, a number of time steps, or of steps per chunk, that is no whole number from 1."""
     for name, value in (("num_steps", num_steps), ("chunk", chunk)):
-        if not isinstance(value, Integral):
-            raise ValueError(f"{name} must be a whole number of time steps, got {value!r}.")
+        try:
+            operator.index(value)
+        except TypeError:
+            raise ValueError(f"{name} must be a whole number of time steps, got {value!r}.") from None
         if value < 1:
             raise ValueError(f"{name} must be at least 1 time step, got {value}.")
 

@@ -15,11 +15,11 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, Va
 from jax.extend.source_info_util import summarize
 
 from jsnn.network.calls import Call, as_function, called, closed_jaxpr, is_array
+from jsnn.network.linear import is_linear
 from jsnn.quantization import is_qcfs
 
 LIBRARIES = *(f"{Path(module.__file__).parent}/" for module in (jax, flax)), f"{Path(__file__).parents[1]}/"
 T = TypeVar("T")
-ACTIVATIONS = ("max", "min", "clamp", "select_n")  # what ReLU and the like are, as a rule, written with
 NAMES_OF_LEAVES = ("value", "kernel", "embedding", "weight", "weights", "w")  # which are not those of a layer
 
 
@@ -130,14 +130,25 @@ class _Builder:
         for equation in jaxpr.eqns:
             inputs = tuple(map(read, equation.invars))
             where = f"{scope}/{equation.source_info.name_stack}".strip("/"), _line(equation) or line
-            inside = _opened(equation)
-            if inside is not None and self.over_time.intersection(inputs):
+            inside = self._opened(equation, inputs)
+            if inside is not None:
                 outputs = self.open(inside.jaxpr, inside.consts, inputs, *where)
             else:
                 outputs = tuple(self.new(var.aval) for var in equation.outvars)
                 self.append(equation, as_function(jaxpr, equation), inputs, outputs, where)
             numbers |= dict(zip(equation.outvars, outputs, strict=True))
         return list(map(read, jaxpr.outvars))
+
+    def _opened(self, equation: JaxprEqn, inputs: Sequence[int]) -> ClosedJaxpr | None:
+        """What is inside a call, where it is to be opened: in it are activations, or operations to be refused.
+
+        Neither is in what does not depend on time and in qcfs. What is linear and has a derivative of its own keeps it.
+        """
+        places = [place for place, number in enumerate(inputs) if number in self.over_time]
+        name, inside = equation.primitive.name, called(equation)
+        if inside is None or not places or is_qcfs(name, equation.params):
+            return None
+        return None if name == "custom_jvp_call" and is_linear(inside.jaxpr, places) else inside
 
     def append(
         self,
@@ -154,23 +165,6 @@ class _Builder:
         scope, line = where
         place = f"{scope or 'the network'} ({line or summarize(equation.source_info)})"
         self.operations.append(Operation(equation.primitive, equation.params, call, inputs, outputs, place, over_time))
-
-
-def _opened(equation: JaxprEqn) -> ClosedJaxpr | None:
-    """What a call holds that is to be opened: neither qcfs, nor what is no activation but has a derivative of its own.
-
-    The derivative of an activation is that of the neurons that stand for it; any other would be lost.
-    """
-    name, inside = equation.primitive.name, called(equation)
-    if is_qcfs(name, equation.params) or (name == "custom_jvp_call" and inside and not _has_activation(inside.jaxpr)):
-        return None
-    return inside
-
-
-def _has_activation(jaxpr: Jaxpr) -> bool:
-    """Whether something in a jaxpr may be an activation."""
-    inner = [call.jaxpr for call in map(called, jaxpr.eqns) if call is not None]
-    return any(equation.primitive.name in ACTIVATIONS for equation in jaxpr.eqns) or any(map(_has_activation, inner))
 
 
 def _line(equation: JaxprEqn) -> str:

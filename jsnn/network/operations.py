@@ -62,12 +62,12 @@ def _shape(graph: Graph, operation: Operation, origins: Mapping[int, Any], feeds
     outputs = graph.avals[operation.outputs[0]]
     if operation.primitive.name == "conv_general_dilated":
         features = weights.shape[operation.options["dimension_numbers"].rhs_spec[0]]
-        apart = math.prod(operation.options["lhs_dilation"])  # places of a window for each that has a pixel
+        dilation = math.prod(operation.options["lhs_dilation"])  # places of a window for each that holds a pixel
     else:
         (of_x, of_weights), _ = operation.options["dimension_numbers"]
         contracted = of_weights if operation.inputs[1] in origins else of_x
-        features, apart = weights.size // math.prod(weights.shape[axis] for axis in contracted), 1
-    return LayerShape(x.size, outputs.size, weights.size / (features * apart), feeds)
+        features, dilation = weights.size // math.prod(weights.shape[axis] for axis in contracted), 1
+    return LayerShape(x.size, outputs.size, weights.size / (features * dilation), feeds)
 
 
 def multiply_accumulates(shapes: Mapping[str, LayerShape]) -> dict[str, int]:

@@ -16,26 +16,8 @@ from jsnn.kernels import Kernels, pool_sum
 from jsnn.kernels.precision import dtype_of_sums
 from jsnn.network.calls import LOOPS
 from jsnn.network.graph import Graph, Operation
+from jsnn.network.linear import acts_linearly
 
-# Linear, or affine, in all inputs together.
-JOINTLY_LINEAR = {
-    *"add add_any sub neg concatenate pad copy stop_gradient real imag split tile stack unstack name pvary".split(),
-    *"broadcast_in_dim reshape transpose squeeze slice rev reduce_precision reduce_sum cumsum".split(),
-    *"reduce_window_sum optimization_barrier sharding_constraint device_put convert_element_type".split(),
-}
-# Linear in each of them while the others do not depend on time.
-SEPARATELY_LINEAR = {"mul", "dot_general", "conv_general_dilated"}
-# Linear in the inputs at these places; the others must not depend on time.
-LINEAR_AT = {
-    "div": (0,),
-    "dynamic_slice": (0,),
-    "dynamic_update_slice": (0, 1),
-    "gather": (0,),
-    "scatter-add": (0, 2),
-    "scatter-sub": (0, 2),
-    "scatter": (0, 2),
-}
-OWN_DERIVATIVES = ("custom_vjp_call", "custom_jvp_call")
 ADVICE = {
     "reduce_window_max": "use an average pool (flax.linen.avg_pool) in place of the max pool",
     "reduce_window": "use an average pool (flax.linen.avg_pool) in place of the max pool",
@@ -50,7 +32,7 @@ ADVICE = {
     "clamp": "clip from 0 to a constant above 0 to get a layer of neurons",
     "select_n": "choose by something that does not depend on the input, or use jax.nn.relu",
     **dict.fromkeys(("gt", "ge", "lt", "le", "eq", "ne"), "compare nothing that depends on the input: use jax.nn.relu"),
-    **dict.fromkeys(OWN_DERIVATIVES, "a gradient of its own would be lost: write it in plain operations"),
+    "custom_vjp_call": "a gradient of its own would be lost: write it in plain operations",
     **dict.fromkeys(LOOPS, "unroll the loop or branch: spikes do not enter it"),
     **dict.fromkeys("tanh logistic erf exp log1p exp2 abs sin".split(), "use jax.nn.relu as the activation"),
     "rsqrt": "use batch norm with its running averages in place of a norm by the input",
@@ -75,21 +57,15 @@ def check_can_spike(graph: Graph) -> None:
     for path, number in results:
         if number not in over_time:
             raise ValueError(
-                "the network's result does not depend on its input, so it has nothing to spike for: leave out "
-                f"{jax.tree_util.keystr(path) or 'the network'}."
+                "the network's result does not depend on its input, so it has nothing to spike for"
+                + (f": leave out {jax.tree_util.keystr(path)}." if path else ".")
             )
 
 
 def _check(graph: Graph, operation: Operation, places: set[int]) -> None:
     """Refuse an operation that is not linear in its inputs at some places, those that depend on time."""
-    name = operation.primitive.name
-    to_integers = not all(jnp.issubdtype(graph.avals[number].dtype, jnp.inexact) for number in operation.outputs)
-    is_linear = not to_integers and (
-        name in JOINTLY_LINEAR
-        or (name in SEPARATELY_LINEAR and len(places) == 1)
-        or (name == "select_n" and 0 not in places)
-        or (name in LINEAR_AT and places <= set(LINEAR_AT[name]))
-    )
+    name, avals = operation.primitive.name, [graph.avals[number] for number in operation.outputs]
+    is_linear = name == "custom_jvp_call" or acts_linearly(name, places, avals)  # one that is not linear is opened
     if not is_linear:
         advice = ADVICE.get(name, "of what depends on the input only sums, weights and ReLU become spiking: use these")
         raise ValueError(f"{name} in {operation.where} can't become spiking: {advice}.")

@@ -104,7 +104,7 @@ def _constants_and_arrays(program: Program) -> dict[int, Value]:
 def _emitted(program: Program, name: str, spikes: jax.Array) -> Value:
     """What comes behind the neurons of a layer: its threshold for a spike."""
     threshold, dtype = program.thresholds[name], program.graph.avals[program.graph.layers[name].output].dtype
-    if threshold.ndim == 0 and dtype != jnp.float16:  # in which sums of many spikes would overflow
+    if threshold.ndim == 0 and dtype != jnp.float16:  # of which 65,504 spikes are the most
         return Value(spikes.astype(dtype), threshold, over_time=True)
     return Value((threshold * spikes).astype(dtype), over_time=True)
 

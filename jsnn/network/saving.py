@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import jax
 import jax.numpy as jnp
@@ -29,16 +29,16 @@ def save(path: str | Path, snn: SNN, variables: Variables, inputs: Any, **kwargs
     Raises:
         ValueError: where the inputs have no axis of time, or an operation of the network can't become spiking.
     """
-    every, structure = jax.tree.flatten(dict(variables))  # what is no array among them is the program's, as a flag
-    places = [place for place, leaf in enumerate(every) if is_array(leaf)]
-    leaves = [jnp.asarray(every[place]) for place in places]
+    all_leaves, structure = jax.tree.flatten(dict(variables))  # what is no array among them is the program's, as a flag
+    places = [place for place, leaf in enumerate(all_leaves) if is_array(leaf)]
+    leaves = [jnp.asarray(all_leaves[place]) for place in places]
     is_key = [jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves]  # as of an NNX network with dropout
     leaves = [jax.random.key_data(leaf) if key else leaf for leaf, key in zip(leaves, is_key, strict=True)]
 
     def run(leaves: list[jax.Array], inputs: jax.Array) -> Any:
         wrapped = [jax.random.wrap_key_data(leaf) if key else leaf for leaf, key in zip(leaves, is_key, strict=True)]
         arrays = dict(zip(places, wrapped, strict=True))
-        variables = jax.tree.unflatten(structure, [arrays.get(place, leaf) for place, leaf in enumerate(every)])
+        variables = jax.tree.unflatten(structure, [arrays.get(place, leaf) for place, leaf in enumerate(all_leaves)])
         state = snn.initial_state(variables, without_time(inputs), **kwargs)
         return snn.apply(variables, state, inputs, **kwargs)[0]
 
@@ -64,15 +64,20 @@ def load(path: str | Path) -> Callable[[jax.Array], Any]:
         ValueError: where the file is no such archive, or damaged.
         OSError: where it can't be read.
     """
+    with Path(path).open("rb") as stream:
+        program, leaves = _read(path, stream)
+    return lambda inputs: program.call(leaves, inputs)
+
+
+def _read(path: str | Path, stream: BinaryIO) -> tuple[jax.export.Exported, list[np.ndarray]]:
+    """The program of a file and its arrays."""
     try:
-        with np.load(path) as file:
+        with np.load(stream) as file:
             program = jax.export.deserialize(bytearray(file[PROGRAM].tobytes()))
             leaves = [file[LEAF.format(i)].view(jnp.dtype(str(dtype))) for i, dtype in enumerate(file[DTYPES])]
     except Exception as error:  # of whatever kind the bytes lead to
-        if isinstance(error, OSError) and error.errno is not None:  # the system's, as where there is no such file
-            raise
         raise ValueError(f"{path} holds no network, or is damaged: write it with jsnn.save.") from error
-    return lambda inputs: program.call(leaves, inputs)
+    return program, leaves
 
 
 def _storable(array: np.ndarray) -> np.ndarray:

@@ -100,8 +100,8 @@ def simulate(
         The pytree of `observe` with leaves [T, ...].
 
     Raises:
-        ValueError: where num_steps or chunk is below 1, inputs are not of the steps that they are called for, something
-            else is to be collected, or words are beside others or in longer chunks.
+        ValueError: where num_steps or chunk is no whole number from 1, inputs are not of the steps that they are called
+            for, something else is to be collected, or words are beside others or in longer chunks.
     """
     check_steps(num_steps, chunk)
     if unknown := set(collect) - set(COLLECTIONS):
@@ -211,19 +211,15 @@ def spikes_per_neuron(words: Mapping[str, jax.Array], num_steps: int, batch: int
     Summed over time this is the paper's activity metric.
     """
     spikes = {layer: unpack(word, num_steps, jnp.float32) for layer, word in words.items()}
-    return {layer: mean_over_neurons(layer, x, batch) for layer, x in spikes.items()}
+    return {layer: mean_over_neurons(x, batch) for layer, x in spikes.items()}
 
 
-def mean_over_neurons(layer: str, spikes: jax.Array, batch: int) -> jax.Array:
-    """The mean number of spikes per neuron [K, B] of a layer's spikes [K, B, ...], or of several rows for each sample.
+def mean_over_neurons(spikes: jax.Array, batch: int) -> jax.Array:
+    """The mean number of spikes per neuron [K, B] of spikes [K, B, ...].
 
-    ValueError where the rows are not as many for each.
+    Of a layer with something else in front, as tokens folded into the batch, the batch's mean for each sample.
     """
-    rows, rest = divmod(spikes.shape[1], max(batch, 1))
-    if rest:
-        raise ValueError(
-            f"spikes of {layer} are counted by sample, but their shape {spikes.shape[1:]} does not begin with as many "
-            f"rows for each of the {batch}: put the batch first in the network."
-        )
-    spikes = spikes.reshape(len(spikes), batch, rows, *spikes.shape[2:])
+    if spikes.shape[1] != batch:
+        mean = spikes.mean(axis=tuple(range(1, spikes.ndim)))
+        return jnp.broadcast_to(mean[:, None], (len(spikes), batch))
     return spikes.mean(axis=tuple(range(2, spikes.ndim)))

@@ -88,18 +88,13 @@ def spiking(
     """
     if forward_mode and operands is not None:
         raise ValueError(f"XLA's own products take numbers as they are: leave out operands, got {operands}.")
-    neuron = lif() if neuron is None else neuron
-    if not isinstance(neuron, Neuron):
-        raise ValueError(f"neuron must be a jsnn.Neuron, as jsnn.lif() gives one, got {neuron!r}.")
+    neuron = _checked_neuron(lif() if neuron is None else neuron)
     kernels = xla_kernels() if forward_mode else fast_kernels(operands)
 
     graphs: dict[Any, Graph] = {}
 
     def traced(variables: Variables, x: Any, *args: Any, **kwargs: Any) -> tuple[Graph, list[Any]]:
-        if not isinstance(variables, Mapping):
-            raise ValueError(f"variables are a mapping, as {{'params': ...}}, got {type(variables).__name__}.")
-        if not is_array(x):
-            raise ValueError(f"a spiking network takes one array x, got {type(x).__name__}: pass others as arguments.")
+        _check_call(variables, x)
         ann = {name: value for name, value in variables.items() if name != NEURONS}
         call = Call(ann, x, args, kwargs)
         key = signature(call)
@@ -120,7 +115,7 @@ def spiking(
         return {**variables, NEURONS: parameters}
 
     def initial_state(variables: Variables, x: Any, *args: Any, **kwargs: Any) -> dict[str, State]:
-        check_mesh((variables, x, args, kwargs))
+        check_mesh(x, axis=0)
         graph, _ = traced(variables, x, *args, **kwargs)
         check_neurons(graph, neuron, variables)
         return {
@@ -145,9 +140,23 @@ def spiking(
     return snn
 
 
+def _checked_neuron(neuron: Any) -> Neuron:
+    """The neuron, which must be one."""
+    if not isinstance(neuron, Neuron):
+        raise ValueError(f"neuron must be a jsnn.Neuron, as jsnn.lif() gives one, got {neuron!r}.")
+    return neuron
+
+
+def _check_call(variables: Any, x: Any) -> None:
+    """Refuse arguments of other kinds than those of an ANN's function."""
+    if not isinstance(variables, Mapping):
+        raise ValueError(f"variables are a mapping, as {{'params': ...}}, got {type(variables).__name__}.")
+    if not is_array(x):
+        raise ValueError(f"x is one array [B, ...], got {type(x).__name__}: pass all else as further arguments.")
+
+
 def drive(snn: SNN, spike: Spike, variables: Variables, inputs: jax.Array | Repeated, *args: Any, **kwargs: Any) -> Any:
     """Run a network over inputs [K, B, ...] with neurons that the caller runs; returns the results [K, B, ...]."""
-    check_mesh((variables, inputs, args, kwargs))
     try:
         graph, arrays = snn.trace(variables, without_time(inputs), *args, **kwargs)
     except Exception as error:
@@ -155,6 +164,7 @@ def drive(snn: SNN, spike: Spike, variables: Variables, inputs: jax.Array | Repe
         error.add_note(f"The network was traced with inputs of shape {shape} as time-major [K, B, ...].")
         raise
     check_neurons(graph, snn.neuron, variables)
+    check_mesh(*((inputs.value, 0) if isinstance(inputs, Repeated) else (inputs, 1)))
     program = Program(graph, arrays, snn.kernels, thresholds_of(variables))
     results = run(program, inputs, spike, graph.outputs)
     return jax.tree.unflatten(graph.structure, results)
@@ -175,7 +185,10 @@ def without_time(inputs: Any, num_steps: int | None = None) -> jax.ShapeDtypeStr
 
 
 def check_neurons(graph: Graph, neuron: Neuron, variables: Variables) -> None:
-    """Refuse variables without the parameters of all neurons, or with those of others or of other shapes."""
+    """Refuse variables without the parameters of all neurons, or with those of others or of other shapes.
+
+    Of which shapes a parameter of a neuron of one's own may be, the neuron knows alone.
+    """
     neurons = variables.get(NEURONS)
     if neurons is None:
         raise ValueError('variables have no "neurons": get them from snn.init or jsnn.convert.')
@@ -190,7 +203,8 @@ def check_neurons(graph: Graph, neuron: Neuron, variables: Variables) -> None:
             raise ValueError(
                 f"the neurons of {layer} have no {min(missing)!r}: get their parameters from snn.init or jsnn.convert."
             )
-        for name, value in parameters.items():
+        for name in ("threshold", *(one.name for one in neuron.ranges if one.name in parameters)):
+            value = parameters[name]
             if not is_broadcastable(jnp.shape(value), graph.layers[layer].shape):
                 raise ValueError(
                     f"the {name} of {layer} is of the shape {jnp.shape(value)}: give it one that is broadcastable to "

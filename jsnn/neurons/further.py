@@ -113,7 +113,7 @@ def refractory_lif(surrogate: Surrogate = linear(), period: int = 1) -> Neuron:
             stdb.
     """
     if not (1 <= period < math.inf and period == int(period)):
-        raise ValueError(f"a refractory period takes at least 1 time step, got {period}: pass a whole number of them.")
+        raise ValueError(f"a refractory period takes at least 1 time step, got {period}: it is a whole number.")
 
     def step(neuron: Parameters, state: TraceState, current: jax.Array) -> tuple[jax.Array, TraceState]:
         reset = neuron["threshold"] * jax.lax.stop_gradient(state.spikes)

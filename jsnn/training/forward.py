@@ -118,7 +118,7 @@ def from_membranes(
 
     def observe(observed: Observed) -> tuple[Any, dict[str, jax.Array]]:
         spikes = observed.layers["spikes"]
-        return observed.results, {layer: mean_over_neurons(layer, x, len(index)) for layer, x in spikes.items()}
+        return observed.results, {layer: mean_over_neurons(x, len(inputs)) for layer, x in spikes.items()}
 
     noise = presentation.noise(index, keys.noise)
     results, spikes = simulate_images(
