@@ -92,6 +92,12 @@ def _finetuned(net: str, steps: tuple[int, ...], seeds: tuple[int, ...]) -> Iter
     yield from few_steps.trials(net, ("qcfs-diet",), steps, seeds, few_steps.OF_NETS.get(net, {}))
 
 
+def _on_fashion(net: str) -> Iterator[Trial]:
+    """Question f on Fashion-MNIST: other nets at every T, one seed."""
+    yield from few_steps.anns(net, (0,))
+    yield from few_steps.trials(net, ("qcfs", "qcfs-diet"), seeds=(0,), finetune=few_steps.OF_FASHION)
+
+
 STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
     FASHION: {
         "steps": (*_hybrids(FASHION, ("linear", 8), ("linear", 4), ("linear", 2), ("stdb", 4)),),
@@ -118,6 +124,7 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
             *few_steps.anns("vgg5"),
             *few_steps.trials("vgg5", ("qcfs", "qcfs-diet", "diet"), finetune=few_steps.OF_FASHION),
         ),
+        "nets": tuple(trial for net in OTHER_NETS for trial in _on_fashion(net)),
         "parts": tuple(few_steps.parts(2, finetune=few_steps.OF_FASHION)),
         "penalties": tuple(few_steps.penalties(4)),
         "residuals": tuple(few_steps.in_bytes(8)),
@@ -125,11 +132,10 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
     CIFAR_FEW: {
         "few": (
             *few_steps.anns("vgg5"),
-            *few_steps.trials("vgg5", ("qcfs", "qcfs-diet")),
-            *few_steps.trials("vgg5", ("diet",), (2, 4)),
+            *few_steps.trials("vgg5", ("qcfs", "qcfs-diet", "diet")),
         ),
         "nets": tuple(trial for net in OTHER_NETS for trial in _four_steps(net, SEEDS)),
-        "fewer": tuple(trial for net in OTHER_NETS for trial in _finetuned(net, (1, 2), (2,))),
+        "steps": tuple(trial for net in OTHER_NETS for trial in _finetuned(net, (1, 2, 8), (2,))),
         "depth": tuple(_four_steps("vgg11-norm", (0,))),
         "parts": tuple(few_steps.parts(2, (0,))),
     },
