@@ -33,7 +33,8 @@ def scale_thresholds(variables: Variables, factor: jax.Array | float) -> Variabl
         The variables, with the same weights and other parameters.
 
     Raises:
-        ValueError: where the factor is not above 0 or not finite, or a threshold no longer is.
+        ValueError: where the factor is not above 0 or not finite, or a threshold no longer is; inside jit neither is
+            known.
     """
     return _scaled(variables, dict.fromkeys(variables[NEURONS], factor), factor)
 
@@ -54,8 +55,8 @@ def scale_paper_thresholds(variables: Variables, factor: jax.Array | float, orde
         The variables, with the same weights and other parameters.
 
     Raises:
-        ValueError: where the factor is not above 0 or not finite, or a threshold no longer is, or the order is not of
-            all layers.
+        ValueError: where the factor is not above 0 or not finite, or a threshold no longer is (inside jit neither is
+            known), or the order is not of all layers.
     """
     if sorted(order) != sorted(variables[NEURONS]):
         raise ValueError(f"the order must name the layers {', '.join(variables[NEURONS])}, got {', '.join(order)}.")
