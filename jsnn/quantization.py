@@ -1,7 +1,6 @@
 """QCFS: the activation that an integrate-and-fire neuron has in L time steps, for an ANN that is to be converted."""
 
 import math
-import operator
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -10,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsnn.shapes import is_broadcastable
+from jsnn.checks import is_broadcastable, is_whole
 
 MARK = "jsnn_qcfs"  # the name of its call in a jaxpr, by which the transformation knows it
 
@@ -38,6 +37,8 @@ def qcfs(x: jax.Array, lam: jax.Array | float, levels: int) -> jax.Array:
         ValueError: where levels are no whole number from 1, x is no floating-point number, or lam is not above 0 and
             finite (where it is known: inside jit it is not) or not broadcastable to x.
     """
+    if not is_whole(levels) or levels < 1:
+        raise ValueError(f"qcfs needs at least 1 level above 0, a whole number of them, got {levels}.")
     is_known = not isinstance(lam, jax.core.Tracer)
     if is_known and not np.all((np.asarray(lam) > 0) & (np.asarray(lam) < math.inf)):
         raise ValueError(
@@ -49,18 +50,7 @@ def qcfs(x: jax.Array, lam: jax.Array | float, levels: int) -> jax.Array:
     if not is_broadcastable(lam.shape, x.shape):
         raise ValueError(f"lam of qcfs must be broadcastable to the current {x.shape}, got {lam.shape}.")
     lam = lam if jnp.issubdtype(lam.dtype, jnp.floating) else lam.astype(x.dtype)  # whole numbers have no derivative
-    return _quantized(_checked(levels))(x, lam)
-
-
-def _checked(levels: Any) -> int:
-    """The number of levels, which must be a whole one from 1."""
-    try:
-        number = operator.index(levels)
-    except TypeError:
-        raise ValueError(f"levels of qcfs are a whole number, got {levels!r}.") from None
-    if number < 1:
-        raise ValueError(f"qcfs needs at least 1 level above 0, got {levels}.")
-    return number
+    return _quantized(int(levels))(x, lam)
 
 
 def is_qcfs(name: str, options: Mapping[str, Any]) -> bool:

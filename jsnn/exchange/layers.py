@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jsnn.checks import is_broadcastable
 from jsnn.exchange.nodes import LayerGraph, Neurons
 from jsnn.exchange.reader import Reader, refuse
 from jsnn.exchange.rules import RULES
@@ -16,7 +17,6 @@ from jsnn.network.graph import Layer
 from jsnn.network.running import Program, constants
 from jsnn.network.transformation import NEURONS, SNN, Variables, check_neurons
 from jsnn.neurons.neuron import LEAK, Neuron, Range
-from jsnn.shapes import is_broadcastable
 
 THRESHOLD = Range("threshold", "above 0", lambda threshold: threshold > 0, "a spike stands for it")
 

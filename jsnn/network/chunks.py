@@ -1,9 +1,9 @@
 """How a presentation is cut into chunks of time steps."""
 
-import operator
-
 import jax
 import jax.numpy as jnp
+
+from jsnn.checks import is_whole
 
 FITTING_CHUNKS, BEARABLE_PADDING = range(8, 13), 0.03
 
@@ -11,10 +11,8 @@ FITTING_CHUNKS, BEARABLE_PADDING = range(8, 13), 0.03
 def check_steps(num_steps: int, chunk: int) -> None:
     """Refuse, by its name, a number of time steps, or of steps per chunk, that is no whole number from 1."""
     for name, value in (("num_steps", num_steps), ("chunk", chunk)):
-        try:
-            operator.index(value)
-        except TypeError:
-            raise ValueError(f"{name} must be a whole number of time steps, got {value!r}.") from None
+        if not is_whole(value):
+            raise ValueError(f"{name} must be a whole number of time steps, got {value!r}.")
         if value < 1:
             raise ValueError(f"{name} must be at least 1 time step, got {value}.")
 

@@ -31,7 +31,7 @@ LINEAR_AT = {
 def acts_linearly(name: str, places: Collection[int], outputs: Sequence[Any]) -> bool:
     """Whether a primitive is linear in its inputs at some places, those that depend on time.
 
-    The outputs' avals are of floating-point numbers, for whole ones are rounded.
+    None is where an output, by its aval, is a whole number, for that is rounded.
     """
     if not all(jnp.issubdtype(aval.dtype, jnp.inexact) for aval in outputs):
         return False

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jsnn.caching import cached
+from jsnn.checks import is_broadcastable
 from jsnn.encoding import Repeated
 from jsnn.kernels import Kernels, fast_kernels, xla_kernels
 from jsnn.network.activations import with_neurons
@@ -22,7 +23,6 @@ from jsnn.network.rules import check_can_spike
 from jsnn.network.running import Program, Spike, run
 from jsnn.neurons.leaky import lif
 from jsnn.neurons.neuron import Neuron, State, over_time
-from jsnn.shapes import is_broadcastable
 
 NEURONS = "neurons"  # the collection of SNN variables that an ANN's variables don't have
 Variables = Mapping[str, Any]
@@ -164,7 +164,8 @@ def drive(snn: SNN, spike: Spike, variables: Variables, inputs: jax.Array | Repe
         error.add_note(f"The network was traced with inputs of shape {shape} as time-major [K, B, ...].")
         raise
     check_neurons(graph, snn.neuron, variables)
-    check_mesh(*((inputs.value, 0) if isinstance(inputs, Repeated) else (inputs, 1)))
+    is_repeated = isinstance(inputs, Repeated)
+    check_mesh(inputs.value if is_repeated else inputs, axis=0 if is_repeated else 1)
     program = Program(graph, arrays, snn.kernels, thresholds_of(variables))
     results = run(program, inputs, spike, graph.outputs)
     return jax.tree.unflatten(graph.structure, results)

@@ -1,6 +1,5 @@
 """Neurons of the field beside LIF: with an adaptive threshold, a current-based synapse, a refractory period."""
 
-import math
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
@@ -8,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jsnn.checks import is_whole
 from jsnn.neurons.neuron import LEAK, Neuron, Parameters, Range
 from jsnn.neurons.surrogate import Surrogate, linear
 
@@ -112,7 +112,7 @@ def refractory_lif(surrogate: Surrogate = linear(), period: int = 1) -> Neuron:
         ValueError: where the period is no such number, or the surrogate depends on the time since the last spike, as
             stdb.
     """
-    if not (1 <= period < math.inf and period == int(period)):
+    if not is_whole(period) or period < 1:
         raise ValueError(f"a refractory period takes at least 1 time step, got {period}: it is a whole number.")
 
     def step(neuron: Parameters, state: TraceState, current: jax.Array) -> tuple[jax.Array, TraceState]:

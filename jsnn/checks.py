@@ -1,0 +1,19 @@
+"""Conditions that arguments of several functions are to meet."""
+
+import operator
+from typing import Any
+
+
+def is_broadcastable(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    """Whether an array of a shape can be broadcast to another, which keeps its own."""
+    sizes = zip(shape[::-1], to[::-1], strict=False)
+    return len(shape) <= len(to) and all(size in (1, of) for size, of in sizes)
+
+
+def is_whole(number: Any) -> bool:
+    """Whether a number is a whole one by its type, as those of Python, NumPy and, where it is known, JAX."""
+    try:
+        operator.index(number)
+    except TypeError:
+        return False
+    return True
