@@ -156,6 +156,14 @@ def test_a_value_over_time_is_not_broadcast():
         layer_graph(snn, snn.init({}, x), x)
 
 
+def test_images_without_channels_are_refused():
+    """[B, H, W] would be taken for a sequence [B, L, C]."""
+    x = jnp.zeros((2, 6, 4))
+    snn = jsnn.spiking(lambda variables, x: x.reshape(len(x), -1) @ jnp.ones((24, 3)))
+    with pytest.raises(ValueError, match=r"an image has an axis of channels, \[B, H, W, 1\]"):
+        layer_graph(snn, snn.init({}, x), x)
+
+
 def test_maps_with_channels_first_are_refused():
     kernel = jnp.ones((2, 2, 3, 3))
     snn = jsnn.spiking(lambda variables, x: jax.lax.conv(jax.nn.relu(x), kernel, (1, 1), "SAME"))

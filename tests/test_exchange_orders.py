@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import linen
 
@@ -11,7 +12,7 @@ import jsnn
 
 torch = pytest.importorskip("torch")
 
-from tests.torch_weights import X, assert_same_logits, flat, settled, torch_conv  # noqa: E402
+from tests.torch_weights import X, assert_same_logits, flat, settled, shapes_of, torch_conv  # noqa: E402
 
 nn = torch.nn
 pytestmark = pytest.mark.torch
@@ -55,6 +56,32 @@ def test_all_weights_behind_a_flattened_map_have_its_order(layers, function):
     assert_same_logits(module, Function(lambda x: linen.Dense(3)(function(x))))
 
 
+@pytest.mark.parametrize(
+    ("layers", "function", "axes"),
+    [
+        ([nn.Flatten(), nn.Linear(96, 3)], lambda x: linen.Dense(3)(flat(2 * x - x)), (0, 1, 2)),
+        (
+            [nn.Unflatten(1, (1, 12)), nn.Conv2d(1, 2, 3, padding=1), nn.Flatten(), nn.Linear(UNITS, 3)],
+            lambda x: linen.Dense(3)(flat(conv(x[..., None]))),
+            (0, 1, 2),
+        ),
+        (
+            [nn.Conv1d(8, 2, 3, padding=1), nn.Flatten(), nn.Linear(24, 3)],
+            lambda x: linen.Dense(3)(flat(linen.Conv(2, (3,), padding=1)(x))),
+            (0, 2, 1),
+        ),
+    ],
+    ids=["flattened image", "image with a channel", "sequence"],
+)
+def test_two_axes_are_those_of_an_image_or_of_a_sequence(layers, function, axes):
+    """[B, H, W] are the same in PyTorch, [B, L, C] are [B, C, L]."""
+    module, ann, x = nn.Sequential(*layers), Function(function), X[..., 0]
+    variables = jsnn.from_torch(module.state_dict(), ann.apply, shapes_of(ann, x.shape[1:]), x)
+    with torch.no_grad():
+        expected = module(torch.tensor(x.transpose(axes))).numpy()
+    np.testing.assert_allclose(ann.apply(variables, x), expected, rtol=1e-5, atol=1e-5)
+
+
 def added_to_its_product(x):
     x = flat(conv(x))
     return x + linen.Dense(UNITS)(x)
@@ -81,6 +108,7 @@ def of_features(x):
         (lambda x: linen.ConvTranspose(2, (2, 2), (2, 2), name="up")(x), "in Function/up .* transposed convolutions"),
         (lambda x: linen.ConvTranspose(2, (3, 3))(x), "/ConvTranspose_0 .* transposed convolutions"),
         (lambda x: linen.BatchNorm(True, axis=1)(conv(x).transpose(0, 3, 1, 2)), "sub in .* weights of 2 meet"),
+        (lambda x: jsnn.accelerate(lambda _, y: y @ jnp.ones((UNITS, 3)))({}, flat(conv(x))), "derivative of its own"),
         (repeated, "dot_general in .*/Dense_0 .* are others"),
     ],
 )

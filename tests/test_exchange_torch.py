@@ -131,14 +131,27 @@ class OfNnx(nnx.Module):
         return self.dense(self.dropout(flat(self.norm(self.conv(x)))))
 
 
-def test_a_state_of_nnx_comes_in():
+@pytest.mark.parametrize("as_made", [lambda make: make(), nnx.eval_shape], ids=["arrays", "shapes"])
+def test_a_state_of_nnx_comes_in(as_made):
     module = settled(nn.Sequential(torch_conv(), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(192, 3)))
-    graph, state = nnx.split(OfNnx(nnx.Rngs(0)))
+    graph, state = nnx.split(as_made(lambda: OfNnx(nnx.Rngs(0))))
 
     def apply(variables, x):
         return nnx.merge(graph, variables["params"])(x)
 
-    assert_same_results(module, apply, jsnn.from_torch(module.state_dict(), apply, {"params": state}, X))
+    variables = jsnn.from_torch(module.state_dict(), apply, {"params": state}, X)
+    drawn = jax.tree.map(lambda leaf: leaf if hasattr(leaf, "addressable_data") else jnp.zeros(leaf.shape), variables)
+    assert_same_results(module, apply, drawn)
+
+
+def test_what_pytorch_trains_on_stays_as_it_came():
+    """JAX takes arrays of NumPy, and so a tensor's memory, as they are."""
+    module = torch_vgg()
+    variables = assert_same_logits(module, OUR_VGG)
+    before = jax.tree.map(np.array, variables)
+    for tensor in module.state_dict().values():
+        tensor.add_(1)
+    jax.tree.map(np.testing.assert_array_equal, variables, before)
 
 
 @pytest.mark.parametrize(

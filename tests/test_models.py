@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsnn.models import ARCHITECTURES, ResNet, build, dropout_of
+from jsnn.models import ARCHITECTURES, VGG, ResNet, build, dropout_of
 from jsnn.models.layers import Dropout
 from jsnn.network.simulation import simulate
 from jsnn.network.transformation import NEURONS, spiking
@@ -165,6 +165,13 @@ def test_dropout_of_other_samples_is_refused(size):
         Dropout(0.5).apply({}, jnp.ones((4, 8)), jnp.arange(size), rngs={"dropout": jax.random.key(0)})
 
 
+def test_dropout_takes_a_list_of_indices():
+    def dropped(index):
+        return Dropout(0.5).apply({}, jnp.ones((2, 8)), index, rngs={"dropout": jax.random.key(0)})
+
+    np.testing.assert_array_equal(dropped([3, 1]), dropped(jnp.array([3, 1])))
+
+
 @pytest.mark.parametrize("rate", [1.0, -0.5, 1.5, np.nan])
 def test_rates_of_dropout_out_of_range_are_refused(rate):
     with pytest.raises(ValueError, match="rate of dropout"):
@@ -176,8 +183,11 @@ def test_rates_of_dropout_out_of_range_are_refused(rate):
     [
         ({"architecture": "vgg7"}, "vgg7"),
         ({"num_classes": 1}, "num_classes"),
+        ({"num_classes": 10.0}, "num_classes"),
         ({"width": 0}, "width"),
         ({"hidden": (0,)}, "hidden"),
+        ({"hidden": 64}, "hidden"),
+        ({"hidden": (64.0,)}, "hidden"),
         ({"conv_dropout": 1.0}, "conv_dropout"),
         ({"dense_dropout": -0.1}, "dense_dropout"),
         ({"norm": "layer"}, "norm"),
@@ -186,3 +196,17 @@ def test_rates_of_dropout_out_of_range_are_refused(rate):
 def test_bad_arguments_are_refused(arguments, word):
     with pytest.raises(ValueError, match=word):
         build(**{"architecture": "vgg5", "num_classes": 10, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (VGG((8, "A"), (4,), norm="batchnorm"), "norm must be one of None, 'batch', 'folded', got 'batchnorm'"),
+        (VGG((8, "M"), (4,)), "conv1 needs a whole number of units, at least 1, got 'M'; a pool is \"A\""),
+        (VGG((8, "A"), (4.0,)), "dense0 needs a whole number of units"),
+        (ResNet((1, 1, 1)), r"blocks and channels are by stage, got \(1, 1, 1\)"),
+    ],
+)
+def test_bad_fields_are_refused(model, message):
+    with pytest.raises(ValueError, match=message):
+        shapes_of(model, (32, 32, 3))

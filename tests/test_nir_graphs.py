@@ -135,6 +135,60 @@ def test_neurons_by_place_go_out_as_they_came():
     assert_same_results(graph, inputs)
 
 
+def unchecked(nodes, shape, result):
+    """As libraries make graphs that nir's own inference of shapes does not pass."""
+    nodes = {"in": nir.Input({"input": np.array(shape)}), **nodes, "out": nir.Output({"output": np.array(result)})}
+    return nir.NIRGraph(nodes, [*zip(nodes, [*nodes][1:], strict=False)], type_check=False)
+
+
+def normal(*shape):
+    return np.random.default_rng(0).normal(size=shape)
+
+
+DENSE_OF_MAP = {"flat": nir.Flatten({"input": np.array([4, 6, 6])}, 0, -1), "dense": nir.Linear(normal(3, 144))}
+
+
+@pytest.mark.parametrize(
+    ("layers", "inputs"),
+    [
+        ({"conv": nir.Conv2d((6, 6), normal(4, 2, 3, 5), 1, (1, 2), 1, 1, np.zeros(4))}, 2),
+        ({"conv": nir.Conv2d(None, normal(4, 1, 3, 3), 1, 1, 1, 4, np.zeros(4))}, 4),
+        ({"pool": nir.AvgPool2d(np.array([3, 3]), np.array([1, 1]), np.array([1, 1]))}, 4),
+    ],
+    ids=["a window not square", "depthwise", "a pool"],
+)
+def test_shapes_are_those_that_arrive(layers, inputs):
+    """And a number of norse's neurons is for all of them."""
+    neurons = {"if": nir.IF(np.array(1.0), np.array(0.5), np.array(0.0))}
+    graph = unchecked({**layers, **neurons, **DENSE_OF_MAP}, (inputs, 6, 6), (3,))
+    assert_same_results(graph, random(STEPS, 6, 6, inputs))
+
+
+def test_a_reset_that_no_metadata_name():
+    named = {"if": nir.IF(ONES, 0.5 * ONES, metadata={"reset": "subtract"})}
+    inputs = random(STEPS, 3)
+    expected = results(*from_nir(graph_of(named)), inputs)
+    np.testing.assert_array_equal(
+        results(*from_nir(graph_of({"if": nir.IF(ONES, 0.5 * ONES)}), reset="subtract"), inputs), expected
+    )
+    assert np.any(results(*from_nir(graph_of({"if": nir.IF(ONES, 0.5 * ONES)})), inputs) != expected)
+
+
+def test_a_gain_of_one_but_for_rounding_is_no_layer():
+    leaks = np.linspace(0.5, 0.99, 8)
+    tau = np.float32(1e-4) / (1 - np.float32(leaks))
+    lif = nir.LIF(tau, tau / np.float32(1e-4), np.zeros(8), np.ones(8))
+    assert not from_nir(graph_of({"lif": lif}, None, (8,), (8,)), dt=1e-4)[1]["params"]
+
+
+def test_what_a_graph_becomes_shares_no_memory_with_it():
+    bias = np.ones(64, np.float32)
+    nodes = {"dense": nir.Affine(np.ones((64, 3), np.float32), bias)}
+    _, variables = from_nir(graph_of(nodes, None, (3,), (64,)))
+    bias += 1
+    np.testing.assert_array_equal(variables["params"]["dense"]["bias"], 1)
+
+
 @pytest.mark.torch
 def test_tensors_in_a_graph_are_arrays():
     torch = pytest.importorskip("torch")

@@ -54,6 +54,7 @@ ONES = np.ones(3)
         (chain(nir.LIF(2 * ONES, ONES, 0 * ONES, ONES, ONES)), "the neurons node0 rest or reset elsewhere than at 0"),
         (chain(nir.LIF(ONES / 2, ONES, 0 * ONES, ONES)), "a tau above dt = 1.0 seconds"),
         (chain(nir.IF(ONES, 0 * ONES)), "the neurons node0 need a threshold above 0"),
+        (chain(nir.LIF(np.inf * ONES, np.inf * ONES, 0 * ONES, ONES)), "the neurons node0 have a tau or r that is not"),
     ],
 )
 def test_what_a_network_does_not_have_is_refused(graph, sentence):
@@ -94,6 +95,41 @@ def test_loosely_made_graphs_are_refused():
     nodes["node0"] = nir.Conv2d((4, 4), np.ones((1, 1, 3, 3)), 2, "same", 1, 1, np.zeros(1))
     with pytest.raises(ValueError, match=r'node0 has padding "same" and strides \(2, 2\)'):
         from_nir(nir.NIRGraph(nodes, edges, type_check=False))
+
+
+IMAGE = {"input": nir.Input({"input": np.array([6, 6])})}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "sentence"),
+    [
+        ({"node0": None}, "the node node0 is None"),
+        ({"node0": nir.IF(np.ones(5), np.ones(5))}, r"node0 has numbers of the shape \(5,\), but \(3,\) arrives"),
+        ({"node0": nir.Scale(np.ones((1, 3)))}, r"node0 has numbers of the shape \(1, 3\), but \(3,\) arrives"),
+        ({"node0": nir.Linear(np.ones((3, 4)))}, r"node0 has weights \[out, in\] of \(3, 4\), but \(3,\) arrives"),
+        ({"node0": nir.Affine(np.ones((3, 3)), np.ones((3, 1)))}, r"a bias of shape \(3, 1\), but results of \(3,\)"),
+        ({"node0": nir.Conv2d(None, np.ones((1, 2, 3, 3)), 1, 0, 1, 1, np.ones(1))}, r"maps of 2 channels, but \(3,\)"),
+        ({"node0": nir.AvgPool2d(*[np.array([2, 2])] * 2, np.array([0, 0]))}, r"a window of \(2, 2\), but \(3,\)"),
+        (IMAGE | {"node0": nir.Flatten({"input": np.array([6, 6])}, 0, -1)}, r"\(6, 6\): .* three axes, \(1, 6, 6\)"),
+        (IMAGE | {"node0": nir.Flatten({"input": np.array([6, 6])}, 1, -1)}, "flattens axes 1 to -1 of 2"),
+    ],
+)
+def test_nodes_that_do_not_fit_what_arrives_are_refused(nodes, sentence):
+    whole, edges = chain(nir.IF(ONES, ONES))
+    with pytest.raises(ValueError, match=sentence):
+        from_nir(nir.NIRGraph({**whole, **nodes}, edges, type_check=False))
+
+
+def test_edges_and_sums_that_do_not_fit_are_refused():
+    nodes, edges = chain(nir.IF(ONES, ONES), nir.Linear(np.ones((4, 3))))
+    with pytest.raises(ValueError, match="edges of nowhere, for which the graph has no node"):
+        from_nir(nir.NIRGraph(nodes, [*edges, ("node0", "nowhere")], type_check=False))
+    with pytest.raises(
+        ValueError, match=r"arrives at the node output can't be summed: it has the shapes \(4,\), \(3,\)"
+    ):
+        from_nir(nir.NIRGraph(nodes, [*edges, ("node0", "output")], type_check=False))
+    with pytest.raises(ValueError, match='reset must be "zero" or "subtract", got \'soft\''):
+        from_nir(nir.NIRGraph(*chain(nir.IF(ONES, ONES))), reset="soft")
 
 
 def test_graphs_that_are_no_network_are_refused():

@@ -198,6 +198,8 @@ def test_folded_batch_norm_computes_the_same(ann):
     expected = ann.apply(drawn, images)
     np.testing.assert_allclose(ann.clone(norm="folded").apply(folded, images), expected, rtol=1e-4, atol=1e-3)
     assert not any(name.endswith("_norm") for name in folded["params"])
+    of_snn = fold_batch_norm({**drawn, NEURONS: {"conv0": {"threshold": 2.0}}})
+    assert (set(of_snn), of_snn[NEURONS]) == ({"params", NEURONS}, {"conv0": {"threshold": 2.0}})
 
 
 def test_models_take_qcfs_for_every_relu():

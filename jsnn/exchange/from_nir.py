@@ -10,8 +10,8 @@ import nir
 
 from jsnn.conversion.thresholds import check_finite
 from jsnn.exchange.function import ann_of
-from jsnn.exchange.layout import Order, check_result, order_behind
-from jsnn.exchange.nir_nodes import NEURONS_OF_NIR, SoftReset, layers_of, reset_of_node, with_arrays
+from jsnn.exchange.layout import Order, channels_first, check_result, order_behind
+from jsnn.exchange.nir_nodes import NEURONS_OF_NIR, SUBTRACT, ZERO, SoftReset, layers_of, reset_of_node, with_arrays
 from jsnn.exchange.nodes import Add, LayerGraph, Neurons, Node
 from jsnn.exchange.resets import HARD
 from jsnn.exchange.units import with_spikes_of
@@ -23,7 +23,9 @@ from jsnn.neurons.surrogate import Surrogate, stdb
 Edges = list[tuple[str, str]]
 
 
-def from_nir(graph: nir.NIRGraph, dt: float = 1.0, surrogate: Surrogate | None = None) -> tuple[SNN, Variables]:
+def from_nir(
+    graph: nir.NIRGraph, dt: float = 1.0, surrogate: Surrogate | None = None, reset: str = ZERO
+) -> tuple[SNN, Variables]:
     """The network of a NIRGraph: its maps are [B, H, W, C] here, and a spike stands for its threshold.
 
         leak = 1 - dt / tau,    I = (dt / tau) r * (what arrives)
@@ -31,24 +33,29 @@ def from_nir(graph: nir.NIRGraph, dt: float = 1.0, surrogate: Surrogate | None =
     Args:
         graph: of Conv2d, Linear, Affine, AvgPool2d, SumPool2d, Flatten, Scale, IF and LIF nodes, and loops of an LI or
             I, a Threshold and a Scale, as `jsnn.to_nir` makes them of a soft reset. Neurons that say
-            {"reset": "subtract"} in their metadata have a soft reset, others a hard one; all have the same.
+            {"reset": "subtract"} in their metadata have a soft reset, others that of `reset`; all have the same.
+            Shapes are those that arrive, whatever nir has inferred, or not.
         dt: seconds of a time step.
         surrogate: of the spikes; None is `jsnn.surrogate.stdb()`.
+        reset: of neurons whose metadata name none: "zero", NIR's own, or "subtract", which snnTorch's neurons have as
+            a rule, and do not say.
 
     Returns:
         (the SNN, its variables): weights by the names of the nodes; neurons, in the order of theirs, by the name of the
         weights in front of them, as in every network here.
 
     Raises:
-        ValueError: for other nodes and loops, a graph of several inputs or outputs, neurons that rest or reset
-            elsewhere than at 0, numbers that are not finite, a flattened map as the result, and a dt that is not
-            above 0.
+        ValueError: for other nodes and loops, nodes that do not fit what arrives, a graph of several inputs or outputs,
+            neurons that rest or reset elsewhere than at 0, numbers that are not finite, a flattened map as the result,
+            a dt that is not above 0, and another `reset`.
     """
     if not isinstance(graph, nir.NIRGraph):
         raise ValueError(f"from_nir takes a nir.NIRGraph, got a {type(graph).__name__}: read a file by nir.read.")
     if not dt > 0:
         raise ValueError(f"dt must be above 0 seconds, got {dt}.")
-    layers, resets = _read(graph, dt)
+    if reset not in (ZERO, SUBTRACT):
+        raise ValueError(f'reset must be "{ZERO}" or "{SUBTRACT}", got {reset!r}.')
+    layers, resets = _read(graph, dt, reset)
     if len(resets) > 1:
         raise ValueError("some of the neurons have a soft reset and others a hard one: a network has one kind.")
     neurons = {name: node.layer for name, node in layers.nodes.items() if isinstance(node.layer, Neurons)}
@@ -58,16 +65,18 @@ def from_nir(graph: nir.NIRGraph, dt: float = 1.0, surrogate: Surrogate | None =
     x = jax.ShapeDtypeStruct((1, *next(iter(ours.nodes.values())).shape), jnp.float32)
     traced, _ = snn.trace({"params": params}, x)
     parameters = (
-        {key: jnp.asarray(value, jnp.float32) for key, value in layer.parameters.items()} for layer in neurons.values()
+        {key: jnp.array(value, jnp.float32) for key, value in layer.parameters.items()} for layer in neurons.values()
     )
     variables = {"params": params, NEURONS: dict(zip(traced.layers, parameters, strict=True))}
     check_finite(variables)
     return snn, variables
 
 
-def _read(graph: nir.NIRGraph, dt: float) -> tuple[LayerGraph, set[str]]:
+def _read(graph: nir.NIRGraph, dt: float, unnamed: str) -> tuple[LayerGraph, set[str]]:
     """The layers, whose spikes are 1, and the resets of their neurons."""
-    parts, edges = _without_loops({name: with_arrays(node) for name, node in graph.nodes.items()}, graph.edges)
+    if missing := {name for edge in graph.edges for name in edge} - {*graph.nodes}:
+        raise ValueError(f"there are edges of {', '.join(sorted(missing))}, for which the graph has no node.")
+    parts, edges = _without_loops({name: with_arrays(name, node) for name, node in graph.nodes.items()}, graph.edges)
     for kind in (nir.Input, nir.Output):
         if (number := sum(isinstance(part, kind) for part in parts.values())) != 1:
             raise ValueError(f"the graph has {number} nodes of {kind.__name__}: a network has one.")
@@ -89,6 +98,9 @@ def _read(graph: nir.NIRGraph, dt: float) -> tuple[LayerGraph, set[str]]:
         if not isinstance(parts[name], nir.Output) and all(name != source for source, _ in edges):
             raise ValueError(f"the node {name} goes to no other: give it an edge, or take it out.")
         if len(inputs) > 1:
+            if len({nodes[source].shape for source in inputs}) > 1:
+                shapes = ", ".join(str(channels_first(nodes[source].shape)) for source in inputs)
+                raise ValueError(f"what arrives at the node {name} can't be summed: it has the shapes {shapes}.")
             inputs = (put(name, "_sum", Add(), inputs, nodes[inputs[0]].shape),)
         before, order = (nodes[inputs[0]].shape, orders[inputs[0]]) if inputs else ((), None)
         for suffix, layer, shape in layers_of(name, parts[name], before, order, dt):
@@ -96,7 +108,7 @@ def _read(graph: nir.NIRGraph, dt: float) -> tuple[LayerGraph, set[str]]:
         gives[name] = inputs[0]
     output = next(name for name, part in parts.items() if isinstance(part, nir.Output))
     check_result(orders[gives[output]])
-    resets = {reset_of_node(part) for part in parts.values() if isinstance(part, NEURONS_OF_NIR)}
+    resets = {reset_of_node(part, unnamed) for part in parts.values() if isinstance(part, NEURONS_OF_NIR)}
     return LayerGraph(nodes, gives[output]), resets
 
 

@@ -25,7 +25,7 @@ def ann_of(graph: LayerGraph) -> tuple[Callable[[Mapping[str, Any], jax.Array], 
     """
     fields = {name: {field: getattr(node.layer, field, None) for field in ARRAYS} for name, node in graph.nodes.items()}
     params = {
-        name: {field: jnp.asarray(value, jnp.float32) for field, value in arrays.items() if value is not None}
+        name: {field: jnp.array(value, jnp.float32) for field, value in arrays.items() if value is not None}
         for name, arrays in fields.items()
     }
 

@@ -33,7 +33,8 @@ def layer_graph(snn: SNN, variables: Variables, x: Any, *args: Any, **kwargs: An
         args, kwargs: of the ANN's function behind its input.
 
     Returns:
-        The graph. Run over time as it stands, it gives the results of `snn.apply`.
+        The graph. Run over time as it stands in float32, it gives the results of `snn.apply`; of a network that
+        computes in fewer bits, but for their rounding.
 
     Raises:
         ValueError: for an operation that is none of these layers, with its name and line, and for neurons whose

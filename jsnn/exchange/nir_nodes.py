@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import nir
 import numpy as np
 
-from jsnn.exchange.layout import Order, channels_last, from_channels_first, positions
+from jsnn.checks import is_broadcastable
+from jsnn.exchange.layout import Order, channels_first, channels_last, from_channels_first, positions
 from jsnn.exchange.nodes import AveragePool, Convolution, Dense, Flatten, Input, Neurons, Rescaling
 from jsnn.exchange.reader import smallest, with_axes
 from jsnn.exchange.resets import HARD, SOFT
@@ -28,10 +29,13 @@ class SoftReset(NamedTuple):
 
 ROUNDING = 1e-6  # of float32, in which a graph may have been kept, as a share of the threshold
 NEURONS_OF_NIR = (nir.IF, nir.LIF, SoftReset)
+SUBTRACT, ZERO = "subtract", "zero"  # what a spike does to a membrane, in metadata
 
 
-def with_arrays(node: nir.NIRNode) -> nir.NIRNode:
-    """A node whose tensors, as snnTorch and norse leave them in it, are NumPy arrays."""
+def with_arrays(name: str, node: Any) -> nir.NIRNode:
+    """A node whose tensors, as snnTorch and norse leave them in it, are NumPy arrays; ValueError for what is none."""
+    if not isinstance(node, nir.NIRNode):
+        raise ValueError(f"the node {name} is {node}, as libraries leave there what they have no node of NIR for.")
     node = copy.copy(node)
     vars(node).update(_as_arrays(vars(node)))
     node.metadata = _as_arrays(node.metadata)
@@ -42,11 +46,11 @@ def _as_arrays(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: as_array(value) if hasattr(value, "detach") else value for name, value in fields.items()}
 
 
-def reset_of_node(neurons: nir.IF | nir.LIF | SoftReset) -> str:
-    """SOFT or HARD."""
+def reset_of_node(neurons: nir.IF | nir.LIF | SoftReset, unnamed: str) -> str:
+    """SOFT or HARD, by what a spike does where metadata do not name it."""
     if isinstance(neurons, SoftReset):
         return SOFT
-    return SOFT if neurons.metadata.get("reset") == "subtract" else HARD
+    return SOFT if neurons.metadata.get("reset", unnamed) == SUBTRACT else HARD
 
 
 def layers_of(name: str, node: Any, before: Shape, order: Order, dt: float) -> Chain:
@@ -67,38 +71,32 @@ def layers_of(name: str, node: Any, before: Shape, order: Order, dt: float) -> C
     """
     match node:
         case nir.Input():
-            shape = channels_last(_known(name, node.input_type["input"]))
+            shape = channels_last(tuple(map(int, node.input_type["input"])))
             return [("", Input(shape), shape)]
         case nir.Output():
             return []
         case nir.Conv2d():
-            return [("", _convolution(name, node), channels_last(_known(name, node.output_type["output"])))]
+            layer = _convolution(name, node, before)
+            return [("", layer, (*_windows(name, layer, layer.kernel.shape, before), layer.kernel.shape[-1]))]
         case nir.Linear() | nir.Affine():
-            return [("", _dense(name, node, order), node.weight.shape[:1])]
+            return [("", _dense(name, node, before, order), node.weight.shape[:1])]
         case nir.AvgPool2d() | nir.SumPool2d():
-            return _pool(name, node)
+            return _pool(name, node, before)
         case nir.Flatten():
-            shape = tuple(_known(name, node.output_type["output"]))
-            if len(shape) != 1:
-                raise ValueError(f"the node {name} flattens to {shape}: a network flattens all axes into one.")
-            return [] if len(before) == 1 else [("", Flatten(before), shape)]
+            return _flatten(name, node, before)
         case nir.Scale():
-            scale = np.asarray(node.scale)
-            scale = from_channels_first(scale, order) if scale.ndim else with_axes(scale, len(before))
-            return [("", Rescaling(scale, None), before)]
+            scale = _here(name, np.asarray(node.scale), before, order)
+            return [("", Rescaling(with_axes(scale, len(before)), None), before)]
         case nir.IF() | nir.LIF() | SoftReset():
             return _neurons(name, node, before, order, dt)
     raise ValueError(f"the node {name} is a {type(node).__name__}, for which a network has no layer.")
 
 
-def _known(name: str, shape: np.ndarray | None) -> Shape:
-    if shape is None:
-        raise ValueError(f"the shape of the node {name} is not known: let nir infer it, graph.infer_types().")
-    return tuple(map(int, shape))
-
-
-def _convolution(name: str, node: nir.Conv2d) -> Convolution:
+def _convolution(name: str, node: nir.Conv2d, before: Shape) -> Convolution:
     """With the padding of PyTorch's "same", which has the odd zero behind."""
+    channels = node.weight.shape[1] * int(node.groups)
+    if len(before) != 3 or before[-1] != channels:
+        raise ValueError(f"the node {name} takes maps of {channels} channels, but {channels_first(before)} arrives.")
     kernel, strides, dilation = node.weight.transpose(2, 3, 1, 0), _pair(node.stride), _pair(node.dilation)
     if isinstance(node.padding, str):
         if node.padding == "same" and strides != (1, 1):
@@ -107,7 +105,16 @@ def _convolution(name: str, node: nir.Conv2d) -> Convolution:
         padding = tuple((total // 2, total - total // 2) for total in lacking)
     else:
         padding = tuple((zeros, zeros) for zeros in _pair(node.padding))
-    return Convolution(kernel, node.bias, strides, padding, dilation, int(node.groups))
+    return Convolution(kernel, _bias(name, node), strides, padding, dilation, int(node.groups))
+
+
+def _windows(name: str, layer: Convolution | AveragePool, window: Shape, before: Shape) -> Shape:
+    """[H, W] of what a convolution or pool gives, whatever nir has inferred, which is wrong for windows not square."""
+    spread = [d * (size - 1) for d, size in zip(getattr(layer, "dilation", (1, 1)), window, strict=False)]
+    rests = [size + sum(zeros) - more - 1 for size, zeros, more in zip(before, layer.padding, spread, strict=False)]
+    if len(before) != 3 or min(rests) < 0:
+        raise ValueError(f"the node {name} has a window of {window[:2]}, but {channels_first(before)} arrives.")
+    return tuple(rest // stride + 1 for rest, stride in zip(rests, layer.strides, strict=True))
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -115,30 +122,52 @@ def _pair(value: Any) -> tuple[int, int]:
     return tuple(map(int, np.broadcast_to(value, 2)))
 
 
-def _dense(name: str, node: nir.Linear | nir.Affine, order: Order) -> Dense:
-    if node.weight.ndim != 2:
-        raise ValueError(f"the node {name} has weights of shape {node.weight.shape}: those of a layer are [out, in].")
+def _dense(name: str, node: nir.Linear | nir.Affine, before: Shape, order: Order) -> Dense:
+    if node.weight.ndim != 2 or node.weight.shape[1:] != before:
+        arriving = channels_first(before)
+        raise ValueError(f"the node {name} has weights [out, in] of {node.weight.shape}, but {arriving} arrives.")
     rows = node.weight.T
-    return Dense(rows if order is None else rows[np.argsort(positions(order))], getattr(node, "bias", None))
+    return Dense(rows if order is None else rows[np.argsort(positions(order))], _bias(name, node))
 
 
-def _pool(name: str, node: nir.AvgPool2d | nir.SumPool2d) -> Chain:
+def _bias(name: str, node: nir.Conv2d | nir.Linear | nir.Affine) -> np.ndarray | None:
+    bias, units = getattr(node, "bias", None), node.weight.shape[:1]
+    if bias is not None and np.shape(bias) != units:
+        raise ValueError(f"the node {name} has a bias of shape {np.shape(bias)}, but results of {units}.")
+    return bias
+
+
+def _pool(name: str, node: nir.AvgPool2d | nir.SumPool2d, before: Shape) -> Chain:
     """A pool of means; one of sums is followed by their number."""
-    shape = channels_last(_known(name, node.output_type["output"]))
     window, strides, padding = map(_pair, (node.kernel_size, node.stride, node.padding))
-    mean = ("", AveragePool(window, strides, tuple((zeros, zeros) for zeros in padding)), shape)
+    layer = AveragePool(window, strides, tuple((zeros, zeros) for zeros in padding))
+    shape = (*_windows(name, layer, window, before), before[-1])
+    mean = ("", layer, shape)
     if isinstance(node, nir.AvgPool2d):
         return [mean]
     return [mean, ("_sum", Rescaling(np.full((1,) * len(shape), float(math.prod(window))), None), shape)]
+
+
+def _flatten(name: str, node: nir.Flatten, before: Shape) -> Chain:
+    """Of all axes into one; none where there is one."""
+    first, last, axes = node.start_dim, node.end_dim, len(before)
+    if (first % axes, last % axes) != (0, axes - 1):
+        raise ValueError(f"the node {name} flattens axes {first} to {last} of {axes}: a network flattens all into one.")
+    if axes == 2:
+        arriving = channels_first(before)
+        raise ValueError(f"the node {name} flattens {arriving}: an image has three axes, {(1, *arriving)}.")
+    return [] if len(before) == 1 else [("", Flatten(before), (math.prod(before),))]
 
 
 def _neurons(name: str, node: nir.IF | nir.LIF | SoftReset, shape: Shape, order: Order, dt: float) -> Chain:
     """Neurons, behind a factor on their current where there is one."""
     membrane = node.integrator if isinstance(node, SoftReset) else node
     leaky = isinstance(membrane, nir.LIF | nir.LI)
+    if leaky and not np.all(np.isfinite(membrane.tau) & np.isfinite(membrane.r)):
+        raise ValueError(f"the neurons {name} have a tau or r that is not finite: those without a leak are nir.IF.")
     rate = dt / np.asarray(membrane.tau, np.float64) if leaky else np.float64(1)
     leak, gain = 1 - rate if leaky else rate, np.asarray(rate * membrane.r)
-    gain = gain if np.any(gain.astype(np.float32) != 1) else np.ones(())
+    gain = gain if np.any(np.abs(gain - 1) > ROUNDING) else np.ones(())
     threshold, start = _threshold_and_start(node, gain)
     rest = threshold - start - node.threshold if isinstance(node, SoftReset) else getattr(node, "v_leak", 0.0)
     if np.any(np.abs(rest) > ROUNDING * threshold) or np.any(getattr(node, "v_reset", 0.0)):
@@ -146,10 +175,10 @@ def _neurons(name: str, node: nir.IF | nir.LIF | SoftReset, shape: Shape, order:
     if not np.all((leak > 0) & (leak <= 1) & (threshold > 0)):
         raise ValueError(f"the neurons {name} need a threshold above 0, and a tau above dt = {dt} seconds.")
     parameters = {"threshold": threshold, "leak": leak, "initial": start / threshold}
-    neurons = Neurons(name, {key: _smallest(value, order) for key, value in parameters.items()})
+    neurons = Neurons(name, {key: _smallest(_here(name, value, shape, order)) for key, value in parameters.items()})
     if np.all(gain == 1):
         return [("", neurons, shape)]
-    factor = with_axes(_smallest(gain, order), len(shape))
+    factor = with_axes(_smallest(_here(name, gain, shape, order)), len(shape))
     return [("_current", Rescaling(factor, None), shape), ("", neurons, shape)]
 
 
@@ -163,9 +192,18 @@ def _threshold_and_start(node: nir.IF | nir.LIF | SoftReset, gain: np.ndarray) -
     return threshold, threshold - node.threshold
 
 
-def _smallest(value: np.ndarray, order: Order) -> np.ndarray:
+def _here(name: str, value: np.ndarray, shape: Shape, order: Order) -> np.ndarray:
+    """Numbers of a node, broadcastable to what arrives, with our order of axes and features; one alone as it is."""
+    arriving = channels_first(shape)
+    if not is_broadcastable(value.shape, arriving):
+        raise ValueError(f"the node {name} has numbers of the shape {value.shape}, but {arriving} arrives.")
+    if not value.ndim:
+        return value
+    return from_channels_first(with_axes(value, len(shape)) if order is None else np.broadcast_to(value, shape), order)
+
+
+def _smallest(value: np.ndarray) -> np.ndarray:
     """A number where all neurons have the same, one for each channel where these do, else what they differ in."""
-    value = np.asarray(value)
-    value = smallest(from_channels_first(value, order)) if value.ndim else value
+    value = smallest(value)
     differs = next((axis for axis, size in enumerate(value.shape) if size > 1), value.ndim)
     return value.reshape(value.shape[differs:])

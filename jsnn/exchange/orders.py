@@ -47,7 +47,7 @@ def orders_of_weights(graph: Graph, shapes: Mapping[Path, tuple[int, ...]]) -> d
     Raises:
         ValueError: where the order is not known, with the operation and its line.
     """
-    sources, orders, met = sources_of(graph), {graph.input: None}, {}
+    sources, orders, met = sources_of(graph), {graph.input: _order_of_input(graph)}, {}
     for operation in filter(lambda operation: operation.over_time, graph.operations):
         order = _order_behind(graph, operation, orders)
         paths = [path for path in made_of(sources, operation) if path in shapes]
@@ -61,6 +61,20 @@ def orders_of_weights(graph: Graph, shapes: Mapping[Path, tuple[int, ...]]) -> d
                     _refuse(operation, f"{'/'.join(path)} meets features in two orders, so that it can't be in both")
         orders |= dict.fromkeys(operation.outputs, order)
     return {path: places for path, places in met.items() if places is not None}
+
+
+def _order_of_input(graph: Graph) -> Order:
+    """The order of the input: of one with two axes behind the samples' that of an image, if these are moved first."""
+    _, *shape = graph.avals[graph.input].shape
+    alike = {graph.input}
+    for operation in graph.operations:
+        if len(shape) == 2 and alike.intersection(operation.inputs):
+            if operation.primitive.name in MOVES:
+                return np.arange(math.prod(shape)).reshape(shape)
+            if operation.primitive.name not in ELEMENTWISE:
+                return None
+            alike.update(operation.outputs)
+    return None
 
 
 def _order_behind(graph: Graph, operation: Operation, orders: Mapping[int, Order]) -> Order:
@@ -77,6 +91,8 @@ def _order_behind(graph: Graph, operation: Operation, orders: Mapping[int, Order
         return _shared(operation, [(orders[number], former[1:]) for number, former in before.items()], shape[1:])
     has_weights = name in WITH_WEIGHTS and len(before) == 1
     if not has_weights and any(orders[number] is not None for number in before):
+        if name.startswith("custom_"):
+            _refuse(operation, "it has a derivative of its own: pass the function itself, not what `accelerate` makes")
         _refuse(operation, "it takes a flattened or transposed map, whose order differs where channels come first")
     return None
 

@@ -42,7 +42,8 @@ def to_snntorch(snn: SNN, variables: Variables, x: Any, *args: Any, **kwargs: An
 
     Returns:
         The module, in evaluation mode. Names are those of `jsnn.exchange.layers.layer_graph`, "_" for other signs
-        and behind those that PyTorch has taken, as "train".
+        and behind those that PyTorch has taken, as "train". It computes in float32: a network that does so in fewer
+        bits, as in bfloat16, has other spikes where a membrane is within their rounding of its threshold.
 
     Raises:
         ValueError: for an operation that is no such layer, with its name and line, and for other neurons.

@@ -32,7 +32,8 @@ def from_torch(
 
     A layer is a convolution or dense map with the batch norm behind it. In the order in which the Flax net runs, each
     gets the first of its shape that is left in the state_dict, which must be in forward order but for layers that no
-    other of the net is like, as shortcuts, which PyTorch makes last. Kernels go from OIHW to HWIO and from [out, in]
+    other of the net is like, as shortcuts, which PyTorch makes last. Where a shortcut is like another layer of its
+    block, the Flax net has to run them in the order of the state_dict. Kernels go from OIHW to HWIO and from [out, in]
     to [in, out]; behind a flattened map a dense layer's rows, or a batch norm, go from CHW to HWC, but not where the
     map was transposed to CHW in front.
 
@@ -43,13 +44,14 @@ def from_torch(
         apply: (variables, x, *args, **kwargs) -> results, the Flax net's function, as `model.apply`.
         variables: of the Flax net, or their shapes: `jax.eval_shape(model.init, key, x)`. An nnx.State and a
             dict of plain JAX serve as well, with weights named "kernel", "bias", "scale", "mean" and "var".
-        x: [B, H, W, C] an input of it, or its jax.ShapeDtypeStruct.
+        x: [B, H, W, C] an input of it, or its jax.ShapeDtypeStruct; [B, H, W] is the same there, but [B, L, C] is
+            [B, C, L] where convolutions, dense layers or pools take it as it is.
         args, kwargs: of the function behind its input, as it is evaluated.
 
     Returns:
-        The variables, each leaf in the dtype that it has in `variables`, random keys as they are. Nothing is done to
-        the function. Flax and PyTorch have the same default of batch norm's epsilon, but "SAME" pads a stride of 2 at
-        one side.
+        The variables, each leaf in the dtype that it has in `variables`, random keys as they are; none shares memory
+        with the state_dict. Nothing is done to the function. Flax and PyTorch have the same default of batch norm's
+        epsilon, but "SAME" pads a stride of 2 at one side.
 
     Raises:
         ValueError: where a layer is left on one side or the other, weights are not finite, or an operation, which is
@@ -77,13 +79,9 @@ def from_torch(
     numbers = (path for path, leaf in leaves.items() if jnp.issubdtype(leaf.dtype, jnp.floating))  # no random keys
     if unused := next((path for path in numbers if path not in values), None):
         raise ValueError(f"{'/'.join(unused)} plays no part in the Flax net's result, so that nothing belongs there.")
-
-    def filled(path: Any, leaf: Any) -> Any:
-        return jnp.asarray(values[names_of(path)], leaf.dtype) if names_of(path) in values else leaf
-
-    variables = jax.tree_util.tree_map_with_path(filled, variables)
-    check_finite(variables)
-    return variables
+    copies = {path: jnp.array(value, leaves[path].dtype) for path, value in values.items()}  # PyTorch trains its own
+    check_finite({"/".join(path): copy for path, copy in copies.items()})
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: copies.get(names_of(path), leaf), variables)
 
 
 def as_array(value: Any) -> np.ndarray:

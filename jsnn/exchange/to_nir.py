@@ -69,7 +69,8 @@ def to_nir(
         dt: seconds of a time step; snnTorch takes it as 1e-4, norse as 1e-3.
 
     Returns:
-        The graph, of nodes by the names of their weights, with a dot for each slash: files have none in names.
+        The graph, of nodes by the names of their weights, with a dot for each slash: files have none in names. Its
+        spikes are those of the network where this computes in float32: simulators do.
 
     Raises:
         ValueError: for a soft reset or an initial membrane where reset is "hard", and what NIR has no node for.

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
+from jsnn.checks import is_whole
 from jsnn.models.layers import (
-    BATCH,
     FOLDED,
     LARGEST_SIDE,
+    NORMS,
     Dropout,
     activated,
     conv,
@@ -134,6 +135,8 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, index: jax.Array | None = None, train: bool = False) -> jax.Array:
+        if len(self.blocks) != len(self.channels):
+            raise ValueError(f"blocks and channels are by stage, got {self.blocks} and {self.channels}.")
         x = self._stem(x, index, train)
         block = 0
         for stage, (count, features) in enumerate(zip(self.blocks, self.channels, strict=True)):
@@ -208,8 +211,8 @@ def build(
     """
     rates = {"conv_dropout": conv_dropout, "dense_dropout": dense_dropout}
     _check_build(architecture, num_classes, width, hidden, rates)
-    if norm not in (None, BATCH, FOLDED):
-        raise ValueError(f"norm must be None, {BATCH!r} or {FOLDED!r}, got {norm!r}.")
+    if norm not in NORMS:
+        raise ValueError(f"norm must be one of {', '.join(map(repr, NORMS))}, got {norm!r}.")
     if levels is not None and levels < 1:
         raise ValueError(f"levels must be at least 1, or None for ReLU, got {levels}.")
 
@@ -230,12 +233,12 @@ def _check_build(
     """Raise a ValueError for the first argument of `build` that is out of its range."""
     if architecture not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {architecture!r}: choose one of {', '.join(ARCHITECTURES)}.")
-    if num_classes < 2:
+    if not is_whole(num_classes) or num_classes < 2:
         raise ValueError(f"a classifier needs at least 2 classes, got num_classes {num_classes}.")
     if not 0 < width < math.inf:
         raise ValueError(f"width must be above 0 and finite, got {width}.")
-    if min(hidden, default=1) < 1:
-        raise ValueError(f"hidden dense layers need at least 1 unit, got {tuple(hidden)}.")
+    if not isinstance(hidden, Sequence) or not all(is_whole(units) and units >= 1 for units in hidden):
+        raise ValueError(f"hidden dense layers need at least 1 unit each, as (4096, 4096), got {hidden!r}.")
     for name, rate in rates.items():
         if not 0 <= rate < 1:
             raise ValueError(f"{name} must be in [0, 1), got {rate}.")

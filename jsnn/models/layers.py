@@ -8,12 +8,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jsnn.checks import is_whole
 from jsnn.quantization import qcfs
 from jsnn.randomness import dropout_mask
 
 LARGEST_SIDE = 8  # pixels; feature maps are pooled down to this before they are flattened
 NORM, QUANTIZED = "_norm", "_qcfs"  # behind the name of a layer, those of its batch norm and of its activation
 BATCH, FOLDED = "batch", "folded"  # batch norm, and biases in its place, see `fold_batch_norm`
+NORMS = (None, BATCH, FOLDED)
 EPSILON = 1e-5  # of a batch norm's variance
 INITIAL_LAM = 2.0  # what the currents of a fresh network seldom exceed
 
@@ -36,6 +38,7 @@ class Dropout(nn.Module):
             raise ValueError(f"the rate of dropout must be in [0, 1), got {self.rate}: 0 turns it off.")
         if self.rate == 0 or not self.has_rng("dropout"):
             return x
+        index = None if index is None else jnp.asarray(index)
         if index is None or index.shape != x.shape[:1]:
             raise ValueError(
                 "dropout draws its mask by sample: pass `index`, the samples' indices in the data set, of shape "
@@ -81,6 +84,7 @@ def activated(x: jax.Array, levels: int | None, name: str) -> jax.Array:
 
 def conv(features: int, size: int = 3, stride: int = 1, *, name: str, bias: bool = False) -> nn.Conv:
     """A `size` x `size` convolution, padded by size // 2 all around, weights from N(0, sqrt(2 / (size^2 features)))."""
+    _check_units(features, name)
     init = nn.initializers.normal(math.sqrt(2 / (size * size * features)))
     padding = [(size // 2, size // 2)] * 2  # as PyTorch pads; "SAME" would pad one-sided where the stride is 2
     options = {"strides": (stride, stride), "padding": padding, "use_bias": bias, "kernel_init": init}
@@ -89,7 +93,13 @@ def conv(features: int, size: int = 3, stride: int = 1, *, name: str, bias: bool
 
 def dense(features: int, std: float, name: str, bias: bool = False) -> nn.Dense:
     """A matrix, weights from N(0, std)."""
+    _check_units(features, name)
     return nn.Dense(features, use_bias=bias, kernel_init=nn.initializers.normal(std), name=name)
+
+
+def _check_units(features: Any, name: str) -> None:
+    if not is_whole(features) or features < 1:
+        raise ValueError(f'{name} needs a whole number of units, at least 1, got {features!r}; a pool is "A".')
 
 
 def normalized(x: jax.Array, norm: str | None, name: str, train: bool) -> jax.Array:
@@ -97,6 +107,8 @@ def normalized(x: jax.Array, norm: str | None, name: str, train: bool) -> jax.Ar
 
     Training by `jax.pmap` gives the statistics of a device's part of the batch; their averages are those of all.
     """
+    if norm not in NORMS:
+        raise ValueError(f"norm must be one of {', '.join(map(repr, NORMS))}, got {norm!r}.")
     if norm != BATCH:
         return x
     return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=EPSILON, name=name + NORM)(x)
@@ -108,10 +120,10 @@ def fold_batch_norm(variables: Mapping[str, Any]) -> dict[str, Any]:
         W x scale / sqrt(var + eps) + (bias - mean scale / sqrt(var + eps))
 
     Args:
-        variables: {"params", "batch_stats"} of a model with `norm` "batch".
+        variables: {"params", "batch_stats"} of a model with `norm` "batch", and, of its SNN, "neurons".
 
     Returns:
-        {"params"}, with a bias for each kernel that a batch norm stood behind.
+        The variables without "batch_stats", with a bias for each kernel that a batch norm stood behind.
 
     Raises:
         ValueError: where the variables have no "batch_stats", or others than those of this package's models.
@@ -126,7 +138,7 @@ def fold_batch_norm(variables: Mapping[str, Any]) -> dict[str, Any]:
         factor = affine["scale"] / jnp.sqrt(average["var"] + EPSILON)
         bias = affine["bias"] - average["mean"] * factor
         params[name] = {"kernel": params[name]["kernel"] * factor, "bias": bias}
-    return {"params": params}
+    return {name: part for name, part in variables.items() if name != "batch_stats"} | {"params": params}
 
 
 def pool(x: jax.Array) -> jax.Array:
