@@ -100,7 +100,7 @@ class Convert:
     initial: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False, description="in [-1, 1]")] = 0.0
     # What a factor on thresholds multiplies: each in the paper's units, where it compounds with depth, or in the ANN's.
     scaling: Literal["paper", "uniform"] = "paper"
-    # Factor on all thresholds at num_steps, or auto: the best of a sweep on the validation split.
+    # Factor on all thresholds at num_steps, or auto: the best of a sweep on validation images.
     scaling_factor: PositiveOrAuto = AUTO
     num_steps: Steps = 100  # T: time steps of the SNN in training, and at which its accuracy is reported.
     # Logits: the sum of the results over time in the paper's units, or their mean in the ANN's.
@@ -157,7 +157,11 @@ class Evaluate:
 
 @_group
 class Runtime:
-    """Where and how a run computes; changes no result, and may change where a run goes on."""
+    """Where and how a run computes; changes no result, and may change where a run goes on.
+
+    But for `finetune.residuals` "auto", which goes by the chunk, and batch norm in an ANN's training, whose statistics
+    are those of a device's part of a batch.
+    """
 
     data_dir: str | None = None  # Folder of prepared TFDS data sets; None is TFDS's own default.
     data_module: str | None = None  # Python module that registers your own data sets, see jsnn.data.datasets.register.

@@ -24,11 +24,21 @@ from jsnn.training.step import TrainState, init_state
 
 def train_ann(run: Run) -> None:
     """Train the ANN of a run to its last epoch: checkpoints in ann/, metrics, and `ann` in results.json."""
+    check_accumulate(run.config)
     config, rule = run.config, _rule(run.config)
     validate = validator(config, ann_program(config))
     training = Training("ann", forward_of(config), rule, config.ann.epochs, validate)
     journal = train(run, training, init_state(init_variables(config, "init"), rule))
     finish(run, "train_ann", journal.total("seconds"), {"ann": journal.summary()})
+
+
+def check_accumulate(config: Config) -> None:
+    """Refuse batch norm over parts of a batch, each with statistics of its own: another net, down to one of chance."""
+    if config.network.norm == "batch" and config.run.accumulate > 1:
+        raise ValueError(
+            f"accumulate {config.run.accumulate} would give each part of a batch a batch norm of its own: train the "
+            "ANN with accumulate 1, on a smaller batch or more devices; the SNN may take any."
+        )
 
 
 def trained_ann(run: Run) -> Variables:

@@ -13,8 +13,8 @@ from experiments.fields import GROUPS, Config
 from experiments.finetune import finetune
 from experiments.hybrid import hybrid
 from experiments.report import report
-from experiments.runs import adopt
-from experiments.runs.records import read_results, saved_config
+from experiments.runs import adopt, command_line
+from experiments.runs.records import STAGES, read_results, saved_config
 from experiments.runs.workdir import open_run
 from experiments.train_ann import train_ann
 from jsnn.training.metrics import read
@@ -68,6 +68,32 @@ def test_what_a_run_has_done_itself_stays(tiny, tmp_path):
     path.write_text(json.dumps(stages))
     assert run(hybrid, tmp_path, *TINY, "--from-run", str(tiny)) == 0
     assert read_results(tmp_path)["seconds"]["train_ann"] == 1234.0
+
+
+def test_the_conversion_of_an_ann_that_came_out_otherwise_is_not_taken_over(tiny, tiny_copy, tmp_path, capsys):
+    """As of a run on another machine: its fields agree, its numbers do not."""
+    with open_run(saved_config(tiny), tmp_path) as opened:
+        adopt.adopt(opened, tiny, ("train_ann",))
+        notes = json.loads((tiny_copy / "stages.json").read_text())
+        notes["train_ann"]["results"]["ann"]["history"][-1]["loss"] += 1e-6
+        (tiny_copy / "stages.json").write_text(json.dumps(notes))
+        adopt.adopt(opened, tiny_copy)
+        assert "train_ann: stays, and nothing behind it is taken over" in capsys.readouterr().out
+        assert set(read_results(tmp_path)["seconds"]) == {"train_ann"}
+        adopt.adopt(opened, tiny)
+    assert set(read_results(tmp_path)["seconds"]) == {"train_ann", "convert"}
+
+
+def test_a_stage_takes_over_those_before_it(monkeypatch, tiny, tmp_path, capsys):
+    taken_over = {}
+    monkeypatch.setattr(command_line, "run_command", lambda name, *_: taken_over.update({name: _[-1]}))
+    for stage in STAGES:
+        command_line.run_stage(stage, "", lambda run: None)
+    both = ["train_ann", "convert"]
+    assert taken_over == {"train_ann": [], "convert": ["train_ann"], "finetune": both, "evaluate": both}
+    arguments = [*TINY, "--from-run", str(tiny), "--workdir", str(tmp_path)]
+    assert command_line.main("train_ann", "", train_ann, arguments, taken_over["train_ann"]) == 2
+    assert "nothing to take over for train_ann" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,23 @@ def test_a_whole_tiny_benchmark(tmp_path, monkeypatch):
     assert (tmp_path / "benchmark.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_what_was_measured_is_kept_where_it_is_interrupted(tmp_path, monkeypatch):
+    answers = iter([{"platform": "cpu"}, {"first": 1.0, "seconds": [0.5]}])
+
+    def run(task, timeout):
+        record = next(answers, None)
+        if record is None:
+            raise KeyboardInterrupt
+        return record
+
+    monkeypatch.setattr(main, "run", run)
+    small = {"width": 0.0625, "hidden": (), "shapes": ("4x4-stdb",), "contestants": (OURS,), "output": tmp_path}
+    with pytest.raises(KeyboardInterrupt):
+        benchmark(Arguments(**small))
+    (record,) = json.loads((tmp_path / "benchmark.json").read_text())["records"]
+    assert record["seconds"] == [0.5]
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

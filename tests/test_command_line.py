@@ -63,6 +63,17 @@ def test_help_tells_of_every_field_and_preset(capsys):
         assert f"{preset}:" in text
 
 
+def test_help_is_there_where_the_workdir_is_of_another_version(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("runs/digits").mkdir(parents=True)
+    Path("runs/digits/config.json").write_text('{"old": 1}')
+    with pytest.raises(SystemExit) as exit:
+        parse("test", "", ["--help"])
+    assert exit.value.code == 0
+    with pytest.raises(ValueError, match="is not a config of this version of jsnn"):
+        parse("test", "", [])
+
+
 def test_the_bare_command_is_the_default_preset(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert parse("test", "", []) == Arguments(PRESETS["digits"].config, Path("runs/digits"))

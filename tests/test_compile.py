@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from functools import cache
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from experiments.compile import compiled, page, report
 from experiments.compile.__main__ import Arguments
 from experiments.compile.chips import CHIPS, Target, target_of
 from experiments.compile.counting import Work
-from experiments.compile.programs import PROGRAMS, hybrid_step, is_run
+from experiments.compile.programs import ANN_STEP, PROGRAMS, hybrid_step, is_run
 from experiments.config import with_fields
 from experiments.presets import PRESETS
 from experiments.recipes import with_recipe
@@ -106,6 +107,7 @@ def test_a_device_with_less_memory_takes_shorter_chunks():
         ("v5e", {}, "there is no topology 'v5e'"),
         pytest.param("v5e:2x2", {"data.batch_size": 6}, "batch_size 6 can't be split evenly over 4", marks=libtpu),
         pytest.param("v5e:2x2", {"run.accumulate": 3}, "accumulate 3 can't split 16 samples", marks=libtpu),
+        pytest.param("v5e:2x2", {"run.accumulate": 2, "network.norm": "batch"}, "batch norm of its own", marks=libtpu),
         pytest.param("v5e:7x9", {}, "programs can't be compiled for v5e:7x9", marks=libtpu),
     ],
 )
@@ -174,6 +176,24 @@ def test_what_does_not_fit_is_told_with_a_way_out_that_was_compiled(monkeypatch,
     assert "devices exchange: unknown" in output
     assert "vgg5_cifar10 on v5e:1x1, 1 x TPU v5 lite, 16.91 GB each\nevaluation   does not fit" in output
     assert "It fits with --eval-batch-size 8." in output
+
+
+@pytest.mark.parametrize(
+    ("norm", "sentence"),
+    [
+        ("none", "It fits with --accumulate 4, 16 images at a time on a device."),
+        ("batch", "It fits with --batch-size 16: batch norm takes no parts of a batch."),
+    ],
+)
+def test_batch_norm_has_another_way_out(norm, sentence, monkeypatch):
+    def step(config, machine):
+        return SimpleNamespace(lower=lambda: config.data.batch_size // config.run.accumulate)
+
+    monkeypatch.setitem(PROGRAMS, ANN_STEP, step)
+    monkeypatch.setattr(main, "compiled", lambda images, *_: SimpleNamespace(fits=lambda target: images <= 16))
+    target = SimpleNamespace(machine=Machine(None, 1, None))
+    config = with_fields(VGG5, {"network.norm": norm, "data.batch_size": 64})
+    assert main._way_out(config, target, ANN_STEP, optimize=False) == sentence
 
 
 def test_what_a_run_does_not_do_is_not_compiled():

@@ -1,6 +1,7 @@
 """Damaged or outdated checkpoints and notes of a run are made again or named, and the rest stays as it is."""
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -79,6 +80,26 @@ def test_what_a_finished_stage_left_is_made_again_where_it_is_damaged(tiny, tiny
     assert f"warning: the checkpoint {tiny_copy}/ann/60 is damaged" in output
     assert is_intact(tiny_copy / "ann" / "60")
     assert outcome(tiny_copy) == outcome(tiny)
+
+
+def test_what_was_made_of_a_lost_network_is_made_again_where_that_comes_out_otherwise(tiny, tiny_copy, capsys):
+    """As where the first one was trained on another machine: then an SNN of it has no part in the run any more."""
+    undone(tiny_copy, "evaluate")
+    shutil.rmtree(tiny_copy / "ann")
+    notes = json.loads((tiny_copy / "stages.json").read_text())
+    notes["train_ann"]["results"]["ann"]["history"][-1]["loss"] += 1e-6
+    notes["finetune"]["results"]["hybrid"]["history"][-1]["loss"] += 1
+    (tiny_copy / "stages.json").write_text(json.dumps(notes))
+    assert run(hybrid, tiny_copy) == 0
+    output = capsys.readouterr().out
+    assert "train_ann: came out otherwise than before, so that all behind it is made again" in output
+    assert "done before" not in output
+    assert outcome(tiny_copy) == outcome(tiny)
+
+
+def test_batch_norm_takes_no_parts_of_a_batch(tmp_path, capsys):
+    assert run(train_ann.train_ann, tmp_path, *TINY, "--norm", "batch", "--accumulate", "2") == 2
+    assert "accumulate 2 would give each part of a batch a batch norm of its own" in capsys.readouterr().err
 
 
 def made_before(checkpoint):

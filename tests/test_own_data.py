@@ -64,6 +64,17 @@ def test_arrays_whose_labels_are_no_integer_for_each_image_are_refused(registry,
         load_split("other", split)
 
 
+def test_arrays_in_order_of_their_labels_are_refused(registry):
+    """Validation images, the last tenth, would be of one class."""
+    register(
+        "mine", Info((8, 8, 1), 10, origin=lambda: dict.fromkeys(("train", "test"), Split(IMAGES, np.sort(LABELS))))
+    )
+    for split in ("train", "validation"):
+        with pytest.raises(ValueError, match=r"in order of their labels, .* shuffle images and labels alike"):
+            load_split("mine", split)
+    assert len(load_split("mine", "test").labels) == 40
+
+
 def test_labels_of_arrays_may_be_a_list(registry):
     register("other", Info((8, 8, 1), 10, origin=lambda: dict.fromkeys(("train", "test"), (IMAGES, list(LABELS)))))
     assert load_split("other", "test").labels.dtype == np.int32

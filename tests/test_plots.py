@@ -7,7 +7,7 @@ import pytest
 from experiments import evaluate
 from experiments.fields import Config
 from experiments.reports import plots
-from experiments.runs.records import saved_config
+from experiments.runs.records import read_results, saved_config
 from experiments.runs.workdir import Run
 from jsnn.training.evaluation import Evaluation
 
@@ -47,6 +47,14 @@ def test_epochs_are_whole_numbers(epochs, axes):
     ticks = [tick for tick in axes.get_xticks() if left <= tick <= right]
     assert ticks
     assert all(tick == round(tick) for tick in ticks)
+
+
+def test_training_is_drawn_from_the_results(tiny, tmp_path, monkeypatch):
+    """So that it is there where metrics.jsonl is lost."""
+    drawn = []
+    monkeypatch.setattr(plots, "_training", lambda axes, name, records: drawn.append([one["step"] for one in records]))
+    plots.draw_run(tmp_path, read_results(tiny))
+    assert drawn == [[1, 2, 3], [1, 2]]
 
 
 def test_log_and_table_round_alike(tiny, monkeypatch, capsys):

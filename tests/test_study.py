@@ -1,6 +1,7 @@
 """The study's runs: which there are, with which fields, from whose ANN each starts, and the results that they keep."""
 
 import json
+import shutil
 from functools import partial
 
 import pytest
@@ -86,6 +87,13 @@ def test_a_trial_runs_from_the_seeds_ann_and_only_where_nothing_is_kept(tiny_stu
     assert results_path(arguments.results, "tiny", "leaky", 1).exists()
     assert main(arguments) == 0
     assert len(runs) == 4  # nothing runs twice
+    kept = results_path(arguments.results, "tiny", "ann", 1)
+    kept.write_text("as it was kept")
+    shutil.rmtree(arguments.workdir)  # as in a fresh clone
+    results_path(arguments.results, "tiny", "leaky", 1).unlink()
+    assert main(arguments) == 0
+    assert [name for name, _ in runs[4:]] == ["ann", "leaky"]
+    assert kept.read_text() == "as it was kept"
 
 
 @pytest.mark.slow

@@ -8,10 +8,11 @@ python -m experiments.benchmark [--nets NET...] [--shapes BxT-SURROGATE...] [--f
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -93,13 +94,16 @@ def benchmark(arguments: Arguments) -> str:
     absent = [name for name in names if name not in versions]
     say(f"absent: {', '.join(absent) or 'none'}")
     arguments.output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        records = _measured(arguments, list(versions), partial(task, device=device, problem=f"{folder}/problem.npz"))
-    rows = report.medians(records)
-    text = report.markdown(rows, absent)
+    records: list[dict[str, Any]] = []
     about = {"machine": machine, "contestants": versions, "absent": absent, "records": records}
     about["arguments"] = json.loads(json.dumps(vars(arguments), default=str))
-    write_json(arguments.output / "benchmark.json", about)
+    with tempfile.TemporaryDirectory() as folder:
+        of_device = partial(task, device=device, problem=f"{folder}/problem.npz")
+        for record in _measured(arguments, list(versions), of_device):
+            records.append(record)
+            write_json(arguments.output / "benchmark.json", about)  # hours may lie between the first and the last
+    rows = report.medians(records)
+    text = report.markdown(rows, absent)
     (arguments.output / "benchmark.md").write_text(text, encoding="utf-8")
     if len(report.spiking(rows)):
         chart.draw(rows, arguments.output / "benchmark.png")
@@ -131,9 +135,8 @@ def check(arguments: Arguments) -> None:
         raise ValueError(f"leak must be in (0, 1], got {arguments.leak}.")
 
 
-def take_turns(tasks: Sequence[Task], repeats: int, timeout: float) -> list[dict[str, Any]]:
+def take_turns(tasks: Sequence[Task], repeats: int, timeout: float) -> Iterator[dict[str, Any]]:
     """Run every task, all of them once before any of them again; what fails or takes all patience is not repeated."""
-    records: list[dict[str, Any]] = []
     for _ in range(repeats):
         turn, tasks = tasks, []
         for task in turn:
@@ -141,9 +144,8 @@ def take_turns(tasks: Sequence[Task], repeats: int, timeout: float) -> list[dict
             result = record.get("why_not") or f"{min(record['seconds'] or [record['first']]):.3f} s"
             shape = f"B={task.batch} T={task.num_steps} {task.surrogate}"
             say(f"{task.what:<8} {task.net} {shape:<18} {task.contestant:<30} {result}")
-            records.append(record)
             tasks += [task] if record.get("seconds") else []
-    return records
+            yield record
 
 
 def run(task: Task, timeout: float) -> dict[str, Any]:
@@ -162,9 +164,9 @@ def run(task: Task, timeout: float) -> dict[str, Any]:
     return {"why_not": f"over {task.most_bytes / 1e9:.0f} GB" if over else f"failed: {last[:100]}"}
 
 
-def _measured(arguments: Arguments, names: Sequence[str], task: partial[Task]) -> list[dict[str, Any]]:
-    """All records."""
-    records, path, (hidden, leak) = [], Path(task.keywords["problem"]), (arguments.hidden, arguments.leak)
+def _measured(arguments: Arguments, names: Sequence[str], task: partial[Task]) -> Iterator[dict[str, Any]]:
+    """All records, each as soon as it is measured."""
+    path, (hidden, leak) = Path(task.keywords["problem"]), (arguments.hidden, arguments.leak)
     fields = arguments.shapes, arguments.long_shapes, arguments.evaluation, arguments.balancing
     short, long, evaluation, balancing = (list(map(_shape, shapes)) for shapes in fields)
 
@@ -175,15 +177,14 @@ def _measured(arguments: Arguments, names: Sequence[str], task: partial[Task]) -
         anns = [of_net("train", ANN, batch=batch) for batch in sorted({shape["batch"] for shape in short})]
         often = [*(anns if ANN in names else []), *_trainings(of_net, short, names)]
         often += [of_net("evaluate", name, **shape) for shape in evaluation for name in _with(STDB, names)]
-        records += take_turns(often, arguments.repeats, arguments.timeout)
-        records += take_turns(_trainings(of_net, long, names), 1, arguments.timeout)
+        yield from take_turns(often, arguments.repeats, arguments.timeout)
+        yield from take_turns(_trainings(of_net, long, names), 1, arguments.timeout)
     net, width = arguments.balanced_net, arguments.balanced_width
     balancers = [name for name in (OURS, STEP_LOOP) if name in names]
     for shape in balancing:
         save_problem(path, prepare(net, width, hidden, shape["batch"], leak, shape["num_steps"]))
         work = [task("balance", name, net=f"{net} x{width:g}", **shape) for name in balancers]
-        records += take_turns(work, arguments.repeats, arguments.timeout)
-    return records
+        yield from take_turns(work, arguments.repeats, arguments.timeout)
 
 
 def _trainings(task: partial[Task], shapes: Sequence[dict[str, Any]], names: Sequence[str]) -> list[Task]:
@@ -202,7 +203,8 @@ def _shape(text: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure what the command line names."""
+    """Measure what the command line names; asked to end, it leaves no worker and no problem behind."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     say(benchmark(tyro.cli(Arguments, prog="python -m experiments.benchmark", description=__doc__)))
 
 

@@ -27,6 +27,7 @@ from experiments.presets import PRESETS
 from experiments.runs.command_line import guarded
 from experiments.runs.environment import environment
 from experiments.runs.progress import say
+from experiments.train_ann import check_accumulate
 from jsnn.training.parallel import check_batch_size
 from jsnn.training.step import check_parts
 
@@ -58,6 +59,8 @@ def compile_preset(preset: str, arguments: Arguments) -> dict[str, Any]:
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)  # before minutes of compiling
     names = [name for name in arguments.programs if is_run(config, name)]
+    if ANN_STEP in names:
+        check_accumulate(config)
     results = {name: _program(config, target, name, arguments.optimize) for name in names}
     numbers = {
         "preset": preset,
@@ -94,19 +97,26 @@ def _way_out(config: Config, target: Target, name: str, optimize: bool) -> str:
     run, devices, in_training = config.run, target.machine.num_devices, name in TRAINING
     samples = (config.data.batch_size if in_training else run.eval_batch_size) // devices
 
-    def changed(parts: int) -> dict[str, int]:
-        return {"accumulate": parts} if in_training else {"eval_batch_size": samples // parts * devices}
+    def changed(parts: int) -> tuple[Config, str]:
+        """A part of a batch at a time, and the option that does so."""
+        of_part = samples // parts
+        if not in_training:
+            fields = {"run": replace(run, eval_batch_size=of_part * devices)}
+            return replace(config, **fields), f"--eval-batch-size {of_part * devices}"
+        if name == ANN_STEP and config.network.norm == "batch":
+            fields = {"data": replace(config.data, batch_size=of_part * devices)}
+            return replace(config, **fields), f"--batch-size {of_part * devices}: batch norm takes no parts of a batch"
+        fields = {"run": replace(run, accumulate=parts)}
+        return replace(config, **fields), f"--accumulate {parts}, {of_part} images at a time on a device"
 
     def fits(parts: int) -> bool:
-        program = PROGRAMS[name](replace(config, run=replace(run, **changed(parts))), target.machine)
+        program = PROGRAMS[name](changed(parts)[0], target.machine)
         return compiled(program.lower(), target, optimize).fits(target)
 
     parts = report.fewest_that_fit(run.accumulate if in_training else 1, samples, fits)
     if parts is None:
         return "It does not fit with one image on a device either: take fewer steps at once (--chunk) or a larger chip."
-    ((field, value),) = changed(parts).items()
-    at_once = f", {samples // parts} images at a time on a device" if in_training else ""
-    return f"It fits with --{field.replace('_', '-')} {value}{at_once}."
+    return f"It fits with {changed(parts)[1]}."
 
 
 def _check_batches(config: Config, target: Target) -> None:

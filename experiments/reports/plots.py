@@ -16,7 +16,7 @@ from experiments.config import from_json
 from experiments.fields import Config
 from experiments.reports.table import title
 from experiments.runs.schema import Results
-from jsnn.training.metrics import Record, read
+from jsnn.training.metrics import Record
 
 ANN, CONVERTED, UNSCALED, HYBRID = "0.35", "tab:blue", "tab:cyan", "tab:red"
 BELOW = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 2, "frameon": False}  # where it hides nothing
@@ -48,11 +48,9 @@ def draw_run(directory: Path, results: Results) -> None:
     config = from_json(results["config"])
     with sheet(directory / "accuracy_by_step.png") as axes:
         _accuracy_by_step(axes, config, results)
-    records = read(directory / "metrics.jsonl")
     with sheet(directory / "training.png", ncols=2) as (left, right):
-        _training(left, "ANN", [record for record in records if record["stage"] == "ann"])
-        snn = [record for record in records if record["stage"] == "hybrid"]
-        _training(right, f"SNN, T = {config.convert.num_steps}", snn)
+        _training(left, "ANN", results["ann"]["history"])
+        _training(right, f"SNN, T = {config.convert.num_steps}", results["hybrid"]["history"])
         left.set_ylabel("accuracy [%]")
     with sheet(directory / "spikes.png") as axes:
         _spikes(axes, config, results)

@@ -8,7 +8,7 @@ from experiments.fields import Config
 from experiments.runs.schema import CONVERTED, Results
 
 BLOCK = re.compile(r"(<!-- (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
-HEADER = ("net, data", "ANN", "converted, {eval}", "converted, reduced T (factor)", "hybrid", "T", "epochs")
+HEADER = ("net, data", "ANN", "converted, factor 1, {eval}", "converted at T (factor)", "hybrid at T", "T", "epochs")
 
 
 def markdown(runs: Sequence[Results]) -> str:

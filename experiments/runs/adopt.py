@@ -5,13 +5,14 @@ Many questions ask for several fine-tunes of one ANN, which need not be trained 
 
 import dataclasses
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.config import difference
 from experiments.runs.progress import say
-from experiments.runs.records import GROUP_OF, NETWORK_OF, config_of, read_stages
+from experiments.runs.records import GROUP_OF, NETWORK_OF, config_of, is_alike, read_stages
 from experiments.runs.schema import Results
-from experiments.runs.workdir import Run, checkpoints, ends_at, finish, is_done
+from experiments.runs.workdir import Run, checkpoints, ends_at, finish, is_done, measured
 from jsnn.training.files import move_folder, remove_folder
 from jsnn.training.hosts import on_first_process
 from jsnn.training.metrics import rewrite
@@ -20,14 +21,21 @@ OFFERED = ("train_ann", "convert")
 ARRIVING = "arriving"  # a folder of checkpoints while it is copied
 
 
-def adopt(run: Run, donor: Path) -> None:
+def adopt(run: Run, donor: Path, offered: Sequence[str] = OFFERED) -> None:
     """Take over the ANN of another run, and its conversion where all fields agree that matter to it.
 
-    Stages that the run has done itself stay as they are; the donor's folder is only read. ValueError where the other
-    run has no trained ANN, one of another config, or a damaged checkpoint.
+    Stages that the run has done itself stay as they are, and the conversion of an ANN that came out otherwise where it
+    is; the donor's folder is only read. ValueError where the other run has no trained ANN, one of another config, or a
+    damaged checkpoint, or no stage is offered.
     """
+    if not offered:
+        raise ValueError("there is nothing to take over for train_ann, which trains the ANN: leave from_run out.")
     for stage, done in on_first_process(lambda: _offered(run, donor)).items():
-        if not is_done(run, stage):
+        own = measured(run, stage) if is_done(run, stage) else None
+        if own is not None and not is_alike(own, done["results"]):
+            say(f"{stage}: stays, and nothing behind it is taken over from {donor}, where it came out otherwise")
+            return
+        if own is None and stage in offered:
             folder = donor / NETWORK_OF[stage]
             if not ends_at(folder, done["step"]):
                 raise ValueError(f"the last checkpoint in {folder} is damaged or missing: run its stage again.")

@@ -24,14 +24,15 @@ from experiments.fields import Config, Unprefixed
 from experiments.presets import DIGITS, PRESETS
 from experiments.recipes import RECIPES, recipe_for, with_recipe
 from experiments.runs import compilation, huge_pages, stopping
-from experiments.runs.adopt import adopt
+from experiments.runs.adopt import OFFERED, adopt
 from experiments.runs.allocation import keep_freed_memory
 from experiments.runs.progress import say
-from experiments.runs.records import saved_config
+from experiments.runs.records import STAGES, saved_config
 from experiments.runs.workdir import Run, open_run, reopen
 from jsnn.training import hosts
 
 RUNS = Path("runs")
+HELP = {"--help", "-h"}
 
 
 @dataclass(frozen=True)
@@ -63,21 +64,31 @@ class BaseConfig:
 
 
 def run_stage(name: str, description: str, stage: Callable[[Run], None]) -> None:
-    """The main of one of `workdir.STAGES`: it runs again even where it is done, and all that follow become undone."""
+    """The main of one of `STAGES`: it runs again even where it is done, and all that follow become undone.
+
+    Only stages before it are taken over from another run.
+    """
 
     def again(run: Run) -> None:
         reopen(run, name)
         stage(run)
 
-    run_command(name, description, again)
+    before = STAGES[: STAGES.index(name)]
+    run_command(name, description, again, [earlier for earlier in OFFERED if earlier in before])
 
 
-def run_command(name: str, description: str, work: Callable[[Run], None]) -> None:
+def run_command(name: str, description: str, work: Callable[[Run], None], taken_over: Sequence[str] = OFFERED) -> None:
     """The main of a command: opens the run that the command line asks for and does the work."""
-    hosts.leave(main(f"python -m experiments.{name}", description, work, sys.argv[1:]))
+    hosts.leave(main(f"python -m experiments.{name}", description, work, sys.argv[1:], taken_over))
 
 
-def main(program: str, description: str, work: Callable[[Run], None], arguments: Sequence[str]) -> int:
+def main(
+    program: str,
+    description: str,
+    work: Callable[[Run], None],
+    arguments: Sequence[str],
+    taken_over: Sequence[str] = OFFERED,
+) -> int:
     """Parse a command line, open the run and do the work; returns the exit status, an error is one sentence."""
 
     def in_run() -> None:
@@ -96,7 +107,7 @@ def main(program: str, description: str, work: Callable[[Run], None], arguments:
             if advice := huge_pages.advice():
                 say(advice)
             if parsed.from_run:
-                adopt(run, parsed.from_run)
+                adopt(run, parsed.from_run, taken_over)
             work(run)
 
     return guarded(in_run, arguments)
@@ -169,12 +180,22 @@ def parse(program: str, description: str, arguments: Sequence[str]) -> Arguments
     workdir = named.workdir or _workdir(named.dataset or DIGITS.data.dataset, named.recipe)
     num_steps = named.num_steps or Config().convert.num_steps
     fresh = with_recipe(Config(), recipe_for(num_steps)) if named.dataset else DIGITS
-    config = with_recipe(saved_config(workdir) or fresh, named.recipe)
+    config = with_recipe(_saved_config(workdir, arguments) or fresh, named.recipe)
     default = Arguments(config, workdir)
     rows = (textwrap.fill(f"{name}: {preset.description}", 100) for name, preset in PRESETS.items())
     presets = "\n\n".join(["Presets (the default is digits):", *rows])
     text = f"{description}\n{presets}"
     return tyro.cli(Arguments, args=arguments, default=default, prog=f"{program} [PRESET]", description=text)
+
+
+def _saved_config(workdir: Path, arguments: Sequence[str]) -> Config | None:
+    """The config of a workdir, if it has one; ValueError for that of another version, unless help is asked for."""
+    try:
+        return saved_config(workdir)
+    except ValueError:
+        if HELP.isdisjoint(arguments):
+            raise
+        return None
 
 
 def _workdir(name: str, recipe: str | None) -> Path:

@@ -16,6 +16,7 @@ from jsnn.training.hosts import on_first_process
 
 STAGES = ("train_ann", "convert", "finetune", "evaluate")
 TRAINING = ("train_ann", "finetune")  # these go on from checkpoints of their own
+TIMES = ("seconds", "images_per_second")  # of an epoch
 NETWORK_OF = {"train_ann": "ann", "convert": "converted", "finetune": "hybrid"}
 # The last group of the config that matters to a stage and to its network.
 GROUP_OF = {"train_ann": "ann", "convert": "convert", "finetune": "finetune", "evaluate": "evaluate"}
@@ -87,6 +88,19 @@ def read_stages(directory: Path) -> dict[str, Results]:
                 "to run all stages again."
             )
     return stages
+
+
+def is_alike(one: Any, other: Any) -> bool:
+    """Whether a stage measured the same twice, but for times: then it came out the same, to the bit."""
+    return _without_times(one) == _without_times(other)
+
+
+def _without_times(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_times(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _without_times(each) for name, each in value.items() if name not in TIMES}
+    return value
 
 
 def _last_done(stages: dict[str, Results]) -> str:

@@ -15,7 +15,7 @@ Of several processes the first reads and writes all of it, and broadcasts what t
 import dataclasses
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -112,6 +112,11 @@ def finish(run: Run, stage: str, seconds: float, results: Results) -> None:
     on_first_process(partial(remove_folder, run.directory / PARTIAL))
 
 
+def measured(run: Run, stage: str) -> Results | None:
+    """What a stage has measured, be its checkpoint lost; None where it was not done."""
+    return _stages(run).get(stage, {}).get("results")
+
+
 def is_done(run: Run, stage: str) -> bool:
     """Whether a stage has run to its end and its last checkpoint is intact, or is needed no more."""
     stages = _stages(run)
@@ -166,11 +171,22 @@ def reopen(run: Run, stage: str) -> None:
     if not is_new and stage in TRAINING:
         latest_is_intact(checkpoints(run, NETWORK_OF[stage]))
     _write_stages(run, {name: done for name, done in _stages(run).items() if name in STAGES[:begin]})
-    for name in STAGES[begin if is_new else begin + 1 :]:
-        if name in NETWORK_OF:
-            on_first_process(partial(remove_folder, checkpoints(run, NETWORK_OF[name])))
+    _remove_checkpoints(run, STAGES[begin if is_new else begin + 1 :])
     if is_new:
         on_first_process(partial(remove_folder, run.directory / PARTIAL))
+
+
+def discard_after(run: Run, stage: str) -> None:
+    """Make all stages that follow one undone, and remove their checkpoints, interrupted ones' too."""
+    kept, following = STAGES[: STAGES.index(stage) + 1], STAGES[STAGES.index(stage) + 1 :]
+    _write_stages(run, {name: done for name, done in _stages(run).items() if name in kept})
+    _remove_checkpoints(run, following)
+    on_first_process(partial(remove_folder, run.directory / PARTIAL))
+
+
+def _remove_checkpoints(run: Run, stages: Sequence[str]) -> None:
+    for network in (NETWORK_OF[stage] for stage in stages if stage in NETWORK_OF):
+        on_first_process(partial(remove_folder, checkpoints(run, network)))
 
 
 def checkpoints(run: Run, network: str) -> Path:

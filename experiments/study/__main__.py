@@ -57,20 +57,37 @@ def study(arguments: Arguments) -> None:
 
 
 def run_trial(arguments: Arguments, trial: Trial, ann: Trial, seed: int) -> None:
-    """Run a trial with a seed, from the ANN of another that trains it, and keep its results."""
-    path = results_path(arguments.results, arguments.preset, trial.name, seed)
-    if path.exists():
+    """Run a trial with a seed, from the ANN of another that trains it, and keep its results.
+
+    Of an ANN whose results are kept, but whose run is not there, as in a fresh clone, the run is made again.
+    """
+    if _has_results(arguments, trial, seed):
         return
+    folder = arguments.workdir / arguments.preset
+    if trial is not ann and not (_has_results(arguments, ann, seed) and _is_trained(folder, ann, seed)):
+        _work(arguments, ann, ann, seed)
+    _work(arguments, trial, ann, seed)
+
+
+def _work(arguments: Arguments, trial: Trial, ann: Trial, seed: int) -> None:
     say(f"{arguments.preset} {trial.name} seed {seed}")
-    if trial is not ann:
-        run_trial(arguments, ann, ann, seed)
     here = {"run.data_dir": arguments.data_dir, "run.tensorboard": False}
     config = with_fields(config_of_trial(arguments.preset, trial, seed), here)
     folder = arguments.workdir / arguments.preset
     with open_run(config, folder / trial.name / f"seed{seed}") as run:
         if trial is not ann:
             adopt(run, _donor(folder, run, seed, ann))
-        write_results(path, trial.work(run))
+        results = trial.work(run)
+    if not _has_results(arguments, trial, seed):
+        write_results(results_path(arguments.results, arguments.preset, trial.name, seed), results)
+
+
+def _has_results(arguments: Arguments, trial: Trial, seed: int) -> bool:
+    return results_path(arguments.results, arguments.preset, trial.name, seed).exists()
+
+
+def _is_trained(folder: Path, ann: Trial, seed: int) -> bool:
+    return "train_ann" in read_stages(folder / ann.name / f"seed{seed}")
 
 
 def _donor(folder: Path, run: Run, seed: int, ann: Trial) -> Path:

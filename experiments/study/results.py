@@ -27,6 +27,7 @@ RUN_COLUMNS = ["preset", "trial", "seed", "config", "T", "surrogate", "finetune"
 NAMED = ("percentile", "logit scale", "alpha", "beta", "leak", "weight decay", "warm-up", "clip")
 PAPER = Config(finetune=Finetune(logit_scale=1.0))
 TRAINING_IMAGES, VALIDATION_IMAGES = {"fashion_mnist": 55_000, "cifar10": 45_000}, 5_000  # of the splits
+FOR_CHOICES = VALIDATION_IMAGES // 2  # which choose a conversion's factor; in runs of older versions all did
 
 PERCENTILES = {"100": "maximum", "99.7": "99.7 percentile"}
 CONVERTED_NETS = [f"converted, {name}, {kind}" for name in PERCENTILES.values() for kind in ("factor 1", "best factor")]
@@ -141,16 +142,18 @@ def learning_curve(run: Series) -> Series:
 
 def by_operations(run: Series) -> Series:
     """The `learning_curve` by operations of training so far [10^12 MAC], with those of the ANN and the conversion."""
-    curve, costs = learning_curve(run), operations_of_training(run.config)
+    is_old = pd.isna(run.get("hybrid/validation_accuracy_before"))
+    curve = learning_curve(run)
+    costs = operations_of_training(run.config, VALIDATION_IMAGES if is_old else FOR_CHOICES)
     before = run["ann/epochs"] * costs["ann epoch"] + costs["conversion"] if 0 in curve else 0.0
     return curve.rename(lambda epoch: (before + epoch * costs["snn epoch"]) / 1e12)
 
 
-def operations_of_training(config: Config) -> dict[str, float]:
+def operations_of_training(config: Config, images_for_choices: int = FOR_CHOICES) -> dict[str, float]:
     """Multiply-accumulates by "ann epoch", "conversion" and "snn epoch", as jsnn executes them: an SNN's at every step.
 
     A backward pass counts as two forward passes, a teacher as one. The conversion balances thresholds and tries all
-    factors.
+    factors on some validation images.
     """
     layers, images = shapes(config), TRAINING_IMAGES[config.data.dataset]
     costs = multiply_accumulates(layers)
@@ -163,7 +166,7 @@ def operations_of_training(config: Config) -> dict[str, float]:
     def presentation(num_steps: int) -> int:
         return num_steps * of_image - (num_steps - 1) * first
 
-    tried = factors * VALIDATION_IMAGES * presentation(convert.num_steps)
+    tried = factors * images_for_choices * presentation(convert.num_steps)
     balanced = 0 if config.network.levels else convert.balance_images * convert.balance_steps * of_image
     ann, snn = (3.0 * images * cost for cost in (of_image, presentation(convert.num_steps)))
     taught = images * of_image if config.finetune.distillation else 0
