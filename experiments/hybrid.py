@@ -10,8 +10,8 @@ from experiments.evaluate import evaluate, show
 from experiments.finetune import finetune
 from experiments.runs.command_line import run_command
 from experiments.runs.progress import say
-from experiments.runs.records import STAGES, is_alike
-from experiments.runs.workdir import Run, discard_after, is_done, measured
+from experiments.runs.records import STAGES
+from experiments.runs.workdir import Run, is_done, note_loss
 from experiments.train_ann import train_ann
 
 WORK_OF = dict(zip(STAGES, (train_ann, convert_ann, finetune, evaluate), strict=True))
@@ -27,20 +27,13 @@ def hybrid(run: Run) -> None:
 
 
 def up_to(last: str, run: Run) -> None:
-    """Run the stages up to the last one named that are not done yet, in order.
-
-    One whose checkpoint was lost runs again; where it then comes out otherwise, as on another machine, what was made of
-    it is made again, too.
-    """
+    """Run the stages up to the last one named that are not done yet, or whose checkpoint is lost, in order."""
     for name in STAGES[: STAGES.index(last) + 1]:
         if is_done(run, name):
             say(f"{name}: done before")
-            continue
-        before = measured(run, name)
-        WORK_OF[name](run)
-        if before is not None and not is_alike(before, measured(run, name)):
-            say(f"{name}: came out otherwise than before, so that all behind it is made again")
-            discard_after(run, name)
+        else:
+            note_loss(run, name)
+            WORK_OF[name](run)
 
 
 if __name__ == "__main__":

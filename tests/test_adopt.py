@@ -18,7 +18,7 @@ from experiments.runs.records import STAGES, read_results, saved_config
 from experiments.runs.workdir import open_run
 from experiments.train_ann import train_ann
 from jsnn.training.metrics import read
-from tests.commands import TINY, outcome, run
+from tests.commands import TINY, outcome, run, undone
 
 
 def files(folder):
@@ -78,10 +78,25 @@ def test_the_conversion_of_an_ann_that_came_out_otherwise_is_not_taken_over(tiny
         notes["train_ann"]["results"]["ann"]["history"][-1]["loss"] += 1e-6
         (tiny_copy / "stages.json").write_text(json.dumps(notes))
         adopt.adopt(opened, tiny_copy)
-        assert "train_ann: stays, and nothing behind it is taken over" in capsys.readouterr().out
+        assert "came out otherwise, so that nothing made of it is taken over" in capsys.readouterr().out
         assert set(read_results(tmp_path)["seconds"]) == {"train_ann"}
         adopt.adopt(opened, tiny)
     assert set(read_results(tmp_path)["seconds"]) == {"train_ann", "convert"}
+
+
+def test_an_ann_in_place_of_a_lost_one_undoes_what_was_made_of_that(tiny, tiny_copy, tmp_path, capsys):
+    donor = tmp_path / "donor"
+    shutil.copytree(tiny, donor)
+    notes = json.loads((donor / "stages.json").read_text())
+    notes["train_ann"]["results"]["ann"]["history"][-1]["loss"] += 1e-6
+    (donor / "stages.json").write_text(json.dumps(notes))
+    undone(tiny_copy)
+    shutil.rmtree(tiny_copy / "ann")
+    with open_run(saved_config(tiny), tiny_copy) as opened:
+        adopt.adopt(opened, donor)
+    assert "train_ann: came out otherwise than before, so that all behind it is made again" in capsys.readouterr().out
+    assert set(read_results(tiny_copy)["seconds"]) == {"train_ann", "convert"}  # of the donor, both
+    assert not (tiny_copy / "hybrid").exists()
 
 
 def test_a_stage_takes_over_those_before_it(monkeypatch, tiny, tmp_path, capsys):
@@ -89,8 +104,8 @@ def test_a_stage_takes_over_those_before_it(monkeypatch, tiny, tmp_path, capsys)
     monkeypatch.setattr(command_line, "run_command", lambda name, *_: taken_over.update({name: _[-1]}))
     for stage in STAGES:
         command_line.run_stage(stage, "", lambda run: None)
-    both = ["train_ann", "convert"]
-    assert taken_over == {"train_ann": [], "convert": ["train_ann"], "finetune": both, "evaluate": both}
+    both = ("train_ann", "convert")
+    assert taken_over == {"train_ann": (), "convert": ("train_ann",), "finetune": both, "evaluate": both}
     arguments = [*TINY, "--from-run", str(tiny), "--workdir", str(tmp_path)]
     assert command_line.main("train_ann", "", train_ann, arguments, taken_over["train_ann"]) == 2
     assert "nothing to take over for train_ann" in capsys.readouterr().err

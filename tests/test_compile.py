@@ -15,7 +15,7 @@ from experiments.compile import compiled, page, report
 from experiments.compile.__main__ import Arguments
 from experiments.compile.chips import CHIPS, Target, target_of
 from experiments.compile.counting import Work
-from experiments.compile.programs import ANN_STEP, PROGRAMS, hybrid_step, is_run
+from experiments.compile.programs import ANN_STEP, HYBRID_STEP, PROGRAMS, hybrid_step, is_run
 from experiments.config import with_fields
 from experiments.presets import PRESETS
 from experiments.recipes import with_recipe
@@ -179,21 +179,26 @@ def test_what_does_not_fit_is_told_with_a_way_out_that_was_compiled(monkeypatch,
 
 
 @pytest.mark.parametrize(
-    ("norm", "sentence"),
+    ("norm", "program", "sentence"),
     [
-        ("none", "It fits with --accumulate 4, 16 images at a time on a device."),
-        ("batch", "It fits with --batch-size 16: batch norm takes no parts of a batch."),
+        ("none", ANN_STEP, "It fits with --accumulate 4, 16 images at a time on a device."),
+        ("batch", ANN_STEP, "It fits with --batch-size 16: batch norm takes no parts of a batch."),
+        (
+            "batch",
+            HYBRID_STEP,
+            "It fits with --accumulate 4, 16 images at a time on a device, once the ANN is trained.",
+        ),
     ],
 )
-def test_batch_norm_has_another_way_out(norm, sentence, monkeypatch):
+def test_batch_norm_has_another_way_out(norm, program, sentence, monkeypatch):
     def step(config, machine):
         return SimpleNamespace(lower=lambda: config.data.batch_size // config.run.accumulate)
 
-    monkeypatch.setitem(PROGRAMS, ANN_STEP, step)
+    monkeypatch.setitem(PROGRAMS, program, step)
     monkeypatch.setattr(main, "compiled", lambda images, *_: SimpleNamespace(fits=lambda target: images <= 16))
     target = SimpleNamespace(machine=Machine(None, 1, None))
     config = with_fields(VGG5, {"network.norm": norm, "data.batch_size": 64})
-    assert main._way_out(config, target, ANN_STEP, optimize=False) == sentence
+    assert main._way_out(config, target, program, optimize=False) == sentence
 
 
 def test_what_a_run_does_not_do_is_not_compiled():

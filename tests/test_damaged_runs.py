@@ -42,6 +42,10 @@ def killed_at_save(number, workdir, monkeypatch, *arguments):
             run(hybrid, workdir, *TINY, *arguments)
 
 
+def killed(*_):
+    raise Killed
+
+
 def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tiny, tmp_path, monkeypatch, capsys):
     killed_at_save(5, tmp_path, monkeypatch, "--checkpoint-steps", "7", "--keep-checkpoints", "3")
     steps = sorted(int(path.name) for path in (tmp_path / "ann").iterdir())
@@ -82,14 +86,23 @@ def test_what_a_finished_stage_left_is_made_again_where_it_is_damaged(tiny, tiny
     assert outcome(tiny_copy) == outcome(tiny)
 
 
-def test_what_was_made_of_a_lost_network_is_made_again_where_that_comes_out_otherwise(tiny, tiny_copy, capsys):
-    """As where the first one was trained on another machine: then an SNN of it has no part in the run any more."""
+def test_what_was_made_of_a_lost_network_is_made_again_where_that_comes_out_otherwise(
+    tiny, tiny_copy, monkeypatch, capsys
+):
+    """As where the first one was trained on another machine, and be the second training interrupted at its end."""
     undone(tiny_copy, "evaluate")
     shutil.rmtree(tiny_copy / "ann")
     notes = json.loads((tiny_copy / "stages.json").read_text())
     notes["train_ann"]["results"]["ann"]["history"][-1]["loss"] += 1e-6
     notes["finetune"]["results"]["hybrid"]["history"][-1]["loss"] += 1
     (tiny_copy / "stages.json").write_text(json.dumps(notes))
+    with monkeypatch.context() as patch:
+        patch.setattr(train_ann, "finish", killed)  # behind the checkpoint that the notes of the first one speak of
+        with pytest.raises(Killed):
+            run(hybrid, tiny_copy)
+    assert (tiny_copy / "ann" / "60").exists()
+    (tiny_copy / "lock").unlink()
+    capsys.readouterr()
     assert run(hybrid, tiny_copy) == 0
     output = capsys.readouterr().out
     assert "train_ann: came out otherwise than before, so that all behind it is made again" in output

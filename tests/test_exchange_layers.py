@@ -156,10 +156,11 @@ def test_a_value_over_time_is_not_broadcast():
         layer_graph(snn, snn.init({}, x), x)
 
 
-def test_images_without_channels_are_refused():
+@pytest.mark.parametrize("function", [lambda x: x, lambda x: jax.nn.relu(2 * x), lambda x: x + x])
+def test_images_without_channels_are_refused(function):
     """[B, H, W] would be taken for a sequence [B, L, C]."""
     x = jnp.zeros((2, 6, 4))
-    snn = jsnn.spiking(lambda variables, x: x.reshape(len(x), -1) @ jnp.ones((24, 3)))
+    snn = jsnn.spiking(lambda variables, x: function(x).reshape(len(x), -1) @ jnp.ones((24, 3)))
     with pytest.raises(ValueError, match=r"an image has an axis of channels, \[B, H, W, 1\]"):
         layer_graph(snn, snn.init({}, x), x)
 

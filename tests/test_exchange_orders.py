@@ -59,7 +59,11 @@ def test_all_weights_behind_a_flattened_map_have_its_order(layers, function):
 @pytest.mark.parametrize(
     ("layers", "function", "axes"),
     [
-        ([nn.Flatten(), nn.Linear(96, 3)], lambda x: linen.Dense(3)(flat(2 * x - x)), (0, 1, 2)),
+        (
+            [nn.LayerNorm((12, 8), 1e-6, elementwise_affine=False), nn.Flatten(), nn.Linear(96, 3)],
+            lambda x: linen.Dense(3)(flat(jax.nn.standardize(x, (1, 2), epsilon=1e-6))),
+            (0, 1, 2),
+        ),
         (
             [nn.Unflatten(1, (1, 12)), nn.Conv2d(1, 2, 3, padding=1), nn.Flatten(), nn.Linear(UNITS, 3)],
             lambda x: linen.Dense(3)(flat(conv(x[..., None]))),
@@ -70,8 +74,13 @@ def test_all_weights_behind_a_flattened_map_have_its_order(layers, function):
             lambda x: linen.Dense(3)(flat(linen.Conv(2, (3,), padding=1)(x))),
             (0, 2, 1),
         ),
+        (
+            [nn.GroupNorm(2, 8, 1e-6), nn.Conv1d(8, 2, 3, padding=1), nn.Flatten(), nn.Linear(24, 3)],
+            lambda x: linen.Dense(3)(flat(linen.Conv(2, (3,), padding=1)(linen.GroupNorm(2)(x)))),
+            (0, 2, 1),
+        ),
     ],
-    ids=["flattened image", "image with a channel", "sequence"],
+    ids=["standardised image", "image with a channel", "sequence", "sequence in groups"],
 )
 def test_two_axes_are_those_of_an_image_or_of_a_sequence(layers, function, axes):
     """[B, H, W] are the same in PyTorch, [B, L, C] are [B, C, L]."""

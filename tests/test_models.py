@@ -202,7 +202,7 @@ def test_bad_arguments_are_refused(arguments, word):
     ("model", "message"),
     [
         (VGG((8, "A"), (4,), norm="batchnorm"), "norm must be one of None, 'batch', 'folded', got 'batchnorm'"),
-        (VGG((8, "M"), (4,)), "conv1 needs a whole number of units, at least 1, got 'M'; a pool is \"A\""),
+        (VGG((8, "M"), (4,)), "conv1 needs a whole number of units, at least 1, got 'M'"),
         (VGG((8, "A"), (4.0,)), "dense0 needs a whole number of units"),
         (ResNet((1, 1, 1)), r"blocks and channels are by stage, got \(1, 1, 1\)"),
     ],

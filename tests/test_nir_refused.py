@@ -107,29 +107,33 @@ IMAGE = {"input": nir.Input({"input": np.array([6, 6])})}
         ({"node0": nir.IF(np.ones(5), np.ones(5))}, r"node0 has numbers of the shape \(5,\), but \(3,\) arrives"),
         ({"node0": nir.Scale(np.ones((1, 3)))}, r"node0 has numbers of the shape \(1, 3\), but \(3,\) arrives"),
         ({"node0": nir.Linear(np.ones((3, 4)))}, r"node0 has weights \[out, in\] of \(3, 4\), but \(3,\) arrives"),
-        ({"node0": nir.Affine(np.ones((3, 3)), np.ones((3, 1)))}, r"a bias of shape \(3, 1\), but results of \(3,\)"),
+        ({"node0": nir.Affine(np.ones((3, 3)), np.ones((3, 1)))}, r"a bias of shape \(3, 1\) for 3 units"),
         ({"node0": nir.Conv2d(None, np.ones((1, 2, 3, 3)), 1, 0, 1, 1, np.ones(1))}, r"maps of 2 channels, but \(3,\)"),
         ({"node0": nir.AvgPool2d(*[np.array([2, 2])] * 2, np.array([0, 0]))}, r"a window of \(2, 2\), but \(3,\)"),
         (IMAGE | {"node0": nir.Flatten({"input": np.array([6, 6])}, 0, -1)}, r"\(6, 6\): .* three axes, \(1, 6, 6\)"),
         (IMAGE | {"node0": nir.Flatten({"input": np.array([6, 6])}, 1, -1)}, "flattens axes 1 to -1 of 2"),
+        (IMAGE | {"node0": nir.Flatten({"input": np.array([6, 6])}, 2, -1)}, "flattens axes 2 to -1 of 2"),
+        (IMAGE | {"node0": nir.IF(np.ones(3), np.ones(3))}, r"the shape \(3,\), but \(6, 6\) arrives"),
+        ({"input": nir.Input({"input": None})}, "the shape of the input input is not known"),
+        ({"node0": nir.IF(ONES, ONES, metadata={"reset": "Subtract"})}, "metadata name a reset 'Subtract' of neurons"),
     ],
 )
 def test_nodes_that_do_not_fit_what_arrives_are_refused(nodes, sentence):
-    whole, edges = chain(nir.IF(ONES, ONES))
+    others, edges = chain(nir.IF(ONES, ONES))
     with pytest.raises(ValueError, match=sentence):
-        from_nir(nir.NIRGraph({**whole, **nodes}, edges, type_check=False))
+        from_nir(nir.NIRGraph({**others, **nodes}, edges, type_check=False))
 
 
 def test_edges_and_sums_that_do_not_fit_are_refused():
     nodes, edges = chain(nir.IF(ONES, ONES), nir.Linear(np.ones((4, 3))))
-    with pytest.raises(ValueError, match="edges of nowhere, for which the graph has no node"):
+    with pytest.raises(ValueError, match="edges name nowhere, which is no node of the graph"):
         from_nir(nir.NIRGraph(nodes, [*edges, ("node0", "nowhere")], type_check=False))
     with pytest.raises(
         ValueError, match=r"arrives at the node output can't be summed: it has the shapes \(4,\), \(3,\)"
     ):
         from_nir(nir.NIRGraph(nodes, [*edges, ("node0", "output")], type_check=False))
-    with pytest.raises(ValueError, match='reset must be "zero" or "subtract", got \'soft\''):
-        from_nir(nir.NIRGraph(*chain(nir.IF(ONES, ONES))), reset="soft")
+    with pytest.raises(ValueError, match='reset must be "hard" or "soft", got \'zero\''):
+        from_nir(nir.NIRGraph(*chain(nir.IF(ONES, ONES))), reset="zero")
 
 
 def test_graphs_that_are_no_network_are_refused():

@@ -64,15 +64,21 @@ def test_arrays_whose_labels_are_no_integer_for_each_image_are_refused(registry,
         load_split("other", split)
 
 
-def test_arrays_in_order_of_their_labels_are_refused(registry):
+@pytest.mark.parametrize("labels", [np.sort(LABELS), np.sort(LABELS)[::-1], np.sort(LABELS).astype(np.uint8)])
+def test_arrays_in_order_of_their_labels_are_refused(registry, labels):
     """Validation images, the last tenth, would be of one class."""
-    register(
-        "mine", Info((8, 8, 1), 10, origin=lambda: dict.fromkeys(("train", "test"), Split(IMAGES, np.sort(LABELS))))
-    )
+    register("mine", Info((8, 8, 1), 10, origin=lambda: dict.fromkeys(("train", "test"), Split(IMAGES, labels))))
     for split in ("train", "validation"):
         with pytest.raises(ValueError, match=r"in order of their labels, .* shuffle images and labels alike"):
             load_split("mine", split)
     assert len(load_split("mine", "test").labels) == 40
+
+
+def test_labels_of_bytes_are_compared_as_numbers(registry):
+    """Differences of uint8 are never below 0."""
+    labels = LABELS.astype(np.uint8)
+    register("mine", Info((8, 8, 1), 10, origin=lambda: dict.fromkeys(("train", "test"), Split(IMAGES, labels))))
+    assert load_split("mine", "train").labels.tolist() == LABELS[:36].tolist()
 
 
 def test_labels_of_arrays_may_be_a_list(registry):

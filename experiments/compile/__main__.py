@@ -52,6 +52,8 @@ def compile_preset(preset: str, arguments: Arguments) -> dict[str, Any]:
     config, target = arguments.config, target_of(arguments.topology)
     check(config)
     _check_batches(config, target)
+    if ANN_STEP in arguments.programs:
+        check_accumulate(config)
     there = f"{target.chip.device_bytes / GB:.2f} GB each"
     say(f"{preset} on {target.name}, {target.machine.num_devices} x {target.machine.devices[0].device_kind}, {there}")
     for name in (name for name in arguments.programs if not is_run(config, name)):
@@ -59,8 +61,6 @@ def compile_preset(preset: str, arguments: Arguments) -> dict[str, Any]:
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)  # before minutes of compiling
     names = [name for name in arguments.programs if is_run(config, name)]
-    if ANN_STEP in names:
-        check_accumulate(config)
     results = {name: _program(config, target, name, arguments.optimize) for name in names}
     numbers = {
         "preset": preset,
@@ -96,6 +96,7 @@ def _way_out(config: Config, target: Target, name: str, optimize: bool) -> str:
     """What fits, tried by compiling."""
     run, devices, in_training = config.run, target.machine.num_devices, name in TRAINING
     samples = (config.data.batch_size if in_training else run.eval_batch_size) // devices
+    has_statistics = config.network.norm == "batch"
 
     def changed(parts: int) -> tuple[Config, str]:
         """A part of a batch at a time, and the option that does so."""
@@ -103,11 +104,12 @@ def _way_out(config: Config, target: Target, name: str, optimize: bool) -> str:
         if not in_training:
             fields = {"run": replace(run, eval_batch_size=of_part * devices)}
             return replace(config, **fields), f"--eval-batch-size {of_part * devices}"
-        if name == ANN_STEP and config.network.norm == "batch":
+        if name == ANN_STEP and has_statistics:
             fields = {"data": replace(config.data, batch_size=of_part * devices)}
             return replace(config, **fields), f"--batch-size {of_part * devices}: batch norm takes no parts of a batch"
         fields = {"run": replace(run, accumulate=parts)}
-        return replace(config, **fields), f"--accumulate {parts}, {of_part} images at a time on a device"
+        when = ", once the ANN is trained" if has_statistics else ""
+        return replace(config, **fields), f"--accumulate {parts}, {of_part} images at a time on a device{when}"
 
     def fits(parts: int) -> bool:
         program = PROGRAMS[name](changed(parts)[0], target.machine)

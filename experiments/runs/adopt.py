@@ -12,7 +12,7 @@ from experiments.config import difference
 from experiments.runs.progress import say
 from experiments.runs.records import GROUP_OF, NETWORK_OF, config_of, is_alike, read_stages
 from experiments.runs.schema import Results
-from experiments.runs.workdir import Run, checkpoints, ends_at, finish, is_done, measured
+from experiments.runs.workdir import Run, checkpoints, ends_at, finish, is_done, measured, note_loss
 from jsnn.training.files import move_folder, remove_folder
 from jsnn.training.hosts import on_first_process
 from jsnn.training.metrics import rewrite
@@ -21,24 +21,31 @@ OFFERED = ("train_ann", "convert")
 ARRIVING = "arriving"  # a folder of checkpoints while it is copied
 
 
-def adopt(run: Run, donor: Path, offered: Sequence[str] = OFFERED) -> None:
+def adopt(run: Run, donor: Path, taken_over: Sequence[str] = OFFERED) -> None:
     """Take over the ANN of another run, and its conversion where all fields agree that matter to it.
 
-    Stages that the run has done itself stay as they are, and the conversion of an ANN that came out otherwise where it
-    is; the donor's folder is only read. ValueError where the other run has no trained ANN, one of another config, or a
-    damaged checkpoint, or no stage is offered.
+    Stages that the run has done itself stay as they are, and a donor's conversion stays there where its ANN came out
+    otherwise than the run's own; its folder is only read. ValueError where the other run has no trained ANN, one of
+    another config, or a damaged checkpoint, or no stage is to be taken over.
+
+    Args:
+        run: that takes over.
+        donor: the folder of the other one.
+        taken_over: some of OFFERED.
     """
-    if not offered:
+    if not taken_over:
         raise ValueError("there is nothing to take over for train_ann, which trains the ANN: leave from_run out.")
-    for stage, done in on_first_process(lambda: _offered(run, donor)).items():
-        own = measured(run, stage) if is_done(run, stage) else None
-        if own is not None and not is_alike(own, done["results"]):
-            say(f"{stage}: stays, and nothing behind it is taken over from {donor}, where it came out otherwise")
-            return
-        if own is None and stage in offered:
-            folder = donor / NETWORK_OF[stage]
-            if not ends_at(folder, done["step"]):
-                raise ValueError(f"the last checkpoint in {folder} is damaged or missing: run its stage again.")
+    there = on_first_process(lambda: _offered(run, donor))
+    for stage, done in ((stage, there[stage]) for stage in taken_over if stage in there):
+        folder = donor / NETWORK_OF[stage]
+        if is_done(run, stage):
+            if not is_alike(measured(run, stage), done["results"]):
+                say(f"{stage}: that of {donor} came out otherwise, so that nothing made of it is taken over")
+                return
+        elif not ends_at(folder, done["step"]):
+            raise ValueError(f"the last checkpoint in {folder} is damaged or missing: run its stage again.")
+        else:
+            note_loss(run, stage)
             on_first_process(lambda stage=stage, done=done: _copy(run, donor, stage, done["results"]))
             made_by = dataclasses.replace(run.config, run=config_of(donor, done["config"]).run)
             finish(run._replace(config=made_by), stage, done["seconds"], done["results"])

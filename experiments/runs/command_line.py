@@ -73,8 +73,7 @@ def run_stage(name: str, description: str, stage: Callable[[Run], None]) -> None
         reopen(run, name)
         stage(run)
 
-    before = STAGES[: STAGES.index(name)]
-    run_command(name, description, again, [earlier for earlier in OFFERED if earlier in before])
+    run_command(name, description, again, OFFERED[: STAGES.index(name)])
 
 
 def run_command(name: str, description: str, work: Callable[[Run], None], taken_over: Sequence[str] = OFFERED) -> None:

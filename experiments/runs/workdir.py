@@ -27,12 +27,14 @@ from experiments.config import check, difference, from_json
 from experiments.fields import Config
 from experiments.runs import compilation
 from experiments.runs.fitting import check_fits
+from experiments.runs.progress import say
 from experiments.runs.records import (
     GROUP_OF,
     NETWORK_OF,
     STAGES,
     TRAINING,
     config_of,
+    is_alike,
     read_stages,
     saved_config,
     write_json,
@@ -104,7 +106,15 @@ def _claim(config: Config, directory: Path) -> None:
 
 
 def finish(run: Run, stage: str, seconds: float, results: Results) -> None:
-    """Write what a stage has measured, which makes it done; compiling counts since the last stage of this process."""
+    """Write what a stage has measured, which makes it done; compiling counts since the last stage of this process.
+
+    Where a stage whose checkpoint was lost came out otherwise than before, as on another machine, those behind it were
+    made of what is no more: they are undone.
+    """
+    before = measured(run, stage)
+    if before is not None and not on_first_process(lambda: is_alike(before, json.loads(json.dumps(results)))):
+        say(f"{stage}: came out otherwise than before, so that all behind it is made again")
+        _discard(run, STAGES[STAGES.index(stage) + 1 :])
     done = {"seconds": round(seconds, 2), "compile_seconds": round(compilation.take_seconds(), 2)}
     step = _last_step(checkpoints(run, NETWORK_OF[stage])) if stage in NETWORK_OF else None
     done |= {"config": dataclasses.asdict(run.config), "step": step, "results": results}
@@ -115,6 +125,13 @@ def finish(run: Run, stage: str, seconds: float, results: Results) -> None:
 def measured(run: Run, stage: str) -> Results | None:
     """What a stage has measured, be its checkpoint lost; None where it was not done."""
     return _stages(run).get(stage, {}).get("results")
+
+
+def note_loss(run: Run, stage: str) -> None:
+    """Note that the checkpoint of a stage is lost: it is undone, and what it measured stays, to be compared."""
+    stages = _stages(run)
+    if stage in stages:
+        _write_stages(run, {**stages, stage: {**stages[stage], "step": None}})
 
 
 def is_done(run: Run, stage: str) -> bool:
@@ -176,12 +193,10 @@ def reopen(run: Run, stage: str) -> None:
         on_first_process(partial(remove_folder, run.directory / PARTIAL))
 
 
-def discard_after(run: Run, stage: str) -> None:
-    """Make all stages that follow one undone, and remove their checkpoints, interrupted ones' too."""
-    kept, following = STAGES[: STAGES.index(stage) + 1], STAGES[STAGES.index(stage) + 1 :]
-    _write_stages(run, {name: done for name, done in _stages(run).items() if name in kept})
-    _remove_checkpoints(run, following)
-    on_first_process(partial(remove_folder, run.directory / PARTIAL))
+def _discard(run: Run, stages: Sequence[str]) -> None:
+    """Make stages undone, and remove their checkpoints, interrupted ones' too."""
+    _remove_checkpoints(run, stages)
+    _write_stages(run, {name: done for name, done in _stages(run).items() if name not in stages})
 
 
 def _remove_checkpoints(run: Run, stages: Sequence[str]) -> None:

@@ -13,13 +13,14 @@ from pathlib import Path
 import tyro
 
 from experiments.config import difference, with_fields
+from experiments.fields import Config
 from experiments.runs import compilation, stopping
 from experiments.runs.adopt import adopt
 from experiments.runs.allocation import keep_freed_memory
 from experiments.runs.command_line import guarded
 from experiments.runs.progress import say
-from experiments.runs.records import config_of, read_stages
-from experiments.runs.workdir import Run, open_run
+from experiments.runs.records import GROUP_OF, config_of, read_stages
+from experiments.runs.workdir import open_run
 from experiments.study.plan import STUDIES
 from experiments.study.results import RESULTS, results_path, write_results
 from experiments.study.trials import ANN, Trial, config_of_trial
@@ -59,12 +60,12 @@ def study(arguments: Arguments) -> None:
 def run_trial(arguments: Arguments, trial: Trial, ann: Trial, seed: int) -> None:
     """Run a trial with a seed, from the ANN of another that trains it, and keep its results.
 
-    Of an ANN whose results are kept, but whose run is not there, as in a fresh clone, the run is made again.
+    Of an ANN whose results are kept, but of which there is no run, as in a fresh clone, the run is made again.
     """
     if _has_results(arguments, trial, seed):
         return
-    folder = arguments.workdir / arguments.preset
-    if trial is not ann and not (_has_results(arguments, ann, seed) and _is_trained(folder, ann, seed)):
+    folder, config = arguments.workdir / arguments.preset, config_of_trial(arguments.preset, trial, seed)
+    if trial is not ann and not (_has_results(arguments, ann, seed) and _donor(folder, config)):
         _work(arguments, ann, ann, seed)
     _work(arguments, trial, ann, seed)
 
@@ -76,7 +77,7 @@ def _work(arguments: Arguments, trial: Trial, ann: Trial, seed: int) -> None:
     folder = arguments.workdir / arguments.preset
     with open_run(config, folder / trial.name / f"seed{seed}") as run:
         if trial is not ann:
-            adopt(run, _donor(folder, run, seed, ann))
+            adopt(run, _donor(folder, config))
         results = trial.work(run)
     if not _has_results(arguments, trial, seed):
         write_results(results_path(arguments.results, arguments.preset, trial.name, seed), results)
@@ -86,17 +87,14 @@ def _has_results(arguments: Arguments, trial: Trial, seed: int) -> bool:
     return results_path(arguments.results, arguments.preset, trial.name, seed).exists()
 
 
-def _is_trained(folder: Path, ann: Trial, seed: int) -> bool:
-    return "train_ann" in read_stages(folder / ann.name / f"seed{seed}")
-
-
-def _donor(folder: Path, run: Run, seed: int, ann: Trial) -> Path:
-    """A run of the seed whose conversion is the same, else the one that trained the ANN."""
-    for other in sorted(folder.glob(f"*/seed{seed}")):
-        done = read_stages(other).get("convert")
-        if done and not difference(config_of(other, done["config"]), run.config, "convert"):
-            return other
-    return folder / ann.name / f"seed{seed}"
+def _donor(folder: Path, config: Config) -> Path | None:
+    """A run of the config's seed whose conversion is the same, else one whose ANN is; None where there is none."""
+    for stage in ("convert", "train_ann"):
+        for other in sorted(folder.glob(f"*/seed{config.seed}")):
+            done = read_stages(other).get(stage)
+            if done and not difference(config_of(other, done["config"]), config, GROUP_OF[stage]):
+                return other
+    return None
 
 
 def main() -> None:

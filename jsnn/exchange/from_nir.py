@@ -11,9 +11,9 @@ import nir
 from jsnn.conversion.thresholds import check_finite
 from jsnn.exchange.function import ann_of
 from jsnn.exchange.layout import Order, channels_first, check_result, order_behind
-from jsnn.exchange.nir_nodes import NEURONS_OF_NIR, SUBTRACT, ZERO, SoftReset, layers_of, reset_of_node, with_arrays
+from jsnn.exchange.nir_nodes import NEURONS_OF_NIR, SoftReset, layers_of, reset_of_node, with_arrays
 from jsnn.exchange.nodes import Add, LayerGraph, Neurons, Node
-from jsnn.exchange.resets import HARD
+from jsnn.exchange.resets import HARD, SOFT
 from jsnn.exchange.units import with_spikes_of
 from jsnn.network.activations import unique_name
 from jsnn.network.transformation import NEURONS, SNN, Variables, spiking
@@ -24,7 +24,7 @@ Edges = list[tuple[str, str]]
 
 
 def from_nir(
-    graph: nir.NIRGraph, dt: float = 1.0, surrogate: Surrogate | None = None, reset: str = ZERO
+    graph: nir.NIRGraph, dt: float = 1.0, surrogate: Surrogate | None = None, reset: str = HARD
 ) -> tuple[SNN, Variables]:
     """The network of a NIRGraph: its maps are [B, H, W, C] here, and a spike stands for its threshold.
 
@@ -34,11 +34,11 @@ def from_nir(
         graph: of Conv2d, Linear, Affine, AvgPool2d, SumPool2d, Flatten, Scale, IF and LIF nodes, and loops of an LI or
             I, a Threshold and a Scale, as `jsnn.to_nir` makes them of a soft reset. Neurons that say
             {"reset": "subtract"} in their metadata have a soft reset, others that of `reset`; all have the same.
-            Shapes are those that arrive, whatever nir has inferred, or not.
+            Shapes are those that arrive, be they not inferred; numbers of neurons are broadcast to [C, H, W].
         dt: seconds of a time step.
         surrogate: of the spikes; None is `jsnn.surrogate.stdb()`.
-        reset: of neurons whose metadata name none: "zero", NIR's own, or "subtract", which snnTorch's neurons have as
-            a rule, and do not say.
+        reset: of neurons whose metadata name none: "hard", NIR's own, or "soft", which snnTorch's neurons have as a
+            rule, and do not say.
 
     Returns:
         (the SNN, its variables): weights by the names of the nodes; neurons, in the order of theirs, by the name of the
@@ -53,8 +53,8 @@ def from_nir(
         raise ValueError(f"from_nir takes a nir.NIRGraph, got a {type(graph).__name__}: read a file by nir.read.")
     if not dt > 0:
         raise ValueError(f"dt must be above 0 seconds, got {dt}.")
-    if reset not in (ZERO, SUBTRACT):
-        raise ValueError(f'reset must be "{ZERO}" or "{SUBTRACT}", got {reset!r}.')
+    if reset not in (HARD, SOFT):
+        raise ValueError(f'reset must be "{HARD}" or "{SOFT}", got {reset!r}.')
     layers, resets = _read(graph, dt, reset)
     if len(resets) > 1:
         raise ValueError("some of the neurons have a soft reset and others a hard one: a network has one kind.")
@@ -75,7 +75,7 @@ def from_nir(
 def _read(graph: nir.NIRGraph, dt: float, unnamed: str) -> tuple[LayerGraph, set[str]]:
     """The layers, whose spikes are 1, and the resets of their neurons."""
     if missing := {name for edge in graph.edges for name in edge} - {*graph.nodes}:
-        raise ValueError(f"there are edges of {', '.join(sorted(missing))}, for which the graph has no node.")
+        raise ValueError(f"edges name {', '.join(sorted(missing))}, which is no node of the graph: take them out.")
     parts, edges = _without_loops({name: with_arrays(name, node) for name, node in graph.nodes.items()}, graph.edges)
     for kind in (nir.Input, nir.Output):
         if (number := sum(isinstance(part, kind) for part in parts.values())) != 1:

@@ -29,13 +29,13 @@ class SoftReset(NamedTuple):
 
 ROUNDING = 1e-6  # of float32, in which a graph may have been kept, as a share of the threshold
 NEURONS_OF_NIR = (nir.IF, nir.LIF, SoftReset)
-SUBTRACT, ZERO = "subtract", "zero"  # what a spike does to a membrane, in metadata
+RESETS = {"subtract": SOFT, "zero": HARD}  # in metadata
 
 
 def with_arrays(name: str, node: Any) -> nir.NIRNode:
     """A node whose tensors, as snnTorch and norse leave them in it, are NumPy arrays; ValueError for what is none."""
     if not isinstance(node, nir.NIRNode):
-        raise ValueError(f"the node {name} is {node}, as libraries leave there what they have no node of NIR for.")
+        raise ValueError(f"the node {name} is {node}, as of a layer that NIR does not have: put a node of NIR there.")
     node = copy.copy(node)
     vars(node).update(_as_arrays(vars(node)))
     node.metadata = _as_arrays(node.metadata)
@@ -47,10 +47,13 @@ def _as_arrays(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reset_of_node(neurons: nir.IF | nir.LIF | SoftReset, unnamed: str) -> str:
-    """SOFT or HARD, by what a spike does where metadata do not name it."""
+    """SOFT or HARD; unnamed where metadata do not say it."""
     if isinstance(neurons, SoftReset):
         return SOFT
-    return SOFT if neurons.metadata.get("reset", unnamed) == SUBTRACT else HARD
+    named = neurons.metadata.get("reset")
+    if named is not None and named not in RESETS:
+        raise ValueError(f"metadata name a reset {named!r} of neurons: jsnn knows {' and '.join(map(repr, RESETS))}.")
+    return unnamed if named is None else RESETS[named]
 
 
 def layers_of(name: str, node: Any, before: Shape, order: Order, dt: float) -> Chain:
@@ -71,7 +74,10 @@ def layers_of(name: str, node: Any, before: Shape, order: Order, dt: float) -> C
     """
     match node:
         case nir.Input():
-            shape = channels_last(tuple(map(int, node.input_type["input"])))
+            shape = node.input_type["input"]
+            if shape is None or not len(shape):
+                raise ValueError(f"the shape of the input {name} is not known: make it nir.Input of that of a sample.")
+            shape = channels_last(tuple(map(int, shape)))
             return [("", Input(shape), shape)]
         case nir.Output():
             return []
@@ -132,9 +138,13 @@ def _dense(name: str, node: nir.Linear | nir.Affine, before: Shape, order: Order
 
 def _bias(name: str, node: nir.Conv2d | nir.Linear | nir.Affine) -> np.ndarray | None:
     bias, units = getattr(node, "bias", None), node.weight.shape[:1]
-    if bias is not None and np.shape(bias) != units:
-        raise ValueError(f"the node {name} has a bias of shape {np.shape(bias)}, but results of {units}.")
-    return bias
+    if bias is None:
+        return None
+    if not is_broadcastable(np.shape(bias), units):
+        raise ValueError(
+            f"the node {name} has a bias of shape {np.shape(bias)} for {units[0]} units: it needs one each."
+        )
+    return np.broadcast_to(bias, units)
 
 
 def _pool(name: str, node: nir.AvgPool2d | nir.SumPool2d, before: Shape) -> Chain:
@@ -151,9 +161,9 @@ def _pool(name: str, node: nir.AvgPool2d | nir.SumPool2d, before: Shape) -> Chai
 def _flatten(name: str, node: nir.Flatten, before: Shape) -> Chain:
     """Of all axes into one; none where there is one."""
     first, last, axes = node.start_dim, node.end_dim, len(before)
-    if (first % axes, last % axes) != (0, axes - 1):
+    if axes > 1 and (first not in (0, -axes) or last not in (-1, axes - 1)):
         raise ValueError(f"the node {name} flattens axes {first} to {last} of {axes}: a network flattens all into one.")
-    if axes == 2:
+    if axes == 2 and min(before) > 1:
         arriving = channels_first(before)
         raise ValueError(f"the node {name} flattens {arriving}: an image has three axes, {(1, *arriving)}.")
     return [] if len(before) == 1 else [("", Flatten(before), (math.prod(before),))]

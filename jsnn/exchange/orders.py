@@ -5,7 +5,7 @@ elements are alike. It is None where PyTorch has the same with channels first, s
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import NoReturn
 
@@ -64,17 +64,27 @@ def orders_of_weights(graph: Graph, shapes: Mapping[Path, tuple[int, ...]]) -> d
 
 
 def _order_of_input(graph: Graph) -> Order:
-    """The order of the input: of one with two axes behind the samples' that of an image, if these are moved first."""
+    """The order of the input: [B, H, W] is an image, unless it is taken as a sequence, [B, L, C]."""
     _, *shape = graph.avals[graph.input].shape
-    alike = {graph.input}
+    if len(shape) != 2:
+        return None
+    elements = {graph.input}  # what has the input's axes still
     for operation in graph.operations:
-        if len(shape) == 2 and alike.intersection(operation.inputs):
-            if operation.primitive.name in MOVES:
-                return np.arange(math.prod(shape)).reshape(shape)
-            if operation.primitive.name not in ELEMENTWISE:
-                return None
-            alike.update(operation.outputs)
+        if not elements.intersection(operation.inputs) or "axes" in operation.options:
+            continue
+        if _takes_sequences(operation, shape, graph.avals[operation.outputs[0]].shape):
+            return None
+        if operation.primitive.name in MOVES:
+            return np.arange(math.prod(shape)).reshape(shape)
+        elements.update(operation.outputs)
     return None
+
+
+def _takes_sequences(operation: Operation, shape: Sequence[int], after: tuple[int, ...]) -> bool:
+    """Whether an operation takes [B, L, C] as such: weights, pools, and a reshape to groups of channels."""
+    name, (length, channels) = operation.primitive.name, shape
+    in_groups = name == "reshape" and after[1:2] == (length,) and 1 < after[-1] < channels
+    return name in WITH_WEIGHTS or "window_dimensions" in operation.options or in_groups
 
 
 def _order_behind(graph: Graph, operation: Operation, orders: Mapping[int, Order]) -> Order:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from jsnn.exchange.nodes import Convolution, Dense, Input, Node, Rescaling
+from jsnn.exchange.nodes import Add, Convolution, Dense, Input, Neurons, Node, Rescaling
 from jsnn.network.activations import layer_name, origins_of, unique_name
 from jsnn.network.graph import Graph, Operation
 
@@ -75,6 +75,12 @@ class Reader:
         layer = Rescaling(with_axes(value.scale, axes), offset)
         value = Value(Node(layer, (name,), value.node.shape, value.node.where), "rescaling")
         return value, self._place(value)
+
+    def is_of_input(self, node: Node) -> bool:
+        """Whether a node gives the network's input, but for what is done to each element."""
+        if isinstance(node.layer, Neurons | Rescaling | Add):
+            return any(self.is_of_input(self.nodes[name]) for name in node.inputs)
+        return isinstance(node.layer, Input)
 
     def constant(self, operation: Operation, number: int) -> np.ndarray:
         """A constant as a sample of an operation's result meets it, in float64."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from jsnn.exchange.nodes import Add, AveragePool, Convolution, Dense, Flatten, Input, Node
+from jsnn.exchange.nodes import Add, AveragePool, Convolution, Dense, Flatten, Node
 from jsnn.exchange.reader import Reader, Value, refuse
 from jsnn.network.graph import Operation
 
@@ -77,7 +77,7 @@ def reshaped(reader: Reader, operation: Operation) -> Value:
         return reader.values[number]
     if name not in ("reshape", "squeeze") or after != (batch, math.prod(before)):
         refuse(operation, "of all that changes axes only [B, H, W, C] to [B, H * W * C] is exported")
-    if len(before) == 2 and isinstance(reader.values[number].node.layer, Input):
+    if len(before) == 2 and min(before) > 1 and reader.is_of_input(reader.values[number].node):
         refuse(operation, "an image has an axis of channels, [B, H, W, 1]: give the network's input one")
     return reader.layer(operation, Flatten(tuple(before)), "flatten")
 

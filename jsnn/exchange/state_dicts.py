@@ -44,8 +44,8 @@ def from_torch(
         apply: (variables, x, *args, **kwargs) -> results, the Flax net's function, as `model.apply`.
         variables: of the Flax net, or their shapes: `jax.eval_shape(model.init, key, x)`. An nnx.State and a
             dict of plain JAX serve as well, with weights named "kernel", "bias", "scale", "mean" and "var".
-        x: [B, H, W, C] an input of it, or its jax.ShapeDtypeStruct; [B, H, W] is the same there, but [B, L, C] is
-            [B, C, L] where convolutions, dense layers or pools take it as it is.
+        x: [B, H, W, C] an input of it, or its jax.ShapeDtypeStruct. One of [B, H, W] is the same in PyTorch; taken by
+            convolutions, dense layers, pools or norms of groups first, it is a sequence [B, L, C], there [B, C, L].
         args, kwargs: of the function behind its input, as it is evaluated.
 
     Returns:

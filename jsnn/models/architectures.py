@@ -6,7 +6,7 @@ the samples' indices.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import flax.linen as nn
 import jax
@@ -237,7 +237,7 @@ def _check_build(
         raise ValueError(f"a classifier needs at least 2 classes, got num_classes {num_classes}.")
     if not 0 < width < math.inf:
         raise ValueError(f"width must be above 0 and finite, got {width}.")
-    if not isinstance(hidden, Sequence) or not all(is_whole(units) and units >= 1 for units in hidden):
+    if not isinstance(hidden, Collection) or not all(is_whole(units) and units >= 1 for units in hidden):
         raise ValueError(f"hidden dense layers need at least 1 unit each, as (4096, 4096), got {hidden!r}.")
     for name, rate in rates.items():
         if not 0 <= rate < 1:

@@ -99,7 +99,7 @@ def dense(features: int, std: float, name: str, bias: bool = False) -> nn.Dense:
 
 def _check_units(features: Any, name: str) -> None:
     if not is_whole(features) or features < 1:
-        raise ValueError(f'{name} needs a whole number of units, at least 1, got {features!r}; a pool is "A".')
+        raise ValueError(f"{name} needs a whole number of units, at least 1, got {features!r}.")
 
 
 def normalized(x: jax.Array, norm: str | None, name: str, train: bool) -> jax.Array:
