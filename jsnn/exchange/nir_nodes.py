@@ -91,7 +91,7 @@ def layers_of(name: str, node: Any, before: Shape, order: Order, dt: float) -> C
         case nir.Flatten():
             return _flatten(name, node, before)
         case nir.Scale():
-            scale = _here(name, np.asarray(node.scale), before, order)
+            scale = _in_our_order(name, np.asarray(node.scale), before, order)
             return [("", Rescaling(with_axes(scale, len(before)), None), before)]
         case nir.IF() | nir.LIF() | SoftReset():
             return _neurons(name, node, before, order, dt)
@@ -185,10 +185,12 @@ def _neurons(name: str, node: nir.IF | nir.LIF | SoftReset, shape: Shape, order:
     if not np.all((leak > 0) & (leak <= 1) & (threshold > 0)):
         raise ValueError(f"the neurons {name} need a threshold above 0, and a tau above dt = {dt} seconds.")
     parameters = {"threshold": threshold, "leak": leak, "initial": start / threshold}
-    neurons = Neurons(name, {key: _smallest(_here(name, value, shape, order)) for key, value in parameters.items()})
+    neurons = Neurons(
+        name, {key: _smallest(_in_our_order(name, value, shape, order)) for key, value in parameters.items()}
+    )
     if np.all(gain == 1):
         return [("", neurons, shape)]
-    factor = with_axes(_smallest(_here(name, gain, shape, order)), len(shape))
+    factor = with_axes(_smallest(_in_our_order(name, gain, shape, order)), len(shape))
     return [("_current", Rescaling(factor, None), shape), ("", neurons, shape)]
 
 
@@ -202,7 +204,7 @@ def _threshold_and_start(node: nir.IF | nir.LIF | SoftReset, gain: np.ndarray) -
     return threshold, threshold - node.threshold
 
 
-def _here(name: str, value: np.ndarray, shape: Shape, order: Order) -> np.ndarray:
+def _in_our_order(name: str, value: np.ndarray, shape: Shape, order: Order) -> np.ndarray:
     """Numbers of a node, broadcastable to what arrives, with our order of axes and features; one alone as it is."""
     arriving = channels_first(shape)
     if not is_broadcastable(value.shape, arriving):
