@@ -114,9 +114,11 @@ def test_compute_of_the_hybrid_run_and_from_scratch(keep, tmp_path):
     hybrid, scratch = (results.by_operations(runs[name].iloc[0]) for name in ("hybrid, linear", "from scratch, linear"))
     epoch = scratch.index[0]
     assert scratch.to_dict() == {epoch: 0.6, 2 * epoch: 0.7}
-    conversion = (64 * 30 + 5000 * 4) / (3 * 55_000 * 4)  # one factor: the tiny run does not choose
+    conversion = (64 * 30 + 2500 * 4) / (3 * 55_000 * 4)  # one factor on half of the images: it does not choose
     assert list(hybrid.index / epoch) == pytest.approx([n + 3 / 4 + conversion for n in range(3)])
     assert list(hybrid.iloc[1:]) == [0.6, 0.7]
+    older = runs["hybrid, linear"].iloc[0].drop("hybrid/validation_accuracy_before")  # which took all of them
+    assert results.by_operations(older).index[0] / epoch == pytest.approx(3 / 4 + conversion + 2500 / (3 * 55_000))
     assert is_drawn(figures.draw_scratch, data, tmp_path / "b.png", 4)
 
 
