@@ -101,7 +101,9 @@ def test_an_ann_in_place_of_a_lost_one_undoes_what_was_made_of_that(tiny, tiny_c
 
 def test_a_stage_takes_over_those_before_it(monkeypatch, tiny, tmp_path, capsys):
     taken_over = {}
-    monkeypatch.setattr(command_line, "run_command", lambda name, *_: taken_over.update({name: _[-1]}))
+    monkeypatch.setattr(
+        command_line, "run_command", lambda *arguments: taken_over.update({arguments[0]: arguments[-1]})
+    )
     for stage in STAGES:
         command_line.run_stage(stage, "", lambda run: None)
     both = ("train_ann", "convert")

@@ -105,6 +105,11 @@ def test_bfloat16_goes_through_the_same_commands(tiny, tmp_path):
     assert first[0] == pytest.approx(first[1], rel=0.05)
 
 
+def test_batch_norm_takes_no_parts_of_a_batch(tmp_path, capsys):
+    assert run(train_ann.train_ann, tmp_path, *TINY, "--norm", "batch", "--accumulate", "2") == 2
+    assert "accumulate 2 would give each part of a batch a batch norm of its own" in capsys.readouterr().err
+
+
 def test_a_checkpoint_holds_everything_that_a_run_needs(tiny):
     parsed = parse("test", "", ["--workdir", str(tiny)])
     expected = json.loads((tiny / "config.json").read_text())

@@ -54,10 +54,8 @@ def test_training_counts_a_backward_pass_as_two_forward_passes(tiny_run):
     costs = operations_of_training(config)
     assert costs["ann epoch"] == 3 * 55_000 * sum(operations.multiply_accumulates(shapes(config)).values())
     assert costs["snn epoch"] == 4 * costs["ann epoch"]
-    balanced = config.convert.balance_images * config.convert.balance_steps
-    assert costs["conversion"] == (2_500 * 4 + balanced) * costs["ann epoch"] / (
-        3 * 55_000
-    )  # half of validation images
+    of_image, balanced = costs["ann epoch"] / (3 * 55_000), config.convert.balance_images * config.convert.balance_steps
+    assert costs["conversion"] == (balanced + 2_500 * 4) * of_image  # a factor on half of the validation images
     taught = operations_of_training(with_fields(config, {"finetune.distillation": 0.5}))
     assert taught["snn epoch"] == costs["snn epoch"] + costs["ann epoch"] / 3
 

@@ -36,8 +36,8 @@ def adopt(run: Run, donor: Path, taken_over: Sequence[str] = OFFERED) -> None:
     if not taken_over:
         raise ValueError("there is nothing to take over for train_ann, which trains the ANN: leave from_run out.")
     there = on_first_process(lambda: _offered(run, donor))
-    for stage, done in ((stage, there[stage]) for stage in taken_over if stage in there):
-        folder = donor / NETWORK_OF[stage]
+    for stage in (stage for stage in taken_over if stage in there):
+        done, folder = there[stage], donor / NETWORK_OF[stage]
         if is_done(run, stage):
             if not is_alike(measured(run, stage), done["results"]):
                 say(f"{stage}: that of {donor} came out otherwise, so that nothing made of it is taken over")

@@ -91,7 +91,7 @@ def read_stages(directory: Path) -> dict[str, Results]:
 
 
 def is_alike(one: Any, other: Any) -> bool:
-    """Whether a stage measured the same twice, but for times: then it came out the same, to the bit."""
+    """Whether a stage measured the same twice, but for times: two networks that differ hardly do."""
     return _without_times(one) == _without_times(other)
 
 

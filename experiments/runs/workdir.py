@@ -187,8 +187,8 @@ def reopen(run: Run, stage: str) -> None:
     is_new = is_done(run, stage)
     if not is_new and stage in TRAINING:
         latest_is_intact(checkpoints(run, NETWORK_OF[stage]))
+    _remove_checkpoints(run, STAGES[begin if is_new else begin + 1 :])  # first, or one would be gone on from
     _write_stages(run, {name: done for name, done in _stages(run).items() if name in STAGES[:begin]})
-    _remove_checkpoints(run, STAGES[begin if is_new else begin + 1 :])
     if is_new:
         on_first_process(partial(remove_folder, run.directory / PARTIAL))
 

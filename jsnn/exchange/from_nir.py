@@ -77,9 +77,7 @@ def _read(graph: nir.NIRGraph, dt: float, unnamed: str) -> tuple[LayerGraph, set
     if missing := {name for edge in graph.edges for name in edge} - {*graph.nodes}:
         raise ValueError(f"edges name {', '.join(sorted(missing))}, which is no node of the graph: take them out.")
     parts, edges = _without_loops({name: with_arrays(name, node) for name, node in graph.nodes.items()}, graph.edges)
-    for kind in (nir.Input, nir.Output):
-        if (number := sum(isinstance(part, kind) for part in parts.values())) != 1:
-            raise ValueError(f"the graph has {number} nodes of {kind.__name__}: a network has one.")
+    _check_ends(parts, edges)
     sources = {name: [source for source, target in edges if target == name] for name in parts}
     nodes: dict[str, Node] = {}
     gives: dict[str, str] = {}  # a node of NIR -> the last of ours that stand for it
@@ -93,14 +91,10 @@ def _read(graph: nir.NIRGraph, dt: float, unnamed: str) -> tuple[LayerGraph, set
 
     for name in _in_order(sources):
         inputs = tuple(gives[source] for source in sources[name])
-        if not inputs and not isinstance(parts[name], nir.Input):
-            raise ValueError(f"nothing arrives at the node {name}: give it an edge, or take it out.")
-        if not isinstance(parts[name], nir.Output) and all(name != source for source, _ in edges):
-            raise ValueError(f"the node {name} goes to no other: give it an edge, or take it out.")
+        if len({nodes[source].shape for source in inputs}) > 1:
+            shapes = ", ".join(str(channels_first(nodes[source].shape)) for source in inputs)
+            raise ValueError(f"what arrives at the node {name} can't be summed: it has the shapes {shapes}.")
         if len(inputs) > 1:
-            if len({nodes[source].shape for source in inputs}) > 1:
-                shapes = ", ".join(str(channels_first(nodes[source].shape)) for source in inputs)
-                raise ValueError(f"what arrives at the node {name} can't be summed: it has the shapes {shapes}.")
             inputs = (put(name, "_sum", Add(), inputs, nodes[inputs[0]].shape),)
         before, order = (nodes[inputs[0]].shape, orders[inputs[0]]) if inputs else ((), None)
         for suffix, layer, shape in layers_of(name, parts[name], before, order, dt):
@@ -110,6 +104,19 @@ def _read(graph: nir.NIRGraph, dt: float, unnamed: str) -> tuple[LayerGraph, set
     check_result(orders[gives[output]])
     resets = {reset_of_node(part, unnamed) for part in parts.values() if isinstance(part, NEURONS_OF_NIR)}
     return LayerGraph(nodes, gives[output]), resets
+
+
+def _check_ends(parts: dict[str, Any], edges: Edges) -> None:
+    """Refuse a graph of several inputs or outputs, and nodes at which nothing arrives, or that go to no other."""
+    for kind in (nir.Input, nir.Output):
+        if (number := sum(isinstance(part, kind) for part in parts.values())) != 1:
+            raise ValueError(f"the graph has {number} nodes of {kind.__name__}: a network has one.")
+    givers, takers = {source for source, _ in edges}, {target for _, target in edges}
+    for name, part in parts.items():
+        if name not in takers and not isinstance(part, nir.Input):
+            raise ValueError(f"nothing arrives at the node {name}: give it an edge, or take it out.")
+        if name not in givers and not isinstance(part, nir.Output):
+            raise ValueError(f"the node {name} goes to no other: give it an edge, or take it out.")
 
 
 def _without_loops(nodes: dict[str, Any], edges: Edges) -> tuple[dict[str, Any], Edges]:
