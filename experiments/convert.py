@@ -32,7 +32,8 @@ from experiments.runs.records import read_results
 from experiments.runs.schema import Results
 from experiments.runs.scoring import images_for_choices, score
 from experiments.runs.splits import open_source
-from experiments.runs.workdir import Run, checkpoints, finish, require, restored
+from experiments.runs.stages import finish, require
+from experiments.runs.workdir import Run, checkpoints, restored
 from experiments.train_ann import trained_ann
 from jsnn.conversion import Thresholds, balance_thresholds, convert, paper_thresholds
 from jsnn.data.augment import scale

@@ -24,7 +24,8 @@ from experiments.runs.progress import say
 from experiments.runs.records import renew_results
 from experiments.runs.schema import Results
 from experiments.runs.scoring import score_ann, score_exits, score_snn
-from experiments.runs.workdir import Run, finish, require
+from experiments.runs.stages import finish, require
+from experiments.runs.workdir import Run
 from experiments.train_ann import trained_ann
 from jsnn.data.datasets import TEST, VALIDATION
 from jsnn.folding import Fold

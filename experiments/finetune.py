@@ -41,7 +41,8 @@ from experiments.runs.records import read_results
 from experiments.runs.schema import CONVERTED, FINETUNED, Results
 from experiments.runs.scoring import images_for_comparison, score_snn, snn_program, validator
 from experiments.runs.splits import steps_per_epoch
-from experiments.runs.workdir import Run, checkpoints, finish, require, restored
+from experiments.runs.stages import finish, require
+from experiments.runs.workdir import Run, checkpoints, restored
 from experiments.train_ann import trained_ann
 from jsnn.conversion import convert
 from jsnn.data.datasets import VALIDATION

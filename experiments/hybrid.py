@@ -11,7 +11,8 @@ from experiments.finetune import finetune
 from experiments.runs.command_line import run_command
 from experiments.runs.progress import say
 from experiments.runs.records import STAGES
-from experiments.runs.workdir import Run, is_done, note_loss
+from experiments.runs.stages import is_done, note_loss
+from experiments.runs.workdir import Run
 from experiments.train_ann import train_ann
 
 WORK_OF = dict(zip(STAGES, (train_ann, convert_ann, finetune, evaluate), strict=True))

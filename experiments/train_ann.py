@@ -14,7 +14,8 @@ from experiments.runs.epochs import Training, train
 from experiments.runs.networks import ann_function, init_variables
 from experiments.runs.scoring import ann_program, validator
 from experiments.runs.splits import steps_per_epoch
-from experiments.runs.workdir import Run, finish, require, restored
+from experiments.runs.stages import finish, require
+from experiments.runs.workdir import Run, restored
 from jsnn.models import dropout_of
 from jsnn.network.transformation import Variables
 from jsnn.training.forward import Forward, ann_forward

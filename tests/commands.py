@@ -14,7 +14,8 @@ import pytest
 
 from experiments import hybrid
 from experiments.runs.command_line import main
-from experiments.runs.workdir import Run, reopen
+from experiments.runs.stages import reopen
+from experiments.runs.workdir import Run
 from jsnn.training.metrics import read
 from tests.conftest import ROOT
 

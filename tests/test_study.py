@@ -10,7 +10,7 @@ from experiments.config import check, difference, with_fields
 from experiments.presets import PRESETS, Preset
 from experiments.runs.command_line import guarded, parse
 from experiments.runs.records import read_results
-from experiments.runs.workdir import finish
+from experiments.runs.stages import finish
 from experiments.study import __main__ as study
 from experiments.study import conversion, trials
 from experiments.study.plan import STUDIES

@@ -12,7 +12,8 @@ from experiments.config import difference
 from experiments.runs.progress import say
 from experiments.runs.records import GROUP_OF, NETWORK_OF, config_of, is_alike, read_stages
 from experiments.runs.schema import Results
-from experiments.runs.workdir import Run, checkpoints, ends_at, finish, is_done, measured, note_loss
+from experiments.runs.stages import ends_at, finish, is_done, measured, note_loss
+from experiments.runs.workdir import Run, checkpoints
 from jsnn.training.files import move_folder, remove_folder
 from jsnn.training.hosts import on_first_process
 from jsnn.training.metrics import rewrite

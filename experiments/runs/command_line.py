@@ -28,7 +28,8 @@ from experiments.runs.adopt import OFFERED, adopt
 from experiments.runs.allocation import keep_freed_memory
 from experiments.runs.progress import say
 from experiments.runs.records import STAGES, saved_config
-from experiments.runs.workdir import Run, open_run, reopen
+from experiments.runs.stages import reopen
+from experiments.runs.workdir import Run, open_run
 from jsnn.training import hosts
 
 RUNS = Path("runs")
