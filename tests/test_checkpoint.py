@@ -122,6 +122,16 @@ def test_numbers_of_python_are_saved_as_arrays(tmp_path):
     assert restore(tmp_path, {"rate": np.zeros(()), "count": np.zeros((), int)}).tree == {"rate": 0.5, "count": 3}
 
 
+@pytest.mark.parametrize(("name", "beside"), [("a.b", {"b": np.zeros(2)}), ("a.0", [np.zeros(2)])])
+def test_names_that_orbax_would_take_for_one_are_refused(name, beside, tmp_path):
+    with pytest.raises(ValueError, match=f"two arrays of the tree have the name {name} in a checkpoint: give one"):
+        save(tmp_path, 1, {name: np.ones(2), "a": beside}, {})
+    assert not list(tmp_path.iterdir())
+    tree = {name: np.ones(2), "A": beside}
+    save(tmp_path, 1, tree, {})
+    chex.assert_trees_all_equal(restore(tmp_path, tree).tree, tree)
+
+
 def test_a_save_below_damaged_numbers_stays(tmp_path):
     for step in (20, 27, 34):
         save(tmp_path, step, {"x": jnp.array(step)}, {}, keep=3)

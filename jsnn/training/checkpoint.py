@@ -44,11 +44,12 @@ def save(directory: Path, step: int, tree: Any, record: dict[str, Any], keep: in
 
     All processes call it, with the same tree and record; the first writes.
     An earlier checkpoint of this step is replaced, and those of higher steps are deleted: the run has gone back to
-    before them. ValueError where keep is below 1; OSError where it can't be written, e.g. to a full disk, of several
-    processes a ValueError: what was there stays, or the new one without its name.
+    before them. ValueError where keep is below 1 or two arrays would have one name; OSError where it can't be written,
+    e.g. to a full disk, of several processes a ValueError: what was there stays, or the new one without its name.
     """
     if keep < 1:
         raise ValueError(f"at least 1 checkpoint is kept, got keep {keep}.")
+    _refuse_alike_names(tree)
     tree = jax.tree.map(_without_key, tree)
     on_first_process(lambda: _write(directory.absolute(), step, jax.device_get(tree), record, keep))
 
@@ -139,6 +140,14 @@ def _give_name(draft: Path) -> None:
         if number >= step:
             remove_folder(draft.parent / str(number))
     move_folder(draft, draft.with_name(str(step)))
+
+
+def _refuse_alike_names(tree: Any) -> None:
+    """Refuse {"a.b": ..., "a": {"b": ...}}, of which orbax, which joins names by dots, would keep one array."""
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in jax.tree.leaves_with_path(tree)]
+    if len(set(names)) < len(names):
+        doubled = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two arrays of the tree have the name {doubled} in a checkpoint: give one of them another.")
 
 
 def _step_of(checkpoint: Path) -> int:
