@@ -9,9 +9,9 @@ import pytest
 
 from experiments import convert, evaluate, finetune, train_ann
 from experiments.hybrid import hybrid
-from experiments.runs import journal, stages, workdir
+from experiments.runs import journal, stages
 from experiments.runs.records import saved_config
-from experiments.runs.workdir import Run
+from experiments.runs.workdir import Run, open_run
 from jsnn.training.checkpoint import is_intact, save
 from tests.commands import TINY, Killed, again, arrays, outcome, run, undone
 
@@ -113,7 +113,7 @@ def test_what_was_made_of_a_lost_network_is_made_again_where_that_comes_out_othe
 def test_a_stage_that_is_reopened_leaves_no_network_to_go_on_from(tiny_copy, monkeypatch):
     """Be it killed before it is noted that the stages are undone."""
     monkeypatch.setattr(stages, "write_stages", killed)
-    with workdir.open_run(saved_config(tiny_copy), tiny_copy) as opened, pytest.raises(Killed):
+    with open_run(saved_config(tiny_copy), tiny_copy) as opened, pytest.raises(Killed):
         stages.reopen(opened, "convert")
     assert [(tiny_copy / network).exists() for network in ("ann", "converted", "hybrid")] == [True, False, False]
 

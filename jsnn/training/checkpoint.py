@@ -142,17 +142,17 @@ def _give_name(draft: Path) -> None:
     move_folder(draft, draft.with_name(str(step)))
 
 
+def _step_of(checkpoint: Path) -> int:
+    """The number of a checkpoint's folder, be it a draft."""
+    return int(checkpoint.name.removeprefix(DRAFT))
+
+
 def _refuse_alike_names(tree: Any) -> None:
     """Refuse {"a.b": ..., "a": {"b": ...}}, of which orbax, which joins names by dots, would keep one array."""
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in jax.tree.leaves_with_path(tree)]
     if len(set(names)) < len(names):
         doubled = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"two arrays of the tree have the name {doubled} in a checkpoint: give one of them another.")
-
-
-def _step_of(checkpoint: Path) -> int:
-    """The number of a checkpoint's folder, be it a draft."""
-    return int(checkpoint.name.removeprefix(DRAFT))
 
 
 def _is_key(leaf: Any) -> bool:
