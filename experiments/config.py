@@ -15,7 +15,16 @@ from jsnn.data.datasets import info
 ADDED = {
     "network": ("norm", "levels"),
     "convert": ("fold", "initial", "scaling", "logits"),
-    "finetune": ("trained", "by_channel", "neuron_lr", "distillation", "temperature", "rate_penalty", "residuals"),
+    "finetune": (
+        "trained",
+        "by_channel",
+        "neuron_lr",
+        "distillation",
+        "temperature",
+        "rate_penalty",
+        "residuals",
+        "comparison_streams",
+    ),
     "evaluate": ("exit_cost",),
 }
 

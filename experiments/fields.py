@@ -144,6 +144,7 @@ class Finetune:
     # suits, exact in one chunk and else a byte.
     residuals: Literal[RESIDUALS] = "exact"
     rate_penalty: NonNegative = 0.0  # Added to the loss for a spike of every neuron at every time step [nats].
+    comparison_streams: Streams = 5  # Poisson streams over which the net is then compared with the converted one.
 
 
 @_group

@@ -55,8 +55,6 @@ from jsnn.training.optimizers import learning_rate, optimizer
 from jsnn.training.step import TrainState, init_state
 from jsnn.training.within_bounds import weights_and_neurons
 
-STREAMS = 5  # of noise, over which the two are compared
-
 
 def finetune(run: Run) -> None:
     """Fine-tune the converted net of a run to the last epoch: checkpoints in hybrid/, and `hybrid` in results.json.
@@ -93,8 +91,8 @@ def finetune(run: Run) -> None:
 
 def _kept(run: Run, fold: Fold) -> Results:
     """Which net the run keeps, and the accuracies that decide it: means over streams of noise, at num_steps."""
-    config, num_steps = run.config, run.config.convert.num_steps
-    keys = stream_keys(config, "comparison", STREAMS if config.convert.encoding == "poisson" else 1)
+    config, num_steps, is_noisy = run.config, run.config.convert.num_steps, run.config.convert.encoding == "poisson"
+    keys = stream_keys(config, "comparison", config.finetune.comparison_streams if is_noisy else 1)
     images = images_for_comparison(config)
     accuracies = {}
     for name, snn in ((CONVERTED, scaled_snn(run)), (FINETUNED, last_snn(run))):

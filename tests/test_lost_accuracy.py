@@ -30,7 +30,8 @@ def worse(workdir, monkeypatch, accuracies, compared=(0.5, 0.5), **fields):
     content = json.loads((workdir / "config.json").read_text())
     content["finetune"] |= {"epochs": len(accuracies) - 1, **fields}
     (workdir / "config.json").write_text(json.dumps(content))
-    following, of_streams = iter(accuracies), iter([compared[0]] * 5 + [compared[1]] * 5)
+    streams = content["finetune"]["comparison_streams"]
+    following, of_streams = iter(accuracies), iter([compared[0]] * streams + [compared[1]] * streams)
     monkeypatch.setattr(finetune, "validator", lambda config, evaluate: lambda variables: next(following))
 
     def scored(*_, **options):
@@ -48,7 +49,8 @@ def test_a_diverging_fine_tune_is_warned_about_while_it_runs(tiny_copy, monkeypa
 
 
 def test_a_fine_tune_that_loses_accuracy_hands_back_the_converted_net(tiny_copy, monkeypatch, capsys):
-    worse(tiny_copy, monkeypatch, [0.05, 1.0, 1.0], compared=(0.5, 0.25))  # the epochs' own noise decides nothing
+    # the epochs' own noise decides nothing
+    worse(tiny_copy, monkeypatch, [0.05, 1.0, 1.0], compared=(0.5, 0.25), comparison_streams=2)
     assert run(finetune.finetune, tiny_copy) == 0
     hybrid = read_results(tiny_copy)["hybrid"]
     assert hybrid["kept"] == "converted"
