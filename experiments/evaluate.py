@@ -41,12 +41,11 @@ def evaluate(run: Run) -> None:
     fold, begin = resumable(run, "evaluate")
     ann_accuracy = score_ann(run.config, trained_ann(run), TEST, fold=fold)
     say(f"ann       test {ann_accuracy:.2%}")
-    unscaled = _score_streams(run, fold, "converted, factor 1", converted_snn(run), streams=1)
-    noisy = run.config.convert.encoding == "poisson"
-    streams = run.config.evaluate.streams if noisy else 1  # without noise all are the same
-    same = chosen_factor(run) == 1 and streams == 1
-    converted = unscaled if same else _score_streams(run, fold, "converted", scaled_snn(run), streams)
-    hybrid = converted if handed_back(run) else _score_streams(run, fold, "hybrid", finetuned_snn(run), streams)
+    keys = stream_keys(run.config, TEST, run.config.evaluate.streams)
+    unscaled = _score_streams(run, fold, "converted, factor 1", converted_snn(run), keys[:1])
+    same = chosen_factor(run) == 1 and len(keys) == 1
+    converted = unscaled if same else _score_streams(run, fold, "converted", scaled_snn(run), keys)
+    hybrid = converted if handed_back(run) else _score_streams(run, fold, "hybrid", finetuned_snn(run), keys)
     spikes = {"converted": converted["spikes"], "hybrid": hybrid["spikes"]}
     for network, of_layers in spikes.items():
         warn_of_silent_layers(network, of_layers)
@@ -84,7 +83,7 @@ def show(run: Run) -> None:
     say(table.markdown([results]))
 
 
-def _score_streams(run: Run, fold: Fold, label: str, variables: Variables, streams: int) -> Results:
+def _score_streams(run: Run, fold: Fold, label: str, variables: Variables, keys: list[jax.Array]) -> Results:
     """Accuracy by step and at num_steps, its spread over streams of noise, and spikes per neuron by layer.
 
     The first stream runs for eval_steps steps, the others for num_steps: up to num_steps the accuracy by step is the
@@ -96,7 +95,7 @@ def _score_streams(run: Run, fold: Fold, label: str, variables: Variables, strea
         steps = num_steps if stream else eval_steps
         return score_snn(config, variables, steps, TEST, key, label=f"{label}, stream {stream}", fold=fold)
 
-    first, *others = (score(stream, key) for stream, key in enumerate(stream_keys(config, TEST, streams)))
+    first, *others = (score(stream, key) for stream, key in enumerate(keys))
     reduced = np.stack([scores.accuracy[:num_steps] for scores in (first, *others)])
     by_step = np.concatenate([reduced.mean(0), first.accuracy[num_steps:]])
     last = [float(accuracy) for accuracy in reduced[:, -1]]

@@ -91,8 +91,8 @@ def finetune(run: Run) -> None:
 
 def _kept(run: Run, fold: Fold) -> Results:
     """Which net the run keeps, and the accuracies that decide it: means over streams of noise, at num_steps."""
-    config, num_steps, is_noisy = run.config, run.config.convert.num_steps, run.config.convert.encoding == "poisson"
-    keys = stream_keys(config, "comparison", config.finetune.comparison_streams if is_noisy else 1)
+    config, num_steps = run.config, run.config.convert.num_steps
+    keys = stream_keys(config, "comparison", config.finetune.comparison_streams)
     images = images_for_comparison(config)
     accuracies = {}
     for name, snn in ((CONVERTED, scaled_snn(run)), (FINETUNED, last_snn(run))):

@@ -7,6 +7,7 @@ import pytest
 from experiments import evaluate
 from experiments.fields import Config
 from experiments.reports import plots
+from experiments.runs.networks import stream_keys
 from experiments.runs.records import read_results, saved_config
 from experiments.runs.workdir import Run
 from jsnn.training.evaluation import Evaluation
@@ -66,5 +67,7 @@ def test_log_and_table_round_alike(tiny, monkeypatch, capsys):
         return Evaluation(np.float32(360), accuracy, accuracy, dict.fromkeys(LAYERS, accuracy))
 
     monkeypatch.setattr(evaluate, "score_snn", score)
-    scores = evaluate._score_streams(Run(saved_config(tiny), tiny, None), None, "hybrid", {}, streams=2)
+    config = saved_config(tiny)
+    keys = stream_keys(config, "test", 2)
+    scores = evaluate._score_streams(Run(config, tiny, None), None, "hybrid", {}, keys)
     assert f"test {scores['accuracy']:.2%} at T=4" in capsys.readouterr().out

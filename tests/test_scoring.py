@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.config import with_fields
 from experiments.finetune import last_snn
 from experiments.runs import compilation
-from experiments.runs.networks import ann_function, logit_unit, presentation_of, random_key
+from experiments.runs.networks import ann_function, logit_unit, presentation_of, random_key, stream_keys
 from experiments.runs.records import saved_config
 from experiments.runs.scoring import score_ann, score_exits
 from experiments.runs.splits import evaluated_images, open_source
@@ -57,3 +58,11 @@ def test_less_effort_is_asked_for_once_and_the_users_flags_have_the_last_word(mo
     for _ in range(2):
         compilation.take_effort("less")
         assert compilation.os.environ["XLA_FLAGS"] == f"{compilation.LESS_EFFORT} --xla_backend_optimization_level=3"
+
+
+def test_a_constant_input_has_one_stream_the_first_of_any_number(run):
+    """Nets are then scored once, for without noise all streams are the same."""
+    keys = stream_keys(run.config, TEST, 5)
+    (key,) = stream_keys(with_fields(run.config, {"convert.encoding": "constant"}), TEST, 5)
+    assert len({*map(str, map(jax.random.key_data, keys))}) == 5
+    chex.assert_trees_all_equal(jax.random.key_data(key), jax.random.key_data(keys[0]))

@@ -148,9 +148,12 @@ def random_key(config: Config, purpose: str) -> jax.Array:
 
 
 def stream_keys(config: Config, purpose: str, streams: int) -> list[jax.Array]:
-    """The random keys of several streams of noise for one of PURPOSES; the first ones are the same for any number."""
-    key = random_key(config, purpose)
-    return [jax.random.fold_in(key, stream) for stream in range(streams)]
+    """The random keys of several streams of noise for one of PURPOSES; the first ones are the same for any number.
+
+    It is one where the input is constant, for then all are the same.
+    """
+    key, is_noisy = random_key(config, purpose), config.convert.encoding == "poisson"
+    return [jax.random.fold_in(key, stream) for stream in range(streams if is_noisy else 1)]
 
 
 def init_variables(config: Config, purpose: str) -> Variables:
