@@ -71,9 +71,12 @@ def _by_transposed(options: _Options, x: jax.Array, matrix: jax.Array) -> jax.Ar
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _of_transposed(options: _Options, x: jax.Array, y: jax.Array) -> jax.Array:
-    """The product x.T @ y."""
+    """The product x.T @ y, of a matrix x that a CPU transposes in memory first.
+
+    In float32, too, XLA:CPU takes 1.2 to 1.8 times as long for large gradients where it multiplies x as it lies.
+    """
     x, y = cast(options.operands, x, y)
-    return _sums(options, transposed(x), y)
+    return _sums(options, _row_major(x.T), y)
 
 
 def _product_backward(options: _Options, residuals: Arrays, cotangent: jax.Array) -> Arrays:
