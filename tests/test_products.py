@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jsnn.kernels import fast_kernels
-from jsnn.kernels.products import product
+from jsnn.kernels.products import MANY_COLUMNS, product
 from jsnn.network.acceleration import accelerate
 from jsnn.network.rules import multiply_batch
 from jsnn.network.transformation import spiking
@@ -129,13 +129,16 @@ def test_products_take_operands_of_their_own_dtype(features):
     assert all(np.linalg.norm(a - b) > 0 for a, b in zip(gradients, expected[1], strict=True))
 
 
-@pytest.mark.parametrize(("operands", "rows", "count"), [(jnp.bfloat16, 8, 5), (jnp.bfloat16, 2, 6), (None, 2, 1)])
-def test_a_cpu_multiplies_row_major(operands, rows, count):
+@pytest.mark.parametrize(
+    ("operands", "rows", "columns", "count"),
+    [(jnp.bfloat16, 8, 7, 5), (jnp.bfloat16, 2, 7, 6), (None, 2, 7, 0), (None, 2, MANY_COLUMNS, 1)],
+)
+def test_a_cpu_multiplies_row_major(operands, rows, columns, count):
     """Of few bits three results and two transposed operands: matrix units neither take nor give column-major ones.
 
-    Of few rows a result is transposed too, not the matrix. Of float32 it is the one that makes a matrix's gradient.
+    Of few rows a result is transposed too, not the matrix. Of float32 only what makes the gradient of a wide matrix is.
     """
-    x, matrix = jnp.ones((rows, 40)), jnp.ones((40, 7))
+    x, matrix = jnp.ones((rows, 40)), jnp.ones((40, columns))
     gradients = jax.jit(jax.grad(lambda *leaves: (product(operands, *leaves) ** 2).sum(), (0, 1)))
     assert gradients.lower(x, matrix).as_text().count("LayoutConstraint") == count
     assert (jax.jit(lambda *leaves: product(operands, *leaves).T)(x, matrix) == 40).all()  # column-major, if it could

@@ -5,7 +5,7 @@ import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 NEVER, MOST_OF_OLD_ONES = 2**31 - 1, 32 * 2**20  # bytes; older versions refuse a larger threshold for maps
-NO_TRIMMING = -1  # as the manual has it; bytes would be an int here, and large nets free more than 2 GiB
+NO_TRIMMING = -1  # by the manual; a number of bytes is an int here, at most 2 GiB, and large nets free more
 
 
 def keep_freed_memory() -> None:

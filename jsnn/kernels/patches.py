@@ -7,12 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsnn.kernels.precision import as_bits, dtype_of_sums, from_bits
-from jsnn.kernels.products import product, transposed
+from jsnn.kernels.products import product, product_of_transposed
 from jsnn.kernels.windows import Padding, Pair, as_rows, in_pieces, output_sides
 
 PATCHES_AT_ONCE = 600_000  # numbers, which the CPU's caches hold
 FEW_COLUMNS = 36  # of patches, which then are small beside the result and need no pieces
-MANY_COLUMNS = 1000  # of patches, from which on transposing in memory pays: the product of plain matrices is faster
 
 
 def convolve(x: jax.Array, kernel: jax.Array, strides: Pair, padding: Padding) -> jax.Array:
@@ -46,10 +45,7 @@ def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, strides: P
         patches = from_bits(_patches(of_images, window, strides, padding), x.dtype)
         gradients = as_rows(from_bits(of_cotangent, cotangent.dtype))
         narrow, wide = (patches, gradients) if columns <= features else (gradients, patches)
-        narrow = transposed(narrow)  # the smaller, for it may be moved in memory
-        if columns >= MANY_COLUMNS:
-            narrow = jax.lax.optimization_barrier(narrow)
-        return gradient + product(None, narrow, wide), None
+        return gradient + product_of_transposed(narrow, wide), None  # the smaller, for it may be moved in memory
 
     start = jnp.zeros(sorted((columns, features)), dtype_of_sums(x.dtype))
     gradient, _ = jax.lax.scan(add, start, pieces)

@@ -10,6 +10,8 @@ from jax.experimental.layout import Layout, with_layout_constraint
 
 from jsnn.kernels.precision import Arrays, cast, dtype_of_sums, has_few_bits, kept
 
+MANY_COLUMNS = 1000  # of y in x.T @ y, from which on a CPU is faster where it transposes x in memory first
+
 
 class _Options(NamedTuple):
     """What a product and its gradients have in common."""
@@ -25,6 +27,11 @@ def product(operands: jnp.dtype | None, x: jax.Array, matrix: jax.Array, precisi
     for platforms that multiply floats as sums of smaller ones.
     """
     return _product(_Options(operands, precision), x, matrix)
+
+
+def product_of_transposed(x: jax.Array, y: jax.Array) -> jax.Array:
+    """The product x.T @ y of [N, in] and [N, out], of at least float32, and its gradients likewise."""
+    return _of_transposed(_Options(None, None), x, y)
 
 
 def transposed(matrix: jax.Array) -> jax.Array:
@@ -71,12 +78,13 @@ def _by_transposed(options: _Options, x: jax.Array, matrix: jax.Array) -> jax.Ar
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _of_transposed(options: _Options, x: jax.Array, y: jax.Array) -> jax.Array:
-    """The product x.T @ y, of a matrix x that a CPU transposes in memory first.
+    """The product x.T @ y, a gradient of weights.
 
-    In float32, too, XLA:CPU takes 1.2 to 1.8 times as long for large gradients where it multiplies x as it lies.
+    In float32 on two cores, moving x saves 19 to 45 % of the time where y has 2048 columns and more, changes it by 2 %
+    at 512 and 784, and costs 33 % at 25,600 rows and 100 columns.
     """
     x, y = cast(options.operands, x, y)
-    return _sums(options, _row_major(x.T), y)
+    return _sums(options, _row_major(x.T) if y.shape[1] >= MANY_COLUMNS else transposed(x), y)
 
 
 def _product_backward(options: _Options, residuals: Arrays, cotangent: jax.Array) -> Arrays:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jsnn.kernels.precision import as_bits, dtype_of_sums, from_bits
-from jsnn.kernels.products import product, transposed
+from jsnn.kernels.products import product, product_of_transposed
 from jsnn.kernels.windows import Padding, Pair, as_rows, in_pieces, output_sides
 
 NUMBERS_AT_ONCE = 250_000  # of strips and their products, which the CPU's caches hold
@@ -48,7 +48,7 @@ def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, padding: P
         of_images, of_cotangent = piece
         pixels = as_rows(from_bits(_strips(of_images, width, padding), x.dtype))
         gradients = as_rows(from_bits(_shifted(of_cotangent, height), cotangent.dtype))
-        return gradient + product(None, transposed(pixels), gradients), None
+        return gradient + product_of_transposed(pixels, gradients), None
 
     start = jnp.zeros((width * channels, height * features), dtype_of_sums(x.dtype))
     gradient, _ = jax.lax.scan(add, start, pieces)

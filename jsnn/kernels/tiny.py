@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsnn.kernels.products import product, transposed
+from jsnn.kernels.products import product, product_of_transposed, transposed
 from jsnn.kernels.windows import Padding, Pair, output_sides
 
 MOST_BLOCKS = 64  # of the matrix
@@ -36,7 +36,7 @@ def image_gradient(cotangent: jax.Array, kernel: jax.Array, sides: Pair, strides
 
 def filter_gradient(x: jax.Array, cotangent: jax.Array, window: Pair, strides: Pair, padding: Padding) -> jax.Array:
     """The gradient [kH, kW, C_in, C_out] with respect to the kernel: the matrix's, summed where blocks are equal."""
-    of_matrix = product(None, transposed(_as_row(x)), _as_row(cotangent))
+    of_matrix = product_of_transposed(_as_row(x), _as_row(cotangent))
     kernel = jax.ShapeDtypeStruct((*window, x.shape[-1], cotangent.shape[-1]), of_matrix.dtype)
     place = partial(_as_matrix, sides=x.shape[1:3], outputs=cotangent.shape[1:3], strides=strides, padding=padding)
     return jax.linear_transpose(place, kernel)(of_matrix)[0]
