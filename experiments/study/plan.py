@@ -139,5 +139,5 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
         "depth": tuple(_four_steps("vgg11-norm", (0,))),
         "parts": tuple(few_steps.parts(2, (0,))),
     },
-    FULL_SIZE: {"paper": tuple(full_size.trials())},
+    FULL_SIZE: {"paper": tuple(full_size.as_in_the_paper()), "few": tuple(full_size.at_few_steps())},
 }
