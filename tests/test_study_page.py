@@ -184,6 +184,7 @@ def test_the_papers_table_has_our_runs_beside_it(keep, tmp_path, monkeypatch):
 
 
 def test_the_command_of_a_row_runs_its_trial_with_all_its_fields():
-    of_trial = "python -m experiments.study vgg5_cifar10 --questions paper"
-    assert tables.command_of("vgg5_cifar10", "stdb-t75") == of_trial
+    of_preset = "python -m experiments.study vgg5_cifar10 --questions"
+    assert tables.command_of("vgg5_cifar10", "stdb-t75") == f"{of_preset} paper"
+    assert tables.command_of("vgg5_cifar10", "qcfs-diet-t8") == f"{of_preset} few"
     assert tables.command_of("fashion_mnist_cpu", "linear-t8") == "python -m experiments.hybrid fashion_mnist_cpu"
