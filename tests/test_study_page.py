@@ -188,3 +188,9 @@ def test_the_command_of_a_row_runs_its_trial_with_all_its_fields():
     assert tables.command_of("vgg5_cifar10", "stdb-t75") == f"{of_preset} paper"
     assert tables.command_of("vgg5_cifar10", "qcfs-diet-t8") == f"{of_preset} few"
     assert tables.command_of("fashion_mnist_cpu", "linear-t8") == "python -m experiments.hybrid fashion_mnist_cpu"
+
+
+def test_each_row_of_the_papers_table_is_of_a_trial_in_the_plan():
+    for preset, trial, *_ in tables.PAPER:
+        planned = {one.name for trials in plan.STUDIES.get(preset, {}).values() for one in trials}
+        assert trial in {"preset", *planned}
