@@ -14,6 +14,7 @@ from experiments.compile import __main__ as compile_command
 from experiments.config import check
 from experiments.fields import GROUPS, PREFIXED, Config
 from experiments.runs import command_line
+from experiments.study import __main__ as study
 from jsnn.data.datasets import DATASETS, Info
 from tests.conftest import ROOT
 
@@ -68,8 +69,8 @@ def options():
     for group in GROUPS[1:]:
         for field in fields(getattr(Config(), group)):
             yield f"{group}.{field.name}" if group in PREFIXED else field.name
-    for arguments in (command_line.Arguments, benchmark.Arguments, input_rate.Arguments, compile_command.Arguments):
-        yield from (field.name for field in fields(arguments))
+    for command in (command_line, benchmark, input_rate, compile_command, study):
+        yield from (field.name for field in fields(command.Arguments))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
