@@ -27,6 +27,20 @@ AT_FULL_SIZE: Fields = {
     "evaluate.streams": 1,
 }
 QCFS_AT_FULL_SIZE: Fields = AT_FULL_SIZE | {"network.levels": QCFS["network.levels"], "ann.epochs": 40}
+STDB_EPOCHS: Fields = {"finetune.epochs": 2, "finetune.comparison_streams": 1, "run.chunk": 15}  # 75 without padding
+BEST_FACTOR: Fields = {"convert.scaling_factor": AUTO, "finetune.trained": ()}
+AS_IN_THE_PAPER: Fields = {  # what the paper's preset of VGG5 has
+    **RECIPES["paper"],
+    "convert.scaling_factor": 0.7,
+    "convert.num_steps": 75,
+    "finetune.alpha": 0.5,
+    "finetune.beta": 0.035,
+}
+AT_A_QUARTER: Fields = AS_IN_THE_PAPER | {
+    "convert.balance_steps": 250,
+    "evaluate.eval_steps": 75,
+    "evaluate.streams": 1,
+}
 FEW_STEPS_EPOCHS = {8: 3, 4: 6}  # T -> epochs of fine-tuning
 # Adam moves each weight by the rate, and so the sum over a neuron's inputs by the rate times their number: a quarter of
 # the recipe's, chosen at a quarter of the width. At the recipe's own, `qcfs-diet` at T = 8 ends 0.8 points below the
@@ -37,14 +51,18 @@ RATE_OF_WEIGHTS = 5e-5
 def as_in_the_paper() -> Iterator[Trial]:
     """The paper's pipeline with its factor on thresholds, and the conversion by the best factor."""
     yield Trial("relu", AT_FULL_SIZE, ann_tested, ONE_SEED, "relu")
-    stdb = {"finetune.epochs": 2, "finetune.comparison_streams": 1, "run.chunk": 15}  # 75 steps without padding
-    yield Trial("stdb-t75", AT_FULL_SIZE | stdb, tested, ONE_SEED, "relu")
-    best_factor = {"convert.scaling_factor": AUTO, "finetune.trained": ()}
-    yield Trial("converted-t75", AT_FULL_SIZE | best_factor, tested, ONE_SEED, "relu")
+    yield Trial("stdb-t75", AT_FULL_SIZE | STDB_EPOCHS, tested, ONE_SEED, "relu")
+    yield Trial("converted-t75", AT_FULL_SIZE | BEST_FACTOR, tested, ONE_SEED, "relu")
+
+
+def at_a_quarter() -> Iterator[Trial]:
+    """The same pipelines in a net of a quarter of the width, whose preset and ANN they take."""
+    yield Trial("paper-t75", AT_A_QUARTER | STDB_EPOCHS, tested, ONE_SEED)
+    yield Trial("converted-t75", AT_A_QUARTER | BEST_FACTOR, tested, ONE_SEED)
 
 
 def at_few_steps() -> Iterator[Trial]:
-    """The same net by `diet`, from the ReLU ANN, and by `qcfs-diet` from a QCFS ANN of fewer epochs."""
+    """The full-size net by `diet`, from the ReLU ANN, and by `qcfs-diet` from a QCFS ANN of fewer epochs."""
     for num_steps in FEW_STEPS_EPOCHS:
         fields = AT_FULL_SIZE | RECIPES["diet"] | _at(num_steps) | {"finetune.lr": RATE_OF_WEIGHTS}
         yield Trial(f"diet-t{num_steps}", fields, tested, ONE_SEED, "relu")

@@ -118,6 +118,7 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
         ),
         "conversion": (Trial("conversion", {}, partial(conversion, images=1024)),),
         "scratch": (*_scratch(8, {"linear": 11, "linear-long": 22, "linear-longest": 33}),),
+        "paper": tuple(full_size.at_a_quarter()),
     },
     FASHION_FEW: {
         "few": (
