@@ -10,7 +10,7 @@ from functools import partial
 from experiments.fields import AUTO
 from experiments.presets import PRESETS
 from experiments.recipes import Fields
-from experiments.study import few_steps, full_size
+from experiments.study import few_steps, paper_row
 from experiments.study.conversion import conversion
 from experiments.study.trials import SEEDS, Trial, as_far_as, diagnosed, explained, tested
 
@@ -118,7 +118,7 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
         ),
         "conversion": (Trial("conversion", {}, partial(conversion, images=1024)),),
         "scratch": (*_scratch(8, {"linear": 11, "linear-long": 22, "linear-longest": 33}),),
-        "paper": tuple(full_size.at_a_quarter()),
+        "paper": tuple(paper_row.at_a_quarter()),
     },
     FASHION_FEW: {
         "few": (
@@ -140,5 +140,5 @@ STUDIES: dict[str, dict[str, tuple[Trial, ...]]] = {
         "depth": tuple(_four_steps("vgg11-norm", (0,))),
         "parts": tuple(few_steps.parts(2, (0,))),
     },
-    FULL_SIZE: {"paper": tuple(full_size.as_in_the_paper()), "few": tuple(full_size.at_few_steps())},
+    FULL_SIZE: {"paper": tuple(paper_row.as_in_the_paper()), "few": tuple(paper_row.at_few_steps())},
 }
