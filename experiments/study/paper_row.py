@@ -53,8 +53,10 @@ def as_in_the_paper() -> Iterator[Trial]:
 
 
 def at_a_quarter() -> Iterator[Trial]:
-    """The same pipelines in the net of `cifar10_cpu`, a quarter as wide, from its ANN."""
+    """The same pipelines in the net of `cifar10_cpu`, a quarter as wide, from its ANN; also with calibrated logits."""
     yield Trial("paper-t75", AT_A_QUARTER | STDB_EPOCHS, tested, ONE_SEED)
+    calibrated = {"finetune.logit_scale": AUTO, "finetune.epochs": 1}
+    yield Trial("calibrated-t75", AT_A_QUARTER | STDB_EPOCHS | calibrated, tested, ONE_SEED)
     yield Trial("converted-t75", AT_A_QUARTER | BEST_FACTOR, tested, ONE_SEED)
 
 
