@@ -4,6 +4,12 @@ import operator
 from typing import Any
 
 
+def check_array(name: str, value: Any) -> None:
+    """Refuse what is no array, as a list of images, by its name."""
+    if not (hasattr(value, "shape") and hasattr(value, "dtype")):
+        raise ValueError(f"{name} must be one array, got a {type(value).__name__}: make one of it, as by numpy.stack.")
+
+
 def is_broadcastable(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
     """Whether an array of a shape can be broadcast to another, which keeps its own."""
     sizes = zip(shape[::-1], to[::-1], strict=False)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsnn.checks import check_array
 from jsnn.randomness import sample_keys, step_keys
 
 Encoding = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], "jax.Array | Repeated"]
@@ -93,7 +94,8 @@ def poisson(images: jax.Array, key: jax.Array, index: jax.Array, time: jax.Array
     keys = step_keys(sample_keys(key, index), time)
     # float32 draws whatever the dtype of the images: the spikes are then the same in every precision.
     draw = jax.vmap(jax.vmap(lambda k: jax.random.uniform(k, images.shape[1:], jnp.float32)))
-    return jnp.where(draw(keys) < jnp.abs(images), jnp.sign(images), 0).astype(images.dtype)
+    spikes = jnp.where(draw(keys) < jnp.abs(images), jnp.sign(images), 0).astype(images.dtype)
+    return spikes + jax.lax.stop_gradient(0 * images)  # NaN stays NaN, and what is infinite becomes it
 
 
 def poisson_straight_through(images: jax.Array, key: jax.Array, index: jax.Array, time: jax.Array) -> jax.Array:
@@ -152,5 +154,6 @@ def constant(images: jax.Array, key: jax.Array, index: jax.Array, time: jax.Arra
 
 
 def _check(images: jax.Array) -> None:
+    check_array("images", images)
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(f"images must be floating-point numbers, got {images.dtype}: convert or scale them first.")

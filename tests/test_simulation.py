@@ -59,7 +59,7 @@ def test_spikes_per_neuron_are_means_over_units():
         layer: jnp.asarray(np.tensordot(bits, np.asarray(spikes, np.uint16), axes=1))
         for layer, spikes in spikes_of.items()
     }
-    counted = spikes_per_neuron(words, STEPS, 2)
+    counted = spikes_per_neuron(words, STEPS, dict.fromkeys(words, 0), 2)
     assert set(counted) == set(SMALL_VGG.spiking_layers)
     for layer, values in counted.items():
         expected = np.asarray(spikes_of[layer]).reshape(STEPS, 2, -1).mean(-1)

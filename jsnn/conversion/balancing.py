@@ -13,11 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsnn.checks import check_array, is_whole
 from jsnn.conversion.layerwise import Probe, bytes_of_spikes, inputs_like, layers_run, probe_layer
 from jsnn.conversion.percentile import all_finite, from_halves, lower_histogram, total, upper_half, upper_histogram
 from jsnn.conversion.thresholds import Thresholds, check_finite, thresholds_of_qcfs
 from jsnn.encoding import Encoding
 from jsnn.folding import Fold, State, fold
+from jsnn.network.calls import check_variables
 from jsnn.network.chunks import check_steps
 from jsnn.network.graph import Graph
 from jsnn.network.simulation import Presentation
@@ -105,8 +107,9 @@ def balance_thresholds(
             threshold exists.
     """
     check_steps(num_steps, chunk)
+    check_variables(variables)
     check_finite(variables)
-    _check(len(images), percentile, batch_size)
+    _check(variables, images, percentile, batch_size)
     num_batches = _common_number(-(-len(images) // batch_size), all_gather)
     index = jnp.arange(len(images), dtype=jnp.int32) if index is None else index
     presentation = Presentation(snn, encode, num_steps, chunk)
@@ -146,8 +149,14 @@ def _still_read(graph: Graph, position: int, words: Words) -> Words:
     return {name: word for name, word in words.items() if any(name in layer.feeds for layer in later)}
 
 
-def _check(num_images: int, percentile: float, batch_size: int) -> None:
-    """Refuse arguments that are out of their range."""
+def _check(variables: Variables, images: jax.Array, percentile: float, batch_size: int) -> None:
+    """Refuse arguments that are out of their range, and those whose values are not known."""
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((dict(variables), images))):
+        raise ValueError("balancing looks at currents on the host, so call it outside of jit, vmap and grad.")
+    check_array("images", images)
+    if not is_whole(batch_size):
+        raise ValueError(f"batch_size must be a whole number of images, got {batch_size!r}.")
+    num_images = len(images)
     if not 0 < percentile <= 100:
         raise ValueError(f"percentile must be in (0, 100], got {percentile}.")
     if batch_size < 1 or num_images < 1:
@@ -190,7 +199,8 @@ def _positive(layer: str, threshold: np.floating) -> np.floating:
     if not threshold > 0:
         raise ValueError(
             f"the input current of {layer} has maximum or percentile {float(threshold)}, so it would never spike: "
-            "train the ANN longer, balance on more images or raise the percentile."
+            f"balance on more images, raise the percentile, train the ANN longer or, where {layer} is behind neurons "
+            "of your own, see that these spike."
         )
     return threshold
 

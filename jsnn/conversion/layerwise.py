@@ -13,8 +13,8 @@ import jax
 from jsnn.network.graph import Graph, needed
 from jsnn.network.running import Program, run
 from jsnn.network.simulation import Presentation
-from jsnn.network.transformation import NEURONS, Variables, thresholds_of, without_time
-from jsnn.neurons.neuron import record
+from jsnn.network.transformation import Variables, neurons_of, without_time
+from jsnn.neurons.neuron import Parameters, record
 from jsnn.neurons.packing import unpack, word_dtype
 
 Words = Mapping[str, jax.Array]  # layer -> its spikes as words [C, B, ...]
@@ -46,17 +46,15 @@ def probe_layer(
     x = inputs_like(presentation, presented)
     graph, arrays = presentation.snn.trace(variables, x)
     target = graph.layers[probe.layer].current
-    program = Program(graph, arrays, presentation.snn.kernels, thresholds_of(variables))
+    program = Program(graph, arrays, presentation.snn.kernels, neurons_of(graph, presentation.snn.neuron, variables))
     ahead = layers_run(graph, probe.layer, words)
 
     def of_chunk(state: dict, now: tuple[jax.Array, Words]) -> tuple[dict, tuple[jax.Array, dict[str, jax.Array]]]:
         time, words = now
         later, recorded = {}, {}
 
-        def spike(name: str, current: jax.Array) -> jax.Array:
-            recorded[name], later[name] = record(
-                presentation.snn.neuron, variables[NEURONS][name], state[name], current
-            )
+        def spike(name: str, parameters: Parameters, current: jax.Array) -> jax.Array:
+            recorded[name], later[name] = record(presentation.snn.neuron, parameters, state[name], current)
             return unpack(recorded[name], len(time), current.dtype)
 
         inputs = presentation.encode(images, key, index, time)

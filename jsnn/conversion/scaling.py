@@ -9,9 +9,12 @@ l, and its threshold v_l with them, are smaller by the threshold V of the layer 
 import math
 from collections.abc import Mapping
 from itertools import pairwise
+from numbers import Number
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from jsnn.conversion.thresholds import all_values
 from jsnn.network.transformation import NEURONS, Variables
@@ -22,7 +25,8 @@ def scale_thresholds(variables: Variables, factor: jax.Array | float) -> Variabl
 
         V_l -> factor * V_l
 
-    Meant for neurons with initial 1/2: with initial 0 a layer spikes late behind layers that do, and deep ones hardly
+    No layer that stands for relu6 or clip runs with more than the largest value of that, see `convert`. Meant for
+    neurons with initial 1/2: with initial 0 a layer spikes late behind layers that do, and deep ones hardly
     within few steps, see `scale_paper_thresholds`.
 
     Args:
@@ -33,9 +37,11 @@ def scale_thresholds(variables: Variables, factor: jax.Array | float) -> Variabl
         The variables, with the same weights and other parameters.
 
     Raises:
-        ValueError: where the factor is not above 0 or not finite, or a threshold no longer is; inside jit neither is
-            known.
+        ValueError: where the factor is no number above 0, or a threshold times it is none (inside jit neither is
+            known), or there are no neurons.
     """
+    if NEURONS not in variables:
+        raise ValueError('variables have no "neurons" whose thresholds could be scaled: get them from jsnn.convert.')
     return _scaled(variables, dict.fromkeys(variables[NEURONS], factor), factor)
 
 
@@ -93,6 +99,8 @@ def from_paper_thresholds(thresholds: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _scaled(variables: Variables, factors: Mapping[str, Any], factor: Any) -> Variables:
+    if not isinstance(factor, Number | np.ndarray | jax.Array) or jnp.shape(factor) != ():
+        raise ValueError(f"the threshold scaling factor must be one number, got {factor!r}.")
     if not all_values(factor, lambda f: (f > 0) & (f < math.inf)):
         raise ValueError(f"the threshold scaling factor must be above 0 and finite, got {factor}.")
     neurons = {}

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsnn.kernels.precision import dtype_of_sums
-from jsnn.network.calls import is_array
+from jsnn.network.calls import check_variables, is_array
 from jsnn.network.running import Program, constants
 from jsnn.network.transformation import NEURONS, SNN, Variables
 
@@ -30,7 +30,8 @@ def convert(
     Args:
         snn: the network, see `jsnn.spiking`.
         variables: of the ANN, {"params": ...} and what else it has.
-        thresholds: layer -> threshold > 0, a scalar or broadcastable to the layer, see `jsnn.balance_thresholds`.
+        thresholds: layer -> threshold > 0, a scalar or broadcastable to the layer, see `jsnn.balance_thresholds`. The
+            neurons of a layer that stands for relu6 or clip run with the largest value of that where theirs is above.
         parameters: others of the neurons, one for all layers, as leak of `jsnn.lif` (1 is the IF neuron, its default).
 
     Returns:
@@ -44,6 +45,7 @@ def convert(
         raise ValueError(f"thresholds are named by layer: leave out threshold, got {parameters['threshold']}.")
     values = {**snn.neuron.parameters(), **parameters}
     _check_names(snn, parameters)
+    check_variables(variables)
     check_finite(variables)
     dtype = _dtype_of_neurons(variables)
     values = {name: _as_numbers(name, value, dtype) for name, value in values.items()}

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsnn.checks import check_array, is_whole
 from jsnn.data.augment import random_crop, random_flip, scale
 from jsnn.data.datasets import Split, check_labels
 
@@ -23,8 +24,9 @@ class Batch(NamedTuple):
 
     Attributes:
         images: [B, H, W, C] uint8, or inputs of another kind, see `array_source` and `event_source`.
-        labels: [B] int32, or targets [B, ...] of another kind.
-        index: [B] int32, the samples' indices in the data set; -1 for padding that must not count.
+        labels: [B] int32, or targets [B, ...] of another kind; -1 or NaN for an index that the data set does not have.
+        index: [B] int32, the samples' indices in the data set; -1 for padding, which does not count in an evaluation
+            and which a training step refuses: its loss and gradients are NaN then, and it changes nothing.
     """
 
     images: jax.Array
@@ -45,6 +47,7 @@ class Source(NamedTuple):
             start-th batch on; the samples that do not fill a batch are left out. ValueError where they fill none.
         in_order: (batch_size, start, images) -> this process's items of the split in order from the start-th on, the
             last one padded; of the images of a range, or of all for None.
+        num_labels: how many classes the labels are of, at least; None where targets are no labels.
     """
 
     num_examples: int
@@ -54,6 +57,7 @@ class Source(NamedTuple):
     prepare: Callable[[jax.Array], jax.Array]
     shuffled: Callable[[int, int, int, int], Iterator[Any]]
     in_order: Callable[[int, int, range | None], Iterator[Any]]
+    num_labels: int | None = None
 
 
 def resident_source(split: Split, crop_padding: int = 0, flip: bool = False) -> Source:
@@ -72,11 +76,11 @@ def resident_source(split: Split, crop_padding: int = 0, flip: bool = False) -> 
             is not one integer label of at least 0 for each.
     """
     images, labels = split
+    check_array("images", images)
+    check_array("labels", labels)
     if images.ndim != 4 or images.dtype != np.uint8 or len(images) == 0:
         raise ValueError(f"images must be [N, H, W, C] uint8, at least one, got {images.shape} {images.dtype}.")
     check_labels(images, labels)
-    if labels.min() < 0:
-        raise ValueError(f"labels must be at least 0, got {labels.min()}: leave out images that have none.")
     if crop_padding < 0:
         raise ValueError(f"crop_padding must be at least 0 pixels, got {crop_padding}.")
 
@@ -93,14 +97,16 @@ def array_source(inputs: np.ndarray, targets: np.ndarray) -> Source:
 
     Args:
         inputs: [N, ...] float, as the encoding takes them.
-        targets: [N, ...], whatever the loss function takes.
+        targets: [N, ...], whatever the loss function takes; whole numbers [N] are labels, from 0 on.
 
     Returns:
         The Source; its items are int32 indices [B].
 
     Raises:
-        ValueError: where there are no inputs, or not one target for each.
+        ValueError: where there are no inputs, not one target for each, or a label is below 0.
     """
+    check_array("inputs", inputs)
+    check_array("targets", targets)
     if len(inputs) == 0 or len(inputs) != len(targets):
         raise ValueError(f"each input needs its target, at least one, got {len(inputs)} and {len(targets)}.")
     return _resident(Split(inputs, targets), lambda inputs, keys: inputs, lambda inputs: inputs)
@@ -111,14 +117,17 @@ def event_source(events: np.ndarray, targets: np.ndarray) -> Source:
 
     Args:
         events: [N, T, ...], for each sample what arrives at each step, e.g. counts by pixel and polarity.
-        targets: [N, ...], whatever the loss function takes.
+        targets: as of `array_source`.
 
     Returns:
         The Source; its items are int32 indices [B], and its batches' images are float32 [B, T, ...].
 
     Raises:
-        ValueError: where there are no events, or not one target for each.
+        ValueError: as `array_source`.
     """
+    check_array("events", events)
+    if events.dtype.kind in "iu" and events.dtype.itemsize > 4:
+        events = events.astype(np.float32)  # what they become in any case; as int32 large ones would wrap
 
     def take(resident: Split, index: jax.Array) -> Batch:
         batch = _take(resident, index)
@@ -128,26 +137,47 @@ def event_source(events: np.ndarray, targets: np.ndarray) -> Source:
 
 
 def _take(resident: Split, index: jax.Array) -> Batch:
-    return Batch(jnp.asarray(resident.images)[index], jnp.asarray(resident.labels)[index], index)
+    """The samples of these indices; for others, which JAX clips or wraps, what says that they are none."""
+    images, targets = (jnp.asarray(array)[index] for array in resident)
+    if jnp.issubdtype(targets.dtype, jnp.number):
+        is_whole_number = jnp.issubdtype(targets.dtype, jnp.integer)
+        targets = targets.astype(jnp.int32) if is_whole_number else targets
+        is_sample = ((index >= 0) & (index < len(resident.labels))).reshape(-1, *[1] * (targets.ndim - 1))
+        targets = jnp.where(is_sample, targets, -1 if is_whole_number else jnp.nan)
+    return Batch(images, targets, index)
 
 
 def _resident(
     split: Split, augment: Callable[[jax.Array, jax.Array], jax.Array], prepare: Callable[[jax.Array], jax.Array]
 ) -> Source:
     """A Source whose items are indices."""
-    num_examples = len(split.labels)
+    num_examples, num_labels = len(split.labels), _num_labels(split.labels)
 
     def shuffled(batch_size: int, seed: int, epoch: int, start: int = 0) -> Iterator[np.ndarray]:
-        check_samples(batch_size, num_examples)
+        check_samples(batch_size, start, num_examples)
         order = shuffled_order(num_examples, seed, epoch)
         places = range(start * batch_size, num_examples - batch_size + 1, batch_size)
         return (process_share(order[first : first + batch_size]) for first in places)
 
     def in_order(batch_size: int, start: int = 0, images: range | None = None) -> Iterator[np.ndarray]:
-        check_samples(batch_size)
+        check_samples(batch_size, start)
         return map(process_share, padded_batches(range(num_examples) if images is None else images, batch_size, start))
 
-    return Source(num_examples, split, _take, augment, prepare, shuffled, in_order)
+    return Source(num_examples, split, _take, augment, prepare, shuffled, in_order, num_labels)
+
+
+def _num_labels(targets: np.ndarray) -> int | None:
+    """One more than the largest label; None where targets are none, that is, no whole numbers [N]."""
+    if targets.ndim != 1 or targets.dtype.kind not in "iu":
+        return None
+    if targets.min() < 0:
+        raise ValueError(
+            f"labels must be at least 0, got {targets.min()}: leave out images that have none, and give targets that "
+            "are no labels as floating-point numbers."
+        )
+    if targets.max() >= 2**31:
+        raise ValueError(f"labels must be below 2^31, got {targets.max()}: count them from 0.")
+    return int(targets.max()) + 1
 
 
 def subset(source: Source, images: range) -> Source:
@@ -177,8 +207,12 @@ def subset(source: Source, images: range) -> Source:
     return source._replace(num_examples=len(part), shuffled=shuffled, in_order=in_order)
 
 
-def check_samples(batch_size: int, num_examples: int | None = None) -> None:
-    """Refuse a batch of no samples, or of more than a split has."""
+def check_samples(batch_size: int, start: int = 0, num_examples: int | None = None) -> None:
+    """Refuse a batch of no samples, or of more than a split has, and a number of the first batch below 0."""
+    if not is_whole(batch_size):
+        raise ValueError(f"batch_size must be a whole number of samples, got {batch_size!r}.")
+    if not is_whole(start) or start < 0:
+        raise ValueError(f"start must be the number of a batch, from 0 on, got {start!r}.")
     if batch_size < 1 or (num_examples is not None and batch_size > num_examples):
         most = "" if num_examples is None else f" and at most the split's {num_examples} samples"
         raise ValueError(f"batch_size must be at least 1{most}, got {batch_size}.")

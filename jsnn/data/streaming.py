@@ -57,7 +57,7 @@ def source_of(examples: Examples, num_workers: int = 0) -> Source:
     num_examples = len(examples.records)
 
     def shuffled(batch_size: int, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
-        check_samples(batch_size, num_examples)
+        check_samples(batch_size, start, num_examples)
         order = shuffled_order(num_examples, seed, epoch)
         order = order[: len(order) // batch_size * batch_size]
         if start * batch_size >= len(order):
@@ -67,7 +67,7 @@ def source_of(examples: Examples, num_workers: int = 0) -> Source:
         return _batches(items, batch_size, num_workers, start)
 
     def in_order(batch_size: int, start: int = 0, images: range | None = None) -> Iterator[Batch]:
-        check_samples(batch_size)
+        check_samples(batch_size, start)
         index = np.concatenate(list(padded_batches(range(num_examples) if images is None else images, batch_size)))
         items = grain.MapDataset.source(index).map(partial(_evaluation_sample, examples))
         return _batches(items, batch_size, num_workers, start)
@@ -80,6 +80,7 @@ def source_of(examples: Examples, num_workers: int = 0) -> Source:
         prepare=scale,
         shuffled=shuffled,
         in_order=in_order,
+        num_labels=examples.about.num_classes,
     )
 
 

@@ -15,7 +15,7 @@ from jsnn.exchange.reader import Reader, refuse
 from jsnn.exchange.rules import RULES
 from jsnn.network.graph import Layer
 from jsnn.network.running import Program, constants
-from jsnn.network.transformation import NEURONS, SNN, Variables, check_neurons
+from jsnn.network.transformation import SNN, Variables, neurons_of
 from jsnn.neurons.neuron import LEAK, Neuron, Range
 
 THRESHOLD = Range("threshold", "above 0", lambda threshold: threshold > 0, "a spike stands for it")
@@ -41,7 +41,7 @@ def layer_graph(snn: SNN, variables: Variables, x: Any, *args: Any, **kwargs: An
             parameters are out of their range, or do not fit those of a sample.
     """
     graph, arrays = snn.trace(variables, x, *args, **kwargs)
-    check_neurons(graph, snn.neuron, variables)
+    parameters = neurons_of(graph, snn.neuron, variables)
     if len(graph.outputs) != 1:
         raise ValueError(f"a network of {len(graph.outputs)} results can't be exported: let it return one array.")
     running = [operation for operation in graph.operations if operation.over_time]
@@ -54,8 +54,8 @@ def layer_graph(snn: SNN, variables: Variables, x: Any, *args: Any, **kwargs: An
         number = operation.outputs[0]
         if operation.primitive is None:
             name = neurons[number]
-            parameters = _of_sample(graph.layers[name], snn.neuron, variables[NEURONS][name])
-            reader.values[number] = reader.layer(operation, Neurons(name, parameters), f"{name}_neurons")
+            own = _of_sample(graph.layers[name], snn.neuron, parameters[name])
+            reader.values[number] = reader.layer(operation, Neurons(name, own), f"{name}_neurons")
         elif operation.primitive.name in RULES:
             reader.values[number] = RULES[operation.primitive.name](reader, operation)
         else:

@@ -96,7 +96,8 @@ class Reader:
         if number not in self._known:
             refuse(operation, "its second input must be the weights")
         value, path = self._known[number], self._origins.get(number)
-        return value.astype(np.result_type(value.dtype, np.float32)), layer_name(path) if path else "weights"
+        dtype = np.result_type(value.dtype, np.float32) if value.dtype.kind not in "iub" else np.float32
+        return value.astype(dtype), layer_name(path) if path else "weights"
 
     def _place(self, value: Value) -> str:
         """Put a value's node into the graph, where it isn't yet."""

@@ -13,10 +13,13 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero, custom_vjp_primal_tree_values
 
 from jsnn.network.chunks import check_steps
-from jsnn.network.simulation import Inputs, Presentation, compacted, initial_carry, mean_over_neurons
+from jsnn.network.graph import Graph
+from jsnn.network.samples import axes_of_samples, mean_over_neurons, with_not_finite
+from jsnn.network.simulation import Inputs, Presentation, at_one_step, compacted
 from jsnn.network.storage import Bits, Recorded, Stored, codes_of, no_bits, trains_at, with_bits
 from jsnn.network.trains import Words, ages_before, ages_between
-from jsnn.network.transformation import NEURONS, Variables, drive
+from jsnn.network.transformation import NEURONS, Variables, drive, neurons_of
+from jsnn.neurons.neuron import Parameters, State
 from jsnn.neurons.residuals import Residuals, Train, record, replay, spikes_of
 
 
@@ -94,23 +97,25 @@ def _run(settings: _Settings, arrays: _Arrays) -> tuple[Outcome, Stored]:
     """What the network gives, and what is kept of all layers."""
     presentation, residuals = settings
     encode, noise = _encoding_and_noise(presentation, arrays)
-    times = presentation.times()
-    first = initial_carry(presentation.snn, arrays.variables, encode, times.shape[1], **noise)
-    state, neurons = compacted(presentation.snn, first.neurons), arrays.variables[NEURONS]
+    times, graph = presentation.times(), _graph(presentation, arrays)
+    state, samples = compacted(presentation.snn, _first_states(presentation, arrays)), axes_of_samples(graph)
 
     def run(carry: tuple[Any, Bits], now: tuple[jax.Array, jax.Array]) -> tuple[tuple[Any, Bits], tuple]:
         (state, bits), (chunk, time) = carry, now
         later, kept, counts = {}, {}, {}
 
-        def spike(layer: str, current: jax.Array) -> jax.Array:
+        def spike(layer: str, parameters: Parameters, current: jax.Array) -> jax.Array:
             before = state[layer].membrane, state[layer].spikes
-            kept[layer], membrane, last = record(residuals, neurons[layer], *before, current)
+            kept[layer], membrane, last = record(residuals, parameters, *before, current)
             later[layer] = state[layer]._replace(membrane=membrane, spikes=last)
             spikes = spikes_of(kept[layer], len(current), current.dtype)
-            counts[layer] = _summed(presentation, mean_over_neurons(spikes, len(arrays.images)), time)
+            mean = mean_over_neurons(spikes, samples[layer], len(arrays.images))
+            counts[layer] = _summed(presentation, mean, time)
             return spikes
 
-        results = drive(presentation.snn, spike, arrays.variables, encode(time), **noise)
+        inputs = encode(time)
+        results = drive(presentation.snn, spike, arrays.variables, inputs, **noise)
+        results = with_not_finite(graph, results, inputs, later)
         return (later, with_bits(bits, kept, chunk, len(time))), (results, counts, codes_of(kept))
 
     start = state, no_bits(residuals, {layer: one.membrane.shape for layer, one in state.items()}, times)
@@ -177,8 +182,13 @@ def _first_derivative(
         together = zip(leaves, differentiated, strict=True)
         return jax.tree.unflatten(structure, [old if leaf is None else next(values) for old, leaf in together])
 
-    membranes, of_start = jax.vjp(lambda chosen: _first_membranes(presentation, filled(chosen)), chosen)
-    recorded = Recorded(residuals, stored, times, arrays.variables[NEURONS], membranes)
+    def first_membranes(chosen: list[jax.Array]) -> dict[str, jax.Array]:
+        states = _first_states(presentation, filled(chosen))
+        return {layer: state.membrane for layer, state in states.items()}
+
+    membranes, of_start = jax.vjp(first_membranes, chosen)
+    neurons = neurons_of(_graph(presentation, arrays), presentation.snn.neuron, arrays.variables)
+    recorded = Recorded(residuals, stored, times, neurons, membranes)
 
     def run(chosen: list[jax.Array], membranes: dict[str, jax.Array], chunk: jax.Array, ages: Words) -> tuple:
         trains = trains_at(recorded, chunk, ages)
@@ -215,23 +225,29 @@ def _replay_chunk(
 ) -> tuple[Any, dict[str, jax.Array], dict[str, jax.Array]]:
     """Results, what stands for the membranes behind the chunk, and spikes per neuron."""
     (presentation, residuals), later, counts = settings, {}, {}
+    samples = axes_of_samples(_graph(presentation, arrays))
 
-    def spike(layer: str, current: jax.Array) -> jax.Array:
-        parameters = arrays.variables[NEURONS][layer]
+    def spike(layer: str, parameters: Parameters, current: jax.Array) -> jax.Array:
         spikes, later[layer] = replay(residuals, parameters, current, membranes[layer], trains[layer])
-        counts[layer] = _summed(presentation, mean_over_neurons(spikes, len(arrays.images)), time)
+        counts[layer] = _summed(presentation, mean_over_neurons(spikes, samples[layer], len(arrays.images)), time)
         return spikes
 
     encode, noise = _encoding_and_noise(presentation, arrays)
     return drive(presentation.snn, spike, arrays.variables, encode(time), **noise), later, counts
 
 
-def _first_membranes(presentation: Presentation, arrays: _Arrays) -> dict[str, jax.Array]:
-    """The membranes of all layers before the first step."""
+def _graph(presentation: Presentation, arrays: _Arrays) -> Graph:
+    """The graph of the network."""
     encode, noise = _encoding_and_noise(presentation, arrays)
-    length = presentation.times().shape[1]
-    carry = initial_carry(presentation.snn, arrays.variables, encode, length, **noise)
-    return {layer: state.membrane for layer, state in carry.neurons.items()}
+    x = at_one_step(encode, presentation.times().shape[1])
+    return presentation.snn.trace(arrays.variables, x, **noise)[0]
+
+
+def _first_states(presentation: Presentation, arrays: _Arrays) -> dict[str, State]:
+    """The states of all layers before the first step."""
+    encode, noise = _encoding_and_noise(presentation, arrays)
+    x = at_one_step(encode, presentation.times().shape[1])
+    return presentation.snn.initial_state(arrays.variables, x, **noise)
 
 
 def _encoding_and_noise(presentation: Presentation, arrays: _Arrays) -> tuple[Inputs, dict[str, Any]]:

@@ -63,6 +63,19 @@ def is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
 
 
+def check_variables(variables: Any) -> None:
+    """Refuse variables that are no mapping, or hold functions, as a whole module of equinox does."""
+    if not isinstance(variables, Mapping):
+        raise ValueError(f"variables are a mapping, as {{'params': ...}}, got {type(variables).__name__}.")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(dict(variables)):
+        if callable(leaf):
+            where = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise ValueError(
+                f"variables are arrays, but {where} is a function: split the module, as by equinox.partition, and put "
+                "it together again within the ANN's function."
+            )
+
+
 def check_mesh(array: Any, axis: int) -> None:
     """Refuse an array whose batch, an axis of it, is split over a mesh with Explicit axes.
 
@@ -71,8 +84,9 @@ def check_mesh(array: Any, axis: int) -> None:
     sharding = getattr(jax.typeof(array), "sharding", None)
     if sharding is not None and sharding.spec[axis : axis + 1] not in ((), (None,)):  # of Auto axes it names none
         raise ValueError(
-            f"the batch of an array of shape {array.shape} is split over Explicit axes, {sharding.spec}: make the mesh "
-            "with axis_types=(jax.sharding.AxisType.Auto,) for each axis, so that XLA splits the network, or use pmap."
+            f"the batch of an array of shape {array.shape} is split over Explicit axes, {sharding.spec}: call the "
+            "network within jax.shard_map(..., check_vma=False) or jax.pmap, where each device computes its own part, "
+            "or make the mesh with axis_types=(jax.sharding.AxisType.Auto,), where each computes the whole batch."
         )
 
 

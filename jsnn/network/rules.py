@@ -21,12 +21,18 @@ from jsnn.network.linear import acts_linearly
 ADVICE = {
     "reduce_window_max": "use an average pool (flax.linen.avg_pool) in place of the max pool",
     "reduce_window": "use an average pool (flax.linen.avg_pool) in place of the max pool",
-    "reduce_max": "use a mean or a sum in place of the maximum",
+    "reduce_max": "of a softmax at the end, return the logits; in place of another maximum use a mean or a sum",
     "argmax": "take the argmax of the network's result instead",
     "mul": "two values that depend on the input can't be multiplied (attention, gating, a square): use a sum",
     "dot_general": "two values that depend on the input can't be multiplied (attention): use weights for one of them",
-    "square": "use weights in place of the square; batch norm runs with its running averages",
-    "integer_pow": "use weights in place of the power; batch norm runs with its running averages",
+    "square": (
+        "in place of a norm by the input, as layer norm, use batch norm with its running averages; in place of another "
+        "square use weights"
+    ),
+    "integer_pow": (
+        "in place of GELU use jax.nn.relu, in place of another power use weights; batch norm runs with its running "
+        "averages"
+    ),
     "max": "a maximum must be with 0 (jax.nn.relu) to become a layer of neurons",
     "min": "a minimum must be of a ReLU and a constant above 0 (jax.nn.relu6) to become a layer of neurons",
     "clamp": "clip from 0 to a constant above 0 to get a layer of neurons",
@@ -34,7 +40,7 @@ ADVICE = {
     **dict.fromkeys(("gt", "ge", "lt", "le", "eq", "ne"), "compare nothing that depends on the input: use jax.nn.relu"),
     "custom_vjp_call": "a gradient of its own would be lost: write it in plain operations",
     **dict.fromkeys(LOOPS, "unroll the loop or branch: spikes do not enter it"),
-    **dict.fromkeys("tanh logistic erf exp log1p exp2 abs sin".split(), "use jax.nn.relu as the activation"),
+    **dict.fromkeys("tanh logistic erf erfc exp log1p exp2 abs sin".split(), "use jax.nn.relu as the activation"),
     "rsqrt": "use batch norm with its running averages in place of a norm by the input",
 }
 
@@ -50,7 +56,10 @@ def check_can_spike(graph: Graph) -> None:
             _check(graph, operation, {place for place, number in enumerate(operation.inputs) if number in over_time})
     for layer in graph.layers.values():
         if not jnp.issubdtype(graph.avals[layer.current].dtype, jnp.floating):
-            raise ValueError(f"the current of {layer.name} is no floating-point number: convert the input first.")
+            raise ValueError(
+                f"the current of {layer.name} is no floating-point number: give the network such ones as its input, or "
+                "embed whole numbers before it."
+            )
         if layer.threshold in over_time:
             raise ValueError(f"lam of the qcfs of {layer.name} depends on the input: make it of weights alone.")
     results, _ = jax.tree_util.tree_flatten_with_path(jax.tree.unflatten(graph.structure, graph.outputs))
@@ -68,6 +77,9 @@ def _check(graph: Graph, operation: Operation, places: set[int]) -> None:
     is_linear = name == "custom_jvp_call" or acts_linearly(name, places, avals)  # one that is not linear is opened
     if not is_linear:
         advice = ADVICE.get(name, "of what depends on the input only sums, weights and ReLU become spiking: use these")
+        dtype = graph.avals[graph.input].dtype
+        if not jnp.issubdtype(dtype, jnp.inexact):
+            advice = f"the network's input is {dtype}: give it floating-point numbers, or embed whole ones before it"
         raise ValueError(f"{name} in {operation.where} can't become spiking: {advice}.")
 
 

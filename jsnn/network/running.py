@@ -16,6 +16,7 @@ from jsnn.kernels import Kernels
 from jsnn.network.activations import WITH_WEIGHTS
 from jsnn.network.graph import Graph, Operation, needed
 from jsnn.network.rules import run_over_time
+from jsnn.neurons.neuron import Parameters
 
 # Operations of one input that a factor passes through.
 HOMOGENEOUS = {
@@ -23,7 +24,8 @@ HOMOGENEOUS = {
     *"reduce_sum reduce_window_sum cumsum convert_element_type".split(),
 }
 
-Spike = Callable[[str, jax.Array], jax.Array]  # (layer, current [K, B, ...]) -> spikes [K, B, ...]
+# (layer, parameters of its neurons, current [K, B, ...]) -> spikes [K, B, ...]
+Spike = Callable[[str, Parameters, jax.Array], jax.Array]
 
 
 class Program(NamedTuple):
@@ -32,7 +34,7 @@ class Program(NamedTuple):
     graph: Graph  # of the SNN
     arrays: Sequence[Any]  # of the graph, see `Graph.arrays`
     kernels: Kernels  # what it computes with
-    thresholds: Mapping[str, jax.Array]  # layer -> what a spike stands for, a scalar or broadcastable to the layer
+    neurons: Mapping[str, Parameters]  # layer -> the parameters of its neurons
 
 
 class Value(NamedTuple):
@@ -77,7 +79,8 @@ def run(
         if operation.primitive is None:
             name = names[operation.outputs[0]]
             current = taken[0].repeated(num_steps).product()
-            results = [_emitted(program, name, spike(name, current.astype(graph.layers[name].dtype)))]
+            spikes = spike(name, program.neurons[name], current.astype(graph.layers[name].dtype))
+            results = [_emitted(program, name, spikes)]
         elif operation.over_time:
             results = _over_time(program, operation, taken)
         else:
@@ -103,8 +106,9 @@ def _constants_and_arrays(program: Program) -> dict[int, Value]:
 
 def _emitted(program: Program, name: str, spikes: jax.Array) -> Value:
     """What comes behind the neurons of a layer: its threshold for a spike."""
-    threshold, dtype = program.thresholds[name], program.graph.avals[program.graph.layers[name].output].dtype
-    if threshold.ndim == 0 and dtype != jnp.float16:  # of which 65,504 spikes are the most
+    threshold, output = program.neurons[name]["threshold"], program.graph.layers[name].output
+    dtype = program.graph.avals[output].dtype
+    if threshold.ndim == 0 and _has_room(program, [output]):
         return Value(spikes.astype(dtype), threshold, over_time=True)
     return Value((threshold * spikes).astype(dtype), over_time=True)
 
@@ -116,9 +120,10 @@ def _over_time(program: Program, operation: Operation, taken: Sequence[Value]) -
     over_time = [value.over_time for value in taken]
     factors = [value.factor for value in taken if value.factor is not None]
     name, factor = operation.primitive.name, None
-    if len(factors) == sum(over_time) == 1 and name in HOMOGENEOUS:
+    may_pass = len(factors) == sum(over_time) == 1 and _has_room(program, operation.outputs)
+    if may_pass and name in HOMOGENEOUS:
         factor, arrays = factors[0], [value.array for value in taken]
-    elif len(factors) == sum(over_time) == 1 and name in WITH_WEIGHTS:
+    elif may_pass and name in WITH_WEIGHTS:
         factor, arrays = _taken_up(program, operation, taken)
     else:
         arrays = [value.product() for value in taken]
@@ -126,12 +131,20 @@ def _over_time(program: Program, operation: Operation, taken: Sequence[Value]) -
     return [Value(array, factor, over_time=True) for array in results]
 
 
+def _has_room(program: Program, outputs: Sequence[int]) -> bool:
+    """Whether sums of spikes fit the dtype of some values: float16 ends at 65,504, and so gets no factor beside it."""
+    return all(program.graph.avals[number].dtype != jnp.float16 for number in outputs)
+
+
 def _taken_up(program: Program, operation: Operation, taken: Sequence[Value]) -> tuple[Any, list[Any]]:
-    """The factor of a product's result and what enters it, the factor in the weights where these are smaller."""
+    """The factor of a product's result and what enters it, the factor in the weights where these are smaller.
+
+    Weights whose dtype would round the factor, or what becomes of them, stay as they are: whole numbers, few bits.
+    """
     spikes = next(value for value in taken if value.factor is not None)
     weights = next(value.array for value in taken if value.factor is None)
     result = len(spikes.array) * program.graph.avals[operation.outputs[0]].size
-    if weights.size >= result or program.kernels.operands is not None:
+    is_rounded = jnp.result_type(spikes.factor, weights) != weights.dtype
+    if weights.size >= result or program.kernels.operands is not None or is_rounded:
         return spikes.factor, [value.array for value in taken]
-    scaled = (spikes.factor * weights).astype(weights.dtype)
-    return None, [scaled if value.factor is None else value.array for value in taken]
+    return None, [spikes.factor * weights if value.factor is None else value.array for value in taken]

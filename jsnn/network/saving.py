@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsnn.checks import check_array
 from jsnn.network.calls import is_array
 from jsnn.network.transformation import SNN, Variables, without_time
 
@@ -27,8 +28,12 @@ def save(path: str | Path, snn: SNN, variables: Variables, inputs: Any, **kwargs
         kwargs: of the ANN's function.
 
     Raises:
-        ValueError: where the inputs have no axis of time, or an operation of the network can't become spiking.
+        ValueError: where the inputs have no axis of time, an operation of the network can't become spiking, or there is
+            a folder of that name.
+        OSError: where the file can't be written; then nothing of it is left.
     """
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder: name a file in it.")
     all_leaves, structure = jax.tree.flatten(dict(variables))  # what is no array among them is the program's, as a flag
     places = [place for place, leaf in enumerate(all_leaves) if is_array(leaf)]
     leaves = [jnp.asarray(all_leaves[place]) for place in places]
@@ -46,9 +51,12 @@ def save(path: str | Path, snn: SNN, variables: Variables, inputs: Any, **kwargs
     arrays = {LEAF.format(i): _storable(np.asarray(leaf)) for i, leaf in enumerate(leaves)}
     arrays[DTYPES] = np.array([str(leaf.dtype) for leaf in leaves])
     written = Path(path).with_name(Path(path).name + ".part")
-    with written.open("wb") as file:
-        np.savez(file, **{PROGRAM: np.frombuffer(program, np.uint8)}, **arrays)
-    written.replace(path)
+    try:
+        with written.open("wb") as file:
+            np.savez(file, **{PROGRAM: np.frombuffer(program, np.uint8)}, **arrays)
+        written.replace(path)
+    finally:
+        written.unlink(missing_ok=True)
 
 
 def load(path: str | Path) -> Callable[[jax.Array], Any]:
@@ -61,12 +69,24 @@ def load(path: str | Path) -> Callable[[jax.Array], Any]:
         inputs [T, B, ...] -> results [T, B, ...] from the initial state; their mean over time is the logits.
 
     Raises:
-        ValueError: where the file is no such archive, or damaged.
+        ValueError: where the file is no such archive, or damaged; of the function, for inputs of another shape or dtype
+            than it was saved for.
         OSError: where it can't be read.
     """
     with Path(path).open("rb") as stream:
         program, leaves = _read(path, stream)
-    return lambda inputs: program.call(leaves, inputs)
+    (saved,) = jax.tree.leaves(program.in_avals)[-1:]
+
+    def run(inputs: jax.Array) -> Any:
+        check_array("inputs", inputs)
+        if (inputs.shape, inputs.dtype) != (saved.shape, saved.dtype):
+            raise ValueError(
+                f"{path} was saved for inputs [T, B, ...] of {saved.shape} {saved.dtype}, got {inputs.shape} "
+                f"{inputs.dtype}: save the network for these, too."
+            )
+        return program.call(leaves, inputs)
+
+    return run
 
 
 def _read(path: str | Path, stream: BinaryIO) -> tuple[jax.export.Exported, list[np.ndarray]]:

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 
 from jsnn.encoding import Encoding, Repeated
 from jsnn.network.chunks import check_steps, time_chunks
-from jsnn.network.transformation import NEURONS, SNN, Variables, drive, without_time
-from jsnn.neurons.neuron import State, over_time, record
+from jsnn.network.samples import axes_of_samples, mean_over_neurons, with_not_finite
+from jsnn.network.transformation import SNN, Variables, drive, without_time
+from jsnn.neurons.neuron import Parameters, State, over_time, record
 from jsnn.neurons.packing import STEPS_PER_WORD, unpack
 
 COLLECTIONS = ("spikes", "currents", "states", "words")
@@ -61,6 +62,7 @@ class Observed(NamedTuple):
     results: Any  # of the network at each step, [K, B, ...]
     total: Any  # their running sum from the first step of the presentation on, [K, B, ...]
     layers: dict[str, dict[str, Any]]  # what is collected -> layer -> arrays, see `simulate`
+    samples: dict[str, int | None]  # layer -> the axis of its neurons [B, ...] that is the batch, if one is
 
 
 class Carried(NamedTuple):
@@ -110,13 +112,17 @@ def simulate(
         raise ValueError(f"words are collected alone, got {', '.join(collect)}: take spikes in their place.")
 
     times = time_chunks(num_steps, chunk)
-    start = initial_carry(snn, variables, inputs, times.shape[1], **kwargs)
+    x = at_one_step(inputs, times.shape[1])
+    graph, _ = snn.trace(variables, x, **kwargs)
+    start, samples = initial_carry(snn, variables, x, **kwargs), axes_of_samples(graph)
     run_chunk = _chunk_runner(snn, variables, collect, in_few_steps(num_steps, chunk), kwargs)
 
     def run(carried: Carried, time: jax.Array) -> tuple[Carried, Any]:
-        results, state, collected = run_chunk(carried.neurons, inputs(time))
+        shown = inputs(time)
+        results, state, collected = run_chunk(carried.neurons, shown)
+        results = with_not_finite(graph, results, shown, state)
         total, totals = running_sum(carried.total, results)
-        return Carried(state, total), observe(Observed(results, totals, collected))
+        return Carried(state, total), observe(Observed(results, totals, collected, samples))
 
     if "states" not in collect:
         start = start._replace(neurons=compacted(snn, start.neurons))
@@ -160,8 +166,7 @@ def _chunk_runner(
         later: dict[str, State] = {}
         collected: dict[str, dict[str, Any]] = {name: {} for name in collect}
 
-        def spike(layer: str, current: jax.Array) -> jax.Array:
-            parameters = variables[NEURONS][layer]
+        def spike(layer: str, parameters: Parameters, current: jax.Array) -> jax.Array:
             if "words" in collect:
                 words, later[layer] = record(snn.neuron, parameters, state[layer], current)
                 collected["words"][layer] = words
@@ -196,30 +201,25 @@ def running_sum(total: Any, results: Any) -> tuple[Any, Any]:
     return jax.lax.scan(step, total, results)
 
 
-def initial_carry(snn: SNN, variables: Variables, inputs: Inputs, length: int, **kwargs: Any) -> Carried:
-    """What a simulation in chunks of a length begins with; ValueError where inputs are not of the steps asked for."""
-    x = without_time(jax.eval_shape(inputs, jax.ShapeDtypeStruct((length,), jnp.int32)), length)
+def at_one_step(inputs: Inputs, length: int) -> jax.ShapeDtypeStruct:
+    """The shape of inputs at one of the steps of a chunk; ValueError where they are not of the steps asked for."""
+    return without_time(jax.eval_shape(inputs, jax.ShapeDtypeStruct((length,), jnp.int32)), length)
+
+
+def initial_carry(snn: SNN, variables: Variables, x: jax.ShapeDtypeStruct, **kwargs: Any) -> Carried:
+    """What a simulation begins with, of inputs x at one step."""
     graph, _ = snn.trace(variables, x, **kwargs)
     results = [graph.avals[number] for number in graph.outputs]
     total = [jnp.zeros(result.shape, jnp.promote_types(result.dtype, jnp.float32)) for result in results]
     return Carried(snn.initial_state(variables, x, **kwargs), jax.tree.unflatten(graph.structure, total))
 
 
-def spikes_per_neuron(words: Mapping[str, jax.Array], num_steps: int, batch: int) -> dict[str, jax.Array]:
+def spikes_per_neuron(
+    words: Mapping[str, jax.Array], num_steps: int, samples: Mapping[str, int | None], batch: int
+) -> dict[str, jax.Array]:
     """Layer -> mean number of spikes per neuron [K, B], at each of K steps and for each sample, of words [B, ...].
 
-    Summed over time this is the paper's activity metric.
+    Of each layer the axis of samples is given, see `Observed`. Summed over time this is the paper's activity metric.
     """
     spikes = {layer: unpack(word, num_steps, jnp.float32) for layer, word in words.items()}
-    return {layer: mean_over_neurons(x, batch) for layer, x in spikes.items()}
-
-
-def mean_over_neurons(spikes: jax.Array, batch: int) -> jax.Array:
-    """The mean number of spikes per neuron [K, B] of spikes [K, B, ...].
-
-    Of a layer with something else in front, as tokens folded into the batch, the batch's mean for each sample.
-    """
-    if spikes.shape[1] != batch:
-        mean = spikes.mean(axis=tuple(range(1, spikes.ndim)))
-        return jnp.broadcast_to(mean[:, None], (len(spikes), batch))
-    return spikes.mean(axis=tuple(range(2, spikes.ndim)))
+    return {layer: mean_over_neurons(x, samples[layer], batch) for layer, x in spikes.items()}

@@ -17,13 +17,15 @@ from jsnn.checks import is_broadcastable
 from jsnn.encoding import Repeated
 from jsnn.kernels import Kernels, fast_kernels, xla_kernels
 from jsnn.network.activations import with_neurons
-from jsnn.network.calls import Call, arrays_of, check_mesh, is_array, signature
+from jsnn.network.calls import Call, arrays_of, check_mesh, check_variables, is_array, signature
 from jsnn.network.graph import Graph, trace
 from jsnn.network.rules import check_can_spike
 from jsnn.network.running import Program, Spike, run
+from jsnn.network.samples import with_not_finite
 from jsnn.neurons.leaky import lif
-from jsnn.neurons.neuron import Neuron, State, over_time
+from jsnn.neurons.neuron import Neuron, Parameters, State, check_neuron, check_step, over_time
 
+MOST_GRAPHS = 64  # of an SNN, each of other shapes; an older one is traced again
 NEURONS = "neurons"  # the collection of SNN variables that an ANN's variables don't have
 Variables = Mapping[str, Any]
 
@@ -71,7 +73,7 @@ def spiking(
         apply: (variables, x [B, ...], *args, **kwargs) -> results [B, ...]: of Flax linen `model.apply`, of NNX
             `lambda variables, x: nnx.merge(graphdef, variables["params"])(x)`, or any function whose variables are a
             dict. It may consist of operations that are linear in what depends on x, and of ReLU, relu6, clip and
-            `jsnn.qcfs`.
+            `jsnn.qcfs`. As with `jax.jit`, what it closes over stays as it was when it was first called.
         neuron: of all layers; None is `jsnn.lif()`.
         operands: dtype in which numbers enter matrix products, e.g. bfloat16; membranes, sums and gradients keep
             float32. None leaves them as they are.
@@ -79,7 +81,7 @@ def spiking(
             CPU; the surrogate then is one of `jsnn.surrogate.forward_mode`.
 
     Returns:
-        The SNN, the same one for the same arguments.
+        The SNN, the same one for the same arguments as long as it is among the 256 used last.
 
     Raises:
         ValueError: where the neuron is none, or operands are no floating-point dtype, or given in forward mode; of the
@@ -88,7 +90,8 @@ def spiking(
     """
     if forward_mode and operands is not None:
         raise ValueError(f"XLA's own products take numbers as they are: leave out operands, got {operands}.")
-    neuron = _checked_neuron(lif() if neuron is None else neuron)
+    neuron = lif() if neuron is None else neuron
+    check_neuron(neuron)
     kernels = xla_kernels() if forward_mode else fast_kernels(operands)
 
     graphs: dict[Any, Graph] = {}
@@ -104,6 +107,8 @@ def spiking(
         check_can_spike(graph)
         if key is not None and not any(isinstance(value, jax.core.Tracer) for value in graph.constants.values()):
             graphs[key] = graph
+            if len(graphs) > MOST_GRAPHS:
+                del graphs[next(iter(graphs))]
         return graph, arrays_of(call)
 
     def init(variables: Variables, x: Any, *args: Any, **kwargs: Any) -> Variables:
@@ -117,10 +122,9 @@ def spiking(
     def initial_state(variables: Variables, x: Any, *args: Any, **kwargs: Any) -> dict[str, State]:
         check_mesh(x, axis=0)
         graph, _ = traced(variables, x, *args, **kwargs)
-        check_neurons(graph, neuron, variables)
         return {
-            name: neuron.init(variables[NEURONS][name], jnp.zeros(layer.shape, layer.dtype))
-            for name, layer in graph.layers.items()
+            name: neuron.init(parameters, jnp.zeros(graph.layers[name].shape, graph.layers[name].dtype))
+            for name, parameters in neurons_of(graph, neuron, variables).items()
         }
 
     def step(
@@ -128,29 +132,23 @@ def spiking(
     ) -> tuple[Any, dict[str, State]]:
         later = {}
 
-        def spike(layer: str, current: jax.Array) -> jax.Array:
+        def spike(layer: str, parameters: Parameters, current: jax.Array) -> jax.Array:
             if layer not in state:
                 raise ValueError(f"the state has no layer {layer!r}: get it from snn.initial_state.")
-            spikes, later[layer], _ = over_time(neuron, variables[NEURONS][layer], state[layer], current)
+            spikes, later[layer], _ = over_time(neuron, parameters, state[layer], current)
             return spikes
 
-        return drive(snn, spike, variables, inputs, *args, **kwargs), later
+        results = drive(snn, spike, variables, inputs, *args, **kwargs)
+        graph, _ = traced(variables, without_time(inputs), *args, **kwargs)
+        return with_not_finite(graph, results, inputs, later), later
 
     snn = SNN(init, initial_state, step, traced, neuron, kernels)
     return snn
 
 
-def _checked_neuron(neuron: Any) -> Neuron:
-    """The neuron, which must be one."""
-    if not isinstance(neuron, Neuron):
-        raise ValueError(f"neuron must be a jsnn.Neuron, as jsnn.lif() gives one, got {neuron!r}.")
-    return neuron
-
-
 def _check_call(variables: Any, x: Any) -> None:
     """Refuse arguments of other kinds than those of an ANN's function."""
-    if not isinstance(variables, Mapping):
-        raise ValueError(f"variables are a mapping, as {{'params': ...}}, got {type(variables).__name__}.")
+    check_variables(variables)
     if not is_array(x):
         raise ValueError(f"x is one array [B, ...], got {type(x).__name__}: pass all else as further arguments.")
 
@@ -163,17 +161,11 @@ def drive(snn: SNN, spike: Spike, variables: Variables, inputs: jax.Array | Repe
         shape = getattr(inputs, "shape", None)
         error.add_note(f"The network was traced with inputs of shape {shape} as time-major [K, B, ...].")
         raise
-    check_neurons(graph, snn.neuron, variables)
     is_repeated = isinstance(inputs, Repeated)
     check_mesh(inputs.value if is_repeated else inputs, axis=0 if is_repeated else 1)
-    program = Program(graph, arrays, snn.kernels, thresholds_of(variables))
+    program = Program(graph, arrays, snn.kernels, neurons_of(graph, snn.neuron, variables))
     results = run(program, inputs, spike, graph.outputs)
     return jax.tree.unflatten(graph.structure, results)
-
-
-def thresholds_of(variables: Variables) -> dict[str, jax.Array]:
-    """Layer -> what a spike of it stands for, of an SNN's variables."""
-    return {layer: jnp.asarray(parameters["threshold"]) for layer, parameters in variables[NEURONS].items()}
 
 
 def without_time(inputs: Any, num_steps: int | None = None) -> jax.ShapeDtypeStruct:
@@ -185,7 +177,23 @@ def without_time(inputs: Any, num_steps: int | None = None) -> jax.ShapeDtypeStr
     return jax.ShapeDtypeStruct(inputs.shape[1:], inputs.dtype)
 
 
-def check_neurons(graph: Graph, neuron: Neuron, variables: Variables) -> None:
+def neurons_of(graph: Graph, neuron: Neuron, variables: Variables) -> dict[str, Parameters]:
+    """Layer -> the parameters that its neurons run with, in forward order.
+
+    They are those of the variables, but for thresholds above the largest value of the activation that a layer stands
+    for, as relu6: its neurons have that value as their threshold, for their spikes would go beyond it.
+    """
+    _check_neurons(graph, neuron, variables)
+    neurons = {}
+    for name, layer in graph.layers.items():
+        threshold = jnp.asarray(variables[NEURONS][name]["threshold"])
+        if layer.ceiling is not None:
+            threshold = jnp.where(threshold > layer.ceiling, layer.ceiling, threshold)  # half a gradient has `minimum`
+        neurons[name] = {**variables[NEURONS][name], "threshold": threshold}
+    return neurons
+
+
+def _check_neurons(graph: Graph, neuron: Neuron, variables: Variables) -> None:
     """Refuse variables without the parameters of all neurons, or with those of others or of other shapes.
 
     Of which shapes a parameter of a neuron of one's own may be, the neuron knows alone.
@@ -204,6 +212,9 @@ def check_neurons(graph: Graph, neuron: Neuron, variables: Variables) -> None:
             raise ValueError(
                 f"the neurons of {layer} have no {min(missing)!r}: get their parameters from snn.init or jsnn.convert."
             )
+        check_step(
+            neuron, layer, parameters, jax.ShapeDtypeStruct(graph.layers[layer].shape, graph.layers[layer].dtype)
+        )
         for name in ("threshold", *(one.name for one in neuron.ranges if one.name in parameters)):
             value = parameters[name]
             if not is_broadcastable(jnp.shape(value), graph.layers[layer].shape):

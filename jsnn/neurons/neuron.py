@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jsnn.neurons.packing import STEPS_PER_WORD, word_dtype
 
@@ -58,7 +59,8 @@ class Neuron(NamedTuple):
         parameters: () -> their names and values before anything is known of them; "threshold" is one, for that is what
             a spike stands for: what comes behind the neuron gets threshold * spike.
         init: (parameters, current [...]) -> the state before the first step; the current gives shape and dtype alone.
-        step: (parameters, state, current [...]) -> (spikes [...] of 0 and 1, the next state).
+        step: (parameters, state, current [...]) -> (spikes [...] of 0 and 1, the next state). A state that was NaN or
+            infinite stays so; then the network's results say of a sample that its numbers are not finite.
         record: (parameters, state, current [K, ...]) -> (spikes as words [...], the next state), where there is a
             faster way than `step`; without a gradient.
         compact: state -> the state as it may be kept between chunks, in fewer bytes where a part carries no gradient.
@@ -75,6 +77,66 @@ class Neuron(NamedTuple):
     lossless: Any = None
     in_bytes: Callable[[], Any] | None = None
     ranges: tuple[Range, ...] = (LEAK,)
+
+
+def check_neuron(neuron: Any) -> None:
+    """Refuse what is no neuron, by what it says of itself and by trying it on a few currents.
+
+    Those of this library are known. One that can't run with its parameters as it gives them, as a recurrent one that
+    needs a matrix, is not tried: `check_step` is told the parameters that it runs with.
+    """
+    if not isinstance(neuron, Neuron):
+        raise ValueError(f"neuron must be a jsnn.Neuron, as jsnn.lif() gives one, got {neuron!r}.")
+    if _is_ours(neuron):
+        return
+    parameters = neuron.parameters()
+    if "threshold" not in parameters:
+        raise ValueError(f'a neuron has a "threshold", which a spike stands for, this one has {", ".join(parameters)}.')
+    with jax.ensure_compile_time_eval():
+        parameters = {name: jnp.asarray(value, jnp.float32) for name, value in parameters.items()}
+        currents = jnp.broadcast_to(parameters["threshold"] * jnp.linspace(-4, 4, 33), (6, 33))
+        try:
+            check_step(neuron, "", parameters, currents[0])
+        except ValueError as error:
+            if error.__cause__ is None:
+                raise
+            return
+        spikes = jax.jit(lambda: over_time(neuron, parameters, neuron.init(parameters, currents[0]), currents)[0])()
+        others = np.setdiff1d(spikes, [0, 1])
+    if len(others):
+        raise ValueError(f"a neuron emits 0 or 1 at each step, for that is kept as a bit, this one {others[0]:g}.")
+
+
+def check_step(neuron: Neuron, layer: str, parameters: Parameters, like: Any) -> None:
+    """Refuse a neuron that can't make a step of a layer with these parameters, or gives other shapes than it takes.
+
+    Its current is like an array [...] or jax.ShapeDtypeStruct.
+    """
+    if _is_ours(neuron):
+        return
+
+    def step(parameters: Parameters, current: jax.Array) -> tuple[State, tuple[jax.Array, State]]:
+        state = neuron.init(parameters, current)
+        return state, neuron.step(parameters, state, current)
+
+    where = f" of {layer}" if layer else ""
+    try:
+        state, (spikes, later) = jax.eval_shape(step, dict(parameters), like)
+    except Exception as error:
+        shapes = ", ".join(f"{name} {jnp.shape(value)}" for name, value in parameters.items())
+        raise ValueError(
+            f"the neurons{where} can't make a step with parameters of the shapes {shapes}: snn.init makes a number of "
+            f"each, so put arrays where they need some. It ended in {type(error).__name__}: {error}"
+        ) from error
+    if spikes.shape != like.shape:
+        raise ValueError(f"the neurons{where} give spikes of shape {spikes.shape} for a current of {like.shape}.")
+    if jax.tree.map(jnp.shape, later) != jax.tree.map(jnp.shape, state):
+        raise ValueError(f"the neurons{where} give another state than they take: as `init` makes it, so `step` does.")
+
+
+def _is_ours(neuron: Neuron) -> bool:
+    """Whether a neuron is one of this library, which are tested."""
+    return getattr(neuron.step, "__module__", "").startswith("jsnn.")
 
 
 def over_time(

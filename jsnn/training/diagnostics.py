@@ -17,7 +17,7 @@ from jsnn.data.augment import scale
 from jsnn.data.sources import Batch
 from jsnn.network.simulation import Observer, Presentation, simulate_images
 from jsnn.network.transformation import Variables
-from jsnn.training.loss import correct
+from jsnn.training.loss import correct, cross_entropies
 
 
 class Scores(NamedTuple):
@@ -115,7 +115,7 @@ def _score(
 ) -> Scores:
     """The scores of one batch."""
     logits = logit_scale * _present(presentation, variables, key, batch, lambda observed: observed.total)[-1]
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+    losses = cross_entropies(logits, batch.labels)
     return Scores(losses.mean(), correct(logits, batch.labels).mean())
 
 

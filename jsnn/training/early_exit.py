@@ -13,7 +13,7 @@ import numpy as np
 from jsnn.data.sources import PADDING, Source
 from jsnn.network.simulation import Presentation, simulate_images
 from jsnn.network.transformation import Variables
-from jsnn.training.loss import correct
+from jsnn.training.loss import check_classes, correct
 
 # Closer to 1 by the fourth root of 10 each; at 0 every sample stops after one step, at 1 none before the last.
 CONFIDENCES = (*(1 - 10 ** (-i / 4) for i in range(17)), 1.0)
@@ -54,6 +54,7 @@ def exit_evaluation(
         batch = source.take(resident, item)
         images = source.prepare(batch.images)
         totals = simulate_images(presentation, variables, images, batch.index, key, lambda observed: observed.total)
+        check_classes(source.num_labels, totals)
         means = scale(variables) * totals / jnp.arange(1, num_steps + 1, dtype=totals.dtype)[:, None, None]
         confidence, is_correct = jax.nn.softmax(means).max(-1), correct(means, batch.labels)
         is_sample = batch.index != PADDING

@@ -8,14 +8,13 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jsnn.conversion.scaling import scale_thresholds
 from jsnn.data.sources import PADDING, Batch, Source
 from jsnn.network.simulation import Observed, Presentation, simulate_images, spikes_per_neuron
 from jsnn.network.transformation import Variables
 from jsnn.neurons.packing import STEPS_PER_WORD
-from jsnn.training.loss import correct, in_dtype_of_sums
+from jsnn.training.loss import check_classes, correct, cross_entropies, in_dtype_of_sums
 
 
 class Evaluation(NamedTuple):
@@ -59,6 +58,7 @@ def ann_evaluation(apply: Callable[..., jax.Array], source: Source) -> Evaluate:
         del key
         batch = source.take(resident, item)
         logits = apply(variables, source.prepare(batch.images))
+        check_classes(source.num_labels, logits)
         accuracy, loss = _sums(batch, *_scores(logits[None], batch.labels, jnp.ones(1)))
         return Evaluation(_count(batch), accuracy, loss[:, 0], {})
 
@@ -120,7 +120,9 @@ def _present(
     """Sums over a batch, with the loss [T, S] at each scale of the logits, which are sums over time."""
 
     def observe(observed: Observed) -> Any:
-        spikes = spikes_per_neuron(observed.layers["words"], len(observed.total), len(batch.index))
+        check_classes(source.num_labels, observed.total)
+        words, samples = observed.layers["words"], observed.samples
+        spikes = spikes_per_neuron(words, len(observed.total), samples, len(batch.index))
         return _sums(batch, *_scores(observed.total, batch.labels, scales), spikes)
 
     presentation = presentation._replace(chunk=min(presentation.chunk, STEPS_PER_WORD))
@@ -133,7 +135,7 @@ def _scores(logits: jax.Array, labels: jax.Array, scales: jax.Array) -> tuple[ja
     """Correct (0 or 1) [K, B] and cross-entropy [K, S, B] at each scale, of [K, B, classes] logits."""
     logits = in_dtype_of_sums(logits)
     scaled = scales.astype(logits.dtype)[:, None, None] * logits[:, None]
-    losses = optax.softmax_cross_entropy_with_integer_labels(scaled, jnp.broadcast_to(labels, scaled.shape[:-1]))
+    losses = cross_entropies(scaled, jnp.broadcast_to(labels, (*scaled.shape[:2], *labels.shape)))
     return correct(logits, labels).astype(logits.dtype), losses
 
 

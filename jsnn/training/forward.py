@@ -7,15 +7,8 @@ from typing import Any
 import jax
 
 from jsnn.network.bptt import Keys, Outcome, present
-from jsnn.network.simulation import (
-    Noise,
-    Observed,
-    Presentation,
-    in_few_steps,
-    mean_over_neurons,
-    no_noise,
-    simulate_images,
-)
+from jsnn.network.samples import mean_over_neurons
+from jsnn.network.simulation import Noise, Observed, Presentation, in_few_steps, no_noise, simulate_images
 from jsnn.network.transformation import NEURONS, Variables
 from jsnn.neurons.residuals import Residuals
 from jsnn.training.loss import Outputs, check_outputs
@@ -117,8 +110,8 @@ def from_membranes(
     """What `jsnn.network.bptt.present` gives, differentiable in everything, for any neuron."""
 
     def observe(observed: Observed) -> tuple[Any, dict[str, jax.Array]]:
-        spikes = observed.layers["spikes"]
-        return observed.results, {layer: mean_over_neurons(x, len(inputs)) for layer, x in spikes.items()}
+        spikes, axes = observed.layers["spikes"], observed.samples
+        return observed.results, {layer: mean_over_neurons(x, axes[layer], len(inputs)) for layer, x in spikes.items()}
 
     noise = presentation.noise(index, keys.noise)
     results, spikes = simulate_images(

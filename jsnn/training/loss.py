@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jsnn.data.sources import Batch
@@ -30,9 +31,43 @@ class Outputs(NamedTuple):
 
 
 def cross_entropy(logits: jax.Array, batch: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Softmax cross-entropy in nats of logits [B, classes], and {"accuracy"}: means over the batch, float32 or more."""
-    losses = optax.softmax_cross_entropy_with_integer_labels(in_dtype_of_sums(logits), batch.labels)
-    return losses.mean(), {"accuracy": correct(logits, batch.labels).mean(dtype=jnp.float32)}
+    """Softmax cross-entropy in nats of logits [B, classes], and {"accuracy"}: means over the batch, float32 or more.
+
+    Labels are whole numbers [B] below the number of classes, else a ValueError; inside jit, where their values are not
+    known, the loss and its gradient are NaN.
+    """
+    labels, classes = batch.labels, logits.shape[-1]
+    losses = cross_entropies(in_dtype_of_sums(logits), labels)
+    known = None if isinstance(labels, jax.core.Tracer) else np.asarray(labels)
+    if known is not None and not np.all((known >= 0) & (known < classes)):
+        raise ValueError(f"labels must be from 0 to {classes - 1}, got {known.min()} to {known.max()}.")
+    return losses.mean(), {"accuracy": correct(logits, labels).mean(dtype=jnp.float32)}
+
+
+def cross_entropies(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Softmax cross-entropy [...] in nats of logits [..., classes], NaN for labels [...] that are no class."""
+    if not jnp.issubdtype(labels.dtype, jnp.integer) or labels.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"labels must be whole numbers of the shape {logits.shape[:-1]}, one for each sample, got {labels.dtype} "
+            f"of {labels.shape}: take the argmax of one-hot ones."
+        )
+    is_class = (labels >= 0) & (labels < logits.shape[-1])
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels) * jnp.where(is_class, 1, jnp.nan)
+
+
+def check_classes(num_labels: int | None, logits: Any) -> None:
+    """Refuse logits [..., classes] of fewer classes than a source has labels of."""
+    classes = jax.tree.leaves(logits)[0].shape[-1]
+    if num_labels is not None and num_labels > classes:
+        raise ValueError(
+            f"the labels go up to {num_labels - 1}, but the network has logits for {classes} classes, from 0 to "
+            f"{classes - 1}: give it {num_labels} outputs, or count the labels from 0."
+        )
+
+
+def takes_labels(loss: Loss) -> bool:
+    """Whether a loss is one of this module, which are of logits and labels."""
+    return getattr(loss, "__module__", None) == __name__
 
 
 @cache

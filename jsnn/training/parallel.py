@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jsnn.checks import is_whole
 from jsnn.data.sources import Source
 from jsnn.folding import Fold, State, fold
 from jsnn.network.transformation import Variables
@@ -148,6 +149,8 @@ def _local(devices: Devices) -> list[jax.Device]:
 def check_batch_size(batch_size: int, name: str, devices: int | None = None) -> None:
     """Refuse a global batch that can't be split evenly over all devices, by the name that the caller gives it."""
     devices = jax.device_count() if devices is None else devices
+    if not is_whole(batch_size):
+        raise ValueError(f"{name} must be a whole number of samples, got {batch_size!r}.")
     if batch_size < 1 or batch_size % devices:
         raise ValueError(
             f"{name} {batch_size} can't be split evenly over {devices} devices: choose a multiple of {devices}."

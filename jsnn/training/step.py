@@ -17,7 +17,7 @@ from jsnn.network.graph import names_of
 from jsnn.network.transformation import Variables
 from jsnn.randomness import sample_keys
 from jsnn.training.forward import Forward
-from jsnn.training.loss import Loss, cross_entropy
+from jsnn.training.loss import Loss, check_classes, cross_entropy, takes_labels
 
 
 class TrainState(NamedTuple):
@@ -93,7 +93,8 @@ def train_step(
     """One optimiser step on one batch.
 
     All randomness is a function of (key, state.step, index of the sample). Where a number is not finite, in the loss,
-    a gradient or what comes of it, the step is counted but everything else stays as it is.
+    a gradient or what comes of it, the step is counted but everything else stays as it is. So it does where an item has
+    padding, or a label that is no class: then the loss and its gradient are NaN.
 
     Args:
         source: tells how to take and augment samples.
@@ -120,7 +121,10 @@ def train_step(
 
             def objective(params: Any) -> tuple[jax.Array, tuple]:
                 outputs, changed = forward({**state.fixed, **params}, inputs, batch.index, forward_key)
+                if takes_labels(loss):
+                    check_classes(source.num_labels, outputs)
                 value, scores = loss(outputs, batch)
+                value *= jnp.where((batch.index >= 0).all(), 1, jnp.nan)  # padding is no sample to train on
                 return value, (value, scores, changed)
 
             return jax.grad(objective, has_aux=True)(state.params)
