@@ -42,7 +42,9 @@ def test_batches_split_over_explicit_axes_are_refused(split):
     """Which JAX's meshes have as a rule."""
     snn, variables, inputs = split(AxisType.Explicit)
     for call in (lambda: snn.initial_state(variables, inputs[0]), lambda: snn.apply(variables, {}, inputs)):
-        with pytest.raises(ValueError, match=r"is split over Explicit axes, .* within jax.shard_map\(.*check_vma=False\) or jax.pmap"):
+        with pytest.raises(
+            ValueError, match=r"is split over Explicit axes, .* within jax.shard_map\(.*check_vma=False\) or jax.pmap"
+        ):
             call()
     expected = run(snn, variables, jax.device_get(inputs))  # variables that lie everywhere are taken
     np.testing.assert_allclose(expected, run(*split(AxisType.Auto)), rtol=1e-5, atol=1e-6)

@@ -61,7 +61,10 @@ def load_authors_checkpoint(path: str | Path, image_shape: tuple[int, int, int])
     parameters = {name: tensors[name] for name in in_order(filter(is_parameter, tensors))}
     ann = network_of(path, parameters)
     x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    variables = from_torch(parameters, ann.apply, jax.eval_shape(ann.init, jax.random.key(0), x), x)
+    modules = dict.fromkeys(name.rpartition(".")[0] for name in parameters)
+    places = {module: place for place, module in enumerate(modules)}  # in front of names, which then are in order
+    numbered = {f"{places[name.rpartition('.')[0]]}.{name}": value for name, value in parameters.items()}
+    variables = from_torch(numbered, ann.apply, jax.eval_shape(ann.init, jax.random.key(0), x), x)
     thresholds, leaks, steps = _thresholds(state, tensors, ann), _leaks(state, tensors), _steps(state)
     if not thresholds:
         return AuthorsCheckpoint(ann, variables, None)

@@ -1,7 +1,7 @@
 """From the state_dict of a PyTorch network to the variables of a Flax one."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ import numpy as np
 
 from jsnn.conversion.thresholds import check_finite
 from jsnn.exchange.orders import Path, orders_of_weights, sources_of
+from jsnn.exchange.pairing import Layer, described, pairs_of_layers
 from jsnn.network.calls import Call
 from jsnn.network.graph import Graph, made_of, names_of, trace
 from jsnn.network.transformation import Variables
@@ -17,36 +18,41 @@ NAMES = {"weight": "kernel", "running_mean": "mean", "running_var": "var"}  # of
 IGNORED = "num_batches_tracked"
 
 
-class Layer(NamedTuple):
-    """A module with weights, and those without that follow it, as its batch norm."""
-
-    names: tuple[str, ...]  # of the modules
-    leaves: tuple[dict[str, Any], ...]  # of each, by Flax's names: paths of a Flax net, arrays of a PyTorch one
-    shapes: tuple[dict[str, tuple[int, ...]], ...]  # of them, in Flax's layout
+EPSILON = 1e-6  # of two numbers for a batch norm, the share by which float32 may set them apart
+DIFFERENCE = 1e-4  # of outputs, as a share of the largest: what rounding makes of a deep network in float32
 
 
 def from_torch(
-    state_dict: Mapping[str, Any], apply: Callable[..., Any], variables: Variables, x: Any, *args: Any, **kwargs: Any
+    module: Any,
+    apply: Callable[..., Any],
+    variables: Variables,
+    x: Any,
+    *args: Any,
+    mapping: Mapping[str, str] | None = None,
+    check: tuple[Any, Any] | None = None,
+    **kwargs: Any,
 ) -> Variables:
     """The variables of a Flax network with the weights of a PyTorch one of the same layers.
 
-    A layer is a convolution or dense map with the batch norm behind it. In the order in which the Flax net runs, each
-    gets the first of its shape that is left in the state_dict, which must be in forward order but for layers that no
-    other of the net is like, as shortcuts, which PyTorch makes last. Where a shortcut is like another layer of its
-    block, the Flax net has to run them in the order of the state_dict. Kernels go from OIHW to HWIO and from [out, in]
-    to [in, out]; behind a flattened map a dense layer's rows, or a batch norm, go from CHW to HWC, but not where the
-    map was transposed to CHW in front.
+    A layer is a convolution or dense map with the batch norm behind it. Each gets the one of its shapes. Where several
+    are of the same shapes, names decide: those that agree on both sides, as layer1_0/conv1 and layer1.0.conv1; else the
+    numbers in PyTorch's, as in features.3 and features.10, which count in the order in which the Flax net runs. Kernels
+    go from OIHW to HWIO and from [out, in] to [in, out]; behind a flattened map a dense layer's rows, or a batch norm,
+    go from CHW to HWC, but not where the map was transposed to CHW in front.
 
     Args:
-        state_dict: name -> tensor or array, as `module.state_dict()` has them in the order in which the module made its
-            layers; a file may keep another order, see `read_torch_file`. All names may begin with the "module." of
-            DataParallel.
+        module: of PyTorch, or its state_dict: name -> tensor or array. All names may begin with the "module." of
+            DataParallel. A module also tells the epsilon of its batch norms, and which convolutions are transposed; of
+            a state_dict look after these yourself, or give `check`.
         apply: (variables, x, *args, **kwargs) -> results, the Flax net's function, as `model.apply`.
         variables: of the Flax net, or their shapes: `jax.eval_shape(model.init, key, x)`. An nnx.State and a
             dict of plain JAX serve as well, with weights named "kernel", "bias", "scale", "mean" and "var".
         x: [B, H, W, C] an input of it, or its jax.ShapeDtypeStruct. One of [B, H, W] is the same in PyTorch; taken by
             convolutions, dense layers, pools or norms of groups first, it is a sequence [B, L, C], there [B, C, L].
         args, kwargs: of the function behind its input, as it is evaluated.
+        mapping: name of a layer of the Flax net, as stem/conv -> that of PyTorch, as stem.0, where names do not decide
+            or decide wrongly; a layer's is that of its kernel's module.
+        check: (an input of the Flax net, the output of the PyTorch one for it, in Flax's layout), which are to agree.
 
     Returns:
         The variables, each leaf in the dtype that it has in `variables`, random keys as they are; none shares memory
@@ -54,34 +60,95 @@ def from_torch(
         epsilon, but "SAME" pads a stride of 2 at one side.
 
     Raises:
-        ValueError: where a layer is left on one side or the other, weights are not finite, or an operation, which is
-            named with its line, takes flattened features in an order that is not known, as a concatenation does. So are
-            transposed convolutions, but for those of stride 1 under a name of their own, which are like any other.
+        ValueError: where a layer is left on one side or the other, could get more than one and no name decides, has
+            another epsilon or a transposed convolution there, weights are not finite, or the outputs differ; and where
+            an operation, which is named with its line, takes flattened features in an order that is not known, as a
+            concatenation does. So are transposed convolutions of Flax, but for those of stride 1 under a name of their
+            own, which are like any other.
     """
     leaves = {names_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(variables)}
+    modules = dict(module.named_modules()) if hasattr(module, "named_modules") else {}
+    state_dict = module.state_dict() if modules else module
     _check_state_dict(state_dict)
+    _check_modules(modules)
     graph = trace(apply, Call(variables, x, args, kwargs))
     orders = orders_of_weights(graph, {path: leaf.shape for path, leaf in leaves.items()})
     values: dict[Path, np.ndarray] = {}
     theirs = _layers_of(_torch_modules(state_dict), np.shape)
-    for layer in _layers_of(_flax_modules(graph, leaves), lambda path: leaves[path].shape):
-        source = next((other for other in theirs if other.shapes == layer.shapes), None)
+    ours = _layers_of(_flax_modules(graph, leaves), lambda path: leaves[path].shape)
+    pairs, epsilons = pairs_of_layers(ours, theirs, mapping or {}), _epsilons(graph)
+    for layer in ours:
+        source = pairs.get(layer.names[0])
         if source is None:
-            there = f"the first that is left is {_described(theirs[0])}" if theirs else "all of its layers are taken"
-            raise ValueError(f"the state_dict has no layer for {_described(layer)} of the Flax net: {there}.")
+            there = f"the first that is left is {described(theirs[0])}" if theirs else "all of its layers are taken"
+            raise ValueError(f"the state_dict has no layer for {described(layer)} of the Flax net: {there}.")
         theirs = [other for other in theirs if other is not source]
+        _check_epsilons(layer, source, epsilons, modules)
         for paths, arrays in zip(layer.leaves, source.leaves, strict=True):
             values |= {path: arrays[name][orders.get(path, ...)] for name, path in paths.items()}
     if theirs:
         raise ValueError(
-            f"the Flax net has no layer for {_described(theirs[0])} of the state_dict: all of its own are filled."
+            f"the Flax net has no layer for {described(theirs[0])} of the state_dict: all of its own are filled."
         )
     numbers = (path for path, leaf in leaves.items() if jnp.issubdtype(leaf.dtype, jnp.floating))  # no random keys
     if unused := next((path for path in numbers if path not in values), None):
         raise ValueError(f"{'/'.join(unused)} plays no part in the Flax net's result, so that nothing belongs there.")
     copies = {path: jnp.array(value, leaves[path].dtype) for path, value in values.items()}  # PyTorch trains its own
     check_finite({"/".join(path): copy for path, copy in copies.items()})
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: copies.get(names_of(path), leaf), variables)
+    filled = jax.tree_util.tree_map_with_path(lambda path, leaf: copies.get(names_of(path), leaf), variables)
+    if check is not None:
+        with jax.default_matmul_precision("highest"):
+            _check_output(apply(filled, jnp.asarray(as_array(check[0])), *args, **kwargs), as_array(check[1]))
+    return filled
+
+
+def _check_modules(modules: Mapping[str, Any]) -> None:
+    """Refuse modules whose kernels have another layout than those of convolutions."""
+    for name, module in modules.items():
+        if type(module).__name__.startswith("ConvTranspose"):
+            raise ValueError(
+                f"{name or 'the module'} is a {type(module).__name__}: transposed convolutions have other kernels in "
+                "PyTorch, so set its weights by hand."
+            )
+
+
+def _epsilons(graph: Graph) -> dict[str, float]:
+    """Module of the Flax net -> what is added to its variance."""
+    sources, epsilons = sources_of(graph), {}
+    for operation in graph.operations:
+        if operation.over_time or operation.primitive.name not in ("add", "add_any"):
+            continue
+        for number, other in (operation.inputs, operation.inputs[::-1]):
+            paths = [path[:-1] if path[-1] == "value" else path for path in sources.get(number, ())]
+            if len(paths) == 1 and paths[0][-1] == "var" and np.size(graph.constants.get(other, ())) == 1:
+                epsilons["/".join(paths[0][1:-1])] = float(np.ravel(graph.constants[other])[0])
+    return epsilons
+
+
+def _check_epsilons(layer: Layer, source: Layer, epsilons: Mapping[str, float], modules: Mapping[str, Any]) -> None:
+    """Refuse batch norms that add another number to the variance than PyTorch's, where its modules are known."""
+    for name, theirs in zip(layer.names, source.names, strict=True):
+        module = modules.get(theirs, modules.get(f"module.{theirs}"))
+        ours, eps = epsilons.get(name), getattr(module, "eps", None)
+        if ours is not None and eps is not None and abs(ours - eps) > EPSILON * eps:
+            raise ValueError(
+                f"{name} of the Flax net has the epsilon {ours:.3g}, and {theirs} of the PyTorch one {eps:.3g}: make "
+                f"the Flax one with epsilon={eps:g}."
+            )
+
+
+def _check_output(ours: Any, theirs: np.ndarray) -> None:
+    """Refuse an output that is not PyTorch's."""
+    if not hasattr(ours, "shape") or ours.shape != theirs.shape:
+        shape = getattr(ours, "shape", f"of a {type(ours).__name__}")
+        raise ValueError(f"the Flax net's output is {shape}, that of PyTorch in check {theirs.shape}: give it alike.")
+    difference, largest = (float(np.max(np.abs(array), initial=0)) for array in (ours - theirs, theirs))
+    if not difference <= DIFFERENCE * largest:
+        raise ValueError(
+            f"the Flax net's output differs from PyTorch's by up to {difference:.3g}, of up to {largest:.3g}: look for "
+            "layers that run in another order (mapping), another epsilon or padding, and dropout or batch norm in "
+            "training on one side."
+        )
 
 
 def as_array(value: Any) -> np.ndarray:
@@ -95,8 +162,6 @@ def as_array(value: Any) -> np.ndarray:
 
 def _check_state_dict(state_dict: Any) -> None:
     """Refuse what is no state_dict, saying where one is."""
-    if hasattr(state_dict, "state_dict"):
-        raise ValueError(f"this is a module, a {type(state_dict).__name__}: pass its state_dict().")
     if not isinstance(state_dict, Mapping) or not state_dict:
         kind = "an empty one" if isinstance(state_dict, Mapping) else f"a {type(state_dict).__name__}"
         raise ValueError(f"a state_dict has names and tensors, got {kind}: pass module.state_dict().")
@@ -145,9 +210,3 @@ def _layers_of(modules: Mapping[str, dict[str, Any]], shape: Callable[[Any], tup
         else:
             layers[-1] = Layer(*(former + latter for former, latter in zip(layers[-1], own, strict=True)))
     return layers
-
-
-def _described(layer: Layer) -> str:
-    """A layer with its shapes, for a message."""
-    sizes = (f"{leaf} {'x'.join(map(str, shape))}" for shapes in layer.shapes for leaf, shape in shapes.items())
-    return f"{' + '.join(layer.names)} ({', '.join(sizes)})"
