@@ -163,7 +163,6 @@ def test_what_pytorch_trains_on_stays_as_it_came():
         ({3: np.ones(2)}, "got 3 with a ndarray"),
         ({}, "an empty one"),
         ([], "got a list"),
-        (nn.Linear(2, 2), r"is a module, a Linear: pass its state_dict\(\)"),
     ],
 )
 def test_what_is_no_state_dict_is_refused_at_the_door(state_dict, sentence):

@@ -142,7 +142,9 @@ def _take(resident: Split, index: jax.Array) -> Batch:
     if jnp.issubdtype(targets.dtype, jnp.number):
         is_whole_number = jnp.issubdtype(targets.dtype, jnp.integer)
         targets = targets.astype(jnp.int32) if is_whole_number else targets
-        is_sample = ((index >= 0) & (index < len(resident.labels))).reshape(-1, *[1] * (targets.ndim - 1))
+        is_sample = ((index >= 0) & (index < len(resident.labels))).reshape(
+            *index.shape, *[1] * (targets.ndim - index.ndim)
+        )
         targets = jnp.where(is_sample, targets, -1 if is_whole_number else jnp.nan)
     return Batch(images, targets, index)
 

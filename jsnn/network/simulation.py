@@ -62,7 +62,6 @@ class Observed(NamedTuple):
     results: Any  # of the network at each step, [K, B, ...]
     total: Any  # their running sum from the first step of the presentation on, [K, B, ...]
     layers: dict[str, dict[str, Any]]  # what is collected -> layer -> arrays, see `simulate`
-    samples: dict[str, int | None]  # layer -> the axis of its neurons [B, ...] that is the batch, if one is
 
 
 class Carried(NamedTuple):
@@ -114,7 +113,7 @@ def simulate(
     times = time_chunks(num_steps, chunk)
     x = at_one_step(inputs, times.shape[1])
     graph, _ = snn.trace(variables, x, **kwargs)
-    start, samples = initial_carry(snn, variables, x, **kwargs), axes_of_samples(graph)
+    start = initial_carry(snn, variables, x, **kwargs)
     run_chunk = _chunk_runner(snn, variables, collect, in_few_steps(num_steps, chunk), kwargs)
 
     def run(carried: Carried, time: jax.Array) -> tuple[Carried, Any]:
@@ -122,7 +121,7 @@ def simulate(
         results, state, collected = run_chunk(carried.neurons, shown)
         results = with_not_finite(graph, results, shown, state)
         total, totals = running_sum(carried.total, results)
-        return Carried(state, total), observe(Observed(results, totals, collected, samples))
+        return Carried(state, total), observe(Observed(results, totals, collected))
 
     if "states" not in collect:
         start = start._replace(neurons=compacted(snn, start.neurons))
@@ -150,6 +149,20 @@ def simulate_images(
     snn, encode, num_steps, chunk, _ = presentation
     inputs = partial(encode, images, key, index)
     return simulate(snn, variables, inputs, observe, num_steps=num_steps, chunk=chunk, **kwargs)
+
+
+def samples_of(
+    presentation: Presentation,
+    variables: Variables,
+    images: jax.Array,
+    index: jax.Array,
+    key: jax.Array,
+    /,
+    **kwargs: Any,
+) -> dict[str, int | None]:
+    """Layer -> the axis of its neurons that is the batch, if one is, in `simulate_images` of the same arguments."""
+    x = at_one_step(partial(presentation.encode, images, key, index), presentation.times().shape[1])
+    return axes_of_samples(presentation.snn.trace(variables, x, **kwargs)[0])
 
 
 def in_few_steps(num_steps: int, chunk: int) -> bool:
@@ -219,7 +232,7 @@ def spikes_per_neuron(
 ) -> dict[str, jax.Array]:
     """Layer -> mean number of spikes per neuron [K, B], at each of K steps and for each sample, of words [B, ...].
 
-    Of each layer the axis of samples is given, see `Observed`. Summed over time this is the paper's activity metric.
+    Of each layer the axis of samples is given, see `samples_of`. Summed over time this is the paper's activity metric.
     """
     spikes = {layer: unpack(word, num_steps, jnp.float32) for layer, word in words.items()}
     return {layer: mean_over_neurons(x, samples[layer], batch) for layer, x in spikes.items()}

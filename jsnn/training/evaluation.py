@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jsnn.conversion.scaling import scale_thresholds
 from jsnn.data.sources import PADDING, Batch, Source
-from jsnn.network.simulation import Observed, Presentation, simulate_images, spikes_per_neuron
+from jsnn.network.simulation import Observed, Presentation, samples_of, simulate_images, spikes_per_neuron
 from jsnn.network.transformation import Variables
 from jsnn.neurons.packing import STEPS_PER_WORD
 from jsnn.training.loss import check_classes, correct, cross_entropies, in_dtype_of_sums
@@ -121,12 +121,13 @@ def _present(
 
     def observe(observed: Observed) -> Any:
         check_classes(source.num_labels, observed.total)
-        words, samples = observed.layers["words"], observed.samples
+        words = observed.layers["words"]
         spikes = spikes_per_neuron(words, len(observed.total), samples, len(batch.index))
         return _sums(batch, *_scores(observed.total, batch.labels, scales), spikes)
 
     presentation = presentation._replace(chunk=min(presentation.chunk, STEPS_PER_WORD))
     images = source.prepare(batch.images)
+    samples = samples_of(presentation, variables, images, batch.index, key)
     sums = simulate_images(presentation, variables, images, batch.index, key, observe, collect=("words",))
     return Evaluation(_count(batch), *sums)
 

@@ -8,7 +8,15 @@ import jax
 
 from jsnn.network.bptt import Keys, Outcome, present
 from jsnn.network.samples import mean_over_neurons
-from jsnn.network.simulation import Noise, Observed, Presentation, in_few_steps, no_noise, simulate_images
+from jsnn.network.simulation import (
+    Noise,
+    Observed,
+    Presentation,
+    in_few_steps,
+    no_noise,
+    samples_of,
+    simulate_images,
+)
 from jsnn.network.transformation import NEURONS, Variables
 from jsnn.neurons.residuals import Residuals
 from jsnn.training.loss import Outputs, check_outputs
@@ -110,10 +118,11 @@ def from_membranes(
     """What `jsnn.network.bptt.present` gives, differentiable in everything, for any neuron."""
 
     def observe(observed: Observed) -> tuple[Any, dict[str, jax.Array]]:
-        spikes, axes = observed.layers["spikes"], observed.samples
+        spikes = observed.layers["spikes"]
         return observed.results, {layer: mean_over_neurons(x, axes[layer], len(inputs)) for layer, x in spikes.items()}
 
     noise = presentation.noise(index, keys.noise)
+    axes = samples_of(presentation, variables, inputs, index, keys.encoding, **noise)
     results, spikes = simulate_images(
         presentation, variables, inputs, index, keys.encoding, observe, collect=("spikes",), **noise
     )
