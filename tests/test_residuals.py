@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jsnn.encoding import constant
+from jsnn.network import Presentation, spiking
 from jsnn.neurons import codes, hard_reset_lif, lif, over_time, refractory_lif
 from jsnn.neurons.residuals import Kept, Train, record, replay
 from jsnn.neurons.surrogate import arctan, boxcar, fast_sigmoid, forward_mode, from_derivative, linear, stdb
+from jsnn.training.forward import residuals_of
 
 WIDTHS = [0.25, 1.0, 2.0]
 PARAMETERS = {"threshold": 0.7, "leak": 0.9, "initial": 0.3}
@@ -45,9 +48,9 @@ def test_codes_are_those_counted_by_hand():
 )
 def test_a_byte_tells_the_derivative_to_a_share_of_its_peak(surrogate, most):
     """As `residuals_of` says."""
-    z, width = jnp.linspace(-3, 3, 20_001), codes.fitting_width(surrogate.derivative)
+    z, (width, even) = jnp.linspace(-3, 3, 20_001), codes.fitting_code(surrogate.derivative)
     exact = surrogate.derivative(z, None)
-    actual = surrogate.derivative(codes.decode(codes.encode(z, width), width, z.dtype), None)
+    actual = surrogate.derivative(codes.decode(codes.encode(z, width, even), width, z.dtype, even), None)
     assert jnp.abs(actual - exact).max() <= most * exact.max()
 
 
@@ -100,6 +103,49 @@ def test_a_byte_gives_the_gradients_of_currents_and_parameters_to_its_rounding(s
     assert np.linalg.norm(actual[1] - of_current) <= 0.025 * np.linalg.norm(of_current)
     for name, expected in of_parameters.items():
         assert abs(actual[0][name] - expected) <= 0.05 * abs(expected), name
+
+
+@pytest.mark.parametrize(
+    ("surrogate", "most"),
+    [(fast_sigmoid(1e3), 0.004), (fast_sigmoid(1e4), 0.001), (arctan(1e4), 0.05)],
+    ids=["1e3", "1e4", "arctan"],
+)
+def test_a_code_follows_a_steep_surrogate(surrogate, most):
+    neuron = lif(surrogate)
+    (_, expected), (_, actual) = gradients(neuron, neuron.in_bytes(), PARAMETERS, num_steps=13, cut=8)
+    assert np.linalg.norm(actual - expected) <= most * np.linalg.norm(expected)
+
+
+def test_a_membrane_far_from_the_threshold_is_taken_for_none_that_is_nearer():
+    """A slowly falling derivative of many far membranes would else outweigh that of few near ones."""
+    z, (width, even) = jnp.array([-200.0, -50.0, 50.0, 200.0]), codes.fitting_code(fast_sigmoid().derivative)
+    actual = codes.decode(codes.encode(z, width, even), width, z.dtype, even)
+    np.testing.assert_allclose(actual, z, rtol=1 / 8)
+
+
+@pytest.mark.parametrize("surrogate", [linear(1.0), fast_sigmoid()], ids=["linear", "fast_sigmoid"])
+def test_parameters_by_neuron_get_their_gradients_to_the_rounding_of_all(surrogate):
+    """Each is a sum of few terms of both signs, which may cancel; a wrong one would be off by as much as they are."""
+    rng = np.random.default_rng(3)
+    apart = {
+        name: jnp.asarray(rng.uniform(*ends, 300), jnp.float32)
+        for name, ends in {"threshold": (0.3, 1), "leak": (0.5, 1), "initial": (-1, 1)}.items()
+    }
+    (expected, _), (actual, _) = gradients(lif(surrogate), lif(surrogate).in_bytes(), apart, num_steps=19, cut=7)
+    for name in apart:
+        off = np.linalg.norm(actual[name] - expected[name])
+        assert off <= (0.02 if surrogate is linear(1.0) else 0.05) * np.linalg.norm(expected[name]), name
+
+
+def test_a_surrogate_that_a_byte_does_not_tell_has_none():
+    narrow = from_derivative(lambda z: jnp.exp(-(((z - 0.3) / 0.001) ** 2)))
+    endless = from_derivative(lambda z: 1 / jnp.abs(z))
+    for surrogate in (fast_sigmoid(1e5), narrow, endless):
+        assert lif(surrogate).in_bytes() is None
+    presentation = Presentation(spiking(lambda _, x: jnp.maximum(x, 0), lif(narrow)), constant, 8, 4)
+    assert residuals_of(presentation, ("params",), "auto") is None
+    with pytest.raises(ValueError, match=r"is not too steep for it, .* choose residuals='exact'"):
+        residuals_of(presentation, ("params",), "byte")
 
 
 @pytest.mark.parametrize("parameters", [PARAMETERS, {"threshold": 0.5, "leak": 0.9, "initial": 0.0}])
@@ -162,7 +208,7 @@ def test_what_is_kept_is_a_bit_two_or_a_byte():
 def test_residuals_replace_membranes_only_where_they_tell_the_gradient():
     mine = from_derivative(lambda z: jnp.exp(-jnp.abs(z)))
     assert lif(mine).lossless is None
-    assert lif(mine).in_bytes().width == codes.fitting_width(mine.derivative)
+    assert lif(mine).in_bytes().code == codes.fitting_code(mine.derivative)
     assert lif(stdb()).in_bytes is None
     for other in (lif(stdb(), detach_spike=False), lif(forward_mode(boxcar())), refractory_lif()):
         assert other.lossless is other.in_bytes is None

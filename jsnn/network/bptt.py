@@ -136,7 +136,7 @@ def _joined(results: Any, num_steps: int) -> Any:
 
 def _present_forward(settings: _Settings, arrays: Any) -> tuple[Outcome, tuple]:
     of_neurons = jax.tree.leaves(arrays.variables.get(NEURONS))
-    if settings.residuals.width is None and any(leaf.perturbed for leaf in of_neurons):
+    if settings.residuals.code is None and any(leaf.perturbed for leaf in of_neurons):
         raise ValueError(
             "bits alone do not give the gradient in the parameters of neurons: take it in the weights only, take "
             "residuals in bytes, or differentiate jsnn.simulate, which keeps membranes."

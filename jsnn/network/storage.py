@@ -38,7 +38,7 @@ class Recorded(NamedTuple):
 
 def no_bits(residuals: Residuals, shapes: Shapes, times: jax.Array) -> Bits:
     """Room for the bits of a presentation."""
-    words = {} if residuals.width else no_words(shapes, times)
+    words = {} if residuals.code else no_words(shapes, times)
     return Bits(words, words if residuals.inside else {})
 
 
@@ -75,5 +75,5 @@ def trains_at(recorded: Recorded, chunk: jax.Array, ages: Words) -> dict[str, Tr
         kept = Kept(bits_of(words, chunk, num_steps, shape), inside)
         return Train(kept, jnp.where(chunk > 0, last, 0), age=age)
 
-    of_layer = of_codes if residuals.width else of_bits
+    of_layer = of_codes if residuals.code else of_bits
     return {layer: of_layer(layer, start) for layer, start in membranes.items()}

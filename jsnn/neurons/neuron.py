@@ -65,7 +65,7 @@ class Neuron(NamedTuple):
             faster way than `step`; without a gradient.
         compact: state -> the state as it may be kept between chunks, in fewer bytes where a part carries no gradient.
         lossless: what is kept of the neurons where that gives their gradient exactly, see `jsnn.neurons.residuals`.
-        in_bytes: () -> what is kept of them where a byte a step gives it to rounding.
+        in_bytes: () -> what is kept of them where a byte a step gives it to rounding, None where it does not.
         ranges: of parameters beside the threshold, as far as the neuron has them; `jsnn.convert` checks them.
     """
 

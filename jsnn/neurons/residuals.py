@@ -52,14 +52,14 @@ class Residuals(NamedTuple):
         slope: (train, time, dtype) -> do/dz [...] at a step of the chunk; None where spikes are kept for no gradient.
         by_age: whether `slope` asks for ages.
         inside: z [...] -> whether the derivative is not 0, where that is a bit to keep.
-        width: of the codes where these are kept, see `jsnn.neurons.codes`; they give the parameters a gradient, too.
+        code: of the distances where these are kept, see `jsnn.neurons.codes`; they give the parameters a gradient, too.
     """
 
     integrate: Integrate
     slope: Callable[[Train, jax.Array, jnp.dtype], jax.Array] | None = None
     by_age: bool = False
     inside: Callable[[jax.Array], jax.Array] | None = None
-    width: float | None = None
+    code: codes.Code | None = None
 
 
 def lossless(integrate: Integrate, surrogate: Surrogate) -> Residuals | None:
@@ -80,33 +80,39 @@ def lossless(integrate: Integrate, surrogate: Surrogate) -> Residuals | None:
 
 
 @cache
-def in_bytes(integrate: Integrate, surrogate: Surrogate) -> Residuals:
-    """A byte, for the gradients of weights and parameters to its rounding, where ages do not tell the derivative."""
-    width = codes.fitting_width(surrogate.derivative)
+def in_bytes(integrate: Integrate, surrogate: Surrogate) -> Residuals | None:
+    """A byte, for the gradients of weights and parameters to its rounding, where ages do not tell the derivative.
+
+    None where a byte does not tell it either.
+    """
+    code = codes.fitting_code(surrogate.derivative)
+    if code is None:
+        return None
 
     def slope(train: Train, time: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        return surrogate.derivative(codes.decode(train.kept.codes[time], width, dtype), None)
+        z = codes.decode(train.kept.codes[time], code.width, dtype, code.even)
+        return surrogate.derivative(z, None)
 
-    return Residuals(integrate, slope, width=width)
+    return Residuals(integrate, slope, code=code)
 
 
 def record(
     residuals: Residuals, parameters: Parameters, membrane: jax.Array, spikes: jax.Array, current: jax.Array
 ) -> tuple[Kept, jax.Array, jax.Array]:
     """Neurons over currents [K, ...] without a gradient: what is kept, and membrane and spikes of the last step."""
-    dtype, integrate, width = word_dtype(len(current)), residuals.integrate, residuals.width
-    predicates = [] if width else [lambda z: z > 0, *([residuals.inside] if residuals.inside else [])]
+    dtype, integrate, code = word_dtype(len(current)), residuals.integrate, residuals.code
+    predicates = [] if code else [lambda z: z > 0, *([residuals.inside] if residuals.inside else [])]
 
     def step(carry: tuple, now: tuple[jax.Array, jax.Array]) -> tuple[tuple, jax.Array | None]:
         (membrane, spikes, words), (current, time) = carry, now
         membrane = integrate(parameters, membrane, spikes, current)
         z = membrane / parameters["threshold"] - 1
         words = [word | holds(z).astype(dtype) << time for word, holds in zip(words, predicates, strict=True)]
-        return (membrane, (z > 0).astype(spikes.dtype), words), codes.encode(z, width) if width else None
+        return (membrane, (z > 0).astype(spikes.dtype), words), codes.encode(z, *code) if code else None
 
     start = membrane, spikes, [jnp.zeros_like(membrane, dtype) for _ in predicates]
     (membrane, spikes, words), coded = jax.lax.scan(step, start, (current, jnp.arange(len(current), dtype=dtype)))
-    return Kept(*words, **{"codes": coded} if width else {}), membrane, spikes
+    return Kept(*words, **{"codes": coded} if code else {}), membrane, spikes
 
 
 def spikes_of(kept: Kept, num_steps: int, dtype: jnp.dtype) -> jax.Array:
@@ -118,7 +124,7 @@ def read(
     residuals: Residuals, parameters: Parameters, coded: jax.Array, dtype: jnp.dtype
 ) -> tuple[jax.Array, jax.Array]:
     """Membrane, to rounding, and spikes [...] of codes [...]."""
-    z = codes.decode(coded, residuals.width, dtype)
+    z = codes.decode(coded, residuals.code.width, dtype, residuals.code.even)
     return (parameters["threshold"] * (1 + z)).astype(dtype), codes.fires(coded).astype(dtype)
 
 
@@ -143,7 +149,7 @@ def _replay_forward(
 
 def _replay_backward(residuals: Residuals, saved: tuple[Parameters, Train], cotangents: tuple) -> tuple:
     (parameters, train), (of_spikes, of_end) = saved, cotangents
-    differentiated = parameters if residuals.width else {}
+    differentiated = parameters if residuals.code else {}
     dtype = of_end.dtype  # of membranes, which may be wider than their current
 
     def distance(differentiated: Parameters, membrane: jax.Array) -> jax.Array:
@@ -167,7 +173,7 @@ def _replay_backward(residuals: Residuals, saved: tuple[Parameters, Train], cota
 
     time, zeros = jnp.arange(len(of_spikes), dtype=jnp.int32), jax.tree.map(jnp.zeros_like, differentiated)
     (of_start, of_parameters), of_current = jax.lax.scan(step, (of_end, zeros), (of_spikes, time), reverse=True)
-    return (of_parameters if residuals.width else None), of_current, of_start, None
+    return (of_parameters if residuals.code else None), of_current, of_start, None
 
 
 replay.defvjp(_replay_forward, _replay_backward)
@@ -177,7 +183,7 @@ def _at(
     residuals: Residuals, parameters: Parameters, train: Train, time: jax.Array, dtype: jnp.dtype
 ) -> tuple[jax.Array, jax.Array]:
     """Membrane, where codes tell it, and spikes [...] after a step of the chunk."""
-    if residuals.width is None:
+    if residuals.code is None:
         spikes = bit_at(train.kept.spikes, time).astype(dtype)
         return jnp.zeros_like(spikes), spikes
     return read(residuals, parameters, train.kept.codes[time], dtype)
@@ -188,5 +194,5 @@ def _before(
 ) -> tuple[jax.Array, jax.Array]:
     """Membrane, where codes tell it, and spikes [...] before a step of the chunk."""
     membrane, spikes = _at(residuals, parameters, train, jnp.maximum(time - 1, 0), dtype)
-    membrane = membrane if residuals.width is None else jnp.where(time > 0, membrane, train.membrane)
+    membrane = membrane if residuals.code is None else jnp.where(time > 0, membrane, train.membrane)
     return membrane, jnp.where(time > 0, spikes, train.spikes.astype(dtype))
