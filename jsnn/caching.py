@@ -20,7 +20,7 @@ def cached(make: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(make)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        key = tuple(map(_identity, args)), tuple((name, _identity(kwargs[name])) for name in sorted(kwargs))
+        key = tuple(map(identity, args)), tuple((name, identity(kwargs[name])) for name in sorted(kwargs))
         try:
             hash(key)
         except TypeError:
@@ -35,7 +35,7 @@ def cached(make: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def _identity(value: Any) -> Any:
+def identity(value: Any) -> Any:
     """What tells a value from others: of a method its object and function, for Python compares objects by place.
 
     Beside what equals lies what `==` does not see.
@@ -64,4 +64,4 @@ def _identity_of_field(value: Any) -> Any:
         hash(value)
     except TypeError:
         return _unseen(value), id(value)
-    return _identity(value)
+    return identity(value)

@@ -1,5 +1,6 @@
 """Functions and graphs are kept for equal models and arguments, and made anew for arguments or settings that differ."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import flax.linen as nn
@@ -9,6 +10,8 @@ import numpy as np
 from flax.core import FrozenDict
 
 import jsnn
+from jsnn.caching import MOST, cached
+from jsnn.network.transformation import MOST_GRAPHS
 from tests.plain_networks import HIDDEN
 
 
@@ -80,3 +83,55 @@ def test_a_graph_is_of_the_precision_that_it_was_traced_with():
     with jax.default_matmul_precision("highest"):
         assert precisions() == [(jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)]
     assert precisions() == [None]
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A function whose equal instances are not one function."""
+
+    factor: float
+    rule: str = field(default="relu", compare=False)
+
+    def apply(self, variables, x):
+        return (jax.nn.relu if self.rule == "relu" else jax.nn.relu6)(x @ variables["w"] / self.factor)
+
+
+def test_what_equals_but_computes_another_thing_has_an_snn_of_its_own():
+    relu, relu6 = Scaled(1.0), Scaled(1.0, "relu6")
+    assert relu == relu6
+    assert jsnn.spiking(relu.apply) is not jsnn.spiking(relu6.apply)
+    assert jsnn.spiking(relu.apply) is jsnn.spiking(Scaled(1.0).apply)
+    assert jsnn.spiking(Scaled(0.0).apply) is not jsnn.spiking(Scaled(-0.0).apply)
+    x, variables = 9 * jnp.ones((1, 3)), HIDDEN
+    ceilings = [
+        [layer.ceiling for layer in jsnn.spiking(net.apply).trace(variables, x)[0].layers.values()]
+        for net in (relu, relu6)
+    ]
+    assert ceilings == [[None], [6.0]]
+
+
+def test_zeros_of_two_signs_are_two_arguments_of_a_function():
+    def apply(variables, x, sign):
+        return jax.nn.relu(x) * np.copysign(1.0, sign)
+
+    snn, x = jsnn.spiking(apply), jnp.ones((1, 3))
+    operations = [snn.trace({}, x, sign)[0] for sign in (0.0, -0.0)]
+    assert operations[0] is not operations[1]
+
+
+def test_only_the_latest_results_and_graphs_are_held():
+    made, graphs = [], jsnn.spiking(lambda variables, x: jax.nn.relu(x * variables["w"][0]))
+    make = cached(lambda number: made.append(number) or [number])
+    first = make(0)
+    for number in range(1, MOST):
+        make(number)
+    assert make(0) is first  # asked for again, and so the latest
+    make(MOST)
+    assert make(0) is first
+    make(1)
+    assert made == [*range(MOST + 1), 1]
+    first, _ = graphs.trace(HIDDEN, jnp.ones((1, 3)))
+    assert graphs.trace(HIDDEN, jnp.ones((1, 3)))[0] is first
+    for batch in range(2, MOST_GRAPHS + 2):
+        graphs.trace(HIDDEN, jax.ShapeDtypeStruct((batch, 3), jnp.float32))
+    assert graphs.trace(HIDDEN, jnp.ones((1, 3)))[0] is not first

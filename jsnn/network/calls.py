@@ -7,6 +7,8 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Var, jaxpr_as_fun
 
+from jsnn.caching import identity
+
 LOOPS = ("scan", "while", "cond")
 REMAT = ("checkpoint", "remat", "remat2")
 CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vmap_call", *REMAT)
@@ -39,10 +41,10 @@ def signature(call: Call) -> Any:
 
 
 def _kind(leaf: Any) -> tuple:
-    """What a trace sees of a leaf; the type beside a static one, for True equals 1."""
+    """What a trace sees of a leaf."""
     if is_array(leaf):
         return leaf.shape, str(leaf.dtype), getattr(leaf, "weak_type", False)
-    return type(leaf), leaf
+    return identity(leaf)
 
 
 def closed_jaxpr(apply: Callable[..., Any], call: Call) -> tuple[ClosedJaxpr, Any]:
