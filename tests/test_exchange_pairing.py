@@ -1,6 +1,7 @@
 """Weights from PyTorch among layers of the same shapes: names decide, or a mapping, and else nobody guesses."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen
@@ -9,7 +10,7 @@ import jsnn
 
 torch = pytest.importorskip("torch")
 
-from tests.torch_weights import X, assert_same_logits, flat, settled, shapes_of, torch_conv  # noqa: E402
+from tests.torch_weights import X, assert_same_logits, assert_same_results, flat, settled, shapes_of, torch_conv  # noqa: E402
 
 nn = torch.nn
 pytestmark = pytest.mark.torch
@@ -30,6 +31,17 @@ class Swapped(nn.Module):
         for name in self.order:
             x = torch.relu(getattr(self, name)(x))
         return x
+
+
+class Compiled(nn.Module):
+    """What torch.compile makes of a module's names."""
+
+    def __init__(self, module):
+        super().__init__()
+        self._orig_mod = module
+
+    def forward(self, x):
+        return self._orig_mod(x)
 
 
 class Layers(linen.Module):
@@ -72,9 +84,10 @@ class FlaxResidual(linen.Module):
         (Swapped("body_a", "head"), Layers(("body_a", "Dense_7"))),
         (Swapped("fc1", "fc2"), Layers(("Dense_0", "Dense_1"))),
         (nn.DataParallel(Swapped("body", "head")), Layers(("body", "head"))),
+        (Compiled(nn.DataParallel(Swapped("body", "head"))), Layers(("body", "head"))),
         (Residual(), FlaxResidual()),
     ],
-    ids=["all agree", "one agrees", "numbers", "several devices", "shortcut first"],
+    ids=["all agree", "one agrees", "numbers", "several devices", "compiled", "shortcut first"],
 )
 def test_names_decide_among_layers_of_the_same_shapes(module, ann):
     assert_same_logits(module, ann, module.state_dict())
@@ -85,8 +98,67 @@ UNNAMED = Swapped("body", "head"), Layers(("Dense_0", "Dense_1"))
 MISLEADING = Swapped("fc2", "fc1"), Layers(("fc2", "other"))
 
 
+class Coded(nn.Module):
+    """Numbers of a Sequential, which counts what has no weights, too, beside a layer that is like those in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.decoder = nn.Linear(288, 6), nn.Linear(6, 6)
+        self.encoder = nn.Sequential(*(part for _ in range(3) for part in (nn.Linear(6, 6), nn.ReLU())))
+
+    def forward(self, x):
+        return torch.relu(self.decoder(self.encoder(torch.relu(self.stem(x.flatten(1))))))
+
+
+CODED = Coded(), Layers(("encoder_0", "encoder_1", "encoder_2", "decoder"))  # encoder_2 is not encoder.2
+
+
 def taken(module, ann, **options):
     return jsnn.from_torch(module, ann.apply, shapes_of(ann), X, **options)
+
+
+def test_numbers_that_count_differently_do_not_agree_in_part():
+    with pytest.raises(
+        ValueError, match=r"encoder_0, .*, decoder of the Flax .* decoder, encoder.0, .* give a mapping"
+    ):
+        taken(*CODED)
+    variables = taken(*CODED, mapping={"decoder": "decoder", "encoder_1": "encoder.2", "encoder_2": "encoder.4"})
+    assert_same_results(CODED[0], CODED[1].apply, variables)
+    assert_same_logits(CODED[0], Layers(("encoder_0", "encoder_2", "encoder_4", "decoder")))
+
+
+class Norms(nn.Module):
+    def __init__(self, *made):
+        super().__init__()
+        for name in made:
+            setattr(self, name, nn.LayerNorm(6, 1e-6) if "norm" in name else nn.Linear(288 if name == "stem" else 6, 6))
+
+    def forward(self, x):
+        return self.head(torch.relu(self.norm(self.body(torch.relu(self.stem(x.flatten(1)))))))
+
+
+class FlaxNorms(linen.Module):
+    norm: str | None
+
+    @linen.compact
+    def __call__(self, x):
+        x = linen.Dense(6, name="body")(linen.relu(linen.Dense(6, name="stem")(flat(x))))
+        return linen.Dense(6, name="head")(linen.relu(linen.LayerNorm(name=self.norm)(x)))
+
+
+@pytest.mark.parametrize("made", ["stem head norm body", "stem body head norm", "norm stem head body"])
+def test_a_norm_made_behind_another_layer_is_found_by_names_or_not_at_all(made):
+    module = settled(Norms(*made.split()))
+    assert_same_logits(module, FlaxNorms("norm"), module)
+    with pytest.raises(ValueError, match=r"and not those of (body|head): let all names agree|no layer for body"):
+        taken(module, FlaxNorms(None))
+
+
+def test_the_layer_that_is_missing_is_told_by_names():
+    module = Swapped("body", "head")
+    del module.body
+    with pytest.raises(ValueError, match=r"no layer for body .* of the Flax net: the first that is left is head"):
+        taken(module, Layers(("body", "head")))
 
 
 @pytest.mark.parametrize("pair", [UNNAMED, MISLEADING], ids=["no name", "names and numbers differ"])
@@ -96,6 +168,8 @@ def test_nobody_guesses_where_no_name_decides(pair):
         taken(module, ann)
     mapping = dict(zip(ann.names, module.order, strict=True))
     variables = taken(module, ann, mapping=mapping)
+    prefixed = {ours: f"module.{theirs}" for ours, theirs in mapping.items()}
+    jax.tree.map(np.testing.assert_array_equal, variables, taken(nn.DataParallel(module), ann, mapping=prefixed))
     for ours, theirs in mapping.items():
         np.testing.assert_array_equal(variables["params"][ours]["kernel"], getattr(module, theirs).weight.detach().T)
 
@@ -148,10 +222,32 @@ def test_the_epsilon_of_a_norm_is_asked_of_its_module():
         taken(module, Normed(1e-5))
     assert_same_logits(module, Normed(0.1), module)
 
+    with torch.no_grad():
+        output = module(torch.tensor(X.transpose(0, 3, 1, 2)))
+    with pytest.raises(ValueError, match=r"differs from PyTorch's by .* another epsilon"):  # a state_dict has none
+        taken(module.state_dict(), Normed(0.0999), check=(torch.tensor(X), output))
 
-def test_a_transposed_convolution_of_a_module_is_refused():
-    module = nn.Sequential(nn.ConvTranspose2d(3, 3, 3, padding=1), nn.Flatten())
-    with pytest.raises(ValueError, match="0 is a ConvTranspose2d: transposed convolutions have other kernels"):
+
+def test_the_epsilon_of_plain_jax_is_known_though_it_was_broadcast():
+    def apply(variables, x):
+        norm = variables["norm"]
+        factor = norm["scale"] * jax.lax.rsqrt(norm["var"] + jnp.full(288, 1e-5))
+        return (flat(x) @ variables["fc"]["kernel"] - norm["mean"]) * factor + norm["bias"]
+
+    module = settled(nn.Sequential(nn.Flatten(), nn.Linear(288, 288, bias=False), nn.BatchNorm1d(288, eps=1e-3)))
+    norm = {name: jnp.zeros(288) for name in ("scale", "bias", "mean", "var")}
+    with pytest.raises(ValueError, match=r"norm of the Flax net has the epsilon 1e-05, and 2 of the PyTorch one 0.001"):
+        jsnn.from_torch(module, apply, {"fc": {"kernel": jnp.zeros((288, 288))}, "norm": norm}, X)
+
+
+class Upward(nn.ConvTranspose2d):
+    pass
+
+
+@pytest.mark.parametrize("kind", [nn.ConvTranspose2d, Upward])
+def test_a_transposed_convolution_of_a_module_is_refused(kind):
+    module = nn.Sequential(kind(3, 3, 3, padding=1), nn.Flatten())
+    with pytest.raises(ValueError, match=f"0 is a {kind.__name__}: transposed convolutions have other kernels"):
         taken(module, linen.Conv(3, (3, 3), padding=1))
 
 

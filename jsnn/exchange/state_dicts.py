@@ -1,5 +1,6 @@
 """From the state_dict of a PyTorch network to the variables of a Flax one."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,18 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsnn.conversion.thresholds import check_finite
-from jsnn.exchange.orders import Path, orders_of_weights, sources_of
-from jsnn.exchange.pairing import Layer, described, pairs_of_layers
+from jsnn.exchange.orders import MOVES, Path, orders_of_weights, sources_of
+from jsnn.exchange.pairing import Layer, in_order_of_names, pairs_of_layers
 from jsnn.network.calls import Call
 from jsnn.network.graph import Graph, made_of, names_of, trace
 from jsnn.network.transformation import Variables
 
 NAMES = {"weight": "kernel", "running_mean": "mean", "running_var": "var"}  # of PyTorch and of Flax
 IGNORED = "num_batches_tracked"
-
-
+WRAPPERS = re.compile(r"(?:module\.|_orig_mod\.)*")  # prefixes of DataParallel and of torch.compile
 EPSILON = 1e-6  # of two numbers for a batch norm, the share by which float32 may set them apart
-DIFFERENCE = 1e-4  # of outputs, as a share of the largest: what rounding makes of a deep network in float32
+# Of outputs, as a share of the largest. In float32, 10 to 100 convolutions differ by up to 3e-7 of it on CPU, and with
+# another epsilon, 1e-4 in place of 1e-5, by 1e-4.
+DIFFERENCE = 1e-5
 
 
 def from_torch(
@@ -34,62 +36,58 @@ def from_torch(
 ) -> Variables:
     """The variables of a Flax network with the weights of a PyTorch one of the same layers.
 
-    A layer is a convolution or dense map with the batch norm behind it. Each gets the one of its shapes. Where several
-    are of the same shapes, names decide: those that agree on both sides, as layer1_0/conv1 and layer1.0.conv1; else the
-    numbers in PyTorch's, as in features.3 and features.10, which count in the order in which the Flax net runs. Kernels
-    go from OIHW to HWIO and from [out, in] to [in, out]; behind a flattened map a dense layer's rows, or a batch norm,
-    go from CHW to HWC, but not where the map was transposed to CHW in front.
+    A layer is a convolution or dense map with the batch norm behind it, and gets the one of its shapes. Among several
+    of the same shapes names decide: those that agree on both sides, as layer1_0/conv1 and layer1.0.conv1, or else the
+    numbers in PyTorch's, as in features.3 and features.10, which count in the order in which the Flax net runs. Where
+    these do not decide, or contradict each other, a `mapping` has to. Norms are those that PyTorch made right behind a
+    layer, but where the names of all modules agree. Kernels go from OIHW to HWIO and from [out, in] to [in, out];
+    behind a flattened map a dense layer's rows, or a batch norm, go from CHW to HWC, but not where the map was
+    transposed to CHW in front.
 
     Args:
         module: of PyTorch, or its state_dict: name -> tensor or array. All names may begin with the "module." of
-            DataParallel. A module also tells the epsilon of its batch norms, and which convolutions are transposed; of
-            a state_dict look after these yourself, or give `check`.
+            DataParallel or the "_orig_mod." of torch.compile. A module also tells the epsilon of its batch norms, and
+            which convolutions are transposed. A state_dict tells neither: a transposed convolution with as many
+            channels in as out fills a convolution, and another epsilon stays unseen, but for `check`.
         apply: (variables, x, *args, **kwargs) -> results, the Flax net's function, as `model.apply`.
         variables: of the Flax net, or their shapes: `jax.eval_shape(model.init, key, x)`. An nnx.State and a
             dict of plain JAX serve as well, with weights named "kernel", "bias", "scale", "mean" and "var".
         x: [B, H, W, C] an input of it, or its jax.ShapeDtypeStruct. One of [B, H, W] is the same in PyTorch; taken by
             convolutions, dense layers, pools or norms of groups first, it is a sequence [B, L, C], there [B, C, L].
         args, kwargs: of the function behind its input, as it is evaluated.
-        mapping: name of a layer of the Flax net, as stem/conv -> that of PyTorch, as stem.0, where names do not decide
-            or decide wrongly; a layer's is that of its kernel's module.
-        check: (an input of the Flax net, the output of the PyTorch one for it, in Flax's layout), which are to agree.
+        mapping: name of a layer of the Flax net, as "stem/conv" -> that of PyTorch, as "stem.0"; goes before all names.
+            A layer has the name of the module with its kernel.
+        check: (x, y), an input of the Flax net and the PyTorch net's output for it as it is evaluated, tensors or
+            arrays in Flax's layout. The filled net has to give the same but for rounding in float32, which TF32 on a
+            GPU is not enough for.
 
     Returns:
         The variables, each leaf in the dtype that it has in `variables`, random keys as they are; none shares memory
-        with the state_dict. Nothing is done to the function. Flax and PyTorch have the same default of batch norm's
-        epsilon, but "SAME" pads a stride of 2 at one side.
+        with the state_dict. Nothing is done to the function: Flax and PyTorch have the same default of batch norm's
+        epsilon, but not of those of layers and groups, and "SAME" pads a stride of 2 at one side.
 
     Raises:
-        ValueError: where a layer is left on one side or the other, could get more than one and no name decides, has
-            another epsilon or a transposed convolution there, weights are not finite, or the outputs differ; and where
-            an operation, which is named with its line, takes flattened features in an order that is not known, as a
-            concatenation does. So are transposed convolutions of Flax, but for those of stride 1 under a name of their
-            own, which are like any other.
+        ValueError: where a layer is left on one side, no name decides, the mapping does not fit, a module has another
+            epsilon or a transposed convolution, weights are not finite, or the results differ from those of `check`;
+            and where an operation, which is named with its line, takes flattened features in an order that is not
+            known, as a concatenation does. So are transposed convolutions of Flax refused, but for those of stride 1
+            under a name of their own, which are like any other.
     """
     leaves = {names_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(variables)}
-    modules = dict(module.named_modules()) if hasattr(module, "named_modules") else {}
-    state_dict = module.state_dict() if modules else module
-    _check_state_dict(state_dict)
-    _check_modules(modules)
+    state_dict, modules, prefix = _taken_apart(module)
     graph = trace(apply, Call(variables, x, args, kwargs))
     orders = orders_of_weights(graph, {path: leaf.shape for path, leaf in leaves.items()})
     values: dict[Path, np.ndarray] = {}
-    theirs = _layers_of(_torch_modules(state_dict), np.shape)
-    ours = _layers_of(_flax_modules(graph, leaves), lambda path: leaves[path].shape)
-    pairs, epsilons = pairs_of_layers(ours, theirs, mapping or {}), _epsilons(graph)
+    flax_modules = _flax_modules(graph, leaves)
+    theirs = _layers_of(in_order_of_names([*flax_modules], _torch_modules(state_dict)), np.shape)
+    ours = _layers_of(flax_modules, lambda path: leaves[path].shape)
+    names = {our: their.removeprefix(prefix) for our, their in (mapping or {}).items()}
+    pairs, epsilons = pairs_of_layers(ours, theirs, names), _epsilons(graph)
     for layer in ours:
-        source = pairs.get(layer.names[0])
-        if source is None:
-            there = f"the first that is left is {described(theirs[0])}" if theirs else "all of its layers are taken"
-            raise ValueError(f"the state_dict has no layer for {described(layer)} of the Flax net: {there}.")
-        theirs = [other for other in theirs if other is not source]
+        source = pairs[layer.names[0]]
         _check_epsilons(layer, source, epsilons, modules)
         for paths, arrays in zip(layer.leaves, source.leaves, strict=True):
             values |= {path: arrays[name][orders.get(path, ...)] for name, path in paths.items()}
-    if theirs:
-        raise ValueError(
-            f"the Flax net has no layer for {described(theirs[0])} of the state_dict: all of its own are filled."
-        )
     numbers = (path for path, leaf in leaves.items() if jnp.issubdtype(leaf.dtype, jnp.floating))  # no random keys
     if unused := next((path for path in numbers if path not in values), None):
         raise ValueError(f"{'/'.join(unused)} plays no part in the Flax net's result, so that nothing belongs there.")
@@ -102,34 +100,40 @@ def from_torch(
     return filled
 
 
-def _check_modules(modules: Mapping[str, Any]) -> None:
-    """Refuse modules whose kernels have another layout than those of convolutions."""
-    for name, module in modules.items():
-        if type(module).__name__.startswith("ConvTranspose"):
+def _taken_apart(module: Any) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """A module's state_dict, or the one given, its modules, and the prefix of all names, which they are without."""
+    modules = dict(module.named_modules()) if hasattr(module, "named_modules") else {}
+    state_dict = module.state_dict() if modules else module
+    _check_state_dict(state_dict)
+    for name, part in modules.items():
+        if any("ConvTranspose" in kind.__name__ for kind in type(part).__mro__):
             raise ValueError(
-                f"{name or 'the module'} is a {type(module).__name__}: transposed convolutions have other kernels in "
+                f"{name or 'the module'} is a {type(part).__name__}: transposed convolutions have other kernels in "
                 "PyTorch, so set its weights by hand."
             )
+    prefix = min((WRAPPERS.match(name)[0] for name in state_dict), key=len)
+    bare = ({name.removeprefix(prefix): part for name, part in parts.items()} for parts in (state_dict, modules))
+    return *bare, prefix
 
 
-def _epsilons(graph: Graph) -> dict[str, float]:
-    """Module of the Flax net -> what is added to its variance."""
-    sources, epsilons = sources_of(graph), {}
-    for operation in graph.operations:
-        if operation.over_time or operation.primitive.name not in ("add", "add_any"):
-            continue
-        for number, other in (operation.inputs, operation.inputs[::-1]):
-            paths = [path[:-1] if path[-1] == "value" else path for path in sources.get(number, ())]
-            if len(paths) == 1 and paths[0][-1] == "var" and np.size(graph.constants.get(other, ())) == 1:
-                epsilons["/".join(paths[0][1:-1])] = float(np.ravel(graph.constants[other])[0])
+def _epsilons(graph: Graph) -> dict[Path, float]:
+    """Path of a variance -> the number that is added to it, which may have been broadcast before."""
+    sources, numbers, epsilons = sources_of(graph), dict(graph.constants), {}
+    for operation in filter(lambda operation: not operation.over_time, graph.operations):
+        name = operation.primitive.name
+        if name in (*MOVES, "convert_element_type") and operation.inputs[0] in numbers:
+            numbers |= dict.fromkeys(operation.outputs, numbers[operation.inputs[0]])
+        for number, other in (operation.inputs, operation.inputs[::-1]) if name in ("add", "add_any") else ():
+            added, paths = np.unique(numbers.get(other, ())), sources.get(number, ())
+            if len(added) == len(paths) == 1:
+                epsilons.setdefault(paths[0], float(added[0]))
     return epsilons
 
 
-def _check_epsilons(layer: Layer, source: Layer, epsilons: Mapping[str, float], modules: Mapping[str, Any]) -> None:
+def _check_epsilons(layer: Layer, source: Layer, epsilons: Mapping[Path, float], modules: Mapping[str, Any]) -> None:
     """Refuse batch norms that add another number to the variance than PyTorch's, where its modules are known."""
-    for name, theirs in zip(layer.names, source.names, strict=True):
-        module = modules.get(theirs, modules.get(f"module.{theirs}"))
-        ours, eps = epsilons.get(name), getattr(module, "eps", None)
+    for name, paths, theirs in zip(layer.names, layer.leaves, source.names, strict=True):
+        ours, eps = epsilons.get(paths.get("var", ())), getattr(modules.get(theirs), "eps", None)
         if ours is not None and eps is not None and abs(ours - eps) > EPSILON * eps:
             raise ValueError(
                 f"{name} of the Flax net has the epsilon {ours:.3g}, and {theirs} of the PyTorch one {eps:.3g}: make "
@@ -141,13 +145,15 @@ def _check_output(ours: Any, theirs: np.ndarray) -> None:
     """Refuse an output that is not PyTorch's."""
     if not hasattr(ours, "shape") or ours.shape != theirs.shape:
         shape = getattr(ours, "shape", f"of a {type(ours).__name__}")
-        raise ValueError(f"the Flax net's output is {shape}, that of PyTorch in check {theirs.shape}: give it alike.")
+        raise ValueError(
+            f"the Flax net's output is {shape}, that of PyTorch in check {theirs.shape}: give it alike, channels last."
+        )
     difference, largest = (float(np.max(np.abs(array), initial=0)) for array in (ours - theirs, theirs))
     if not difference <= DIFFERENCE * largest:
         raise ValueError(
             f"the Flax net's output differs from PyTorch's by up to {difference:.3g}, of up to {largest:.3g}: look for "
-            "layers that run in another order (mapping), another epsilon or padding, and dropout or batch norm in "
-            "training on one side."
+            "layers that run in another order (mapping), another epsilon or padding, a `check` with channels first, "
+            "TF32, and dropout or batch norm in training on one side."
         )
 
 
@@ -174,10 +180,9 @@ def _check_state_dict(state_dict: Any) -> None:
 
 def _torch_modules(state_dict: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
     """Module -> its arrays in Flax's layout, by Flax's names."""
-    prefix = "module." if all(name.startswith("module.") for name in state_dict) else ""  # of DataParallel
     modules: dict[str, dict[str, np.ndarray]] = {}
     for name, value in state_dict.items():
-        module, _, leaf = name.removeprefix(prefix).rpartition(".")
+        module, _, leaf = name.rpartition(".")
         if leaf == IGNORED:
             continue
         array = as_array(value)
