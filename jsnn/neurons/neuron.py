@@ -136,7 +136,8 @@ def check_step(neuron: Neuron, layer: str, parameters: Parameters, like: Any) ->
 
 def _is_ours(neuron: Neuron) -> bool:
     """Whether a neuron is one of this library, which are tested."""
-    return getattr(neuron.step, "__module__", "").startswith("jsnn.")
+    # A function that `exec` made, as a doctest does, has None for a module.
+    return str(getattr(neuron.step, "__module__", None)).startswith("jsnn.")
 
 
 def over_time(
