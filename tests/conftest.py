@@ -95,7 +95,7 @@ def data_dir() -> str:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workdir of a whole tiny run on digits, one for all workers; to be copied by whoever changes it."""
     from experiments.hybrid import hybrid
-    from tests.commands import TINY, run  # which imports from here
+    from tests.experiments.commands import TINY, run  # which imports from here
 
     own = tmp_path_factory.getbasetemp()
     parent = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own

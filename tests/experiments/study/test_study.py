@@ -1,0 +1,131 @@
+"""The study's runs: which there are, with which fields, from whose ANN each starts, and the results that they keep."""
+
+import json
+import shutil
+from functools import partial
+
+import pytest
+
+from experiments.config import check, difference, with_fields
+from experiments.presets import PRESETS, Preset
+from experiments.runs.command_line import guarded, parse
+from experiments.runs.records import read_results
+from experiments.runs.stages import finish
+from experiments.study import __main__ as study
+from experiments.study import conversion, trials
+from experiments.study.plan import STUDIES
+from experiments.study.results import results_path
+from tests.experiments.commands import TINY, without_time
+
+
+def test_fields_are_changed_in_their_groups_alone():
+    preset = PRESETS["digits"].config
+    config = with_fields(preset, {"finetune.lr": 0.5, "convert.num_steps": 7})
+    assert (config.finetune.lr, config.convert.num_steps, config.ann) == (0.5, 7, preset.ann)
+    assert with_fields(config, {"finetune.lr": preset.finetune.lr, "convert.num_steps": 2}) == preset
+
+
+@pytest.mark.parametrize("preset", STUDIES)
+def test_all_trials_are_valid_and_take_over_an_ann_that_is_trained_as_theirs(preset):
+    """A run of hours that starts from another ANN is refused only when that one is trained."""
+    planned = {trial.name: trial for of_question in STUDIES[preset].values() for trial in of_question}
+    planned |= {trials.ANN.name: trials.ANN}
+    for trial in planned.values():
+        config, of_ann = (trials.config_of_trial(preset, one, 0) for one in (trial, planned[trial.ann]))
+        check(config)
+        assert difference(of_ann, config, "ann") is None, trial.name
+
+
+def main(arguments):
+    """The exit status of the study's command."""
+    return guarded(partial(study.study, arguments))
+
+
+@pytest.fixture
+def tiny_study(monkeypatch):
+    """A study of two trials and the conversion, of the tiny preset."""
+    monkeypatch.setitem(trials.PRESETS, "tiny", Preset("", parse("test", "", TINY).config))
+    monkeypatch.setattr(conversion, "SHORT", (8,))
+    monkeypatch.setattr(conversion, "LONG", (16,))
+    own = (
+        trials.Trial("everything", {}, trials.tested, (0,)),
+        trials.Trial("leaky", {"finetune.leak": 0.5}, seeds=(0,)),
+        trials.Trial("conversion", {}, partial(conversion.conversion, images=256), (0,)),
+    )
+    monkeypatch.setitem(study.STUDIES, "tiny", {"all": own})
+
+
+def test_a_trial_runs_from_the_seeds_ann_and_only_where_nothing_is_kept(tiny_study, monkeypatch, tmp_path):
+    """Which runs there are, from whose ANN and conversion each starts, and with which fields."""
+    runs, numbers = [], {"validation_accuracy": 0.5, "epochs": 1, "history": []}
+    numbers |= {"scaling_factor": 1.0, "logit_scale": 1.0, "thresholds": {}}
+
+    def work(name):
+        def note(run):
+            for stage, net in (("train_ann", "ann"), ("convert", "converted"))[: 1 if name == "ann" else 2]:
+                finish(run, stage, 1.0, {net: numbers})
+            runs.append((name, run.config))
+            return read_results(run.directory)
+
+        return note
+
+    donors = []
+    monkeypatch.setattr(study, "adopt", lambda run, donor: donors.append(donor.parts[-2]))
+    monkeypatch.setattr(study, "ANN", trials.ANN._replace(work=work("ann")))
+    fields = {"first": {"convert.num_steps": 3}, "other": {"convert.num_steps": 2}, "leaky": {"finetune.leak": 0.5}}
+    fields["leaky"] |= fields["first"]
+    own = [trials.Trial(name, changed, work(name), (0, 1)) for name, changed in fields.items()]
+    monkeypatch.setitem(study.STUDIES, "tiny", {"why": own[:2], "how": own[2:]})
+    arguments = study.Arguments("tiny", seeds=(1,), workdir=tmp_path / "runs", results=tmp_path / "results")
+    assert main(arguments) == 0
+    assert [name for name, _ in runs] == ["ann", "first", "other", "leaky"]
+    assert donors == ["ann", "ann", "first"]  # whose conversion is the same
+    configs = dict(runs)
+    assert {config.seed for config in configs.values()} == {1}
+    assert configs["leaky"].finetune.leak == 0.5
+    assert configs["first"] == with_fields(configs["ann"], fields["first"])
+    assert results_path(arguments.results, "tiny", "leaky", 1).exists()
+    assert main(arguments) == 0
+    assert len(runs) == 4  # nothing runs twice
+    kept = results_path(arguments.results, "tiny", "ann", 1)
+    kept.write_text("as it was kept")
+    shutil.rmtree(arguments.workdir)  # as in a fresh clone
+    results_path(arguments.results, "tiny", "leaky", 1).unlink()
+    assert main(arguments) == 0
+    assert [name for name, _ in runs[4:]] == ["ann", "leaky"]
+    assert kept.read_text() == "as it was kept"
+
+
+@pytest.mark.slow
+def test_a_study_keeps_results_and_runs_nothing_twice(tiny_study, tiny, tmp_path, capsys):
+    """Its parts are covered above; this is a whole one, with what it writes, and takes a minute to compile and run."""
+    arguments = study.Arguments("tiny", workdir=tmp_path / "runs", results=tmp_path / "results")
+    assert main(arguments) == 0
+    output = capsys.readouterr().out
+    assert output.count("ann epoch 1/3") == 1
+    assert output.count("convert: taken over") == 2
+    names = ("everything", "leaky", "conversion")
+    kept = {n: json.loads(results_path(arguments.results, "tiny", n, 0).read_text()) for n in names}
+    expected, everything, leaky = without_time(read_results(tiny)), kept["everything"], kept["leaky"]
+    assert everything["hybrid"]["accuracy"] == pytest.approx(expected["hybrid"]["accuracy"], rel=1e-5)
+    assert len(everything["hybrid"]["history"]) == 2
+    assert 0 < everything["input_rate"] < 1
+    assert leaky["config"]["finetune"]["leak"] == 0.5
+    assert len(leaky["streams"]["hybrid"]) == leaky["config"]["evaluate"]["streams"]
+    assert "accuracy" not in leaky["ann"]  # the test split was not looked at
+    assert kept["conversion"]["ann"]["accuracy"] == pytest.approx(expected["ann"]["accuracy"], rel=1e-5)
+    test = kept["conversion"]["percentiles"]["100"]
+    assert set(test["validation"]) == set(test["test"]) == {"8", "16"}
+    best = max(test["validation"]["8"].values())
+    assert test["validation"]["8"][str(test["test"]["8"]["factor"])] == best
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_a_study_refuses_what_it_does_not_know(tiny_study, capsys):
+    assert main(study.Arguments("digits")) == 2
+    assert "there is no study of 'digits'" in capsys.readouterr().err
+    assert main(study.Arguments("tiny", questions=("why",))) == 2
+    assert "there is no question 'why', only all" in capsys.readouterr().err
+    assert main(study.Arguments("tiny", seeds=(7,))) == 2
+    assert "no trial has the seed 7, only 0" in capsys.readouterr().err

@@ -1,0 +1,196 @@
+"""The study's tables and plots, from results whose numbers are set by hand."""
+
+import pytest
+
+from experiments.study import figures, plan, results, tables
+from experiments.study.results import read_runs
+from tests.experiments.study.tiny_study import LAYERS, cells, is_drawn, keep, measured
+
+__all__ = ["keep"]  # a fixture
+
+
+def keep_conversion(keep, tests, seed=0):
+    """Keeps a conversion that found the same by both percentiles."""
+    ann, percentiles = {"accuracy": 0.9, "accuracy_for_long": 0.91}, {"100": {"test": tests}, "99.7": {"test": tests}}
+    keep("conversion", seed, ann=ann, percentiles=percentiles, images_for_long=2048)
+
+
+def test_accuracies_against_time_steps(keep, tmp_path):
+    for seed, accuracy in enumerate((0.5, 0.6)):
+        tests = {"8": measured(0.1, 0.4, accuracy)}
+        if seed == 0:
+            tests["64"] = measured(0.7, 1.0, 0.8)
+        keep_conversion(keep, tests, seed)
+        scores = {
+            "accuracy": 0.8 + seed / 10,
+            "accuracy_std": 0.0,
+            "accuracy_by_step": [0.1, 0.2, 0.3, 0.8 + seed / 10, 0.8, 0.8],
+        }
+        converted = {"accuracy": 0.3, "scaling_factor": 0.5, "accuracy_by_step_at_factor_1": [0.1, 0.2, 0.3, 0.25]}
+        keep("linear-t4", seed, hybrid=scores, converted=converted, finetune={"surrogate": "linear"})
+    hybrid = {"accuracy": 0.75, "accuracy_std": 0.01, "kept": "converted"}
+    keep("stdb-t4", 0, hybrid=hybrid, converted={"accuracy": 0.76})
+    data = read_runs(tmp_path)
+    table = tables.conversion_table(data)
+    assert table.startswith("ANN: 90.00 ± 0.00 %. linear at T = 4 (2 seeds), stdb at T = 4 (1 seed): five")
+    assert "The converted nets that they start from likewise. All other converted nets: 2 seeds, one stream" in table
+    assert "their factors chosen on 2048 validation images; from T = 64 on among 0.4," in table
+    assert "the first 2048 images, of which the ANN has 91.00 ± 0.00 % right." in table
+    assert cells(table, "test accuracy") == ["4", "8", "64"]
+    assert cells(table, "converted, maximum, best factor") == ["30.00 ± 0.00 (0.5)", "55.00 ± 7.07 (0.4)", "80.00 (1)"]
+    assert cells(table, "converted, maximum, factor 1") == ["25.00 ± 0.00", "10.00 ± 0.00", "70.00"]
+    assert cells(table, "converted, 99.7 percentile, factor 1") == ["", "10.00 ± 0.00", "70.00"]
+    assert cells(table, "hybrid, linear") == ["85.00 ± 7.07", "", ""]
+    reaches = "converted, maximum, best factor, reaches"
+    assert cells(table, f"{reaches} hybrid, linear by T =") == ["over 64", "", ""]
+    assert cells(table, f"{reaches} hybrid, STDB by T =") == ["64", "", ""]
+    assert cells(table, "hybrid, STDB") == ["75.00 ± 1.00 (handed back)", "", ""]
+    assert cells(tables.evaluation_table(data), "T = 4, linear") == ["20.00 ± 0.00", "85.00 ± 7.07"]
+    means = results.against_steps(data).groupby(["net", "T"]).accuracy.mean()
+    assert means["converted, maximum, best factor"].to_dict() == pytest.approx({4: 0.3, 8: 0.55, 64: 0.8})
+    assert means["converted, 99.7 percentile, factor 1"].to_dict() == pytest.approx({8: 0.1, 64: 0.7})
+    assert is_drawn(figures.draw_conversion, data, tmp_path / "a.png")
+    assert is_drawn(figures.draw_evaluation, data, tmp_path / "e.png")
+
+
+def test_an_ann_counts_once_however_many_hybrid_nets_start_from_it(keep, tmp_path, monkeypatch):
+    for trial, seed, accuracy in (
+        ("linear-t4", 0, 0.9),
+        ("stdb-t4", 0, 0.9),
+        ("linear-t4", 1, 0.9),
+        ("stdb-t4", 1, 0.6),
+    ):
+        keep(trial, seed, ann={"accuracy": accuracy}, finetune={"surrogate": trial.removesuffix("-t4")})
+    lines = []
+    monkeypatch.setattr("matplotlib.axes.Axes.axhline", lambda _, accuracy, **style: lines.append(accuracy))
+    assert is_drawn(figures.draw_evaluation, read_runs(tmp_path), tmp_path / "e.png")
+    assert lines == [pytest.approx(100 * (0.9 + 0.9 + 0.6) / 3)]
+
+
+def test_one_seed_and_one_stream_have_no_spread(keep, tmp_path):
+    def text(*accuracies, std):
+        for seed, accuracy in enumerate(accuracies):
+            keep("linear-t4", seed, hybrid={"accuracy": accuracy, "accuracy_std": std})
+        return tables.on_test(results.nets_of(read_runs(tmp_path), "hybrid"))
+
+    assert text(0.5, std=0.0) == "50.00"
+    assert text(0.5, std=None) == "50.00"
+    assert text(0.5, std=0.01) == "50.00 ± 1.00"
+    assert text(0.5, 0.52, std=0.01) == "51.00 ± 1.41"
+
+
+def test_a_hybrid_runs_converted_net_counts_where_its_thresholds_are_the_rows(keep, tmp_path):
+    keep_conversion(keep, {"4": measured(0.2, 0.4, 0.4), "8": measured(0.1, 0.4, 0.5)})
+    own = {"accuracy": 0.9, "accuracy_std": 0.01, "scaling_factor": 0.8, "accuracy_by_step_at_factor_1": [0.3] * 4}
+    linear = {"convert": {"percentile": 99.7}, "finetune": {"surrogate": "linear"}}
+    keep("linear-t4", 0, converted=own, hybrid={"accuracy": 0.8}, **linear)
+    table = tables.conversion_table(read_runs(tmp_path))
+    assert cells(table, "converted, maximum, best factor") == ["40.00 (0.4)", "50.00 (0.4)"]
+    assert cells(table, "converted, 99.7 percentile, best factor")[0] == "90.00 ± 1.00 (0.8)"
+    assert cells(table, "converted, 99.7 percentile, factor 1")[0] == "20.00"  # not the run's own 30
+    assert cells(table, "converted, maximum, best factor, reaches hybrid, linear by T =")[0] == "over 8"
+    assert "STDB" not in table  # of which there is no hybrid net
+    keep_conversion(keep, {"4": measured(0.2, 0.4, 0.6)}, seed=1)  # a seed of which there is no hybrid net
+    table = tables.conversion_table(read_runs(tmp_path))
+    assert cells(table, "converted, 99.7 percentile, best factor")[0] == "50.00 ± 14.14 (0.4)"
+    assert "over the streams. All converted nets: 2 seeds, one stream each" in table
+
+
+def test_compute_of_the_hybrid_run_and_from_scratch(keep, tmp_path):
+    history = [{"validation_accuracy": 0.6}, {"validation_accuracy": 0.7}]
+    seconds = {"train_ann": 60.0, "convert": 60.0, "finetune": 120.0}
+    slower = {name: 2 * value for name, value in seconds.items()}
+    hybrid, linear = {"history": history, "accuracy": 0.7, "accuracy_std": 0.01}, {"surrogate": "linear"}
+    keep("linear-t4", 0, hybrid=hybrid, seconds=seconds, finetune=linear)
+    keep("linear-t4", 1, hybrid=hybrid, seconds=slower, finetune=linear)
+    keep("scratch-linear", 0, hybrid={"history": history}, seconds=seconds, finetune=linear | {"start": "scratch"})
+    data = read_runs(tmp_path)
+    table = tables.scratch_table(data, 4)
+    assert cells(table, "hybrid, linear (2 seeds)")[:2] == ["3", "2"]
+    assert cells(table, "hybrid, linear (2 seeds)")[3:5] == ["4", "70.00 ± 0.00"]
+    assert cells(table, "from scratch, linear (1 seed)")[:2] == ["0", "2"]
+    assert cells(table, "from scratch, linear (1 seed)")[3] == "2"
+    runs = results.scratch_trials(data, 4)
+    hybrid, scratch = (results.by_operations(runs[name].iloc[0]) for name in ("hybrid, linear", "from scratch, linear"))
+    epoch = scratch.index[0]
+    assert scratch.to_dict() == {epoch: 0.6, 2 * epoch: 0.7}
+    conversion = (64 * 30 + 2500 * 4) / (3 * 55_000 * 4)  # one factor on half of the images: it does not choose
+    assert list(hybrid.index / epoch) == pytest.approx([n + 3 / 4 + conversion for n in range(3)])
+    assert list(hybrid.iloc[1:]) == [0.6, 0.7]
+    older = runs["hybrid, linear"].iloc[0].drop("hybrid/validation_accuracy_before")  # which took all of them
+    assert results.by_operations(older).index[0] / epoch == pytest.approx(3 / 4 + conversion + 2500 / (3 * 55_000))
+    assert is_drawn(figures.draw_scratch, data, tmp_path / "b.png", 4)
+
+
+def test_gains_steps_downhill_and_silence(keep, tmp_path):
+    plain, linear = {"logit_scale": 1.0}, {"surrogate": "linear", "lr": 1e-3}
+    for seed, accuracy in enumerate((0.52, 0.54)):
+        streams = {"converted": [0.49, 0.51], "hybrid": [accuracy - 0.01, accuracy + 0.01]}
+        keep("stdb-beta0.3", seed, finetune=plain | {"beta": 0.3}, streams=streams)
+    keep("stdb-beta1", 0, finetune=plain | {"beta": 1.0}, streams=streams)
+    keep("stdb-leak1", 0, finetune=plain, streams={"converted": [0.5, 0.5], "hybrid": [0.4, 0.4]})
+    keep("linear-lr0.001", 0, finetune=linear, streams=streams)
+    keep("linear-percentile", 0, finetune=linear, convert={"percentile": 99.7}, streams=streams)
+    table = tables.surrogates_table(read_runs(tmp_path))
+    assert cells(table, "stdb, lr 0.001, beta 0.3") == ["2", "50.00 ± 0.00", "53.00 ± 1.41", "+3.00 ± 1.41"]
+    assert cells(table, "stdb, lr 0.001, beta 1.0") == ["1", "50.00 ± 1.41", "54.00 ± 1.41", "+4.00 ± 0.00"]
+    assert cells(table, "stdb, lr 0.001 ")[3] == "-10.00 ± 0.00"
+    assert cells(table, "linear, lr 0.001, logit scale calibrated")[0] == "1"
+    assert cells(table, "linear, lr 0.001, percentile 99.7, logit scale calibrated")[0] == "1"
+    changes = {"loss": dict.fromkeys(LAYERS, -0.002), "accuracy": dict.fromkeys(LAYERS, 0.01)}
+    keep("explain", 0, descent={"stdb, plain": changes})
+    silent = {when: {"never": dict.fromkeys(LAYERS, share)} for when, share in (("before", 0.25), ("after", 0.5))}
+    before = {"share": dict.fromkeys(LAYERS, 0.25), "loss": dict.fromkeys(LAYERS, -0.003)}
+    for name in plan.HARMS:
+        after = {"share": dict.fromkeys(LAYERS, 0.5), "loss": dict.fromkeys(LAYERS, 1e-3 + 1e-3 * ("fast" in name))}
+        agree, rate = {"before": before, "after": after}, {"lr": 0.5} if "fast" in name else {}
+        finetune = (linear if "linear" in name else plain) | rate
+        keep(name, 0, finetune=finetune, silence=silent, streams=streams, agreement=agree)
+    data = read_runs(tmp_path)
+    assert cells(tables.descent_table(data), "stdb, plain")[1:] == ["-2.00"] * 4
+    rows = [line.split("|")[1:4] for line in tables.agreement_table(data).splitlines()[2:]]
+    rows = [[cell.strip() for cell in row] for row in rows]
+    assert [row[2] for row in rows] == ["0.25", "-3.00", "0.50", "1.00", "0.50", "2.00"] * 2
+    assert rows[0][:2] == ["stdb, before", "batches agree"]
+    assert rows[9][:2] == ["linear, lr 0.001, logit scale calibrated, after", "a step changes the loss [10^-3 nats]"]
+    table = tables.silent_neurons_table(data)
+    assert cells(table, "before") == ["25.0"] * 4 + ["50.00 ± 1.41"]
+    assert cells(table, "stdb, lr 0.001")[:4] == ["50.0"] * 4
+    assert is_drawn(figures.draw_harms, data, tmp_path / "c.png")
+
+
+def test_spikes_and_what_they_cost(keep, tmp_path):
+    spikes = {"converted": dict.fromkeys(LAYERS, 1.0), "hybrid": dict.fromkeys(LAYERS, 0.5)}
+    keep("stdb-t4", 0, spikes_per_neuron=spikes)
+    data = read_runs(tmp_path)
+    table = tables.activity_table(data, ("stdb-t4",))
+    assert cells(table, "T = 4, stdb: converted / hybrid") == ["2.00"] * 5
+    assert cells(table, "T = 4, stdb: hybrid") == ["0.500"] * 5
+    costs = tables.operations_table(data, ("stdb-t4",))
+    share, energy, even = map(float, cells(costs, "converted, T = 4, AC")[-3:])
+    assert energy == pytest.approx(share * 0.9 / 4.6, abs=0.01)
+    assert even == pytest.approx(4 * 4.6 / 0.9 / share, rel=0.02)
+
+
+def test_the_papers_table_has_our_runs_beside_it(keep, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "PAPER", (*tables.PAPER, ("tiny", "linear-t4", "tiny net")))
+    for seed, accuracy in enumerate((0.7, 0.8)):
+        keep("linear-t4", seed, ann={"accuracy": 0.9}, hybrid={"accuracy": accuracy}, seconds={"evaluate": 120.0})
+    table = tables.paper_table(read_runs(tmp_path))
+    assert cells(table, "VGG5 CIFAR-10, paper")[:4] == ["75", "87.88", "84.56", "86.91"]
+    ours = cells(table, "tiny net, jsnn")
+    assert ours[:2] == ["4", "90.00 ± 0.00"]
+    assert ours[3:6] == ["75.00 ± 7.07", "3 + 2", "`python -m experiments.hybrid tiny`"]
+
+
+def test_the_command_of_a_row_runs_its_trial_with_all_its_fields():
+    of_preset = "python -m experiments.study vgg5_cifar10 --questions"
+    assert tables.command_of("vgg5_cifar10", "stdb-t75") == f"{of_preset} paper"
+    assert tables.command_of("vgg5_cifar10", "qcfs-diet-t8") == f"{of_preset} few"
+    assert tables.command_of("fashion_mnist_cpu", "linear-t8") == "python -m experiments.hybrid fashion_mnist_cpu"
+
+
+def test_each_row_of_the_papers_table_is_of_a_trial_in_the_plan():
+    for preset, trial, *_ in tables.PAPER:
+        planned = {one.name for trials in plan.STUDIES.get(preset, {}).values() for one in trials}
+        assert trial in {"preset", *planned}

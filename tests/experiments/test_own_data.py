@@ -1,0 +1,132 @@
+"""Data sets of the user's own: registered by a module, from arrays or a TFDS builder, and used by every command."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+import jsnn.data.datasets
+from experiments.hybrid import hybrid
+from jsnn.data.datasets import DATASETS, SPLITS, Info, Split, info, load_split, open_split, register
+from jsnn.data.streaming import streamed_source
+from tests.experiments.commands import TINY, outcome, run
+
+MODULE = """
+import numpy as np
+from jsnn.data.datasets import Info, Split, register
+
+def load():
+    file = np.load({path!r})
+    return {{name: Split(file[f"{{name}}_images"], file[f"{{name}}_labels"]) for name in ("train", "test")}}
+
+register("mine", Info((8, 8, 1), num_classes=10, origin=load))
+"""
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """What a test registers is forgotten after it."""
+    monkeypatch.setattr("jsnn.data.datasets.DATASETS", before := dict(DATASETS))
+    return before
+
+
+@pytest.fixture
+def mine(registry, tmp_path, monkeypatch):
+    """A module in a folder of its own that registers the digits as data of one's own."""
+    train, validation, test = (load_split("digits", split) for split in SPLITS)
+    official = Split(*(np.concatenate(pair) for pair in zip(train, validation, strict=True)))
+    arrays = {"train_images": official.images, "train_labels": official.labels}
+    np.savez(tmp_path / "mine.npz", **arrays, test_images=test.images, test_labels=test.labels)
+    (tmp_path / "mydata.py").write_text(MODULE.format(path=str(tmp_path / "mine.npz")))
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("mydata", None)
+
+
+def test_own_arrays_go_through_every_stage_as_those_of_jsnn(mine, tiny, tmp_path):
+    arguments = [*TINY, "--dataset", "mine", "--data-module", "mydata"]
+    assert run(hybrid, tmp_path / "run", *arguments) == 0
+    assert outcome(tmp_path / "run") == outcome(tiny)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["dataset"] == "mine"
+    del jsnn.data.datasets.DATASETS["mine"], sys.modules["mydata"]
+    assert run(hybrid, tmp_path / "run") == 0  # the workdir knows the module, too
+
+
+IMAGES, LABELS = np.zeros((40, 8, 8, 1), np.uint8), np.arange(40) % 10
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("labels", [LABELS[:30], np.arange(50) % 10, LABELS / 2, np.eye(10, dtype=int)[LABELS]])
+def test_arrays_whose_labels_are_no_integer_for_each_image_are_refused(registry, labels, split):
+    register("other", Info((8, 8, 1), 10, origin=lambda: {"train": (IMAGES, labels), "test": (IMAGES, labels)}))
+    with pytest.raises(ValueError, match="each image of other needs an integer label, got "):
+        load_split("other", split)
+
+
+@pytest.mark.parametrize(
+    "labels", [np.sort(LABELS), np.sort(LABELS)[::-1], (np.sort(LABELS) * 3 % 10).astype(np.uint8)]
+)
+def test_arrays_in_order_of_their_labels_are_refused(registry, labels):
+    """Validation images, the last tenth, would be of one class."""
+    register("mine", Info((8, 8, 1), 10, origin=lambda: dict.fromkeys(("train", "test"), Split(IMAGES, labels))))
+    for split in ("train", "validation"):
+        with pytest.raises(ValueError, match=r"in order of their labels, .* shuffle images and labels alike"):
+            load_split("mine", split)
+    assert len(load_split("mine", "test").labels) == 40
+
+
+def test_labels_of_bytes_are_compared_as_numbers(registry):
+    """Differences of uint8 are never below 0."""
+    labels = LABELS.astype(np.uint8)
+    register("mine", Info((8, 8, 1), 10, origin=lambda: dict.fromkeys(("train", "test"), Split(IMAGES, labels))))
+    assert load_split("mine", "train").labels.tolist() == LABELS[:36].tolist()
+
+
+def test_labels_of_arrays_may_be_a_list(registry):
+    register("other", Info((8, 8, 1), 10, origin=lambda: dict.fromkeys(("train", "test"), (IMAGES, list(LABELS)))))
+    assert load_split("other", "test").labels.dtype == np.int32
+
+
+def test_a_module_that_cannot_be_imported_is_named(tmp_path, capsys):
+    assert run(hybrid, tmp_path / "run", *TINY, "--data-module", "nowhere") == 2
+    assert capsys.readouterr().err.startswith("error: data_module 'nowhere' can't be imported: ")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.real_data
+def test_the_folder_of_a_builder_is_read_as_the_name_is(registry, data_dir):
+    register("mine", Info((28, 28, 1), 10, origin=f"{data_dir}/fashion_mnist/3.0.1"))
+    for split in SPLITS:
+        own, known = open_split("mine", split), open_split("fashion_mnist", split, data_dir)
+        assert len(own) == len(known)
+        np.testing.assert_array_equal(own[17]["image"], known[17]["image"])
+    register("photos", Info((96, 96, 3), 1000, "validation", streamed=True, origin=f"{data_dir}/imagenet2012/5.1.0"))
+    batch = next(streamed_source("photos", "train").shuffled(4, 0, 1))
+    assert batch.images.shape == (4, 96, 96, 3)
+
+
+def test_a_name_is_not_taken_twice(registry):
+    about = Info((4, 4, 1), 3, origin=dict)
+    register("mine", about)
+    register("mine", about)  # a module may be imported again
+    assert info("mine") == about
+    for name in ("mine", "cifar10"):
+        with pytest.raises(ValueError, match=f"there is another data set '{name}'"):
+            register(name, Info((4, 4, 1), 4))
+
+
+@pytest.mark.parametrize("about", [Info((4, 4), 3), Info((4, 0, 1), 3), Info((4, 4, 1), 1)])
+def test_shapes_and_classes_that_cannot_be_are_refused(about, registry):
+    with pytest.raises(ValueError, match="needs an image_shape"):
+        register("mine", about)
+
+
+def test_arrays_that_are_not_what_was_registered_are_refused(registry):
+    split = Split(np.zeros((20, 4, 4, 1), np.uint8), np.arange(20) % 3)
+    register("mine", Info((4, 4, 1), 2, origin=lambda: {"train": split, "test": split}))
+    with pytest.raises(ValueError, match="mine has labels from 0 to 2, outside 0 to 1"):
+        load_split("mine", "test")
+    register("untested", Info((4, 4, 1), 3, origin=lambda: {"train": split}))
+    with pytest.raises(ValueError, match='need the splits "train" and "test", got \'train\''):
+        load_split("untested", "train")

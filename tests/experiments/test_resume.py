@@ -1,0 +1,235 @@
+"""Runs that are interrupted at any moment end as if they had not been: in this process, and by real signals."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from experiments.hybrid import hybrid
+from experiments.runs import epochs, progress
+from experiments.runs.stopping import STOPPED
+from experiments.train_ann import train_ann
+from jsnn.training.files import locked
+from tests.conftest import ROOT
+from tests.experiments.commands import SHORT, TINY, Killed, arrays, finish, lines_of, outcome, run, start
+
+COMMAND = [*TINY, "--ann.epochs", "8", "--finetune.epochs", "4", "--checkpoint-steps", "7", *SHORT]
+KILL, TERM = signal.SIGKILL, signal.SIGTERM
+
+
+def assert_same_to_the_bit(workdir, other):
+    """Params, optimiser, thresholds, metrics and results."""
+    assert outcome(workdir) == outcome(other)
+    for network in ("ann", "converted", "hybrid"):
+        last = str(max(int(path.name) for path in (other / network).iterdir()))
+        np.testing.assert_equal(arrays(workdir / network / last), arrays(other / network / last))
+
+
+def last_saved(workdir):
+    """The stage that is under way and the number of its last checkpoint."""
+    for network in ("hybrid", "ann"):
+        numbers = [int(path.name) for path in (workdir / network).glob("[0-9]*")]
+        if numbers:
+            return network, max(numbers)
+    return "ann", 0
+
+
+def is_later(saved, before):
+    """Whether a checkpoint was saved after another, each as of `last_saved`."""
+    return (saved[0] == "hybrid", saved[1]) > (before[0] == "hybrid", before[1])
+
+
+def assert_goes_on(output, before):
+    """A life starts from what the lives before it have saved, not from the beginning."""
+    network, step = before
+    match = re.search(rf"{network}: going on in epoch \d+ after step (\d+)", output)
+    done = {"ann": "train_ann: done before", "hybrid": "finetune: done before"}[network] in output
+    assert done or not step or int(match[1]) >= step
+
+
+@pytest.fixture
+def hit(monkeypatch):
+    """Has the run in this process killed, or asked to stop, at its so manieth event: a line or a training step."""
+    write, split = progress.tqdm.write, epochs.split_over_devices
+
+    def arrange(event, number):
+        left = [event]
+
+        def happen():
+            left[0] -= 1
+            if left[0] == 0 and number == KILL:
+                raise Killed
+            if left[0] == 0:
+                os.kill(os.getpid(), TERM)
+
+        def writing(*arguments, **options):
+            write(*arguments, **options)
+            happen()
+
+        def splitting(item):
+            happen()
+            return split(item)
+
+        monkeypatch.setattr(progress.tqdm, "write", writing)
+        monkeypatch.setattr(epochs, "split_over_devices", splitting)
+
+    return arrange
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
+def test_a_run_interrupted_at_random_moments_ends_as_if_it_had_not_been(seed, hit, tiny, tmp_path, capsys):
+    """In this process, on four devices; it takes long because each of several lives traces its programs anew."""
+    rng, workdir = random.Random(seed), tmp_path / "run"
+    for life in range(30):
+        number = TERM if life % 3 == 2 else KILL
+        when = ["--checkpoint-minutes", "0.001"] if life % 4 == 3 else []
+        before = last_saved(workdir)
+        hit(rng.randint(5, 30), number)
+        try:
+            status = run(hybrid, workdir, *TINY, "--checkpoint-steps", "7", *when)
+        except Killed:
+            status = -KILL
+        output = capsys.readouterr().out
+        assert_goes_on(output, before)
+        if "stopped on request in epoch" in output:  # it was amid an epoch, and has saved after the signal
+            assert is_later(last_saved(workdir), before)
+        if status == 0:
+            break
+        assert status == (-KILL if number == KILL else STOPPED)
+    assert life >= 6
+    assert_same_to_the_bit(workdir, tiny)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The workdir of a run on one device that nothing happens to."""
+    workdir = tmp_path_factory.mktemp("uninterrupted")
+    status, output = finish(start(*COMMAND, "--workdir", workdir))
+    assert status == 0, output
+    return workdir
+
+
+@pytest.mark.slow
+def test_real_signals_at_random_moments_are_survived(uninterrupted, tmp_path):
+    """On one device, by processes of their own, each of which imports jax and loads its programs."""
+    rng = random.Random(1)
+    for pattern, number in ((r"ann epoch 3/", KILL), (r"hybrid first step", TERM)):
+        before = last_saved(tmp_path)
+        process = start(*COMMAND, "--workdir", tmp_path)
+        output = ""
+        for line in lines_of(process):
+            output += line
+            if re.search(pattern, line):
+                break
+        else:
+            pytest.fail(f"no life came to {pattern}: {output}")
+        asked_at = last_saved(tmp_path)
+        time.sleep(rng.uniform(0, 0.15))
+        process.send_signal(number)
+        status, rest = finish(process)
+        assert status == (-KILL if number == KILL else STOPPED), rest
+        assert_goes_on(output, before)
+        if number == TERM:  # it was amid an epoch, and has saved after the signal
+            assert is_later(last_saved(tmp_path), asked_at)
+            assert "stopped on request" in rest
+    status, output = finish(start(*COMMAND, "--workdir", tmp_path))
+    assert status == 0, output
+    assert_same_to_the_bit(tmp_path, uninterrupted)
+
+
+def test_a_second_signal_ends_a_process_at_once():
+    lines = "import time", "from experiments.runs import stopping", "with stopping.on_signals():", "  print('on')"
+    code = "\n".join([*lines, "  time.sleep(60)"])
+    process = subprocess.Popen([sys.executable, "-uc", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "on\n"
+    process.send_signal(TERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=0.5)
+    process.send_signal(TERM)
+    assert process.wait(timeout=5) == 128 + TERM
+
+
+def is_gone(group, patience):
+    """Whether all processes of a group have ended, after so many seconds at most."""
+    for _ in range(10 * patience):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+STREAM = """
+    vgg16_imagenet --architecture vgg5 --width 0.0625 --hidden 4 --batch-size 60 --eval-batch-size 60 --ann.epochs 99
+    --workers 1
+""".split()
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+def test_a_signal_to_all_processes_of_a_job_spares_those_that_decode(data_dir, tmp_path):
+    process = start(*STREAM, "--data-dir", data_dir, "--workdir", tmp_path, module="experiments.train_ann")
+    output = ""
+    while "ann first step" not in output:
+        output += process.stdout.readline() or pytest.fail(output)
+    os.killpg(process.pid, signal.SIGINT)
+    status, rest = finish(process)
+    assert status == STOPPED, rest
+    assert "Traceback" not in rest
+    assert last_saved(tmp_path)[1] > 0
+    assert is_gone(process.pid, patience=20)  # no worker is left behind
+
+
+HOLDING = """
+import sys
+from pathlib import Path
+from jsnn.training.files import locked
+with locked(Path(sys.argv[1])):
+    print("held")
+    sys.stdin.read()
+"""
+
+
+def test_a_second_process_on_a_workdir_is_refused(tmp_path, capsys):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    first = subprocess.Popen([sys.executable, "-uc", HOLDING, str(tmp_path)], cwd=ROOT, **pipes)
+    assert first.stdout.readline() == "held\n"
+    assert run(hybrid, tmp_path, *COMMAND) == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path} is in use by process {first.pid} on ")
+    first.kill()
+    first.communicate()
+    with locked(tmp_path):  # the system took the lock from the one that was killed
+        pass
+
+
+FULL_DISK = """
+mount -t tmpfs -o size=$1 none "$DISK" || exit 99
+"$PYTHON" -m experiments.train_ann "${@:2}" --workdir "$DISK/run"; status=$?
+cp -a "$DISK/run" "$KEPT"; exit $status
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["24k", "132k"])
+def test_a_run_whose_disk_was_full_goes_on_when_there_is_room(size, tiny, tmp_path):
+    """In a process of its own, then in this one, as many devices each."""
+    disk, kept, command = tmp_path / "disk", tmp_path / "kept", [*TINY, "--checkpoint-steps", "7"]
+    disk.mkdir()
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4"}
+    environment |= {"PYTHON": sys.executable, "DISK": str(disk), "KEPT": str(kept)}
+    arguments = ["unshare", "-rm", "bash", "-c", FULL_DISK, "full", size, *command]
+    process = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if process.returncode == 99 or process.stderr.startswith("unshare: "):
+        pytest.skip("this machine lets nobody mount a small disk")
+    assert process.returncode == 2, process.stderr
+    assert re.fullmatch(r"error: .*No space left on device.*\n", process.stderr)
+    assert run(train_ann, kept, *command) == 0
+    np.testing.assert_equal(arrays(kept / "ann" / "60"), arrays(tiny / "ann" / "60"))
+    assert outcome(kept)[1] == outcome(tiny)[1][:3]

@@ -1,0 +1,190 @@
+"""Readers that go away, terminals that hang up, and encodings that lack a character end no run."""
+
+import asyncio
+import errno
+import gc
+import io
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from experiments.hybrid import hybrid
+from experiments.runs import progress
+from experiments.runs.command_line import report_error
+from experiments.runs.progress import duration, say
+from experiments.runs.stopping import STOPPED, is_asked, on_signals
+from experiments.train_ann import train_ann
+from tests.conftest import ROOT
+from tests.experiments.commands import TINY, outcome, run
+
+
+@pytest.fixture
+def pipe(monkeypatch):
+    """A pipe as stdout; returns a function that closes its reading end."""
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w", buffering=1) as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        yield lambda: os.close(reading)
+
+
+def test_a_run_goes_on_when_the_reader_of_its_pipe_is_gone(pipe, tiny, tmp_path):
+    pipe()
+    assert run(train_ann, tmp_path, *TINY) == 0
+    assert outcome(tmp_path)[1] == outcome(tiny)[1][:3]
+
+
+def test_lines_go_nowhere_when_nobody_reads(pipe):
+    say("read")
+    pipe()
+    say("lost " * 99_999)
+    say("lost too")
+
+
+def test_an_ascii_stdout_shows_the_table(tiny_copy, monkeypatch):
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    assert run(hybrid, tiny_copy) == 0
+    sys.stdout.flush()
+    assert b"| VGG5 x0.0625, digits |" in raw.getvalue()
+    assert b" ? " in raw.getvalue()
+
+
+def test_a_full_disk_is_told_in_one_sentence(tiny_copy, caplog, capsys):
+    """Orbax writes by many tasks at once: what befalls those that nobody waits for any more isn't logged."""
+
+    async def write():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def write_all():
+        others = [asyncio.create_task(write()) for _ in range(3)]
+        await asyncio.wait(others)
+        await write()
+
+    assert run(lambda _: asyncio.run(write_all()), tiny_copy) == 2
+    gc.collect()
+    assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
+    assert not caplog.records
+
+
+SLOW = (signal.SIGTERM, signal.SIGINT)  # the second tier
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, *(pytest.param(each, marks=pytest.mark.slow) for each in SLOW)])
+def test_any_signal_saves_and_stops(number, tiny, tmp_path, monkeypatch, capsys):
+    lines = []
+
+    def line(text, **_):
+        lines.append(text)
+        if "epoch 2/3" in text:
+            os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(progress.tqdm, "write", line)
+        assert run(train_ann, tmp_path, *TINY) == STOPPED
+    assert (tmp_path / "ann" / "40").exists()
+    assert lines[-1].startswith("stopped on request")
+    assert [line.endswith(" left") for line in lines if "ann epoch" in line] == [True, True]
+    assert run(train_ann, tmp_path, *TINY) == 0
+    assert outcome(tmp_path)[1] == outcome(tiny)[1][:3]
+    last = next(line for line in capsys.readouterr().out.splitlines() if "ann epoch 3/3" in line)
+    assert not last.endswith(" left")  # none is
+
+
+def test_a_terminal_that_hangs_up_twice_does_not_end_the_run():
+    """As bash and the kernel do, half a millisecond apart."""
+    with on_signals():
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert is_asked()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("redirection", ["", "2>&1 | true", ">&-"])
+def test_a_report_has_its_status_in_ascii_and_to_nobody(redirection, tiny, tmp_path):
+    command = f"{sys.executable} -m experiments.report {tiny} --output {tmp_path}"
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    script = ["bash", "-c", f"{command} {redirection}; exit ${{PIPESTATUS[0]}}"]
+    done = subprocess.run(script, cwd=ROOT, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (b" ? " in done.stdout) == (not redirection)
+
+
+@pytest.mark.slow
+def test_a_refusal_that_nobody_reads_has_its_status():
+    line = f"{sys.executable} -m experiments.hybrid --num-steps 0 2>&1 | true; exit ${{PIPESTATUS[0]}}"
+    assert subprocess.run(["bash", "-c", line], cwd=ROOT, check=False).returncode == 2
+
+
+def test_memory_that_runs_out_is_an_error_in_a_sentence(capsys):
+    for error in (MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")):
+        assert report_error(error, debug=False) == 2
+        assert capsys.readouterr().err.startswith("error: out of memory (")
+
+
+def test_nohup_stays_in_force():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with on_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not is_asked()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+HUNG_UP = """
+import os, pty, sys, time
+child, terminal = pty.fork()
+if child == 0:
+    from experiments.runs.progress import bar, say
+    from experiments.runs.stopping import is_asked, on_signals
+    with on_signals(), bar("steps", 9) as progress:
+        say("on")
+        while not is_asked():
+            time.sleep(0.05)
+        for _ in range(9):
+            say("nobody reads this")
+            progress.update()
+        progress.refresh()
+    os._exit(75)
+text = b""
+while b"on" not in text:
+    text += os.read(terminal, 1024)
+os.close(terminal)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_terminal_that_hangs_up_ends_nothing_before_it_is_saved():
+    assert subprocess.run([sys.executable, "-c", HUNG_UP], cwd=ROOT, timeout=60, check=False).returncode == 75
+
+
+def test_durations_are_short():
+    assert [duration(seconds) for seconds in (0.2, 89, 90, 3000, 20_000)] == ["0 s", "89 s", "2 min", "50 min", "5.6 h"]
+
+
+WITHOUT_ASSERTS = """
+import jax, jsnn
+assert False, "asserts are on"
+ann = jsnn.models.build("vgg5", 3, width=0.05, hidden=(5,))
+images, snn = jax.random.uniform(jax.random.key(0), (4, 8, 8, 1)), jsnn.spiking(ann.apply)
+variables, poisson = ann.init(jax.random.key(1), images), jsnn.encoding.poisson
+thresholds = jsnn.balance_thresholds(snn, variables, images, poisson, jax.random.key(2), num_steps=6, chunk=6)
+print({layer: float(value) for layer, value in thresholds.items()})
+"""
+
+
+@pytest.mark.slow
+def test_python_without_asserts_balances_alike():
+    """Two processes that import jax and compile a few programs."""
+
+    def thresholds(*options):
+        code = WITHOUT_ASSERTS if options else WITHOUT_ASSERTS.replace('assert False, "asserts are on"', "")
+        command = [sys.executable, *options, "-c", code]
+        process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert process.returncode == 0, process.stderr
+        return process.stdout
+
+    assert thresholds("-O") == thresholds()

@@ -1,0 +1,66 @@
+"""Second and third derivatives of convolutions and products equal those of JAX, those of a scan among them."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jsnn.kernels import fast_kernels
+from tests.kernels.convolutions import arrays, assert_close, ours, reference, take
+
+PADDING = ((0, 2), (1, 0))
+
+
+def gradient_of_squares(derivatives):
+    return jax.grad(lambda *leaves: sum((leaf**2).sum() for leaf in derivatives(*leaves)), (0, 1))
+
+
+def of_order(order, convolve, x, kernel):
+    """Derivatives of an order, each the gradient of the squares of those before."""
+
+    def derivatives(*leaves):
+        return (convolve(*leaves),)
+
+    for _ in range(order):
+        derivatives = gradient_of_squares(derivatives)
+    return jax.jit(derivatives)(x, kernel)
+
+
+@pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.parametrize("way", ["products", "strips", "platform's"])
+def test_higher_derivatives_equal_those_of_jax(way, order, float64, monkeypatch):
+    take(way, monkeypatch)
+    x, kernel = arrays((2, 3, 4, 7, 8), 3, dtype=jnp.float64)
+    stride, kernel = (1, kernel[:2]) if way == "strips" else (2, kernel[:2])
+    actual, expected = (
+        of_order(order, lambda *leaves, way=way: way(*leaves, stride, PADDING), x, kernel) for way in (ours, reference)
+    )
+    assert_close(actual, expected, 1e-11)
+
+
+@pytest.mark.parametrize(
+    ("operands", "channels", "tolerance"), [(None, 4, 1e-5), (jnp.bfloat16, 4, 3e-2), (jnp.bfloat16, 16, 3e-2)], ids=str
+)
+def test_a_scan_of_convolutions_and_products_is_differentiated_twice(operands, channels, tolerance):
+    x, kernel = arrays((2, channels, channels, 6, 6), 3)
+
+    def over_time(convolve, multiply, x, kernel):
+        def step(state, _):
+            state = jnp.tanh(convolve(state, kernel / (1.5 * channels**0.5), 1))
+            return state + multiply(state.reshape(-1, channels), kernel[0, 0] / 9).reshape(state.shape), None
+
+        return jax.lax.scan(step, x, length=3)[0]
+
+    ways = (partial(ours, operands=operands), fast_kernels(operands).multiply), (reference, jnp.matmul)
+    actual, expected = (of_order(2, partial(over_time, *way), x, kernel) for way in ways)
+    assert_close(actual, expected, tolerance)
+
+
+@pytest.mark.parametrize("rows", [2, 50])
+def test_second_derivatives_of_products_of_few_bits(rows):
+    rng = np.random.default_rng(0)
+    x, matrix = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((rows, 40), (40, 30)))
+    actual, expected = (of_order(2, way, x, matrix) for way in (fast_kernels(jnp.bfloat16).multiply, jnp.matmul))
+    assert_close(actual, expected, 2e-2)

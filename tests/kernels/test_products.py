@@ -1,0 +1,158 @@
+"""Matrix products of any dtypes and batches, and their gradients, equal those of JAX."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jsnn.kernels import fast_kernels
+from jsnn.kernels.products import MANY_COLUMNS, product
+from jsnn.network.acceleration import accelerate
+from jsnn.network.rules import multiply_batch
+from jsnn.network.transformation import spiking
+from jsnn.neurons import surrogate
+from jsnn.neurons.leaky import lif
+from tests.kernels.convolutions import arrays, assert_close, reference
+
+
+@pytest.mark.parametrize("operands", [None, jnp.bfloat16], ids=str)
+@pytest.mark.parametrize(("of_x", "of_matrix"), [("float32", "bfloat16"), ("bfloat16", "float32"), ("float64",) * 2])
+def test_products_of_any_dtypes_have_gradients_in_them(of_x, of_matrix, operands, float64):
+    rng = np.random.default_rng(0)
+    x, matrix = jnp.asarray(rng.normal(size=(5, 40)), of_x), jnp.asarray(rng.normal(size=(40, 7)), of_matrix)
+    y, backward = jax.vjp(fast_kernels(operands).multiply, x, matrix)
+    gradients = backward(y)
+    exact = [leaf.astype("float64") for leaf in (x, matrix, x @ matrix)]
+    assert [leaf.dtype for leaf in gradients] == [of_x, of_matrix]
+    expected = [exact[2], exact[2] @ exact[1].T, exact[0].T @ exact[2]]
+    assert_close([leaf.astype("float64") for leaf in (y, *gradients)], expected, 1e-2)
+    if operands is None:  # of different dtypes the wider is kept
+        assert_close([y.astype("float64")], expected[:1], 1e-6)
+
+
+def test_whole_numbers_and_empty_batches_go_as_in_jax():
+    numbers = jnp.full((1, 3), 8193), jnp.full((3, 1), 8193)
+    assert int(accelerate(jnp.matmul, "bfloat16")(*numbers)[0, 0]) == 3 * 8193**2  # more than float32 can tell
+    x, kernel = arrays((0, 3, 8, 9, 12), 3)
+    network = accelerate(lambda x, kernel, matrix: reference(x, kernel, 1).reshape(0, 9 * 12 * 8) @ matrix)
+    assert jax.grad(lambda *leaves: network(*leaves).sum(), 1)(x, kernel, jnp.ones((864, 5))).shape == kernel.shape
+    tiny = accelerate(lambda x, kernel: reference(x, kernel, 1))
+    assert jax.grad(lambda *leaves: tiny(*leaves).sum(), 1)(x[:, :2, :2], kernel).shape == kernel.shape
+
+
+@pytest.mark.parametrize(
+    "dtypes", [("bfloat16", "float32"), ("float8_e5m2", "bfloat16"), ("float32", "float16")], ids=str
+)
+def test_products_of_two_dtypes_are_of_the_one_that_jax_gives(dtypes):
+    x, matrix = (jnp.ones(shape, dtype) for shape, dtype in zip(((3, 40), (40, 7)), dtypes, strict=True))
+    multiply = partial(jax.lax.dot_general, dimension_numbers=(((1,), (0,)), ((), ())))
+    assert accelerate(multiply)(x, matrix).dtype == multiply(x, matrix).dtype
+
+
+@pytest.mark.parametrize("of_matrix", ["int8", "int32", "bool"])
+def test_products_with_whole_numbers_are_those_of_jax(of_matrix):
+    x, matrix = jnp.linspace(-1, 1, 120).reshape(3, 40), jnp.ones((40, 7), of_matrix)
+    axes = ((1,), (0,)), ((), ())
+    multiply = partial(jax.lax.dot_general, dimension_numbers=axes, preferred_element_type="float32")
+    np.testing.assert_array_equal(accelerate(multiply)(x, matrix), multiply(x, matrix))
+
+
+def test_sums_wider_than_those_of_the_kernels_are_those_of_jax(float64):
+    """Each of one large number and many small ones, which float32 drops."""
+    x, matrix = jnp.ones((1, 3), jnp.float32), jnp.array([[1e8], [1], [-1e8]], jnp.float32)
+    multiply = partial(jnp.matmul, preferred_element_type="float64")
+    convolve = partial(
+        jax.lax.conv_general_dilated,
+        window_strides=(1, 1),
+        padding="VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        preferred_element_type="float64",
+    )
+    assert accelerate(multiply)(x, matrix) == 1
+    assert accelerate(convolve)(x.reshape(1, 1, 1, 3), matrix.reshape(1, 1, 3, 1)) == 1
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize("mode", ["accelerated", "spiking", "forward mode"])
+def test_a_precision_of_ones_own_reaches_every_product_and_gradient(mode, platform):
+    """By the program that is lowered, for a CPU has one precision."""
+    images, kernel, matrix = jnp.ones((2, 9, 9, 3)), jnp.ones((3, 3, 3, 8)), jnp.ones((648, 5))
+
+    def network(params, x):
+        layout = ("NHWC", "HWIO", "NHWC")
+        x = jax.lax.conv_general_dilated(x, params["a"], (1, 1), "SAME", dimension_numbers=layout, precision="highest")
+        return jnp.matmul(jax.nn.relu(x).reshape(len(x), -1), params["b"], precision="highest")
+
+    neuron = lif(surrogate.forward_mode(surrogate.linear()))
+    snn = spiking(network, neuron, forward_mode=True) if mode == "forward mode" else spiking(network)
+
+    def over_time(variables, x):
+        return snn.apply(variables, snn.initial_state(variables, x), x[None])[0]
+
+    params = {"a": kernel, "b": matrix}
+    loss, variables = (accelerate(network), params) if mode == "accelerated" else (over_time, snn.init(params, images))
+    gradients = jax.jit(jax.grad(lambda *leaves: loss(*leaves).sum(), (0, 1)))
+    text = gradients.trace(variables, images).lower(lowering_platforms=(platform,)).as_text()
+    products = [line for line in text.splitlines() if "dot_general" in line or "stablehlo.convolution" in line]
+    assert len(products) >= 5
+    assert all("HIGHEST" in line for line in products)
+
+
+def test_gradients_of_dense_layers_are_exported_for_any_batch():
+    (rows,), layout = jax.export.symbolic_shape("rows"), jax.export.DisabledSafetyCheck.custom_call("LayoutConstraint")
+    shapes = jax.ShapeDtypeStruct((rows, 40), jnp.float32), jax.ShapeDtypeStruct((40, 7), jnp.float32)
+    for operands in (None, "bfloat16"):
+        network = accelerate(jnp.matmul, operands)
+        gradient = jax.jit(jax.grad(lambda x, matrix, network=network: network(x, matrix).sum(), (0, 1)))
+        exported = jax.export.export(gradient, disabled_checks=[layout])(*shapes)
+        of_x, of_matrix = exported.call(jnp.ones((3, 40)), jnp.ones((40, 7)))
+        assert (of_x == 7).all()
+        assert (of_matrix == 3).all()
+
+
+@pytest.mark.parametrize("features", [7, 100])
+def test_products_take_operands_of_their_own_dtype(features):
+    rng = np.random.default_rng(0)
+    x, matrix = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((3, 5, 40), (40, features)))
+    options = {"dimension_numbers": (((2,), (0,)), ((), ())), "preferred_element_type": None, "precision": None}
+    exact = multiply_batch(fast_kernels(), options, x, matrix)
+    np.testing.assert_allclose(exact, np.einsum("tbi,io->tbo", x, matrix), rtol=1e-5, atol=1e-5)
+
+    def squared(multiply):
+        return jax.jit(jax.value_and_grad(lambda *leaves: (multiply(*leaves) ** 2).sum(), (0, 1)))(x[0], matrix)
+
+    (actual, gradients), expected = squared(partial(product, jnp.bfloat16)), squared(jnp.matmul)
+    assert float(actual) == pytest.approx(float(expected[0]), rel=1e-2)
+    assert_close(gradients, expected[1], 1e-2)
+    assert all(np.linalg.norm(a - b) > 0 for a, b in zip(gradients, expected[1], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("operands", "rows", "columns", "count"),
+    [(jnp.bfloat16, 8, 7, 5), (jnp.bfloat16, 2, 7, 6), (None, 2, 7, 0), (None, 2, MANY_COLUMNS, 1)],
+)
+def test_a_cpu_multiplies_row_major(operands, rows, columns, count):
+    """Of few bits three results and two transposed operands: matrix units neither take nor give column-major ones.
+
+    Of few rows a result is transposed too, not the matrix. Of float32 only what makes the gradient of a wide matrix is.
+    """
+    x, matrix = jnp.ones((rows, 40)), jnp.ones((40, columns))
+    gradients = jax.jit(jax.grad(lambda *leaves: (product(operands, *leaves) ** 2).sum(), (0, 1)))
+    assert gradients.lower(x, matrix).as_text().count("LayoutConstraint") == count
+    assert (jax.jit(lambda *leaves: product(operands, *leaves).T)(x, matrix) == 40).all()  # column-major, if it could
+
+
+def test_the_policy_of_a_checkpoint_holds():
+    """By the products of the gradient: what may be kept is not computed again."""
+
+    def products(policy):
+        def block(matrix, x):
+            return jnp.sin(jnp.sin(x @ matrix) @ matrix)
+
+        network = accelerate(jax.checkpoint(block, policy=policy))
+        gradient = jax.make_jaxpr(jax.grad(lambda matrix: network(matrix, jnp.ones((2, 6))).sum()))(jnp.eye(6))
+        return str(gradient).count("dot_general[")
+
+    assert products(jax.checkpoint_policies.everything_saveable) < products(None)

@@ -1,0 +1,129 @@
+"""A researcher's own neurons and surrogates, and neurons whose thresholds and leaks are trained."""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import jsnn
+from jsnn.training.checkpoint import restore, save
+from tests.network.own_network import (
+    BATCH,
+    CONSTANT,
+    IMAGES,
+    KEY,
+    LABELS,
+    MODEL,
+    SOURCE,
+    STEPS,
+    THRESHOLDS,
+    ann,
+    held,
+    recorded,
+    spiking,
+)
+
+RNG = np.random.default_rng(1)
+
+
+class State(NamedTuple):
+    membrane: jax.Array
+    spikes: jax.Array
+
+
+def own_neuron():
+    """A neuron that is inhibited by its own spikes: two thresholds are taken off, where lif takes one."""
+
+    def init(neuron, current):
+        return State(jnp.zeros_like(current), jnp.zeros_like(current))
+
+    def step(neuron, state, current):
+        reset = (1 + neuron["inhibition"]) * neuron["threshold"] * jax.lax.stop_gradient(state.spikes)
+        membrane = neuron["leak"] * state.membrane + current - reset
+        spikes = jsnn.surrogate.arctan().spike(membrane / neuron["threshold"] - 1, None)
+        return spikes, State(membrane, spikes)
+
+    return jsnn.Neuron(lambda: {"threshold": 1.0, "leak": 1.0, "inhibition": 1.0}, init, step)
+
+
+def test_an_own_neuron_through_every_stage(tmp_path):
+    snn = jsnn.spiking(MODEL.apply, own_neuron())
+    thresholds = jsnn.balance_thresholds(snn, ann(), IMAGES, CONSTANT, KEY, num_steps=STEPS, batch_size=4)
+    variables = jsnn.convert(snn, ann(), thresholds, inhibition=0.5)
+    assert {name: float(values["inhibition"]) for name, values in variables["neurons"].items()} == dict.fromkeys(
+        THRESHOLDS, 0.5
+    )
+
+    presentation = jsnn.Presentation(snn, CONSTANT, STEPS, 4)
+    optimizer = optax.adam(1e-2)
+    step = jax.jit(jsnn.train_step(SOURCE, jsnn.snn_forward(presentation, jsnn.averaged), optimizer))
+    state, losses = jsnn.init_state(variables, optimizer), []
+    for epoch in range(5):
+        for item in SOURCE.shuffled(BATCH, 0, epoch, 0):
+            state, metrics = step(state, SOURCE.resident, item, KEY)
+            losses.append(float(metrics.loss))
+    assert np.mean(losses[-2:]) < np.mean(losses[:2])
+
+    save(tmp_path, int(state.step), state, {})
+    again = restore(tmp_path, jax.eval_shape(lambda: state)).tree
+    chex.assert_trees_all_equal(again, state)
+
+    evaluate = jax.jit(jsnn.snn_evaluation(presentation, SOURCE))
+    actual = evaluate(again.variables(), SOURCE.resident, np.arange(8, dtype=np.int32), KEY)
+    shown = recorded(snn, again.variables(), IMAGES)
+    assert actual.count == 8
+    for layer in THRESHOLDS:
+        expected = shown["spikes"][layer].reshape(STEPS, 8, -1).mean(-1).sum(1)
+        np.testing.assert_allclose(actual.spikes[layer], expected, rtol=1e-5)
+        values = jax.device_get(again.variables()["neurons"][layer])
+        np.testing.assert_array_equal(shown["spikes"][layer], inhibited(np.asarray(shown["currents"][layer]), values))
+
+
+def inhibited(current, neuron):
+    """The spikes of the own neuron, written once more."""
+    spikes, membrane, spike = np.zeros_like(current), 0 * current[0], 0 * current[0]
+    for t, now in enumerate(current):
+        reset = (1 + neuron["inhibition"]) * neuron["threshold"] * spike
+        membrane = neuron["leak"] * membrane + now - reset
+        spikes[t] = spike = (membrane / neuron["threshold"] - 1 > 0).astype(current.dtype)
+    return spikes
+
+
+def test_an_own_surrogate_gives_the_gradient():
+    surrogate = jsnn.surrogate.from_derivative(lambda z: jnp.exp(-(z**2)))
+    snn = jsnn.spiking(lambda params, x: jax.nn.relu(x @ params["hidden"]), jsnn.lif(surrogate))
+    x, weights = IMAGES[:, 0, 0], RNG.normal(size=(2, 5)).astype(np.float32)
+    variables = jsnn.convert(snn, {"hidden": weights}, {"hidden": 0.7})
+
+    def total(weights):
+        given = {**variables, "hidden": weights}
+        return snn.apply(given, snn.initial_state(given, x), jnp.asarray(x)[None])[0].sum()
+
+    slopes = np.exp(-((x @ weights / 0.7 - 1) ** 2))
+    np.testing.assert_allclose(jax.grad(total)(jnp.asarray(weights)), x.T @ slopes, rtol=1e-5)
+
+
+def test_thresholds_and_leaks_are_trained():
+    snn, variables = spiking(jsnn.lif(jsnn.surrogate.linear()))
+    presentation, trained = jsnn.Presentation(snn, CONSTANT, STEPS, 4), ("params", "neurons")
+    optimizer = optax.sgd(0.1)
+    step = jax.jit(jsnn.train_step(SOURCE, jsnn.snn_forward(presentation, jsnn.averaged, trained), optimizer))
+    item = np.arange(BATCH, dtype=np.int32)
+    state, metrics = step(jsnn.init_state(variables, optimizer, trained), SOURCE.resident, item, KEY)
+
+    @jax.grad
+    def gradient(variables):
+        logits = jsnn.simulate(
+            snn, variables, held(IMAGES[:BATCH]), lambda observed: observed.results, num_steps=STEPS, chunk=STEPS
+        ).mean(0)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS[:BATCH]).mean()
+
+    expected = jax.tree.map(lambda leaf, slope: leaf - 0.1 * slope, variables, jax.jit(gradient)(variables))
+    chex.assert_trees_all_close(state.variables(), expected, rtol=1e-5, atol=1e-6)
+    for layer in THRESHOLDS:
+        for name in ("threshold", "leak"):
+            assert state.params["neurons"][layer][name] != variables["neurons"][layer][name]
+    assert set(metrics.finite) == {"conv", "hidden", "out", "neurons/conv", "neurons/hidden", "optimizer"}
