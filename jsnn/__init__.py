@@ -1,4 +1,4 @@
-"""jsnn: spiking networks as a transformation of JAX functions, trained by STDB and other surrogates, arXiv:2005.01807.
+"""jsnn: spiking networks as a transformation of JAX functions, trained with surrogate gradients (arXiv:2005.01807).
 
 spiking                 the function of an ANN to an SNN; simulate, record, save and load it
 lif, Neuron             neurons; surrogate: their derivatives; encoding: images to input spikes

@@ -1,4 +1,4 @@
-"""Conditions that arguments of several functions are to meet."""
+"""Checks of arguments that several functions share."""
 
 import operator
 from typing import Any

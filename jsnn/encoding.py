@@ -1,8 +1,7 @@
-"""Encodings: what the network is fed at each time step for an image.
+"""Encodings: what the network receives at each time step for an image.
 
-An encoding is a function `(images, key, index, time) -> inputs` that gives the inputs of the time steps asked for, so
-that the [T, B, ...] tensor of a whole presentation need never exist; an array [K, B, ...], or a `Repeated` where they
-are all the same.
+An encoding is a function `(images, key, index, time) -> inputs`. It gives the inputs of K time steps as an array
+[K, B, ...], or as a `Repeated` if they are all the same. The inputs of all T steps are never in memory at once.
 """
 
 from collections.abc import Callable, Iterator

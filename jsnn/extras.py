@@ -1,4 +1,4 @@
-"""Packages that the library alone does not install."""
+"""Optional packages: importing them, with an error that says how to install them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,6 +1,6 @@
 """Long passes over data as folds: a state, and a function that adds an item to it.
 
-Whoever asks for a pass can therefore watch it, stop it and go on with it later, without knowing what it computes.
+So the caller can watch a pass, stop it and continue it later, without knowing what it computes.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""QCFS: the activation that an integrate-and-fire neuron has in L time steps, for an ANN that is to be converted."""
+"""QCFS: an activation with L levels, the mean output of an integrate-and-fire neuron after L time steps."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -1,7 +1,7 @@
 """Random numbers that belong to a sample, not to its place in a batch.
 
 Every draw is a function of (seed, train step, index of the sample in the data set) and, for inputs, of the time step.
-Splitting a batch over devices, cutting time into chunks or resuming a run therefore leaves all noise as it was.
+So the noise stays the same when a batch is split over devices, time is cut into chunks, or a run is resumed.
 """
 
 import jax

@@ -1,4 +1,4 @@
-"""From an ANN's variables to those of an SNN: thresholds balanced layer by layer, scaled for few time steps."""
+"""From an ANN's variables to an SNN's: thresholds are balanced layer by layer and scaled for few time steps."""
 
 from jsnn.conversion.balancing import balance_thresholds
 from jsnn.conversion.scaling import (

@@ -1,8 +1,8 @@
 """Threshold balancing in one pass over the layers.
 
-Each layer runs twice over all time steps (three times for a percentile): for its input currents, which give its
-threshold, and with that threshold, together with the currents of the next layer. Its spikes are kept as bits, from
-which the layers behind it start, so that no layer is run again from the input.
+Each layer runs twice over all time steps (three times for a percentile). The first run gives its input currents, and so
+its threshold. The second run uses this threshold and gives its spikes. The spikes are kept as bits. The next layers
+start from them, so no layer runs again from the network's input.
 """
 
 import math

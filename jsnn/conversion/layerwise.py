@@ -1,6 +1,6 @@
-"""One layer of a presentation at a time: what it is fed, from the kept spikes of the layers before it.
+"""Running one layer at a time: its currents, from the kept spikes of the layers before it.
 
-The layers whose spikes are given hand them on as they are, so neither they nor what is before them run again.
+Layers with kept spikes pass these on. Neither they nor anything before them runs again.
 """
 
 import math

@@ -1,7 +1,8 @@
 """The exact percentile of more numbers than fit into memory: a radix select in two passes over a stream.
 
-Floats are mapped to 32-bit integers of the same order. The first pass counts their upper 16 bits, which tells the upper
-half of the number sought; the second counts the lower 16 bits of the numbers that share it.
+Floats are mapped to 32-bit integers of the same order. The first pass counts the upper 16 bits of all numbers. This
+gives the upper 16 bits of the percentile. The second pass counts the lower 16 bits of the numbers with these upper
+bits.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Thresholds multiplied by a factor, for fewer time steps, and in the paper's units.
 
-Section 2.2 of Rathi et al., 2020 (arXiv:2005.01807). In the paper's units a spike is 1, so that the currents of layer
-l, and its threshold v_l with them, are smaller by the threshold V of the layer before,
+Section 2.2 of Rathi et al., 2020 (arXiv:2005.01807). In the paper's units a spike is 1. So the currents of layer l and
+its threshold v_l are divided by the threshold V of the layer before,
 
     v_l = V_l / V_(l-1),    logits = (sum over time of the readout's currents) / V_L
 """

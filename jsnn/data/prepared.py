@@ -1,4 +1,4 @@
-"""Data sets that TFDS has prepared, read without TensorFlow; whatever is wrong with their files is named."""
+"""Data sets that TFDS has prepared, read without TensorFlow. Errors name the file that is wrong."""
 
 import logging
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,7 @@
 """From and to other libraries: weights and checkpoints of PyTorch, networks to snnTorch, graphs of NIR.
 
-What needs their packages to be imported is not imported here: `to_snntorch`, `to_nir` and `from_nir`, in the modules of
-those names.
+`to_snntorch`, `to_nir` and `from_nir` need packages of these libraries. They are not imported here, but are in modules
+of their own.
 """
 
 from jsnn.exchange.authors import AuthorsCheckpoint, load_authors_checkpoint

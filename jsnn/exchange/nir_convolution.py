@@ -1,4 +1,4 @@
-"""Convolutions as nir reads them back: of one group, with a square window and as many zeros at both ends."""
+"""Convolutions that nir can read back: one group, a square window, and the same padding at both ends."""
 
 from typing import NamedTuple
 

@@ -1,7 +1,7 @@
-"""In which order features meet the weights of a network, where maps have their channels last, and in PyTorch.
+"""The order of features in a network with channels last, and in PyTorch, which has channels first.
 
-The order of a value is, for each element of a sample, its place in PyTorch's flattened sample; the same place where
-elements are alike. It is None where PyTorch has the same with channels first, so that features are as they are.
+The order of a value gives, for each element of a sample, its place in PyTorch's flattened sample. Equal elements have
+the same place. The order is None if PyTorch has the same value with channels first; its features then keep their order.
 """
 
 import math

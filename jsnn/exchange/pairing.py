@@ -1,4 +1,4 @@
-"""Which layer of a PyTorch network belongs to which of a Flax one: by shapes, and among those of the same by names."""
+"""Pairs the layers of a PyTorch and a Flax network: by shape, and among equal shapes by name."""
 
 import re
 from collections.abc import Mapping, Sequence

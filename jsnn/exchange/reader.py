@@ -1,7 +1,7 @@
 """The graph of layers while it is read from a graph of operations.
 
-Factors and sums with constants, as of biases and batch norm, are gathered beside the value that they follow. When a
-layer takes that value, they go into the weights that made it.
+Biases and batch norm multiply a value by constants or add constants to it. These constants are collected beside the
+value. When a layer takes the value, they are merged into the weights that made it.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Which neurons other libraries have, told by what they do: a neuron of the user's own may be one of them."""
+"""Finds neurons that other libraries have, by what they compute, so that a user's own neuron can be one of them."""
 
 import jax.numpy as jnp
 import numpy as np

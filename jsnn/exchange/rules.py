@@ -1,4 +1,4 @@
-"""Which layer each operation of a spiking network is: a function (reader, operation) -> what it gives."""
+"""The layer that each operation of a spiking network becomes: one function (reader, operation) -> value for each."""
 
 import math
 from collections.abc import Callable

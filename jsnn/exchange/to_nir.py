@@ -1,7 +1,7 @@
 """A spiking network as a graph of NIR, the neuromorphic intermediate representation. Importing this imports nir.
 
-In NIR (Pedersen et al., 2024, doi:10.1038/s41467-024-52259-9) a spike is 1, maps are [C, H, W], and neurons that fire
-are set to a value:
+In NIR (Pedersen et al., 2024, doi:10.1038/s41467-024-52259-9) a spike is 1 and maps are [C, H, W]. A spike resets the
+membrane to a fixed value:
 
     IF:  dv/dt = r I        LIF:  tau dv/dt = v_leak - v + r I        v becomes v_reset where v > v_threshold
 

@@ -1,4 +1,4 @@
-"""Files of PyTorch, of which tensors and plain values are read and nothing is run."""
+"""Reads tensors and plain values from PyTorch files, without running code from them."""
 
 import re
 from collections.abc import Mapping

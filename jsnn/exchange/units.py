@@ -1,4 +1,4 @@
-"""A network whose spikes stand for something else: the weights behind them take the difference in."""
+"""Changes what a spike stands for, and scales the weights behind it to compensate."""
 
 import math
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Convolution whose gradients are fast on every platform, in a chosen precision.
 
-On CPU convolutions and gradients are those of `jsnn.kernels.cpu_convolution`; on GPU and TPU the platform's own are
-right. Which is taken is settled when the program is lowered: what a CPU lowers for a TPU holds no CPU way.
+On a CPU, convolutions and gradients come from `jsnn.kernels.cpu_convolution`. GPUs and TPUs use their own. The choice
+is made when a program is lowered for a platform, so a program for a TPU is the same on every machine.
 """
 
 from collections.abc import Callable, Sequence

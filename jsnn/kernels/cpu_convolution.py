@@ -1,8 +1,8 @@
-"""A convolution and its gradients on a CPU, by the fastest way for a shape.
+"""A convolution and its gradients on a CPU, by the fastest method for its shape.
 
-That is Winograd's, XLA's, products of patches or of strips, or of one matrix where images are tiny. XLA:CPU's own
-filter gradient falls to a hundredth of the machine's rate inside a loop and to a tenth at a large batch, its input
-gradient to a fifth, and all of it to a hundredth where an image is two pixels high or wide.
+The methods are Winograd's, XLA's, matrix products of patches or of strips, and one matrix for tiny images. XLA:CPU
+alone is slow: its filter gradient runs at a hundredth of the machine's rate inside a loop and at a tenth with a large
+batch, its input gradient at a fifth, and both at a hundredth if an image is two pixels high or wide.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""What the convolutions and products of a network are computed with."""
+"""The functions that compute a network's convolutions and matrix products."""
 
 from collections.abc import Callable, Mapping
 from functools import cache, partial

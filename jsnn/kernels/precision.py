@@ -1,4 +1,4 @@
-"""Precision of products: in which dtype numbers enter them, are summed, kept for a backward pass and moved."""
+"""Precision of matrix products: the dtypes of operands, of sums, and of what is kept for the backward pass or moved."""
 
 from functools import partial
 

@@ -1,7 +1,8 @@
-"""A convolution of stride 1 and its filter gradient as products of matrices of strips, rows of a window's pixels.
+"""A convolution of stride 1 and its filter gradient as matrix products of strips.
 
-A strip holds the kW pixels of a window's row, so that images become kW times as large, not kH * kW times as by patches;
-the product with all kH rows of the kernel at once gives what each adds to the outputs above and below it.
+A strip holds the kW pixels of one row of a window. Images become kW times as large, while patches would make them kH *
+kW times as large. Each strip is multiplied by all kH rows of the kernel, and the results are added to the outputs above
+and below it.
 """
 
 import jax

@@ -1,4 +1,4 @@
-"""What every way to convolve needs to know of a window that moves over images."""
+"""The window of a convolution: what every method needs to know of it."""
 
 import jax
 

@@ -5,9 +5,9 @@ Two by two outputs y see four by four pixels d. Along one side, with the kernel'
     y_0 = m_0 + m_1 + m_2,   m_0 = (d_0 - d_2) g_0,   m_1 = (d_1 + d_2) (g_0 + g_1 + g_2) / 2,
     y_1 = m_1 - m_2 - m_3,   m_3 = (d_1 - d_3) g_2,   m_2 = (d_2 - d_1) (g_0 - g_1 + g_2) / 2,
 
-and likewise along the other; with channels each m is a product of matrices. Pixels are only added and subtracted, so
-spikes stay whole numbers; weights besides are halved at most twice: where these have few bits, sums are exact here as
-in the plain convolution.
+and likewise along the other side. With channels, each m is a matrix product. Pixels are only added and subtracted, so
+spikes stay whole numbers. Weights are also halved, at most twice. If they have few bits, the sums are exact, as in the
+plain convolution.
 """
 
 import math

@@ -1,8 +1,8 @@
-"""The paper's VGG and ResNet in plain Flax, with nothing of spikes in them: `jsnn.spiking` makes the SNN.
+"""The paper's VGG and ResNet as ordinary networks in plain Flax: `jsnn.spiking` makes the SNN.
 
-No bias and average pooling only: section 2.2 of Rathi et al., 2020 (arXiv:2005.01807). Batch norm, and QCFS in place of
-ReLU, come where they are asked for; the paper does without. Dropout is on when a "dropout" key is given; it then needs
-the samples' indices.
+They have no biases, and average pooling only: section 2.2 of Rathi et al., 2020 (arXiv:2005.01807). Batch norm and QCFS
+in place of ReLU are options that the paper does not use. Dropout is on when a "dropout" key is given; it then needs the
+samples' indices.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""What the models are made of, in plain Flax: convolutions and dense maps, batch norm, activations, dropout, pools."""
+"""The layers of the models, in plain Flax: convolutions, dense layers, batch norm, activations, dropout, pools."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Which operations of a network are activations that neurons stand for: ReLU as usually written, relu6, clip, qcfs."""
+"""Finds the activations that become neurons: ReLU in its usual forms, relu6, clip, qcfs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

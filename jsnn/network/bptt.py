@@ -1,8 +1,8 @@
 """Backpropagation through time from bits or bytes of neurons, in chunks of time steps.
 
-Forward, the network runs chunk by chunk and keeps its neurons' residuals, see `jsnn.neurons.residuals`. Backward, the
-chunks come in reverse order: each layer's spikes are unpacked, pooled and masked again, the inputs drawn again, and no
-neuron and no product of the forward pass is computed twice.
+The forward pass runs chunk by chunk and keeps the neurons' residuals, see `jsnn.neurons.residuals`. The backward pass
+takes the chunks in reverse order. It unpacks, pools and masks each layer's spikes again, and draws the inputs again. It
+computes no neuron and no product of the forward pass twice.
 """
 
 from functools import partial

@@ -1,4 +1,4 @@
-"""Calls of functions, and the calls and equations in their jaxprs."""
+"""Calls of an ANN's function, and the calls and equations in its jaxpr."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple

@@ -1,6 +1,6 @@
-"""A network as a flat list of operations: the jaxpr of its function, calls opened, what no result needs left out.
+"""A network as a flat list of operations: the jaxpr of its function, with calls inlined and unused operations left out.
 
-Values have numbers. An operation depends on time where its inputs do, which begin with the network's input.
+Values have numbers. The network's input depends on time, and so does every operation with an input that does.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Which operations are linear in what depends on time, so that they may act on spikes."""
+"""Finds the operations that are linear in their inputs over time: only these may act on spikes."""
 
 from collections.abc import Collection, Sequence
 from typing import Any

@@ -1,8 +1,8 @@
 """What a network costs: multiply-accumulates of an ANN, accumulates of an SNN, and the energy of either.
 
-An ANN multiplies every input by every weight. An SNN adds the weights of a synapse where a spike arrives, so that it
-costs what its neurons fire. Average pools sum spikes and count nothing; padding counts as if it were there, the
-zeros between the pixels of a transposed convolution count nothing.
+An ANN multiplies every input by every weight. An SNN adds a weight wherever a spike arrives, so its cost grows with the
+number of spikes. Average pools count nothing. Padding counts like pixels. The zeros between the pixels of a transposed
+convolution count nothing.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""A look inside: spikes, membranes and currents of all layers over time."""
+"""Recording spikes, membranes and currents of all layers over time."""
 
 from collections.abc import Sequence
 from typing import Any

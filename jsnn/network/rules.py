@@ -1,7 +1,7 @@
 """How an operation of an ANN runs with an axis of time in front, or why it can't.
 
-Only what is linear in its inputs may act on spikes: then the mean over time of what it gives is what it gives for the
-mean. All else is refused.
+Only operations that are linear in their inputs may act on spikes: the mean of their outputs over time is then their
+output for the mean input. All other operations raise an error.
 """
 
 import math

@@ -1,8 +1,8 @@
-"""Running the graph of a network with an axis of time in front of what depends on its input.
+"""Running the graph of a network with an axis of time in front of every value that depends on its input.
 
-A spike stands for its threshold V. Where that is one number for a layer, spikes go on as 0 and 1 with V as a factor
-beside them, which the next convolution or product takes up: in its weights or its result, whichever is smaller. Matrix
-products thus get spikes, which are exact in any precision; where weights are rounded, they are so without the factor.
+A spike stands for its threshold V. If V is one number for a layer, spikes stay 0 and 1, and V is a separate factor. The
+next convolution or product multiplies V into its weights or its result, whichever is smaller. So matrix products work
+on spikes, which are exact in any precision. If weights are rounded, they are rounded without the factor.
 """
 
 from collections.abc import Callable, Mapping, Sequence

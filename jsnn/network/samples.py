@@ -1,7 +1,7 @@
-"""Which axis of a layer is the batch, numbers by sample, and what must not get lost in a sample's spikes.
+"""The axis of the batch in each layer, numbers per sample, and inputs of a sample that are not finite.
 
-The batch of a network's input is its first axis. A layer may have it elsewhere, as [C, B] behind a transpose, or
-merged with others, as tokens.
+The batch is the first axis of a network's input. In a layer it may be another axis, such as [C, B] after a transpose,
+or be merged with others, such as tokens.
 """
 
 import math

@@ -1,9 +1,9 @@
-"""Running an SNN over time, a chunk of time steps after the other.
+"""Running an SNN over time, one chunk of time steps after the other.
 
-Within a chunk the network runs layer by layer over all of its steps, [K, B, ...] at a time; between chunks only the
-neurons' states are carried. Forward, memory is bounded by the chunk, whatever the number of steps; backward, the states
-at the chunks' borders are kept and each chunk is run again (`jsnn.network.bptt` has leaky neurons' gradient for less).
-The result does not depend on the chunk.
+Within a chunk the network runs layer by layer, each layer over all K steps at once, [K, B, ...]. Only the neurons'
+states go from one chunk to the next. So the forward pass needs the memory of one chunk, whatever the number of steps.
+For the gradient, the states between chunks are kept and each chunk runs again. For leaky neurons `jsnn.network.bptt`
+does it with less. The result does not depend on the size of the chunks.
 """
 
 from collections.abc import Callable, Mapping, Sequence

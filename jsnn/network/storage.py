@@ -1,4 +1,4 @@
-"""What is kept of all layers in a presentation, and its way back to chunks."""
+"""What is kept of all layers in a presentation, and how chunks read it again."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

@@ -1,7 +1,7 @@
 """The spike trains of all layers in a presentation: words of bits, and the ages of neurons before them.
 
-A word holds the spikes of one chunk, or of several where chunks are short, so that no byte is kept for a few bits. The
-neurons of a sample are one axis, for a TPU would pad 64 channels to 128.
+A word holds the spikes of one chunk, or of several short chunks, so that its bits are used. The neurons of a sample are
+one axis, because a TPU would pad 64 channels to 128.
 """
 
 import math

@@ -1,8 +1,8 @@
 """The transformation: from the function of an ANN to a spiking network.
 
-The function is traced to a graph, in which every ReLU becomes a layer of neurons; the graph is run once more with an
-axis of time in front of whatever depends on the input. What does not, as a dropout mask or the scale of a batch norm,
-is computed once for all steps of a chunk.
+The function is traced to a graph, and every ReLU in it becomes a layer of neurons. The graph then runs with an axis of
+time in front of every value that depends on the input. Other values, such as a dropout mask or the scale of a batch
+norm, are computed once for all steps of a chunk.
 """
 
 from collections.abc import Callable, Mapping

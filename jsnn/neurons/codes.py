@@ -1,9 +1,11 @@
 """The distance of a membrane to its threshold in a byte.
 
-The first bit says whether the neuron fires, z > 0. The other seven are |z| in units of a width: even steps below 1, and
-above it four steps an octave. Of 96 even steps are left 8 octaves, up to 256 widths: z is known to width / 192 near the
-threshold, where a surrogate's derivative varies, and to an eighth of itself, at most, further off. A derivative that is
-steep and falls off slowly, as that of `fast_sigmoid`, gets fewer even steps of a smaller width, and more octaves.
+The first bit says whether the neuron fires, z > 0. The other seven bits are a code for |z|. Its unit is a width: below
+one width there are even steps, above it four steps per octave. With 96 even steps, 8 octaves are left, up to 256
+widths. Near the threshold, where a surrogate's derivative varies, the error of z is then at most width / 192. Further
+away it is at most an eighth of z. The width and the number of even steps are chosen for the surrogate. A derivative
+that is steep and falls off slowly, such as that of `fast_sigmoid`, gets fewer even steps, a smaller width and more
+octaves.
 """
 
 from collections.abc import Callable

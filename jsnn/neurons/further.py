@@ -1,4 +1,4 @@
-"""Neurons of the field beside LIF: with an adaptive threshold, a current-based synapse, a refractory period."""
+"""Other neurons than LIF: with an adaptive threshold, a current-based synapse, a refractory period."""
 
 from collections.abc import Callable
 from functools import cache

@@ -1,7 +1,7 @@
 """What a spiking neuron is: parameters, an initial state and one time step, as pure functions.
 
-Time is the first axis, [T, ...]; whatever follows it are independent neurons. A state goes in and comes out, so that
-time can be cut into chunks.
+Time is the first axis, [T, ...]; the other axes are independent neurons. A step takes a state and returns the next one,
+so time can be cut into chunks.
 
 A neuron of your own is three functions:
 

@@ -1,6 +1,6 @@
 """Spike trains as bits: up to 32 time steps of a neuron in one unsigned integer, bit t for step t.
 
-With no spike before it, an `age` is 0; else it is the number of steps since the last spike, 1 right after it.
+An `age` is the number of steps since the last spike, 1 right after it, and 0 if there was none.
 """
 
 import jax

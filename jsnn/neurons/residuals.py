@@ -1,14 +1,14 @@
 """What leaky neurons keep of a chunk of time for their gradient, and the gradient from that alone.
 
-Where one membrane carries a neuron on, u[t] = integrate(u[t-1], o[t-1], I[t]), and the spike of its reset carries no
-gradient, the gradient of a layer is a linear recursion backwards in time,
+Let the membrane be the neuron's only state, u[t] = integrate(u[t-1], o[t-1], I[t]), and let no gradient flow through
+the spike of a reset. The gradient of a layer is then a linear recursion backwards in time,
 
     d[t] = du[t+1]/du[t] * d[t+1] + (do/dz)[t] / v * dL/do[t],    dL/dI[t] = d[t] = dL/du[t]
 
-in which no membrane appears but by the derivative do/dz. So the forward pass keeps no membranes, and none is computed
-again: one bit a neuron and step where do/dz depends on spike times, as STDB's does (equations 8 to 10 of
-arXiv:2005.01807), two where it has one value beside 0, and else a byte, which tells the membrane to rounding, too, for
-the gradients of thresholds and leaks.
+The membrane appears only in the derivative do/dz. So the forward pass keeps no membranes, and the backward pass
+computes none. Per neuron and step it keeps one bit if do/dz depends on spike times, as with STDB (equations 8 to 10 of
+arXiv:2005.01807), two bits if do/dz is either 0 or one other value, and else a byte. The byte also gives the membrane,
+rounded, for the gradients of thresholds and leaks.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """Spike functions: a Heaviside step forward, a surrogate derivative backward.
 
 The spike is a function of the normalised distance to the threshold, z = u / v - 1, and of the steps since the neuron's
-last spike. Forward it is the strict step `z > 0`; backward it is what the surrogate says. The factories return the same
-surrogate for the same arguments, so that compiled programs are shared.
+last spike. The forward pass is the strict step `z > 0`; the backward pass uses the surrogate's derivative. The
+functions that make surrogates return the same object for the same arguments, so compiled programs are reused.
 """
 
 import math

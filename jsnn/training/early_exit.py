@@ -1,6 +1,6 @@
 """Early exit: a sample is presented only until the network is sure of its class.
 
-A spiking network has an answer at every time step, the mean of its results so far, so that easy samples need few steps.
+At every time step a spiking network has an answer: the mean of its results so far. Easy samples need few steps.
 """
 
 from collections.abc import Callable

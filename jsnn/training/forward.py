@@ -1,4 +1,4 @@
-"""What a network gives in training: an ANN runs once, an SNN over time, and another network may teach either."""
+"""Forward functions for training: of an ANN, of an SNN over time, and of either with a teacher network."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -1,15 +1,13 @@
 """Several processes as one run: how they find each other, what the first does for all, what they agree on.
 
-With a single process everything here does the plain thing.
+A process alone does the plain thing in all of these functions.
 """
 
 import json
 import os
-import sys
-import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,20 +15,26 @@ from jax.experimental.multihost_utils import broadcast_one_to_all, process_allga
 
 HEARTBEAT = 30  # seconds of silence after which a process counts as dead and the others stop
 SHORTEST_MESSAGE = 256  # bytes
-GRACE = 2  # seconds that the first, on whom the others hang, lets them report the same error
 SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")  # what srun sets
 
 
 def join(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
     """Join the other processes of a run; to be called before anything else of jax.
 
-    The coordinator is host:port of the first process. Without it, the processes are those that SLURM or the TPU pod
-    slice names; where neither does, this one is alone. ValueError where only some of the three are given, one is out of
-    its range, or the processes don't meet.
+    Args:
+        coordinator: host:port of the first process. None joins the tasks of SLURM or the hosts of a TPU slice, if this
+            process is one of several; else it stays alone.
+        num_processes: how many processes there are; goes with coordinator.
+        process_id: which of them this is, from 0; goes with coordinator.
+
+    Raises:
+        ValueError: where only some of the three are given, one is out of its range, or the processes don't meet.
     """
     arguments = (coordinator, num_processes, process_id)
+    on_tpu = "tpu" in (jax.config.jax_platforms or "")
     if arguments == (None, None, None):
-        if not (_is_task_of_slurm() or _is_on_tpu()):
+        is_task = all(name in os.environ for name in SLURM) and int(os.environ["SLURM_NTASKS"]) > 1
+        if not (is_task or on_tpu):
             return
     elif None in arguments:
         raise ValueError(f"coordinator, num_processes and process_id go together, got {arguments}.")
@@ -41,18 +45,8 @@ def join(coordinator: str | None = None, num_processes: int | None = None, proce
     except RuntimeError as error:
         raise ValueError(f"the processes of the run did not meet ({error}): are all started alike?") from error
     except ValueError:
-        if coordinator is not None or not _is_on_tpu():
-            raise  # else jax found a TPU that belongs to no slice
-
-
-def leave(status: int) -> NoReturn:
-    """End this process with a status. After an error it does not wait for the others, which then stop too."""
-    if status and jax.distributed.is_initialized():
-        if is_first_process():
-            time.sleep(GRACE)
-        sys.stdout.flush()
-        os._exit(status)
-    raise SystemExit(status)
+        if coordinator is not None or not on_tpu:
+            raise  # else this TPU belongs to no slice
 
 
 def is_first_process() -> bool:
@@ -61,10 +55,9 @@ def is_first_process() -> bool:
 
 
 def on_first_process(work: Callable[[], Any]) -> Any:
-    """Let the first process do something and wait for it: an exclusive write, or a read that all shall agree on.
+    """Let the first process do something, as a write or a read, and give all processes the JSON value that it returns.
 
-    All get the JSON value that it returns. Alone, what it raises is raised; of several, all get a ValueError where it
-    raises one or an OSError.
+    A process alone raises what `work` raises. Of several, all raise a ValueError where it raises one or an OSError.
     """
     if jax.process_count() == 1:
         return work()
@@ -83,18 +76,6 @@ def on_first_process(work: Callable[[], Any]) -> Any:
     return answer["result"]
 
 
-def on_every_process(work: Callable[[], Any]) -> Any:
-    """Do something in all processes; where it fails in one, that one raises what failed and the others a ValueError."""
-    result, failure = None, None
-    try:
-        result = work()
-    except (ValueError, OSError) as error:
-        failure = error
-    if not all_gather(np.array(failure is not None)).any():
-        return result
-    raise failure or ValueError("another process of the run has failed: see what it says.")
-
-
 def all_gather(value: np.ndarray) -> np.ndarray:
     """The arrays [...], of one shape and dtype in all P processes, in their order, [P, ...], to the bit."""
     value = np.asarray(value)
@@ -103,7 +84,7 @@ def all_gather(value: np.ndarray) -> np.ndarray:
 
 
 def global_max(value: int) -> jax.Array | int:
-    """The highest of the processes' small integers, on its way while the host goes on; alone, the value itself."""
+    """The highest of the processes' small integers, without waiting for it; of a process alone its own."""
     if jax.process_count() == 1:
         return value
     return _global_max(np.full(jax.local_device_count(), value, np.int32))
@@ -112,13 +93,3 @@ def global_max(value: int) -> jax.Array | int:
 @partial(jax.pmap, axis_name="devices", out_axes=None)
 def _global_max(value: jax.Array) -> jax.Array:
     return jax.lax.pmax(value, "devices")
-
-
-def _is_task_of_slurm() -> bool:
-    """Whether srun started several tasks, of which this is one."""
-    return all(name in os.environ for name in SLURM) and int(os.environ["SLURM_NTASKS"]) > 1
-
-
-def _is_on_tpu() -> bool:
-    """Whether jax has found itself on a TPU machine, which may be one of a slice's."""
-    return "tpu" in (jax.config.jax_platforms or "")

@@ -1,7 +1,7 @@
 """One training step for ANN and SNN: forward, loss, gradient, optimiser.
 
-What differs between the two is the forward function alone, see `jsnn.training.forward`. Variables are a dict of
-collections, of which the chosen ones are trained.
+Only the forward function differs between the two, see `jsnn.training.forward`. Variables are a dict of collections; the
+chosen collections are trained.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,8 +1,8 @@
-"""Training of neurons' parameters beside the weights: thresholds above 0, leaks up to 1, initial membranes.
+"""Training the neurons' parameters within bounds: thresholds above 0, leaks up to 1, initial membranes.
 
     v <- v exp(step of log v),    leak <- clip(leak + step, 0.01, 1),    initial <- clip(initial + step, -1, 1)
 
-after DIET-SNN (Rathi and Roy, 2020, arXiv:2008.03658), where nothing keeps a threshold above 0.
+after DIET-SNN (Rathi and Roy, 2020, arXiv:2008.03658), which does not keep thresholds above 0.
 """
 
 from collections.abc import Collection
