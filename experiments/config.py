@@ -1,4 +1,4 @@
-"""A config is checked at the door, read from JSON, changed by names and compared."""
+"""Configs: checking them, reading them from JSON, changing fields by name, comparing them."""
 
 import dataclasses
 import json
@@ -8,30 +8,13 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from experiments.fields import GROUPS, PATHS, PREFIXED, Config
+from experiments.fields import GROUPS, PREFIXED, Config
 from jsnn.data.datasets import info
-
-# Fields that configs of older versions lack; their defaults are what was done then.
-ADDED = {
-    "network": ("norm", "levels"),
-    "convert": ("fold", "initial", "scaling", "logits"),
-    "finetune": (
-        "trained",
-        "by_channel",
-        "neuron_lr",
-        "distillation",
-        "temperature",
-        "rate_penalty",
-        "residuals",
-        "comparison_streams",
-    ),
-    "evaluate": ("exit_cost",),
-}
 
 
 def check(config: Config) -> None:
     """Refuse a config with a value out of its range, or fields that do not go together, by name, value and range."""
-    _validated(dataclasses.asdict(config))
+    from_json(dataclasses.asdict(config))
     about, num_steps, balance = info(config.data.dataset), config.convert.num_steps, config.convert.balance
     if config.evaluate.eval_steps < num_steps:
         raise ValueError(f"eval_steps must be at least num_steps, {num_steps}, got {config.evaluate.eval_steps}.")
@@ -61,22 +44,18 @@ def _check_finetune(config: Config) -> None:
         raise ValueError("start scratch balances thresholds, and QCFS has its own from an ANN's training: use ReLU.")
 
 
-def from_json(fields: dict[str, Any]) -> Config:
-    """The Config of its JSON form; ValueError where a field is missing, unknown or out of its range.
+def from_json(fields: Any) -> Config:
+    """The Config of its JSON form; ValueError where a field is unknown or out of its range."""
+    # As JSON, where a strict check takes lists for tuples and whole numbers for floats, but no text for numbers.
+    try:
+        return _adapter().validate_json(json.dumps(fields, default=str, ensure_ascii=False).encode(), strict=True)
+    except ValidationError as error:
+        raise ValueError(_sentence(error, fields)) from error
 
-    Those in `run` may be missing, for they change no result, and those that older versions did not have.
-    """
-    config = _validated(fields)
-    for group, values in dataclasses.asdict(config).items():
-        missing = (
-            {*values} - {*fields.get(group, ()), *ADDED.get(group, ())}
-            if isinstance(values, dict)
-            else {group} - {*fields}
-        )
-        if missing and group != "run":
-            raise ValueError(f"the field {_name(group, min(missing))} is missing.")
-    as_they_are = {name: fields["run"][name] for name in PATHS if name in fields.get("run", ())}
-    return dataclasses.replace(config, run=dataclasses.replace(config.run, **as_they_are))
+
+@cache
+def _adapter() -> TypeAdapter:
+    return TypeAdapter(Config)
 
 
 def with_fields(config: Config, fields: Mapping[str, Any]) -> Config:
@@ -100,21 +79,6 @@ def difference(one: Config, other: Config, last: str = "evaluate") -> str | None
             if value != here[group][name]:
                 return f"{_name(group, name)} is {value} there and {here[group][name]} here"
     return None
-
-
-def _validated(fields: Any) -> Config:
-    # As JSON, where a strict check takes lists for tuples and whole numbers for floats, but no text for numbers. A path
-    # may hold bytes that are no UTF-8, which Python writes as surrogates and JSON's readers refuse.
-    text = json.dumps(fields, default=str, ensure_ascii=False).encode(errors="replace")
-    try:
-        return _adapter().validate_json(text, strict=True)
-    except ValidationError as error:
-        raise ValueError(_sentence(error, fields)) from error
-
-
-@cache
-def _adapter() -> TypeAdapter:
-    return TypeAdapter(Config)
 
 
 def _sentence(error: ValidationError, fields: Any) -> str:

@@ -1,10 +1,9 @@
 """Convert the trained ANN: balance its thresholds, choose their scaling factor and calibrate the logits on the first
-half of the validation split. Interrupted, it goes on from the batch where it was.
+half of the validation split.
 
 python -m experiments.convert [PRESET] [--workdir DIR] [--field value ...]
 """
 
-import dataclasses
 import time
 from functools import partial
 
@@ -13,10 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.fields import AUTO
-from experiments.runs import command_line
-from experiments.runs.health import warn_of_silent_layers
-from experiments.runs.machine import this_machine
-from experiments.runs.networks import (
+from experiments.machine import this_machine
+from experiments.networks import (
     build_ann,
     build_snn,
     folded,
@@ -26,21 +23,18 @@ from experiments.runs.networks import (
     scaled,
     snn_like,
 )
-from experiments.runs.partial import resumable
-from experiments.runs.progress import say, watched
-from experiments.runs.records import read_results
-from experiments.runs.schema import Results
-from experiments.runs.scoring import images_for_choices, score
-from experiments.runs.splits import open_source
-from experiments.runs.stages import finish, require
-from experiments.runs.workdir import Run, checkpoints, restored
+from experiments.runs import command_line
+from experiments.runs.data import open_source
+from experiments.runs.health import warn_of_silent_layers
+from experiments.runs.progress import watched
+from experiments.runs.stages import finish, require, restored, save_network
+from experiments.runs.workdir import Results, Run, read_results
+from experiments.scoring import images_for_choices, score
 from experiments.train_ann import trained_ann
 from jsnn.conversion import Thresholds, balance_thresholds, convert, paper_thresholds
 from jsnn.data.augment import scale
 from jsnn.data.datasets import TRAIN, VALIDATION
-from jsnn.folding import Fold
 from jsnn.network.transformation import Variables
-from jsnn.training.checkpoint import save
 from jsnn.training.evaluation import factor_sweep
 from jsnn.training.hosts import all_gather
 from jsnn.training.parallel import parallel_evaluation
@@ -51,18 +45,17 @@ SCALES = tuple(2 ** (-i / 2) for i in range(25))  # on logits, 1 to 1/4096
 
 def convert_ann(run: Run) -> None:
     """Convert the trained ANN of a run: a checkpoint in converted/, and `converted` in results.json."""
-    (fold, begin), ann = resumable(run, "convert"), folded(run.config, trained_ann(run))
-    thresholds = balance(run, ann, fold)
-    by_layer = {layer: float(threshold) for layer, threshold in paper_thresholds(thresholds).items()}
-    say("converted thresholds  " + "  ".join(f"{layer} {value:.3g}" for layer, value in by_layer.items()))
+    begin, ann = time.perf_counter(), folded(run.config, trained_ann(run))
+    thresholds = balance(run, ann)
     snn = convert(build_snn(run.config), ann, thresholds, initial=run.config.convert.initial)
-    results = {"thresholds": by_layer, **_best_factor(run, snn, fold)}
-    record = {"config": dataclasses.asdict(run.config), "scaling_factor": results["scaling_factor"]}
-    save(checkpoints(run, "converted"), 0, snn, record)
-    finish(run, "convert", time.perf_counter() - begin, {"converted": results})
+    by_layer = {layer: float(threshold) for layer, threshold in paper_thresholds(thresholds).items()}
+    results = {"thresholds": by_layer, **_best_factor(run, snn)}
+    save_network(run, "converted", 0, snn, {})
+    summary = f"factor {results['scaling_factor']:g}, validation {results['validation_accuracy']:.2%}"
+    finish(run, "convert", time.perf_counter() - begin, {"converted": results}, summary)
 
 
-def balance(run: Run, ann: Variables, fold: Fold = watched) -> Thresholds:
+def balance(run: Run, ann: Variables) -> Thresholds:
     """Thresholds for the weights of an ANN, as it is converted, on training images as evaluation sees them."""
     config, options = run.config, run.config.convert
     presentation = presentation_of(config, options.balance_steps, this_machine()._replace(num_devices=1))
@@ -79,7 +72,7 @@ def balance(run: Run, ann: Variables, fold: Fold = watched) -> Thresholds:
         chunk=presentation.chunk,
         batch_size=config.run.eval_batch_size,
         index=index,
-        fold=fold,
+        fold=watched,
         all_gather=all_gather,
     )
 
@@ -115,7 +108,7 @@ def _training_images(run: Run) -> tuple[jax.Array, jax.Array]:
     return scale(images), jnp.asarray(index)
 
 
-def _best_factor(run: Run, snn: Variables, fold: Fold) -> Results:
+def _best_factor(run: Run, snn: Variables) -> Results:
     """The factor with the best accuracy at num_steps on the images for choices, and the logits' scale of least loss.
 
     Of equal factors it is the largest, which spikes least.
@@ -127,20 +120,17 @@ def _best_factor(run: Run, snn: Variables, fold: Fold) -> Results:
         factor_sweep(presentation, source, factors, SCALES, partial(scaled, config), partial(logit_unit, config))
     )
     key, images = random_key(config, "validation"), images_for_choices(config)
-    scores = score(config, sweep, snn, VALIDATION, key, images=images, label="factors", fold=fold)
+    scores = score(config, sweep, snn, VALIDATION, key, images=images)
     accuracy = np.asarray(scores.accuracy[:, -1])
     best = int(np.flatnonzero(accuracy == accuracy.max())[-1])
     losses = scores.loss[best, -1]
-    calibrated = int(np.argmin(losses))
     warn_of_silent_layers("converted", {layer: float(spikes[best].sum()) for layer, spikes in scores.spikes.items()})
-    say(f"converted factor {factors[best]}, of {len(factors)}: validation {accuracy[best]:.2%}, loss {losses[0]:.4f}")
-    say(f"converted logits x {SCALES[calibrated]:.3g}: loss {losses[calibrated]:.4f}")
     return {
         "scaling_factor": factors[best],
         "validation_accuracy": float(accuracy[best]),
         "validation_accuracy_by_factor": {str(f): float(value) for f, value in zip(factors, accuracy, strict=True)},
         "validation_loss": float(losses[0]),
-        "logit_scale": SCALES[calibrated],
+        "logit_scale": SCALES[int(np.argmin(losses))],
     }
 
 

@@ -1,7 +1,7 @@
 """All fields of a run in groups, with their units, defaults and ranges.
 
-The groups stand in the order of the stages: what a stage finds depends on its own group and those above it, and on
-nothing in `run`. On the command line the stages whose fields share names are prefixes, --ann.lr; the others are not.
+The groups are in the order of the stages. The result of a stage depends on its own group and the groups above it, not
+on `run`. On the command line, `ann` and `finetune` are prefixes (--ann.lr), because their fields share names.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ AUTO = "auto"
 Auto = Literal["auto"]
 Schedule = Literal[SCHEDULES]
 
-# A range, and how an error says it.
+# Ranges, each with its text for errors.
 Count = Annotated[int, Field(ge=1, lt=2**31, description="at least 1 and below 2^31")]
 Size = Annotated[int, Field(ge=0, le=1024, description="at least 0 and at most 1024")]
 Epochs = Annotated[int, Field(ge=1, le=100_000, description="at least 1 and at most 100000")]
@@ -48,7 +48,7 @@ class Data:
 
     # Data set: digits, mnist, fashion_mnist, cifar10, cifar100, imagenet2012, or one that data_module registers.
     dataset: str = "digits"
-    crop_padding: Size = 0  # Random crops of training images reach this many pixels beyond their border.
+    crop_padding: Size = 0  # Pixels of padding around training images before a random crop.
     flip: bool = False  # Mirror training images at random.
     batch_size: Count = 64  # Training images per step, over all devices.
 
@@ -57,20 +57,20 @@ class Data:
 class Network:
     """Architecture, the same for ANN and SNN."""
 
-    architecture: Literal[ARCHITECTURES] = "vgg5"  # Architecture, as the paper has it.
+    architecture: Literal[ARCHITECTURES] = "vgg5"  # Architecture, as in the paper.
     # Factor on the channels of all convolutions; 1 is the paper's network.
     width: Annotated[float, Field(gt=0, le=64, allow_inf_nan=False, description="above 0 and at most 64")] = 1.0
     # Units of the hidden dense layers of a VGG.
     hidden: Annotated[tuple[Units, ...], Field(description="at least 1 and at most 65536 units each")] = (4096, 4096)
     conv_dropout: DropoutRate = 0.2  # Dropout rate after convolutions.
     dense_dropout: DropoutRate = 0.5  # Dropout rate after hidden dense layers.
-    # Standard deviation of the initial weights of dense layers; narrow ones need more than the paper's 0.01.
+    # Standard deviation of the initial weights of dense layers; narrow layers need more than the paper's 0.01.
     dense_std: Positive = 0.01
-    # Batch norm behind every convolution and hidden dense map; the paper's networks have none.
+    # Batch norm after every convolution and hidden dense layer; the paper's networks have none.
     norm: Literal["none", "batch"] = "none"
-    # L of QCFS, the activation of an ANN that is to be converted for about as many time steps; None is ReLU.
+    # Levels L of QCFS, an activation that makes the ANN ready for about L time steps; None is ReLU.
     levels: Annotated[Count | None, Field(description="at least 1 and below 2^31, or None")] = None
-    # Numbers that enter matrix products; sums, membranes and optimiser keep float32. bfloat16 is for GPU, TPU, AMX.
+    # Type of the inputs of matrix products; sums, membranes, optimiser stay float32. bfloat16 is for GPU, TPU, AMX.
     precision: Literal["float32", "bfloat16"] = "float32"
 
 
@@ -82,7 +82,7 @@ class ANN:
     lr: Positive = 1e-2  # Initial learning rate.
     # Learning rate: divided by 10 at 60/80/90 % of the epochs, halved every 5 epochs, a cosine, constant.
     schedule: Schedule = "tenths"
-    weight_decay: NonNegative = 5e-4  # L2 term in the gradient: weights times this.
+    weight_decay: NonNegative = 5e-4  # Added to the gradient: weights times this (L2).
 
 
 @_group
@@ -94,15 +94,15 @@ class Convert:
     # Percentile of the input current that becomes the threshold; 100 is the maximum.
     percentile: Annotated[float, Field(gt=0, le=100, description="in (0, 100]")] = 100.0
     balance: Literal["all", "stem"] = "all"  # Layers to balance: all, or a ResNet's stem only, as the paper did.
-    # Batch norm becomes part of weights and biases, which are then trained in its place.
+    # Merge batch norm into weights and biases, which are then trained instead.
     fold: bool = False
-    # Membrane before the first time step, as a share of the threshold; 0.5 serves few time steps.
+    # Membrane before the first time step, as a share of the threshold; 0.5 is good for few time steps.
     initial: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False, description="in [-1, 1]")] = 0.0
-    # What a factor on thresholds multiplies: each in the paper's units, where it compounds with depth, or in the ANN's.
+    # Units in which thresholds are scaled: the paper's, where the factor compounds with depth, or the ANN's (uniform).
     scaling: Literal["paper", "uniform"] = "paper"
-    # Factor on all thresholds at num_steps, or auto: the best of a sweep on validation images.
+    # Factor on all thresholds, or auto: the one with the best accuracy at num_steps on validation images.
     scaling_factor: PositiveOrAuto = AUTO
-    num_steps: Steps = 100  # T: time steps of the SNN in training, and at which its accuracy is reported.
+    num_steps: Steps = 100  # T: time steps of the SNN in training and in the reported accuracy.
     # Logits: the sum of the results over time in the paper's units, or their mean in the ANN's.
     logits: Literal["sum", "mean"] = "sum"
     # Input of the SNN: signed Poisson spikes, or the image itself at every step.
@@ -115,36 +115,36 @@ class Finetune:
 
     # Initial weights: the converted ANN's, or random ones (the control).
     start: Literal["converted", "scratch"] = "converted"
-    # Surrogate derivative of the spike: the linear one suits few time steps, STDB is the paper's.
+    # Surrogate derivative of the spike: linear is good for few time steps, STDB is the paper's.
     surrogate: Literal["stdb", "linear"] = "linear"
     alpha: Positive = 0.3  # STDB: derivative right after a spike.
     beta: NonNegative = 0.01  # STDB: decay of the derivative per time step since the last spike.
     gamma: Positive = 0.3  # Linear: derivative at the threshold.
-    # What is trained: weights and parameters of neurons. With nothing the converted net stays as it is.
+    # What is trained: weights and parameters of neurons. If empty, the converted network is not trained.
     trained: Annotated[tuple[Literal[TRAINED], ...], Field(description=f"some of {', '.join(TRAINED)}")] = ("weights",)
-    by_channel: bool = False  # Train one parameter of neurons by channel, not by layer.
-    neuron_lr: Positive = 3e-4  # Initial learning rate of the parameters of neurons, which have no weight decay.
-    # Leak of the membrane per time step; 1 is IF. The converted net is always IF.
+    by_channel: bool = False  # Give each channel its own neuron parameters; otherwise each layer has its own.
+    neuron_lr: Positive = 3e-4  # Initial learning rate of neuron parameters; they have no weight decay.
+    # Share of the membrane that stays per time step; 1 is IF. The converted network is always IF.
     leak: Annotated[float, Field(gt=0, le=1, description="in (0, 1]")] = 0.99
     epochs: Epochs = 20  # Epochs.
     lr: Positive = 3e-4  # Initial learning rate; STDB needs a tenth of the linear surrogate's.
     schedule: Schedule = "tenths"  # Learning rate: see ann.schedule.
     optimizer: Literal[OPTIMIZERS] = "adam"  # Optimiser.
-    # L2 term in the gradient; Adam makes it shrink the weights of silent neurons at full rate.
+    # Added to the gradient: weights times this (L2). With Adam, weights of silent neurons then shrink at full rate.
     weight_decay: NonNegative = 0.0
     warmup: NonNegative = 0.0  # Epochs over which the learning rate rises to its schedule.
-    # Largest norm of the whole gradient; None does not clip.
+    # Clip the whole gradient to this norm; None does not clip.
     clip: Annotated[Positive | None, Field(description="above 0 and finite, or None")] = None
-    # Factor on the logits in the loss, or auto: the one that calibrates the converted net, whose sum over time is too
-    # sure of itself. The paper has 1.
+    # Factor on the logits in the loss, or auto: the one that calibrates the converted network, whose sum over time is
+    # overconfident. The paper uses 1.
     logit_scale: PositiveOrAuto = AUTO
-    distillation: Share = 0.0  # Share of the loss that asks for the ANN's own logits, instead of the labels.
-    temperature: Positive = 1.0  # Divides both nets' logits in distillation.
-    # What is kept of neurons for the gradient: all that makes it exact; a byte a step, where bits do not do; or what
-    # suits, exact in one chunk and else a byte.
+    distillation: Share = 0.0  # Share of the loss whose target is the ANN's logits; the rest is for the labels.
+    temperature: Positive = 1.0  # Divides the logits of both networks in distillation.
+    # What neurons keep for the gradient. exact: all it needs. byte: one byte per step where bits are not enough, for
+    # an approximate gradient. auto: exact if all steps are in one chunk, otherwise byte.
     residuals: Literal[RESIDUALS] = "exact"
-    rate_penalty: NonNegative = 0.0  # Added to the loss for a spike of every neuron at every time step [nats].
-    comparison_streams: Streams = 5  # Poisson streams over which the net is then compared with the converted one.
+    rate_penalty: NonNegative = 0.0  # Penalty in the loss: this times the mean firing rate of all layers [nats].
+    comparison_streams: Streams = 5  # Poisson streams for comparing it with the converted network.
 
 
 @_group
@@ -153,39 +153,39 @@ class Evaluate:
 
     eval_steps: Steps = 100  # Time steps up to which accuracy is reported.
     streams: Streams = 5  # Poisson streams over which accuracy at num_steps is averaged.
-    exit_cost: Share = 0.001  # Validation accuracy that it may cost to stop a sample as soon as the net is sure of it.
+    exit_cost: Share = 0.001  # Validation accuracy that early exit may cost.
 
 
 @_group
 class Runtime:
-    """Where and how a run computes; changes no result, and may change where a run goes on.
+    """Where and how a run computes. This does not change the results, with two exceptions.
 
-    But for `finetune.residuals` "auto", which goes by the chunk, and batch norm in an ANN's training, whose statistics
-    are those of a device's part of a batch.
+    `finetune.residuals` "auto" depends on the chunk. Batch norm of an ANN in training has the statistics of a device's
+    part of the batch.
     """
 
     data_dir: str | None = None  # Folder of prepared TFDS data sets; None is TFDS's own default.
     data_module: str | None = None  # Python module that registers your own data sets, see jsnn.data.datasets.register.
     workers: Size = 0  # Processes that decode streamed images (ImageNet); 0 decodes in threads.
-    accumulate: Count = 1  # Parts of a device's batch that a training step takes one after the other, for less memory.
+    accumulate: Count = 1  # Split a device's batch into this many parts, computed one by one, to save memory.
     eval_batch_size: Count = 256  # Images per step in evaluation, over all devices.
-    # Time steps that run at once, or auto: 8 to 12, or as few as a device's memory asks for.
+    # Time steps that run at once, or auto: 8 to 12, or fewer if a device has little memory.
     chunk: Annotated[Count | Auto, Field(description="at least 1 and below 2^31, or auto")] = AUTO
-    # How much the compiler does for a CPU: less takes two thirds of its time, for programs up to a quarter slower.
+    # Effort of the compiler for a CPU: less cuts compile time to two thirds; programs are up to a quarter slower.
     compile_effort: Literal["full", "less"] = "full"
-    compilation_cache: str | None = None  # Folder where compiled programs are kept for the next run; None keeps none.
-    # What to do where a loss or gradient is not finite: stop the run, or skip the step and count it.
+    compilation_cache: str | None = None  # Folder that keeps compiled programs for the next run; None keeps none.
+    # What to do if a loss or gradient is not finite: stop the run, or skip the step and count it.
     on_nan: Literal["stop", "skip"] = "stop"
     keep_checkpoints: Count = 2  # Checkpoints kept of each stage.
-    # Save also after so many optimiser steps within an epoch; None does not count steps.
+    # Also save after this many optimiser steps within an epoch; None does not.
     checkpoint_steps: Annotated[Count | None, Field(description="at least 1 and below 2^31, or None")] = None
-    checkpoint_minutes: Positive = 10.0  # Save also after so many minutes within an epoch.
+    checkpoint_minutes: Positive = 10.0  # Also save after this many minutes within an epoch.
     tensorboard: bool = True  # Write TensorBoard files too, where tensorboardX is installed.
 
 
 @_group
 class Config:
-    """A run; its defaults are the paper's, but fine-tuning and the thresholds' factor, which serve few time steps."""
+    """A run. Its defaults are the paper's, but fine-tuning and the factor on thresholds suit few time steps."""
 
     seed: Seed = 0  # Seed of everything random.
     data: Annotated[Data, Unprefixed] = Data()

@@ -1,15 +1,14 @@
 """Fine-tune the converted net with a surrogate gradient, or train it from scratch for the control.
 
-Afterwards the better of the two is kept, by validation images and noise that chose nothing before: the second half of
-the split, or all of it where the thresholds' factor and the logits' scale were given. A penalty on rates asks for fewer
-spikes at some accuracy, so that the fine-tuned net is kept.
+Then the run keeps the better one of the converted and the fine-tuned net. They are compared on validation images that
+have chosen nothing: the second half of the split, or all of it if the thresholds' factor and the logits' scale were
+given. With a penalty on rates the run always keeps the fine-tuned net, which was asked for fewer spikes.
 
 python -m experiments.finetune [PRESET] [--workdir DIR] [--field value ...]
 """
 
-import dataclasses
 import time
-from functools import partial
+from functools import cache
 from statistics import mean
 
 import jax
@@ -17,12 +16,8 @@ import optax
 
 from experiments.convert import balance, calibrated_scale, chosen_factor, converted_snn, scaled_snn
 from experiments.fields import AUTO, Config
-from experiments.runs import command_line
-from experiments.runs.epochs import Training, train
-from experiments.runs.health import divergence_warning, diverging, loss_warning, warn_of_silent_layers
-from experiments.runs.journal import Journal
-from experiments.runs.machine import Machine, this_machine
-from experiments.runs.networks import (
+from experiments.machine import Machine, this_machine
+from experiments.networks import (
     ann_function,
     build_snn,
     folded,
@@ -35,24 +30,23 @@ from experiments.runs.networks import (
     training_presentation,
     with_channels,
 )
-from experiments.runs.partial import resumable
+from experiments.runs import command_line
+from experiments.runs.data import open_source, steps_per_epoch
+from experiments.runs.health import advice, warn_of_silent_layers
+from experiments.runs.loop import Training, train
 from experiments.runs.progress import say
-from experiments.runs.records import read_results
-from experiments.runs.schema import CONVERTED, FINETUNED, Results
-from experiments.runs.scoring import images_for_comparison, score_snn, snn_program, validator
-from experiments.runs.splits import steps_per_epoch
-from experiments.runs.stages import finish, require
-from experiments.runs.workdir import Run, checkpoints, restored
+from experiments.runs.stages import finish, require, restored, save_network
+from experiments.runs.workdir import CONVERTED, FINETUNED, Results, Run, read_results
+from experiments.scoring import images_for_comparison, score_snn, snn_program, validator
 from experiments.train_ann import trained_ann
 from jsnn.conversion import convert
-from jsnn.data.datasets import VALIDATION
-from jsnn.folding import Fold
+from jsnn.data.datasets import TRAIN, VALIDATION
 from jsnn.network.transformation import NEURONS, Variables
-from jsnn.training.checkpoint import save
 from jsnn.training.forward import TEACHER, Forward, snn_forward, summed, with_rates, with_teacher
 from jsnn.training.loss import Loss, Outputs, few_steps_loss
 from jsnn.training.optimizers import learning_rate, optimizer
-from jsnn.training.step import TrainState, init_state
+from jsnn.training.parallel import parallel_train_step
+from jsnn.training.step import Step, TrainState, init_state
 from jsnn.training.within_bounds import weights_and_neurons
 
 
@@ -62,48 +56,52 @@ def finetune(run: Run) -> None:
     Where its accuracy then is below the converted net's, and no penalty on rates explains it, the run keeps that one.
     """
     require(run, "convert")
-    config, num_steps, start = run.config, run.config.convert.num_steps, time.perf_counter()
-    score = validator(config, snn_program(config, num_steps))
+    config, begin = run.config, time.perf_counter()
+    score = validator(config, snn_program(config, config.convert.num_steps))
     is_scratch = config.finetune.start == "scratch"
     before = 0.0 if is_scratch else score(scaled_snn(run))  # random weights have no accuracy to keep
     if not config.finetune.trained:
-        save(checkpoints(run, "hybrid"), 0, scaled_snn(run), {"config": dataclasses.asdict(config)})
+        save_network(run, "hybrid", 0, scaled_snn(run), {})
         results = {"validation_accuracy": before, "epochs": 0, "history": [], "kept": CONVERTED}
-        finish(run, "finetune", time.perf_counter() - start, {"hybrid": results})
+        finish(run, "finetune", time.perf_counter() - begin, {"hybrid": results}, "nothing is trained")
         return
 
     def validate(variables: Variables) -> float:
         return score(_without_teacher(variables))
 
-    def warn(journal: Journal) -> None:
-        epoch = len(journal.history)
-        if diverging(journal.history, before) == epoch:
-            say(f"warning: {divergence_warning(config, epoch, before)}")
-
-    forward, rule = forward_of(config, logit_scale(run), this_machine()), _rule(config)
-    training = Training("hybrid", forward, rule, config.finetune.epochs, validate, loss_of(config), warn)
+    rule = _rule(config)
+    training = Training("hybrid", _step(config, logit_scale(run)), config.finetune.epochs, validate)
     journal = train(run, training, state_of(config, starting_snn(run), trained_ann(run), rule))
-    results, (fold, begin) = journal.summary() | {"kept": FINETUNED}, resumable(run, "finetune")
+    results, begin = journal.summary() | {"kept": FINETUNED}, time.perf_counter()
     if not is_scratch:
-        results |= {"validation_accuracy_before": before} | _kept(run, fold)
-    finish(run, "finetune", journal.total("seconds") + time.perf_counter() - begin, {"hybrid": results})
+        results |= {"validation_accuracy_before": before} | _kept(run)
+    summary = f"validation {results['validation_accuracy']:.2%} after {results['epochs']} epochs"
+    finish(run, "finetune", journal.total("seconds") + time.perf_counter() - begin, {"hybrid": results}, summary)
 
 
-def _kept(run: Run, fold: Fold) -> Results:
+@cache
+def _step(config: Config, factor: float) -> Step:
+    """The compiled step of fine-tuning an SNN whose logits count times a factor."""
+    source, forward = open_source(config, TRAIN), forward_of(config, factor, this_machine())
+    return parallel_train_step(source, forward, _rule(config), loss_of(config), config.run.accumulate)
+
+
+def _kept(run: Run) -> Results:
     """Which net the run keeps, and the accuracies that decide it: means over streams of noise, at num_steps."""
     config, num_steps = run.config, run.config.convert.num_steps
     keys = stream_keys(config, "comparison", config.finetune.comparison_streams)
-    images = images_for_comparison(config)
-    accuracies = {}
+    images, accuracies = images_for_comparison(config), {}
     for name, snn in ((CONVERTED, scaled_snn(run)), (FINETUNED, last_snn(run))):
-        score = partial(score_snn, config, snn, num_steps, VALIDATION, images=images, fold=fold)
-        streams = [score(key, label=f"{name}, stream {stream}") for stream, key in enumerate(keys)]
+        streams = [score_snn(config, snn, num_steps, VALIDATION, key, images) for key in keys]
         accuracies[name] = mean(float(scores.accuracy[-1]) for scores in streams)
         warn_of_silent_layers(name, {layer: float(spikes.sum()) for layer, spikes in streams[0].spikes.items()})
-    say(f"   hybrid compared: {accuracies[FINETUNED]:.2%}, converted {accuracies[CONVERTED]:.2%}")
     if accuracies[FINETUNED] >= accuracies[CONVERTED] or config.finetune.rate_penalty:
         return {"comparison": accuracies}
-    warning = loss_warning(config, accuracies[FINETUNED], accuracies[CONVERTED])
+    warning = (
+        f"fine-tuning ended at {accuracies[FINETUNED]:.2%} on validation images and noise that chose nothing, below "
+        f"the {accuracies[CONVERTED]:.2%} of the converted net that it started from, which is kept instead: "
+        f"{advice(config, 'hybrid')}."
+    )
     say(f"warning: {warning}")
     return {"comparison": accuracies, "kept": CONVERTED, "warning": warning}
 

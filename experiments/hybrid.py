@@ -2,7 +2,7 @@
 
     python -m experiments.hybrid [PRESET] [--workdir DIR] [--field value ...]
 
-Stages that the workdir already holds are not run again; an interrupted one goes on from its last checkpoint.
+Stages that the workdir already holds are not run again; an interrupted training goes on from its last checkpoint.
 """
 
 from experiments.convert import convert_ann
@@ -10,9 +10,8 @@ from experiments.evaluate import evaluate, show
 from experiments.finetune import finetune
 from experiments.runs.command_line import run_command
 from experiments.runs.progress import say
-from experiments.runs.records import STAGES
-from experiments.runs.stages import is_done, note_loss
-from experiments.runs.workdir import Run
+from experiments.runs.stages import is_done
+from experiments.runs.workdir import STAGES, Run
 from experiments.train_ann import train_ann
 
 WORK_OF = dict(zip(STAGES, (train_ann, convert_ann, finetune, evaluate), strict=True))
@@ -20,20 +19,19 @@ WORK_OF = dict(zip(STAGES, (train_ann, convert_ann, finetune, evaluate), strict=
 
 def hybrid(run: Run) -> None:
     """Run all stages that are not done yet, in order, and show the results."""
-    done_before = is_done(run, STAGES[-1])
+    was_done = is_done(run, STAGES[-1])
     up_to(STAGES[-1], run)
-    if done_before:
+    if was_done:
         show(run)
     say(f"all of it is in {run.directory}")
 
 
 def up_to(last: str, run: Run) -> None:
-    """Run the stages up to the last one named that are not done yet, or whose checkpoint is lost, in order."""
+    """Run the stages up to the last one named that are not done yet, in order."""
     for name in STAGES[: STAGES.index(last) + 1]:
         if is_done(run, name):
             say(f"{name}: done before")
         else:
-            note_loss(run, name)
             WORK_OF[name](run)
 
 

@@ -1,7 +1,7 @@
-"""Recipes: how an ANN becomes spiking for the time steps asked for, each a set of fields that go together.
+"""Recipes: named sets of fields for turning an ANN into a spiking network, each for a range of time steps.
 
-`--recipe NAME` lays one over a preset; any field can still be set by itself. docs/recipes.md says what each is for. All
-set the same fields, so that nothing of a recipe stays where another is laid over it.
+`--recipe NAME` applies one to a preset; any field can still be set by itself. docs/recipes.md says what each is for.
+All recipes set the same fields, so one recipe replaces another completely.
 """
 
 from typing import Any

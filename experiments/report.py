@@ -13,16 +13,15 @@ from experiments.reports.plots import draw_comparison
 from experiments.reports.table import markdown
 from experiments.runs.command_line import guarded
 from experiments.runs.progress import say
-from experiments.runs.records import read_json, read_results
-from experiments.runs.schema import Results
+from experiments.runs.workdir import STAGES, Results, read_record, read_results
 
 
 @dataclass(frozen=True)
 class Arguments:
     """What to report on."""
 
-    # Folders of finished runs; without any, experiments/README.md and docs/accelerators.md are made anew from
-    # experiments/results.
+    # Folders of finished runs; without any, experiments/README.md, docs/accelerators.md and docs/benchmark.md are made
+    # anew from experiments/results.
     workdirs: tyro.conf.Positional[tuple[Path, ...]] = ()
     output: Path = Path("report")  # Folder for report.md and report.png.
     debug: bool = False  # Show the traceback of an error.
@@ -41,11 +40,10 @@ def report(workdirs: tuple[Path, ...], output: Path) -> str:
 
 
 def _finished(workdir: Path) -> Results:
-    """The results of a workdir, or of a folder where results.json was kept alone."""
-    results = read_results(workdir) if (workdir / "stages.json").exists() else read_json(workdir / "results.json")
-    if "evaluate" not in results.get("seconds", {}):
+    record = read_record(workdir)
+    if record is None or STAGES[-1] not in record.stages:
         raise ValueError(f"{workdir} holds no finished run: run `python -m experiments.hybrid --workdir {workdir}`.")
-    return results
+    return read_results(workdir)
 
 
 def main() -> None:
@@ -54,11 +52,12 @@ def main() -> None:
     if arguments.workdirs:
         say(report(arguments.workdirs, arguments.output))
     else:
+        from experiments.benchmark import report as benchmark
         from experiments.compile import page as accelerators
         from experiments.study import page  # and with it pandas, which the runs' own tables do without
 
-        page.rebuild()
-        accelerators.rebuild()
+        for made in (page, accelerators, benchmark):
+            made.rebuild()
 
 
 if __name__ == "__main__":

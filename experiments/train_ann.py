@@ -3,34 +3,45 @@
 python -m experiments.train_ann [PRESET] [--workdir DIR] [--field value ...]
 """
 
+from functools import cache
 from typing import Any
 
 import jax
 import optax
 
 from experiments.fields import Config
+from experiments.networks import ann_function, init_variables
 from experiments.runs import command_line
-from experiments.runs.epochs import Training, train
-from experiments.runs.networks import ann_function, init_variables
-from experiments.runs.scoring import ann_program, validator
-from experiments.runs.splits import steps_per_epoch
-from experiments.runs.stages import finish, require
-from experiments.runs.workdir import Run, restored
+from experiments.runs.data import open_source, steps_per_epoch
+from experiments.runs.loop import Training, train
+from experiments.runs.stages import finish, require, restored
+from experiments.runs.workdir import Run
+from experiments.scoring import ann_program, validator
+from jsnn.data.datasets import TRAIN
 from jsnn.models import dropout_of
 from jsnn.network.transformation import Variables
 from jsnn.training.forward import Forward, ann_forward
 from jsnn.training.optimizers import learning_rate, optimizer
-from jsnn.training.step import TrainState, init_state
+from jsnn.training.parallel import parallel_train_step
+from jsnn.training.step import Step, TrainState, init_state
 
 
 def train_ann(run: Run) -> None:
     """Train the ANN of a run to its last epoch: checkpoints in ann/, metrics, and `ann` in results.json."""
     check_accumulate(run.config)
-    config, rule = run.config, _rule(run.config)
-    validate = validator(config, ann_program(config))
-    training = Training("ann", forward_of(config), rule, config.ann.epochs, validate)
+    config, rule = run.config, rule_of(run.config, steps_per_epoch(run.config))
+    training = Training("ann", _step(config), config.ann.epochs, validator(config, ann_program(config)))
     journal = train(run, training, init_state(init_variables(config, "init"), rule))
-    finish(run, "train_ann", journal.total("seconds"), {"ann": journal.summary()})
+    found = journal.summary()
+    summary = f"validation {found['validation_accuracy']:.2%} after {found['epochs']} epochs"
+    finish(run, "train_ann", journal.total("seconds"), {"ann": found}, summary)
+
+
+@cache
+def _step(config: Config) -> Step:
+    """The compiled step of training the ANN."""
+    source, rule = open_source(config, TRAIN), rule_of(config, steps_per_epoch(config))
+    return parallel_train_step(source, forward_of(config), rule, accumulate=config.run.accumulate)
 
 
 def check_accumulate(config: Config) -> None:
@@ -45,7 +56,7 @@ def check_accumulate(config: Config) -> None:
 def trained_ann(run: Run) -> Variables:
     """The variables of the run's trained ANN; ValueError where it is not trained yet."""
     require(run, "train_ann")
-    rule = _rule(run.config)
+    rule = rule_of(run.config, steps_per_epoch(run.config))
     expected: TrainState = jax.eval_shape(lambda: init_state(init_variables(run.config, "init"), rule))
     return restored(run, "ann", expected).variables()
 
@@ -63,10 +74,6 @@ def rule_of(config: Config, steps: int) -> optax.GradientTransformation:
     """The optimiser of the ANN of a config, of epochs of so many steps."""
     ann = config.ann
     return optimizer("sgd", learning_rate(ann.schedule, ann.lr, ann.epochs, steps), ann.weight_decay)
-
-
-def _rule(config: Config) -> optax.GradientTransformation:
-    return rule_of(config, steps_per_epoch(config))
 
 
 if __name__ == "__main__":

@@ -1,32 +1,71 @@
-"""What a run says while it works: bars with the time left on a terminal, plain lines in a log.
+"""What a run says while it works: a moving line on a terminal, a line per tenth of the work in a pipe.
 
-Of several processes the first speaks. Where nobody reads any more, the run goes on.
+Of several processes only the first one writes. If nobody reads any more, the run goes on.
 """
 
+import os
+import shutil
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from errno import EIO, EPIPE
 from typing import Any
 
-from tqdm import tqdm
-
-from experiments.runs.stopping import discard_output, stop_if_asked
+from experiments.runs.stopping import stop_if_asked
 from jsnn.folding import State
 from jsnn.training.hosts import is_first_process
 
-REPORT_EVERY = 60  # seconds of work after which a log is told how much is left
+CLEAR = "\r\x1b[K"  # back to the beginning of a terminal's line, which is emptied
+SELDOM = 60.0  # seconds at least between two lines of a pass over data in a pipe
+
+Show = Callable[[int, str], None]  # (what is done, what to say of it)
 
 
 def say(line: str) -> None:
-    """Print a line, above the bar where there is one."""
-    if is_first_process():
-        try:
-            tqdm.write(line, file=sys.stdout)
-            sys.stdout.flush()
-        except OSError as error:
-            if error.errno not in (EPIPE, EIO):  # the reader of a pipe is gone, or the terminal
-                raise
-            discard_output([sys.stdout.fileno()])
+    """Print a line, in the place of the moving one where there is one."""
+    _write(f"{CLEAR if sys.stdout.isatty() else ''}{line}\n")
+
+
+@contextmanager
+def moving_line(name: str, total: int, done: int = 0, pause: float = 0.0) -> Iterator[Show]:
+    """Show how far some work of `total` parts is: on a terminal a line that moves, and goes away at the end.
+
+    In a pipe a line at each tenth but the last, where `pause` seconds have passed since the one before.
+    """
+    on_terminal, shown_at, tenth = sys.stdout.isatty(), time.monotonic(), 10 * done // total
+    begin, start = None, done  # when the first part was done, which compiles, and how much that was
+
+    def show(done: int, text: str = "") -> None:
+        nonlocal shown_at, tenth, begin, start
+        now, before = time.monotonic(), tenth
+        tenth = 10 * done // total
+        if begin is None:
+            begin, start = now, done
+        left = duration((now - begin) / max(1, done - start) * (total - done))
+        if on_terminal and now - shown_at > 0.1:
+            bar = "#" * (20 * done // total)
+            _write(f"{CLEAR}{name} [{bar:.<20}] {text}  {left} left"[: shutil.get_terminal_size().columns - 1])
+        elif not on_terminal and before < tenth < 10 and now - shown_at >= pause:
+            say(f"{name} {done / total:.0%}  {text}  {left} left")
+        else:
+            return
+        shown_at = now
+
+    yield show
+    if on_terminal:
+        _write(CLEAR)
+
+
+def watched(name: str, total: int, items: Callable[[int], Iterable], add: Callable[[State, Any], State]) -> State:
+    """Folds with a moving line, and stops the run between two items where it is asked to; see `jsnn.folding.fold`."""
+    state = None
+    with moving_line(name, total, pause=SELDOM) as show:
+        for done, item in enumerate(items(0), start=1):
+            stop_if_asked()
+            state = add(state, item)
+            show(done, f"batch {done} of {total}")
+    return state
 
 
 def duration(seconds: float) -> str:
@@ -36,18 +75,16 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
-def bar(label: str, total: int, done: int = 0, unit: str = "step") -> tqdm:
-    """A bar that is shown on a terminal only."""
-    hidden = None if is_first_process() else True
-    return tqdm(total=total, initial=done, desc=label, unit=unit, leave=False, disable=hidden, dynamic_ncols=True)
-
-
-def watched(name: str, total: int, items: Callable[[int], Iterable], add: Callable[[State, Any], State]) -> State:
-    """Folds with a bar, and stops the run between two items where it is asked to; see `jsnn.folding.fold`."""
-    state = None
-    with bar(name, total, unit="batch") as progress:
-        for item in items(0):
-            stop_if_asked()
-            state = add(state, item)
-            progress.update()
-    return state
+def _write(text: str) -> None:
+    """Write to stdout, of the first process alone."""
+    if not is_first_process():
+        return
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in (EPIPE, EIO):  # the reader of a pipe is gone, or the terminal: from now on nobody reads
+            raise
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

@@ -1,135 +1,117 @@
-"""Which stages of a run are done: how one becomes so, and is undone.
+"""Which stages of a run are done: how one becomes so, is undone, or is taken over from another run."""
 
-A stage is done when it stands in stages.json, and as long as its last checkpoint is intact.
-"""
-
-import dataclasses
 import json
-import warnings
+import shutil
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
+from typing import Any
 
-from experiments.runs import compilation
-from experiments.runs.progress import say
-from experiments.runs.records import NETWORK_OF, STAGES, TRAINING, is_alike, read_stages, write_stages
-from experiments.runs.schema import Results
-from experiments.runs.workdir import PARTIAL, Run, checkpoints, refuse_made_otherwise
-from jsnn.training.checkpoint import latest_is_intact, latest_step
-from jsnn.training.files import remove_folder
+from experiments.config import difference
+from experiments.fields import Config
+from experiments.runs.progress import duration, say
+from experiments.runs.workdir import STAGES, Done, Results, Run, read_record, write_metrics, write_record
+from jsnn.training.checkpoint import restore, save
 from jsnn.training.hosts import on_first_process
 
-
-def finish(run: Run, stage: str, seconds: float, results: Results) -> None:
-    """Write what a stage has measured, which makes it done; compiling counts since the last stage of this process.
-
-    Where a stage whose checkpoint was lost came out otherwise than before, as on another machine, those behind it were
-    made of what is no more: they are undone.
-    """
-    before = measured(run, stage)
-    if before is not None and not on_first_process(lambda: is_alike(before, json.loads(json.dumps(results)))):
-        say(f"{stage}: came out otherwise than before, so that all behind it is made again")
-        _discard(run, STAGES[STAGES.index(stage) + 1 :])
-    done = {"seconds": round(seconds, 2), "compile_seconds": round(compilation.take_seconds(), 2)}
-    step = _last_step(checkpoints(run, NETWORK_OF[stage])) if stage in NETWORK_OF else None
-    done |= {"config": dataclasses.asdict(run.config), "step": step, "results": results}
-    _write_stages(run, {**_stages(run), stage: done})
-    on_first_process(partial(remove_folder, run.directory / PARTIAL))
+NETWORK_OF = {"train_ann": "ann", "convert": "converted", "finetune": "hybrid"}
+OFFERED = {"train_ann": "ann", "convert": "convert"}  # to other runs, and the config's last group that matters to it
 
 
-def measured(run: Run, stage: str) -> Results | None:
-    """What a stage has measured, be its checkpoint lost; None where it was not done."""
-    return _stages(run).get(stage, {}).get("results")
+def finish(run: Run, stage: str, seconds: float, results: Results, summary: str) -> None:
+    """Write what a stage has measured, which makes it done, and say so."""
 
+    def write() -> None:
+        record = read_record(run.directory)
+        record.stages[stage] = Done(seconds=round(seconds, 2), results=json.loads(json.dumps(results)))
+        write_record(run.directory, record)
 
-def note_loss(run: Run, stage: str) -> None:
-    """Note that the checkpoint of a stage is lost: it is undone, and what it measured stays, to be compared."""
-    stages = _stages(run)
-    if stage in stages:
-        _write_stages(run, {**stages, stage: {**stages[stage], "step": None}})
+    on_first_process(write)
+    say(f"{stage}: {summary}, {duration(seconds)}")
 
 
 def is_done(run: Run, stage: str) -> bool:
-    """Whether a stage has run to its end and its last checkpoint is intact, or is needed no more."""
-    stages = _stages(run)
-    return stage in stages and (STAGES[-1] in stages or _ends_intact(run, stage))
+    """Whether a stage has run to its end, and its checkpoint is there if a later stage needs it."""
+    stages = on_first_process(lambda: list(read_record(run.directory).stages))
+    is_there = STAGES[-1] in stages or on_first_process((run.directory / NETWORK_OF.get(stage, "")).is_dir)
+    return stage in stages and is_there
 
 
 def require(run: Run, stage: str) -> None:
     """Refuse to go on where an earlier stage is not done, by a ValueError that names the command to run first."""
-    if stage not in _stages(run):
-        raise _unfinished(run, stage)
-
-
-def _unfinished(run: Run, stage: str) -> ValueError:
-    return ValueError(f"{run.directory} has no finished {stage}: run `python -m experiments.{stage}` on it first.")
-
-
-def _ends_intact(run: Run, stage: str) -> bool:
-    """Whether the last checkpoint of a stage that was done is there and intact."""
-    folder, step = checkpoints(run, NETWORK_OF[stage]), _stages(run)[stage]["step"]
-    if ends_at(folder, step):
-        return True
-    what = "damaged" if _last_step(folder) == step else "missing"
-    warnings.warn(f"the last checkpoint in {folder} is {what}: {stage} is to be done again.", stacklevel=2)
-    return False
-
-
-def ends_at(folder: Path, step: int) -> bool:
-    """Whether the last checkpoint in a folder is the one of a number, and intact."""
-    try:
-        return bool(latest_is_intact(folder)) and _last_step(folder) == step
-    except ValueError:  # none is intact
-        return False
-
-
-def _last_step(folder: Path) -> int | None:
-    return on_first_process(lambda: latest_step(folder))
+    if not is_done(run, stage):
+        raise ValueError(f"{run.directory} has no finished {stage}: run `python -m experiments.{stage}` on it first.")
 
 
 def reopen(run: Run, stage: str) -> None:
-    """Make a stage and all that follow it undone, for it is about to run again.
-
-    Where the stage was done, it begins anew; where it was interrupted, its checkpoints stay and it goes on from them.
-    ValueError where an earlier stage is not done or its last checkpoint is damaged, or no checkpoint of this one is
-    intact; then nothing is changed.
-    """
+    """Make a stage and all that follow it undone; where it was interrupted it goes on from its checkpoints."""
     begin = STAGES.index(stage)
     for earlier in STAGES[:begin]:
         require(run, earlier)
-        if not _ends_intact(run, earlier):
-            raise _unfinished(run, earlier)
-    is_new = is_done(run, stage)
-    if not is_new and stage in TRAINING:
-        latest_is_intact(checkpoints(run, NETWORK_OF[stage]))
-    _remove_checkpoints(run, STAGES[begin if is_new else begin + 1 :])  # first, or one would be gone on from
-    _write_stages(run, {name: done for name, done in _stages(run).items() if name in STAGES[:begin]})
-    if is_new:
-        on_first_process(partial(remove_folder, run.directory / PARTIAL))
+    to_go = STAGES[begin if is_done(run, stage) else begin + 1 :]
+
+    def discard() -> None:
+        for name in to_go:  # first, or a stage that is undone would go on from them
+            if name in NETWORK_OF:
+                shutil.rmtree(run.directory / NETWORK_OF[name], ignore_errors=True)
+        record = read_record(run.directory)
+        kept = {name: done for name, done in record.stages.items() if name in STAGES[:begin]}
+        write_record(run.directory, record.model_copy(update={"stages": kept}))
+
+    on_first_process(discard)
 
 
-def _discard(run: Run, stages: Sequence[str]) -> None:
-    """Make stages undone, and remove their checkpoints, interrupted ones' too."""
-    _remove_checkpoints(run, stages)
-    _write_stages(run, {name: done for name, done in _stages(run).items() if name not in stages})
+def save_network(run: Run, network: str, step: int, tree: Any, record: Results) -> None:
+    """Save a checkpoint of a network."""
+    save(run.directory / network, step, tree, record, run.config.run.keep_checkpoints)
 
 
-def _remove_checkpoints(run: Run, stages: Sequence[str]) -> None:
-    for network in (NETWORK_OF[stage] for stage in stages if stage in NETWORK_OF):
-        on_first_process(partial(remove_folder, checkpoints(run, network)))
+def restored(run: Run, network: str, expected: Any) -> Any:
+    """The latest checkpoint of "ann", "converted" or "hybrid"; ValueError where there is none, or another network."""
+    checkpoint = restore(run.directory / network, expected)
+    if checkpoint is None:
+        raise ValueError(f"{run.directory / network} holds no checkpoint: run the stages again in another workdir.")
+    return checkpoint.tree
 
 
-def _stages(run: Run) -> dict[str, Results]:
-    """What each stage of a run has measured so far; ValueError where one was done by another config."""
+def adopt(run: Run, donor: Path, stages: Sequence[str] = tuple(OFFERED)) -> None:
+    """Take over another run's ANN, and its conversion where that would come out the same; the donor is only read.
 
-    def read() -> dict[str, Results]:
-        stages = read_stages(run.directory)
-        for stage, done in stages.items():
-            refuse_made_otherwise(run, run.directory / "stages.json", stage, done["config"])
-        return stages
-
-    return on_first_process(read)
+    A stage that this run has done stays. ValueError where the other run has no trained ANN, or one of another config.
+    """
+    if not stages:
+        raise ValueError("there is nothing to take over for train_ann, which trains the ANN: leave from_run out.")
+    on_first_process(lambda: _adopt(run, donor, stages))
 
 
-def _write_stages(run: Run, stages: dict[str, Results]) -> None:
-    on_first_process(lambda: write_stages(run.directory, stages))
+def has_done(directory: Path, config: Config, stage: str) -> bool:
+    """Whether a folder holds a run that has done a stage as a run of the config would."""
+    record = read_record(directory)
+    return record is not None and stage in record.stages and not difference(record.config, config, OFFERED[stage])
+
+
+def _adopt(run: Run, donor: Path, stages: Sequence[str]) -> None:
+    theirs, own = read_record(donor), read_record(run.directory)
+    if theirs is None or "train_ann" not in theirs.stages:
+        raise ValueError(f"{donor} holds no trained ANN to take over: name the workdir of a run that does.")
+    if what := difference(theirs.config, run.config, OFFERED["train_ann"]):
+        raise ValueError(f"the ANN of {donor} is not the one that is asked for: {what}.")
+    for stage in (stage for stage in stages if has_done(donor, run.config, stage)):
+        done = theirs.stages[stage]
+        if stage not in own.stages:
+            _copy(donor / NETWORK_OF[stage], run.directory / NETWORK_OF[stage])
+            if stage == "train_ann":
+                write_metrics(run.directory, "ann", done.results["ann"]["history"])
+            own.stages[stage] = done
+            write_record(run.directory, own)
+            say(f"{stage}: taken over from {donor}")
+        elif own.stages[stage] != done:
+            say(f"{stage}: {donor} has done it otherwise, so that nothing made of it is taken over")
+            return
+
+
+def _copy(checkpoints: Path, to: Path) -> None:
+    arriving = to.with_name("arriving")  # it gets its name when it is complete
+    for folder in (arriving, to):
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(checkpoints, arriving)
+    arriving.rename(to)

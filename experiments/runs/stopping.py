@@ -1,20 +1,16 @@
-"""Stopping on request: the first SIGTERM, SIGINT or SIGHUP asks a run to save and stop, a second ends it at once.
-
-Not so a second SIGHUP: a terminal that closes sends it twice, itself and by its shell.
-"""
+"""Stopping on request: the first SIGTERM, SIGINT or SIGHUP asks a run to save and stop, a second ends it at once."""
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 from jsnn.training.hosts import global_max
 
 GO_ON, SAVE, STOP = range(3)  # what a process asks for after a step; the highest of all is done by all
 STOPPED = 75  # exit status: EX_TEMPFAIL of sysexits.h, the same command goes on later
 
-_requests: list[int] = []  # signals received by this process
+_requests: list[int] = []  # signals that this process has received
 
 
 class Stopped(Exception):
@@ -23,34 +19,23 @@ class Stopped(Exception):
 
 @contextmanager
 def on_signals() -> Iterator[None]:
-    """Take SIGTERM, SIGINT and, unless it is ignored as under nohup, SIGHUP as requests to stop."""
-    terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
+    """Take signals as requests to stop, but SIGHUP where it is ignored, as under nohup."""
 
-    def take(number: int, frame: FrameType | None) -> None:
-        del frame
-        if number == signal.SIGHUP:  # the terminal is gone: to write to it would fail
-            discard_output(terminals)
-        elif _requests:
+    def take(number: int, _: object) -> None:
+        if _requests:
             os._exit(128 + number)
         _requests.append(number)
 
-    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    numbers = (signal.SIGTERM, signal.SIGINT, *(() if ignored else (signal.SIGHUP,)))
-    before = {number: signal.signal(number, take) for number in numbers}
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number in (number for number in numbers if before[number] != signal.SIG_IGN):
+        signal.signal(number, take)
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         _requests.clear()
-
-
-def discard_output(descriptors: Sequence[int]) -> None:
-    """Have what is written to some file descriptors go nowhere from now on."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for descriptor in descriptors:
-        os.dup2(nowhere, descriptor)
-    os.close(nowhere)
 
 
 def is_asked() -> bool:

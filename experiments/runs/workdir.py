@@ -1,119 +1,133 @@
 """The folder of a run.
 
-- config.json: the config that the folder belongs to
-- stages.json: what each stage has measured, and by which config
-- results.json: the same by network, for readers
-- metrics.jsonl: a record per epoch; tensorboard/ has the same
-- ann/, converted/, hybrid/: checkpoints, each with the config that made it
-- partial/: passes over data that are under way, but for those of training
-- accuracy_by_step.png, training.png, spikes.png: plots
-- lock: names the process that works on it
+- results.json: the config that the folder belongs to, and what each stage has measured
+- metrics.jsonl: a record per epoch
+- ann/, converted/, hybrid/: checkpoints
+- accuracy_by_step.png, training.png, spikes.png: plots; lock: names the process that works on it
 
-Of several processes the first reads and writes all of it, and broadcasts what the others need.
+A stage is done when it stands in results.json. Of several processes the first reads and writes all of it.
 """
 
-import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from experiments.config import check, difference, from_json
 from experiments.fields import Config
-from experiments.runs.fitting import check_fits
-from experiments.runs.records import GROUP_OF, config_of, saved_config, write_json
-from experiments.runs.splits import check_data, import_data_module
-from jsnn.training.checkpoint import Checkpoint, restore
-from jsnn.training.files import locked
-from jsnn.training.hosts import all_gather, is_first_process, on_every_process, on_first_process
-from jsnn.training.metrics import MetricsLog, open_metrics
+from experiments.runs.data import check_data, check_fits, import_data_module
+from experiments.runs.files import locked, replace_text
+from jsnn.training.hosts import all_gather, on_first_process
 
-PARTIAL = "partial"  # name of the folder of passes that are under way
+STAGES = ("train_ann", "convert", "finetune", "evaluate")
+CONVERTED, FINETUNED = "converted", "fine-tuned"  # the net that a run keeps
+
+Results = dict[str, Any]  # by network, as "ann", or by what was measured, as "environment"
+
+
+class Done(BaseModel):
+    """What a stage has measured."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    seconds: float
+    results: dict[str, Results]
+
+
+class Record(BaseModel):
+    """What results.json holds."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+    config: Config
+    stages: dict[Literal[STAGES], Done] = {}
 
 
 class Run(NamedTuple):
-    """A config, the folder that belongs to it, and its log of metrics."""
+    """A config, and the folder that belongs to it."""
 
     config: Config
     directory: Path
-    metrics: MetricsLog
 
 
 @contextmanager
 def open_run(config: Config, directory: Path) -> Iterator[Run]:
     """Open the folder of a run, or make it, and hold it for this process.
 
-    Nothing is written, but a ValueError raised, where a field is out of its range, the network can't take the images,
-    the data set is not prepared, or the folder belongs to another config or is in use.
+    ValueError, and nothing is written, where a config or its data are bad, or the folder is another's or in use.
     """
     import_data_module(config)
     check(config)
     check_fits(config)
     _refuse_disagreement(config)
     on_first_process(lambda: _refuse_other_config(config, directory))
-    on_every_process(lambda: check_data(config))
-    on_first_process(lambda: directory.mkdir(parents=True, exist_ok=True))
+    check_data(config)
     with ExitStack() as held:
-        on_first_process(lambda: held.enter_context(locked(directory)))
-        on_first_process(lambda: _claim(config, directory))
-        yield Run(config, directory, open_metrics(directory, config.run.tensorboard and is_first_process()))
+
+        def hold() -> None:
+            directory.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(directory))
+            _refuse_other_config(config, directory)  # again, for another process may have come first
+            if read_record(directory) is None:
+                write_record(directory, Record(config=config))
+
+        on_first_process(hold)
+        yield Run(config, directory)
 
 
 def _refuse_disagreement(config: Config) -> None:
     """Refuse, in all of them, processes of one run that were started with different fields."""
-    first = from_json(on_first_process(lambda: json.loads(json.dumps(dataclasses.asdict(config)))))
+    first = from_json(on_first_process(lambda: json.loads(json.dumps(asdict(config)))))
     what = difference(first, config, "run")
     if all_gather(np.array(what is not None)).any():
-        raise ValueError(
-            f"the processes of the run were started with different fields ({what or 'see theirs'}): start all alike."
-        )
+        raise ValueError(f"the processes were started with different fields ({what or 'see theirs'}): start all alike.")
 
 
 def _refuse_other_config(config: Config, directory: Path) -> None:
-    """Refuse a folder that belongs to another config."""
-    saved = saved_config(directory)
-    if saved and difference(saved, config):
+    record = read_record(directory)
+    if record and (what := difference(record.config, config)):
         raise ValueError(
-            f"{directory} belongs to another config: {difference(saved, config)}; "
-            "use another workdir, or the config that is there."
+            f"{directory} belongs to another config: {what}; use another workdir, or the config that is there."
         )
 
 
-def _claim(config: Config, directory: Path) -> None:
-    """Write the config into a new folder; another process may have done so in the meantime."""
-    _refuse_other_config(config, directory)
-    if not (directory / "config.json").exists():
-        write_json(directory / "config.json", dataclasses.asdict(config))
+def read_record(directory: Path) -> Record | None:
+    """What results.json of a folder holds, None where there is none; ValueError where it is damaged."""
+    path = directory / "results.json"
+    if not path.exists():
+        return None
+    try:
+        return Record.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+        raise ValueError(f"{path} is damaged or of another version of jsnn ({what}): use another workdir.") from error
 
 
-def checkpoints(run: Run, network: str) -> Path:
-    """The folder of a network's checkpoints."""
-    return run.directory / network
+def write_record(directory: Path, record: Record) -> None:
+    """Write results.json."""
+    replace_text(directory / "results.json", json.dumps(record.model_dump(mode="json"), indent=2) + "\n")
 
 
-def restored(run: Run, network: str, expected: Any) -> Any:
-    """The latest checkpoint of "ann", "converted" or "hybrid"; ValueError where there is none, or another network."""
-    checkpoint = latest(run, network, expected)
-    if checkpoint is None:
-        raise ValueError(f"{checkpoints(run, network)} holds no checkpoint: run the stages again in another workdir.")
-    return checkpoint.tree
+def write_metrics(directory: Path, network: str, history: Sequence[Results]) -> None:
+    """Give a network the records in metrics.jsonl that it should have, one per epoch; those of others stay."""
+    path = directory / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    try:
+        others = [line for line in lines if json.loads(line)["stage"] != network]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): move it away.") from error
+    replace_text(path, "".join(f"{line}\n" for line in [*others, *map(json.dumps, history)]))
 
 
-def latest(run: Run, network: str, expected: Any) -> Checkpoint | None:
-    """The latest checkpoint of "ann", "converted" or "hybrid"; ValueError where another config made it."""
-    checkpoint = restore(checkpoints(run, network), expected)
-    if checkpoint is not None:
-        refuse_made_otherwise(run, checkpoints(run, network), network, checkpoint.record.get("config"))
-    return checkpoint
-
-
-def refuse_made_otherwise(run: Run, source: Path, made: str, config: Any) -> None:
-    """Refuse what a stage of another run has made, which someone copied here; see GROUP_OF."""
-    what = difference(config_of(source, config), run.config, GROUP_OF[made])
-    if what:
-        raise ValueError(
-            f"{made} in {source} was made by another config: {what}; put back what was there, or use another workdir."
-        )
+def read_results(directory: Path) -> Results:
+    """What the stages of a run have measured, by network, with their seconds and the config."""
+    record = on_first_process(lambda: read_record(directory).model_dump(mode="json"))
+    results: Results = {"config": record["config"]}
+    for done in record["stages"].values():
+        for network, values in done["results"].items():
+            results[network] = {**results.get(network, {}), **values}
+    return results | {"seconds": {stage: done["seconds"] for stage, done in record["stages"].items()}}

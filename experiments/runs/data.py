@@ -1,4 +1,4 @@
-"""The data of a config, split by split."""
+"""The data of a config, split by split; and whether the config fits them and this machine."""
 
 from functools import cache
 from importlib import import_module
@@ -7,9 +7,14 @@ import jax
 import numpy as np
 
 from experiments.fields import Config
+from experiments.machine import host_bytes, this_machine
+from experiments.networks import init_variables
 from jsnn.data.datasets import TEST, TRAIN, VALIDATION, Split, info, load_split, open_split
 from jsnn.data.sources import Source, resident_source
-from jsnn.training.parallel import replicate
+from jsnn.training.parallel import check_batch_size, replicate
+from jsnn.training.step import check_parts
+
+BYTES_PER_WEIGHT = 12  # the weight, its gradient and its momentum
 
 
 def import_data_module(config: Config) -> None:
@@ -21,12 +26,35 @@ def import_data_module(config: Config) -> None:
             raise ValueError(f"data_module {config.run.data_module!r} can't be imported: {error}.") from error
 
 
+def check_fits(config: Config) -> None:
+    """Refuse a config whose network can't take the images or is too large, or whose batches can't be split evenly."""
+    check_batch_size(config.data.batch_size, "batch_size")
+    check_parts(config.data.batch_size // jax.device_count(), config.run.accumulate)
+    check_batch_size(config.run.eval_batch_size, "eval_batch_size")
+    images, processes = config.convert.balance_images, jax.process_count()
+    if images % processes:
+        raise ValueError(f"balance_images must be a multiple of {processes}, the number of processes, got {images}.")
+    shapes = jax.eval_shape(lambda: init_variables(config, "init"))
+    needed = BYTES_PER_WEIGHT * sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    memory = this_machine().device_bytes or host_bytes()
+    if needed > memory:
+        raise ValueError(
+            f"training the network's weights takes {needed / 1e9:.0f} GB, of {memory / 1e9:.0f} GB that are there: "
+            "choose a smaller width or hidden."
+        )
+
+
+def check_data(config: Config) -> None:
+    """Read the training images and open what is read later; ValueError where data are missing or bad."""
+    steps_per_epoch(config)
+    if not callable(info(config.data.dataset).origin):
+        for split in (VALIDATION, TEST):
+            open_split(config.data.dataset, split, config.run.data_dir)
+
+
 @cache
 def open_source(config: Config, split: str) -> Source:
-    """A split of the config's data set, read once and held on the devices where it fits.
-
-    What is evaluated is held in arrays of `evaluated_images`, filled up with zeros, so that programs are shared.
-    """
+    """A split of the config's data set, read once and held on the devices; filled with zeros, so that programs fit."""
     data, run = config.data, config.run
     if info(data.dataset).streamed:
         from jsnn.data.streaming import streamed_source  # grain takes a second to import, and only streams need it
@@ -43,7 +71,7 @@ def open_source(config: Config, split: str) -> Source:
 
 @cache
 def _evaluated(config: Config, split: str) -> Split:
-    """A split that is evaluated, read once though its size is asked for, too: arrays of a user's own may take long."""
+    """A split that is evaluated, read once: arrays of a user's own may take long."""
     return load_split(config.data.dataset, split, config.run.data_dir)
 
 
@@ -65,15 +93,3 @@ def steps_per_epoch(config: Config) -> int:
             "choose a smaller batch_size."
         )
     return num_examples // batch_size
-
-
-def check_data(config: Config) -> None:
-    """Read the training images and open what is read later, so that bad data are refused before anything is written.
-
-    Raises:
-        ValueError: as `steps_per_epoch` and `jsnn.data.datasets.open_split`.
-    """
-    steps_per_epoch(config)
-    if not callable(info(config.data.dataset).origin):
-        for split in (VALIDATION, TEST):
-            open_split(config.data.dataset, split, config.run.data_dir)

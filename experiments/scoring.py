@@ -2,17 +2,17 @@
 
 from collections.abc import Callable
 from functools import cache, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from experiments.fields import AUTO, Config
-from experiments.runs.networks import ann_function, logit_unit, presentation_of, random_key
+from experiments.networks import ann_function, logit_unit, presentation_of, random_key
+from experiments.runs.data import evaluated_images, open_source
 from experiments.runs.progress import watched
-from experiments.runs.splits import evaluated_images, open_source
 from jsnn.data.datasets import VALIDATION
 from jsnn.data.sources import subset
-from jsnn.folding import Fold
 from jsnn.network.transformation import Variables
 from jsnn.training.early_exit import Exits, exit_evaluation
 from jsnn.training.evaluation import Evaluate, Evaluation, ann_evaluation, snn_evaluation
@@ -23,60 +23,49 @@ FACTOR = "factor"  # the collection of variables that holds the factor on an SNN
 
 def score(
     config: Config,
-    evaluate: Evaluate,
+    program: Evaluate,
     variables: Variables,
     split: str,
     key: jax.Array,
     *,
     images: range | None = None,
-    label: str | None = None,
-    fold: Fold = watched,
-) -> Evaluation:
+    sums_of: Callable[..., Any] = Evaluation,
+) -> Any:
     """Means over a split, or a range of its images, by a compiled evaluation."""
     source = open_source(config, split)
     source = source if images is None else subset(source, images)
-    return evaluate_split(evaluate, variables, source, _batch_size(config), key, fold=fold, name=label or split)
+    # The same for all splits and ranges of them, so that they share programs.
+    batch_size = fitting_batch_size(config.run.eval_batch_size, evaluated_images(config))
+    return evaluate_split(program, variables, source, batch_size, key, fold=watched, name=split, sums_of=sums_of)
 
 
-def score_ann(
-    config: Config, variables: Variables, split: str, images: range | None = None, *, fold: Fold = watched
-) -> float:
+def score_ann(config: Config, variables: Variables, split: str, images: range | None = None) -> float:
     """The share of the images of a split, or of a range of them, that an ANN classifies correctly."""
-    program, key = ann_program(config), random_key(config, split)
-    return float(score(config, program, variables, split, key, images=images, label="ann", fold=fold).accuracy[-1])
+    return float(
+        score(config, ann_program(config), variables, split, random_key(config, split), images=images).accuracy[-1]
+    )
 
 
 def score_snn(
-    config: Config,
-    variables: Variables,
-    num_steps: int,
-    split: str,
-    key: jax.Array,
-    *,
-    images: range | None = None,
-    label: str | None = None,
-    fold: Fold = watched,
+    config: Config, variables: Variables, num_steps: int, split: str, key: jax.Array, images: range | None = None
 ) -> Evaluation:
     """Scores of one stream of noise after each of `num_steps` time steps, see `score`."""
-    program = snn_program(config, num_steps)
-    return score(config, program, variables, split, key, images=images, label=label, fold=fold)
+    return score(config, snn_program(config, num_steps), variables, split, key, images=images)
 
 
-def score_exits(config: Config, variables: Variables, split: str, logit_scale: float, *, fold: Fold = watched) -> Exits:
+def score_exits(config: Config, variables: Variables, split: str, logit_scale: float) -> Exits:
     """Accuracy and mean number of steps where samples stop at each of CONFIDENCES, see `jsnn.training.early_exit`.
 
     The confidence is that of the logits in the loss of fine-tuning, of a presentation of num_steps.
     """
-    key, name = random_key(config, split), f"early exit, {split}"
-    source, factored = open_source(config, split), {**variables, FACTOR: {"logits": jnp.float32(logit_scale)}}
-    program, size = _exit_program(config), _batch_size(config)
-    return evaluate_split(program, factored, source, size, key, fold=fold, name=name, sums_of=Exits)
+    factored = {**variables, FACTOR: {"logits": jnp.float32(logit_scale)}}
+    return score(config, _exit_program(config), factored, split, random_key(config, split), sums_of=Exits)
 
 
-def validator(config: Config, evaluate: Evaluate) -> Callable[[Variables], float]:
+def validator(config: Config, program: Evaluate) -> Callable[[Variables], float]:
     """Accuracy of variables on the validation split after the last step, by a program for that split."""
     key = random_key(config, "validation")
-    return lambda variables: float(score(config, evaluate, variables, VALIDATION, key).accuracy[-1])
+    return lambda variables: float(score(config, program, variables, VALIDATION, key).accuracy[-1])
 
 
 def images_for_choices(config: Config) -> range:
@@ -112,8 +101,3 @@ def _exit_program(config: Config) -> Evaluate:
         return presentation.num_steps * variables[FACTOR]["logits"] * logit_unit(config, variables)
 
     return parallel_evaluation(exit_evaluation(presentation, source, scale))
-
-
-def _batch_size(config: Config) -> int:
-    """The same for all splits and ranges of them, so that they share programs."""
-    return fitting_batch_size(config.run.eval_batch_size, evaluated_images(config))

@@ -8,14 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.fields import AUTO, Config
-from experiments.runs.machine import (
-    EVALUATION_SHARE,
-    TRAINING_SHARE,
-    Machine,
-    evaluation_samples,
-    this_machine,
-    training_samples,
-)
+from experiments.machine import Machine, evaluation_samples, this_machine, training_samples
 from jsnn import encoding
 from jsnn.conversion import parameters_by_channel, scale_paper_thresholds, scale_thresholds
 from jsnn.data.datasets import info
@@ -29,6 +22,9 @@ from jsnn.training.forward import residuals_of
 from jsnn.training.within_bounds import WEIGHTS
 
 BYTES_OF_MEMBRANE = 4
+# Of a device's memory, what the largest layer's currents may take in a chunk: a training step holds some tens of such
+# arrays beside spikes and weights, an evaluation a few.
+TRAINING_SHARE, EVALUATION_SHARE = 1 / 256, 1 / 32
 PURPOSES = ("init", "ann", "balance", "validation", "scratch", "hybrid", "test", "comparison")
 
 
