@@ -1,9 +1,6 @@
-"""The network in other JAX libraries; each is imported where it is used, for not all need be installed.
+"""The network in other JAX libraries; each is imported where it is used, for not all need be installed."""
 
-Both go layer by layer: products over all time steps at once, and a scan over time of the neurons alone.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from itertools import count
 from typing import Any
@@ -13,30 +10,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 
-from experiments.benchmark.problem import LEARNING_RATE, LINEAR, READOUT, Contestant, Problem, layers
+from experiments.benchmark.problem import LEARNING_RATE, Contestant, Layer, Problem, layers, network
+from experiments.benchmark.roster import LINEAR
+from jsnn.kernels.convolution import conv_general_dilated
 
-# (weights, input spikes [T, B, H, W, C]) -> the readout's currents [T, B, classes], or each layer's firing rate
-Present = Callable[[Any, jax.Array], jax.Array]
-Rates = Callable[[Any, jax.Array], Sequence[jax.Array]]
-
-
-def poisson_inputs(images: jax.Array, key: jax.Array, num_steps: int) -> jax.Array:
-    """Input spikes of all time steps, [T, B, H, W, C]."""
-    fired = jax.random.uniform(key, (num_steps, *images.shape)) < jnp.abs(images)
-    return jnp.sign(images) * fired
+# (weights, input spikes [T, B, H, W, C], how many modules) -> what the last of so many modules gives at each step
+Run = Callable[[Any, jax.Array, int | None], jax.Array]
+linen_pool, nnx_pool = (partial(kind.avg_pool, window_shape=(2, 2), strides=(2, 2)) for kind in (nn, nnx))
 
 
-def contestant(problem: Problem, num_steps: int, device: str, weights: Any, run: tuple[Present, Rates]) -> Contestant:
+def contestant(problem: Problem, num_steps: int, weights: Any, run: Run) -> Contestant:
     """A contestant that trains its weights, a pytree, with optax."""
-    present, rates_of = run
-    jax.config.update("jax_platforms", device)
     rule, data = optax.adam(LEARNING_RATE), jax.device_put((problem.images, problem.labels))
     weights = jax.tree.map(jnp.asarray, weights)
     state, keys = rule.init(weights), map(jax.random.key, count())
+    parts = network(problem, "pool", "flatten", lambda _: "synapses", lambda _: "neurons")
+    ends = [place for place, part in enumerate(parts, start=1) if part == "neurons"]
 
+    def draw(images: jax.Array, key: jax.Array) -> jax.Array:
+        fired = jax.random.uniform(key, (num_steps, *images.shape)) < jnp.abs(images)
+        return jnp.sign(images) * fired
+
+    @jax.jit
     def scores(weights: Any, images: jax.Array, key: jax.Array) -> jax.Array:
-        return present(weights, poisson_inputs(images, key, num_steps)).sum(0)
+        return run(weights, draw(images, key), None).sum(0)
+
+    @jax.jit
+    def means(weights: Any, images: jax.Array, key: jax.Array) -> list[jax.Array]:
+        return [run(weights, draw(images, key), end).mean() for end in ends]
 
     def loss(weights: Any, images: jax.Array, labels: jax.Array, key: jax.Array) -> jax.Array:
         return optax.softmax_cross_entropy_with_integer_labels(scores(weights, images, key), labels).mean()
@@ -46,90 +49,113 @@ def contestant(problem: Problem, num_steps: int, device: str, weights: Any, run:
         updates, state = rule.update(jax.grad(loss)(weights, *batch), state)
         return optax.apply_updates(weights, updates), state
 
-    logits, means = (
-        jax.jit(scores),
-        jax.jit(lambda weights, *batch: rates_of(weights, poisson_inputs(*batch, num_steps))),
-    )
-
     def train() -> None:
         nonlocal weights, state
         weights, state = jax.block_until_ready(step(weights, state, *data, next(keys)))
 
     def rates() -> dict[str, float]:
-        each = map(float, means(weights, data[0], next(keys)))
-        return dict(zip(problem.thresholds, each, strict=True))
+        return dict(zip(problem.thresholds, map(float, means(weights, data[0], next(keys))), strict=True))
 
-    return Contestant(train, lambda: np.asarray(logits(weights, data[0], next(keys))), rates)
+    return Contestant(train, lambda: np.asarray(scores(weights, data[0], next(keys))), rates)
 
 
 def jaxpike(problem: Problem, num_steps: int, device: str) -> Contestant:
-    """`jaxpike.unroll`. The reset has a gradient, which jaxpike gives no means to leave out; tau is not trained.
+    """`jaxpike.unroll`, layer by layer: products over all time steps at once, and a scan of the neurons alone.
 
-    Its neurons average as norse's do, so they have weights over (1 - leak) and the threshold, and a leak of 2^-20 where
-    the problem has none, see `torch_peers.norse`.
+    The reset has a gradient, which jaxpike gives no means to leave out; tau is not trained. Its neurons average as
+    norse's do, so they have weights over (1 - leak) and the threshold, and a leak of 2^-20 where the problem has none,
+    see `torch_peers.norse`.
     """
     import equinox
     import jaxpike
 
-    loss, parts, gains, weights = max(1 - problem.leak, 2.0**-20), [], [], []
-    tau, plain = -1 / np.log1p(-loss), {"use_bias": False, "key": jax.random.key(0)}
+    jax.config.update("jax_platforms", device)
+    loss, plain = max(1 - problem.leak, 2.0**-20), {"use_bias": False, "key": jax.random.key(0)}
     surrogate = jaxpike.Triangular() if problem.surrogate == LINEAR else jaxpike.FastSigmoid()
-    for layer in layers(problem):
-        parts += [jaxpike.Pool2d(2)] if layer.pooled else []
-        parts += [jaxpike.Flatten()] if len(layer.inputs) > len(layer.outputs) else []
+    neurons = jaxpike.LIF(-1 / np.log1p(-loss), surrogate=surrogate)
+    gains = [*(1 / (loss * threshold) for threshold in problem.thresholds.values()), 1]
+
+    def synapses(layer: Layer) -> Any:
         *window, inputs, outputs = layer.kernel.shape
-        parts += [jaxpike.Conv2d(inputs, outputs, 3, **plain) if window else jaxpike.Dense(inputs, outputs, **plain)]
-        weights += [layer.kernel if window else layer.kernel.T]
-        gains += [1 if layer.name == READOUT else 1 / (loss * problem.thresholds[layer.name])]
-        parts += [] if layer.name == READOUT else [jaxpike.LIF(tau, surrogate=surrogate)]
-    fixed = jaxpike.Sequential(*parts)
+        return jaxpike.Conv2d(inputs, outputs, 3, **plain) if window else jaxpike.Dense(inputs, outputs, **plain)
 
-    def network(weights: list[jax.Array]) -> jaxpike.Sequential:
+    def trained(network: Any) -> list[jax.Array]:
+        return [part.weight for part in network.layers if hasattr(part, "weight")]
+
+    fixed = jaxpike.Sequential(*network(problem, jaxpike.Pool2d(2), jaxpike.Flatten(), synapses, lambda _: neurons))
+
+    def run(weights: list[jax.Array], inputs: jax.Array, end: int | None) -> jax.Array:
         scaled = [weight * gain for weight, gain in zip(weights, gains, strict=True)]
-        return equinox.tree_at(_weights, fixed, scaled)
+        parts = equinox.tree_at(trained, fixed, scaled).layers
+        return jaxpike.unroll(jaxpike.Sequential(*parts[:end]), inputs)[0]
 
-    def present(weights: list[jax.Array], inputs: jax.Array) -> jax.Array:
-        return jaxpike.unroll(network(weights), inputs)[0]
-
-    def rates(weights: list[jax.Array], inputs: jax.Array) -> list[jax.Array]:
-        parts = network(weights).layers
-        ends = [i + 1 for i, part in enumerate(parts) if isinstance(part, jaxpike.LIF)]
-        return [jaxpike.unroll(jaxpike.Sequential(*parts[:end]), inputs)[0].mean() for end in ends]
-
-    return contestant(problem, num_steps, device, weights, (present, rates))
-
-
-def _weights(network: Any) -> list[jax.Array]:
-    """The leaves of a jaxpike network that are trained."""
-    return [part.weight for part in network.layers if hasattr(part, "weight")]
+    kernels = [layer.kernel if layer.kernel.ndim == 4 else layer.kernel.T for layer in layers(problem)]
+    return contestant(problem, num_steps, kernels, run)
 
 
 def sparx(problem: Problem, num_steps: int, device: str) -> Contestant:
-    """Flax layers and `sparx.nn.IF`; a membrane of exactly the threshold fires, and the reset has no gradient."""
+    """Flax layers and `sparx.nn.IF`, layer by layer; a membrane of the threshold fires, the reset has no gradient."""
     import sparx
 
-    parts: list[Callable[[jax.Array], jax.Array]] = []
-    weights: dict[str, dict[str, np.ndarray]] = {}
-    for layer in layers(problem):
-        parts += [partial(nn.avg_pool, window_shape=(2, 2), strides=(2, 2))] if layer.pooled else []
-        parts += [lambda x: x.reshape(*x.shape[:2], -1)] if len(layer.inputs) > len(layer.outputs) else []
-        *window, outputs = (*layer.kernel.shape[:-2], layer.kernel.shape[-1])
-        weights[f"layers_{len(parts)}"] = {"kernel": layer.kernel}
-        parts += [nn.Conv(outputs, window, use_bias=False) if window else nn.Dense(outputs, use_bias=False)]
-        if layer.name in problem.thresholds:
-            v = problem.thresholds[layer.name]
-            triangle, lossy = sparx.surrogate.Triangle(width=v, scale=1 / v), problem.leak < 1
-            options = {"surrogate": triangle if problem.surrogate == LINEAR else sparx.surrogate.ATan()}
-            options |= {"threshold": v, "detach_reset": True, **({"tau": -1 / np.log(problem.leak)} if lossy else {})}
-            parts += [(sparx.nn.LIF if lossy else sparx.nn.IF)(**options)]
-    network = nn.Sequential(parts)
+    jax.config.update("jax_platforms", device)
+    lossy = {"tau": -1 / np.log(problem.leak)} if problem.leak < 1 else {}
 
-    def present(weights: Any, inputs: jax.Array) -> jax.Array:
-        return network.apply({"params": weights}, inputs)
+    def synapses(layer: Layer) -> nn.Module:
+        *window, _, outputs = layer.kernel.shape
+        return nn.Conv(outputs, window, use_bias=False) if window else nn.Dense(outputs, use_bias=False)
 
-    def rates(weights: Any, inputs: jax.Array) -> list[jax.Array]:
-        _, collections = network.apply({"params": weights}, inputs, mutable=[sparx.nn.RATES])
-        by_layer = collections[sparx.nn.RATES]
-        return [by_layer[f"layers_{i}"]["rate"][0].mean() for i in range(len(parts)) if f"layers_{i}" in by_layer]
+    def neurons(layer: Layer) -> nn.Module:
+        v = problem.thresholds[layer.name]
+        triangle = sparx.surrogate.Triangle(width=v, scale=1 / v)
+        surrogate = triangle if problem.surrogate == LINEAR else sparx.surrogate.ATan()
+        return (sparx.nn.LIF if lossy else sparx.nn.IF)(threshold=v, detach_reset=True, surrogate=surrogate, **lossy)
 
-    return contestant(problem, num_steps, device, weights, (present, rates))
+    modules = network(problem, linen_pool, lambda x: x.reshape(*x.shape[:2], -1), synapses, neurons)
+    names = [f"layers_{i}" for i, module in enumerate(modules) if isinstance(module, nn.Conv | nn.Dense)]
+    weights = {name: {"kernel": layer.kernel} for name, layer in zip(names, layers(problem), strict=True)}
+
+    def run(weights: Any, inputs: jax.Array, end: int | None) -> jax.Array:
+        return nn.Sequential(modules[:end]).apply({"params": weights}, inputs)
+
+    return contestant(problem, num_steps, weights, run)
+
+
+def spyx(problem: Problem, num_steps: int, device: str, own_gradient: bool = True) -> Contestant:
+    """spyx: one scan of the whole network over time, its convolutions XLA's or, faster inside a scan on a CPU, jsnn's.
+
+    Spyx's neurons compare the membrane of the step before with the threshold, so that each hidden layer adds a step of
+    delay, as in the paper's authors' code; T steps are run, delay included. Apart from that the dynamics are the
+    paper's. The reset has a gradient, which spyx gives no means to leave out.
+    """
+    import spyx
+
+    jax.config.update("jax_platforms", device)
+
+    def convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **_: Any) -> jax.Array:
+        return conv_general_dilated(x, kernel, strides, padding)  # dilations and groups are one here
+
+    way = {} if own_gradient else {"conv_general_dilated": convolve}
+    convolution, rngs = partial(nnx.Conv, kernel_size=(3, 3), padding=((1, 1), (1, 1)), **way), nnx.Rngs(0)
+
+    def synapses(layer: Layer) -> nnx.Module:
+        *window, inputs, outputs = layer.kernel.shape
+        fixed = {"use_bias": False, "kernel_init": lambda *_: jnp.asarray(layer.kernel), "rngs": rngs}
+        return (convolution if window else nnx.Linear)(inputs, outputs, **fixed)
+
+    def neurons(layer: Layer) -> nnx.Module:
+        v = problem.thresholds[layer.name]
+        surrogate = spyx.axn.triangular(1 / v) if problem.surrogate == LINEAR else spyx.axn.superspike()
+        if problem.leak == 1:
+            return spyx.nn.IF(layer.outputs, threshold=v, activation=surrogate)
+        lossy = spyx.nn.LIF(layer.outputs, beta=problem.leak, threshold=v, activation=surrogate, rngs=rngs)
+        lossy.beta = nnx.Variable(lossy.beta[...])  # spyx would train it, which no other contestant does
+        return lossy
+
+    whole = spyx.nn.Sequential(*network(problem, nnx_pool, spyx.nn.Flatten(), synapses, neurons))
+    graph, weights, rest = nnx.split(whole, nnx.Param, ...)
+
+    def run(weights: Any, inputs: jax.Array, end: int | None) -> jax.Array:
+        parts = nnx.merge(graph, weights, rest).layers
+        return spyx.nn.run(spyx.nn.Sequential(*parts[:end]), inputs)[0]
+
+    return contestant(problem, num_steps, weights, run)

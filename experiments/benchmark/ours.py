@@ -5,42 +5,35 @@ to multiples of 2^-10, thresholds to powers of two. Then sums of weights over sp
 order and the unit of a spike, and all contestants spike alike. For balancing they are as they were drawn.
 """
 
-from collections.abc import Callable
-
 import jax
 import numpy as np
 import optax
 
-from experiments.benchmark.problem import LEARNING_RATE, LINEAR, STDB, Contestant, Problem, layers, neurons
-from experiments.runs import compilation
-from jsnn.conversion import balance_thresholds, convert, from_paper_thresholds, paper_thresholds
+import jsnn
+from experiments.benchmark.problem import LEARNING_RATE, Contestant, Problem, layers, neurons
+from experiments.benchmark.roster import LINEAR, STDB
+from experiments.runs.programs import return_memory
+from jsnn.conversion import from_paper_thresholds
 from jsnn.data.datasets import Split
 from jsnn.data.sources import resident_source
 from jsnn.encoding import poisson
-from jsnn.models import VGG, build
-from jsnn.network.acceleration import accelerate
-from jsnn.network.bptt import Outcome
 from jsnn.network.chunks import fitting_chunk
-from jsnn.network.simulation import Presentation
-from jsnn.network.transformation import SNN, Variables, spiking
-from jsnn.neurons import lif
-from jsnn.neurons.surrogate import linear, stdb
-from jsnn.training.evaluation import mean, snn_evaluation
-from jsnn.training.forward import Forward, ann_forward, snn_forward, summed
-from jsnn.training.parallel import parallel_evaluation, parallel_train_step, replicate, split_over_devices
-from jsnn.training.step import init_state
+from jsnn.network.transformation import Variables
+from jsnn.training.evaluation import mean
+from jsnn.training.forward import Forward
+from jsnn.training.parallel import replicate, split_over_devices
 
 KEY, GRID = 0, 2.0**-10
 IMAGE_SHAPE, NUM_CLASSES = (32, 32, 3), 10
 PERCENTILE = 99.0  # of the currents becomes the threshold: a tenth of the neurons or so spike at each step
 SAMPLE, SAMPLE_STEPS = 2, 24  # images and steps on which thresholds are found
-SPIKES = {STDB: stdb(), LINEAR: linear(1.0)}
+SPIKES = {STDB: jsnn.surrogate.stdb(), LINEAR: jsnn.surrogate.linear(1.0)}
 
 
 def prepare(net: str, width: float, hidden: tuple[int, ...], batch: int, leak: float, num_steps: int = 0) -> Problem:
     """Make the problem of one of VGG_STAGES, see `build`, with so many images and steps of inputs to balance on."""
     rng, kernels = np.random.default_rng(0), {}
-    ann = build(net, NUM_CLASSES, width=width, hidden=hidden)
+    ann = jsnn.models.build(net, NUM_CLASSES, width=width, hidden=hidden)
     shapes = jax.eval_shape(ann.init, jax.random.key(0), np.zeros((1, *IMAGE_SHAPE), np.float32))["params"]
     for layer, leaf in shapes.items():
         shape = leaf["kernel"].shape
@@ -50,8 +43,30 @@ def prepare(net: str, width: float, hidden: tuple[int, ...], batch: int, leak: f
     images = rng.integers(0, 256, (batch, *IMAGE_SHAPE)).astype(np.float32) / np.float32(127.5) - 1
     labels = rng.integers(0, NUM_CLASSES, batch).astype(np.int32)
     problem = Problem(tuple(ann.stages), kernels, {}, leak, images, labels)
-    thresholds = rounded(balance(problem._replace(images=images[:SAMPLE]), SAMPLE_STEPS, "cpu", PERCENTILE))
-    return problem._replace(thresholds=thresholds, inputs=inputs(problem, num_steps) if num_steps else None)
+    found = balance(problem._replace(images=images[:SAMPLE]), SAMPLE_STEPS, "cpu", PERCENTILE)
+    rounded = {layer: float(2.0 ** np.rint(np.log2(threshold))) for layer, threshold in found.items()}
+    return problem._replace(thresholds=rounded, inputs=inputs(problem, num_steps) if num_steps else None)
+
+
+def inputs(problem: Problem, num_steps: int) -> np.ndarray:
+    """The very input spikes that `balance` draws, [T, B, H, W, C] int8 of -1, 0 and 1."""
+    index, times = np.arange(len(problem.images), dtype=np.int32), np.arange(num_steps, dtype=np.int32)
+    draw = jax.jit(lambda time: poisson(problem.images, jax.random.key(KEY), index, time[None])[0].astype(np.int8))
+    return np.stack([np.asarray(draw(time)) for time in times])
+
+
+def balance(problem: Problem, num_steps: int, device: str, percentile: float = 100.0) -> dict[str, float]:
+    """Thresholds in one pass over the layers, percentiles of the input current; the problem's own are not used.
+
+    These are no powers of two, so that currents are rounded: a membrane within rounding of its threshold may spike here
+    and not in the step loop, after which maxima of deep layers can differ by more.
+    """
+    jax.config.update("jax_platforms", device)
+    snn, weights = network(problem)
+    options = {"num_steps": num_steps, "percentile": percentile, "chunk": fitting_chunk(num_steps)}
+    images = jax.device_put(problem.images)
+    thresholds = jsnn.balance_thresholds(snn, weights, images, poisson, jax.random.key(KEY), **options)
+    return {layer: float(threshold) for layer, threshold in jsnn.paper_thresholds(thresholds).items()}
 
 
 def make(
@@ -59,13 +74,15 @@ def make(
 ) -> Contestant:
     """The jsnn network as a contestant; what enters its matrix products is of one precision, float32 or bfloat16."""
     jax.config.update("jax_platforms", device)
-    compilation.return_memory()
-    snn, weights = _network(problem, precision)
-    presentation = Presentation(snn, poisson, num_steps, fitting_chunk(num_steps))
-    forward = snn_forward(presentation, _paper_logits(problem), residuals=residuals)
+    snn, weights = network(problem, precision)
+    presentation = jsnn.Presentation(snn, poisson, num_steps, fitting_chunk(num_steps))
     thresholds = from_paper_thresholds(problem.thresholds)
-    train = Training(problem, forward, convert(snn, weights, thresholds, leak=problem.leak))
-    present = parallel_evaluation(snn_evaluation(presentation, train.source))
+    train = Training(
+        problem,
+        forward_of(presentation, thresholds, residuals),
+        jsnn.convert(snn, weights, thresholds, leak=problem.leak),
+    )
+    present = jsnn.parallel_evaluation(jsnn.snn_evaluation(presentation, train.source))
 
     def evaluate() -> object:
         return jax.block_until_ready(present(train.state.variables(), *train.data))
@@ -83,70 +100,43 @@ def make(
 def make_ann(problem: Problem, _num_steps: int, device: str) -> Contestant:
     """The ANN that the others' networks are made of, which has no time steps and is only trained."""
     jax.config.update("jax_platforms", device)
-    compilation.return_memory()
-    ann, weights = _ann(problem)
-    train = Training(problem, ann_forward(accelerate(ann.apply)), weights)
-    return Contestant(train, lambda: None, dict)
+    ann, weights = unspiking(problem)
+    return Contestant(Training(problem, jsnn.ann_forward(jsnn.accelerate(ann.apply)), weights), lambda: None, dict)
 
 
 class Training:
     """A call is an optimiser step of a network on the problem's batch; the program is compiled for the first one."""
 
     def __init__(self, problem: Problem, forward: Forward, variables: Variables) -> None:
+        return_memory()
         pixels = np.rint((problem.images + 1) * 127.5).astype(np.uint8)  # the images are made from 8-bit pixels
         self.source, rule = resident_source(Split(pixels, problem.labels)), optax.adam(LEARNING_RATE)
         index = split_over_devices(np.arange(len(problem.labels), dtype=np.int32))
         self.data = replicate(self.source.resident), index, jax.random.key(KEY)
-        self.state = replicate(init_state(variables, rule))
-        self.step, self.program = parallel_train_step(self.source, forward, rule), None
+        self.state = replicate(jsnn.init_state(variables, rule))
+        self.step, self.program = jsnn.parallel_train_step(self.source, forward, rule), None
 
     def __call__(self) -> None:
         self.program = self.program or self.step.lower(self.state, *self.data).compile()
         self.state, _ = jax.block_until_ready(self.program(self.state, *self.data))
 
 
-def balance(problem: Problem, num_steps: int, device: str, percentile: float = 100.0) -> dict[str, float]:
-    """Thresholds in one pass over the layers, percentiles of the input current; the problem's own are not used.
-
-    These are no powers of two, so that currents are rounded: a membrane within rounding of its threshold may spike here
-    and not in the step loop, after which maxima of deep layers can differ by more.
-    """
-    jax.config.update("jax_platforms", device)
-    snn, weights = _network(problem)
-    options = {"num_steps": num_steps, "percentile": percentile, "chunk": fitting_chunk(num_steps)}
-    images = jax.device_put(problem.images)
-    thresholds = balance_thresholds(snn, weights, images, poisson, jax.random.key(KEY), **options)
-    return {layer: float(threshold) for layer, threshold in paper_thresholds(thresholds).items()}
-
-
-def rounded(thresholds: dict[str, float]) -> dict[str, float]:
-    """The nearest powers of two: multiplied by these, sums of weights stay exact."""
-    return {layer: float(2.0 ** np.rint(np.log2(threshold))) for layer, threshold in thresholds.items()}
-
-
-def inputs(problem: Problem, num_steps: int) -> np.ndarray:
-    """The very input spikes that `balance` draws, [T, B, H, W, C] int8 of -1, 0 and 1."""
-    index, times = np.arange(len(problem.images), dtype=np.int32), np.arange(num_steps, dtype=np.int32)
-    draw = jax.jit(lambda time: poisson(problem.images, jax.random.key(KEY), index, time[None])[0].astype(np.int8))
-    return np.stack([np.asarray(draw(time)) for time in times])
-
-
-def _paper_logits(problem: Problem) -> Callable[[Outcome], jax.Array]:
+def forward_of(presentation: jsnn.Presentation, thresholds: dict[str, float], residuals: str) -> Forward:
     """The paper's logits: sums over time in units of the last threshold."""
-    last = list(from_paper_thresholds(problem.thresholds).values())[-1]
-    return lambda outcome: summed(outcome) / last
+    *_, last = thresholds.values()
+    return jsnn.snn_forward(presentation, lambda outcome: jsnn.summed(outcome) / last, residuals=residuals)
 
 
-def _network(problem: Problem, precision: str = "float32") -> tuple[SNN, Variables]:
+def network(problem: Problem, precision: str = "float32") -> tuple[jsnn.SNN, Variables]:
     """The SNN and its weights."""
-    ann, weights = _ann(problem)
+    ann, weights = unspiking(problem)
     operands = None if precision == "float32" else np.dtype(precision)
-    return spiking(ann.apply, lif(SPIKES[problem.surrogate]), operands), weights
+    return jsnn.spiking(ann.apply, jsnn.lif(SPIKES[problem.surrogate]), operands), weights
 
 
-def _ann(problem: Problem) -> tuple[VGG, Variables]:
+def unspiking(problem: Problem) -> tuple[jsnn.models.VGG, Variables]:
     """The ANN without dropout, which the other libraries don't have, and its weights."""
     *hidden, classes = (layer.outputs[-1] for layer in layers(problem) if layer.kernel.ndim == 2)
     weights = {layer: {"kernel": jax.device_put(kernel)} for layer, kernel in problem.kernels.items()}
-    ann = VGG(problem.stages, tuple(hidden), classes, conv_dropout=0.0, dense_dropout=0.0)
+    ann = jsnn.models.VGG(problem.stages, tuple(hidden), classes, conv_dropout=0.0, dense_dropout=0.0)
     return ann, {"params": weights}

@@ -1,65 +1,16 @@
-"""What all contestants are given, a spiking VGG and a batch as NumPy arrays, what they make of it, and who they are."""
+"""What every contestant is given, a spiking VGG and a batch as NumPy arrays, and what it makes of them."""
 
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
-from importlib.metadata import packages_distributions, version
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.benchmark.roster import STDB
+
 POOL, READOUT = "A", "readout"
 LEARNING_RATE = 1e-4  # of every contestant's Adam
-ARRAYS = ("images", "labels", "inputs")  # of a Problem, beside its kernels
-
-
-class Entry(NamedTuple):
-    """Where a contestant comes from."""
-
-    make: str  # module beside this file, and its function that makes the contestant
-    libraries: tuple[str, ...]  # modules that it needs
-    surrogates: Mapping[str, str]  # the problem's that it is trained with -> the library's own that is nearest
-    options: Mapping[str, object] = {}  # of the function
-
-
-OURS, STEP_LOOP = "jsnn", "PyTorch step loop"
-FLOOR = "floor"  # stands for what a step's plain products take at the machine's rate
-ANN = "ANN, jsnn's convolution"  # a training step of the ANN, whatever the number of time steps
-STDB, LINEAR = SURROGATES = "stdb", "linear"
-THEMSELVES = {STDB: STDB, LINEAR: LINEAR}
-JELLY = "torch_peers.spikingjelly", ("spikingjelly.activation_based.layer", "spikingjelly.activation_based.memopt")
-OF_JELLY = {STDB: "ATan", LINEAR: "PiecewiseQuadratic"}
-OF_SPYX = {STDB: "superspike", LINEAR: "triangular"}
-ROSTER = {
-    OURS: Entry("ours.make", ("jax",), THEMSELVES),
-    "jsnn, exact residuals": Entry("ours.make", ("jax",), {LINEAR: LINEAR}, {"residuals": "exact"}),
-    STEP_LOOP: Entry("step_loop.make", ("torch",), THEMSELVES),
-    "PyTorch step loop, tuned": Entry("step_loop.make", ("torch",), THEMSELVES, {"tuned": True}),
-    "SpikingJelly": Entry(*JELLY, OF_JELLY),
-    "SpikingJelly, memory optimised": Entry(*JELLY, OF_JELLY, {"memory_optimised": True}),
-    "snnTorch": Entry("torch_peers.snntorch", ("snntorch",), {STDB: "fast_sigmoid", LINEAR: "fast_sigmoid"}),
-    "norse": Entry("torch_peers.norse", ("norse.torch",), {STDB: "super", LINEAR: "triangle"}),
-    "spyx": Entry("spyx_net.make", ("spyx",), OF_SPYX),
-    "spyx, jsnn's convolution": Entry("spyx_net.make", ("spyx",), OF_SPYX, {"own_gradient": False}),
-    "jaxpike": Entry("jax_peers.jaxpike", ("jaxpike",), {STDB: "FastSigmoid", LINEAR: "Triangular"}),
-    "sparx": Entry("jax_peers.sparx", ("sparx",), {STDB: "ATan", LINEAR: "Triangle"}),
-    "jsnn, bfloat16": Entry("ours.make", ("jax",), THEMSELVES, {"precision": "bfloat16"}),
-    ANN: Entry("ours.make_ann", ("jax",), {}),
-}
-
-
-def package_of(name: str) -> str | None:
-    """Name and version of the distribution that a contestant needs, or None where it is not installed."""
-    module = ROSTER[name].libraries[0].split(".")[0]
-    return next((f"{package} {version(package)}" for package in _distributions().get(module, ())), None)
-
-
-@cache
-def _distributions() -> Mapping[str, list[str]]:
-    """Module -> the distributions that it is in; to find them all takes a second."""
-    return packages_distributions()
 
 
 class Problem(NamedTuple):
@@ -90,41 +41,40 @@ class Layer(NamedTuple):
     name: str
     kernel: np.ndarray
     pooled: bool  # whether a pool comes before it
-    inputs: tuple[int, ...]  # behind the pool; the first dense layer flattens them in this order
+    inputs: tuple[int, ...]  # behind the pool
     outputs: tuple[int, ...]
+
+    def flattens(self) -> bool:
+        """Whether this is the first dense layer, which flattens its inputs in the order of their shape."""
+        return len(self.inputs) > len(self.outputs)
 
 
 def layers(problem: Problem) -> Iterator[Layer]:
     """The layers with weights, in forward order."""
-    convolutions = sum(stage != POOL for stage in problem.stages)
-    dense = (f"dense{i}" for i in range(len(problem.kernels) - convolutions - 1))
-    names = [f"conv{i}" for i in range(convolutions)]
-    shape, pooled = problem.images.shape[1:], False
-    for stage in (*problem.stages, *dense, READOUT):
+    convolutions, shape, pooled = count(), problem.images.shape[1:], False
+    num_hidden = sum(kernel.ndim == 2 for kernel in problem.kernels.values()) - 1
+    for stage in (*problem.stages, *(f"dense{i}" for i in range(num_hidden)), READOUT):
         if stage == POOL:
             shape, pooled = (shape[0] // 2, shape[1] // 2, shape[2]), True
             continue
-        name = names.pop(0) if isinstance(stage, int) else stage
+        name = f"conv{next(convolutions)}" if isinstance(stage, int) else stage
         kernel = problem.kernels[name]
         outputs = (*shape[: kernel.ndim - 2], kernel.shape[-1])
         yield Layer(name, kernel, pooled, shape, outputs)
         shape, pooled = outputs, False
 
 
-def save_problem(path: Path, problem: Problem) -> None:
-    """Write a problem as one npz file for the workers; what is no array in it goes as JSON."""
-    facts = json.dumps([problem.stages, problem.thresholds, problem.leak])
-    arrays = {name: getattr(problem, name) for name in ARRAYS if getattr(problem, name) is not None}
-    np.savez(path, facts=facts, **arrays, **problem.kernels)
-
-
-def load_problem(path: str | Path, batch: int) -> Problem:
-    """Read a problem and take the first images of it."""
-    with np.load(path) as file:
-        kernels = dict(file)
-    stages, thresholds, leak = json.loads(str(kernels.pop("facts")))
-    images, labels, spikes = (kernels.pop(name, None) for name in ARRAYS)
-    return Problem(tuple(stages), kernels, thresholds, leak, images[:batch], labels[:batch], spikes)
+def network(
+    problem: Problem, pool: Any, flatten: Any, synapses: Callable[[Layer], Any], neurons: Callable[[Layer], Any]
+) -> list[Any]:
+    """A library's modules in forward order; pools and flattening are alike everywhere, the others made for a layer."""
+    modules: list[Any] = []
+    for layer in layers(problem):
+        modules += [pool] if layer.pooled else []
+        modules += [flatten] if layer.flattens() else []
+        modules += [synapses(layer)]
+        modules += [neurons(layer)] if layer.name in problem.thresholds else []
+    return modules
 
 
 def operations(problem: Problem, num_steps: int) -> float:

@@ -1,137 +1,122 @@
-"""The measurements as tables in Markdown."""
+"""The measurements as tables in Markdown: of each figure one, a row a contestant, a column for what it was measured on.
+
+`rebuild` makes those of docs/benchmark.md, and its picture, from experiments/results/benchmark.csv: the benchmark.csv
+of the run whose numbers we publish.
+"""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from experiments.benchmark.problem import ANN, FLOOR, OURS, ROSTER, STEP_LOOP, SURROGATES
-from experiments.reports.table import aligned
+from experiments.benchmark import chart
+from experiments.benchmark.roster import OURS
+from experiments.reports.table import aligned, with_tables
+from experiments.runs.files import replace_text
 
+ROOT = Path(__file__).parents[2]
+PAGE, PICTURE = ROOT / "docs" / "benchmark.md", ROOT / "experiments" / "benchmark.png"
+PUBLISHED = ROOT / "experiments" / "results" / "benchmark.csv"
 SHAPE = ["net", "batch", "num_steps", "surrogate"]
 KEY = ["what", *SHAPE, "contestant"]
-BYTES = ["peak_bytes", "device_peak_bytes", "temporaries_bytes"]
-NUMBERS = ["first", "compile", *BYTES, "operations_per_second", "neurons"]
+MEASURED = [
+    "first",
+    "compile",
+    "peak_bytes",
+    "device_peak_bytes",
+    "temporaries_bytes",
+    "operations_per_second",
+    "neurons",
+]
 FACTS = ["rates", "thresholds", "why_not"]
-MB, GB, MISSING = 1e6, 1e9, "-"
-WHERE = {"net": "net", "batch": "B", "num_steps": "T", "contestant": "contestant"}  # columns and their headings
-SPEED = {"per_second": "images/s", "ratio": "step loop's time over it"}
-MEMORY = {"anns": "in steps of the ANN", "share": "share of the floor", "megabytes": "peak memory, MB"}
-FIRST = {"first": "first step, s", "compile": "compiling in all, s"}
-TRAINING = {**WHERE, "surrogate": "surrogate", "spread": "s per step (least to most)", **SPEED, **MEMORY, **FIRST}
-EVALUATION = {**WHERE, "spread": "s per batch (least to most)", **SPEED}
-RATIO = {"ratio": "layer by layer's time over it", "difference": "largest difference"}
-BALANCING = {**WHERE, "contestant": "way", "spread": "s (least to most)", **RATIO}
-WAYS = {OURS: "jsnn, in one pass", STEP_LOOP: "PyTorch, layer by layer"}
-FORMS = {"per_second": ".1f", "ratio": ".2f", "anns": ".1f", "share": ".0%", "megabytes": ".0f"}
-FORMS |= {"first": ".1f", "compile": ".1f"}
+KEPT = [*KEY, "seconds", "first", "gigabytes", "images_per_second", "why_not"]  # columns of benchmark.csv
+FIGURES = {  # a column -> its heading, and the format of a number
+    "seconds": ("seconds", ".2f"),
+    "gigabytes": ("peak memory, GB", ".2f"),
+    "images_per_second": ("images/s", ".1f"),
+    "slowest": ("slowest call over the median", ".2f"),
+    "first": ("seconds of the first call", ".1f"),
+    "compile": ("seconds of compiling, in all", ".1f"),
+    "temporaries": ("temporaries of the compiled step, GB", ".3f"),
+    "bits": ("bits that a neuron keeps of a time step more", ".2f"),
+    "gflops": ("GFLOP/s of plain products", ".0f"),
+    "rate": ("spikes per neuron and time step, mean of all layers", ".3f"),
+    "agreement": ("largest factor between a layer's firing rate and jsnn's", ".2f"),
+    "difference": ("largest difference of a threshold from jsnn's", ".1e"),
+}
+WORK = {"train": "Training", "evaluate": "Evaluation", "balance": "Balancing of thresholds, compilation included"}
 
 
 def medians(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Medians over all turns of a contestant, a row for each kind of work, net and shape; a record is a measurement."""
-    frame = pd.DataFrame(records, columns=[*KEY, "seconds", *NUMBERS, *FACTS]).astype(dict.fromkeys(NUMBERS, float))
+    """All figures, a row for each contestant and what it was measured on; a record is one turn's measurement.
+
+    Figures are medians over turns, seconds over all calls but the first, and missing for who did not finish.
+    """
+    frame = pd.DataFrame(records, columns=[*KEY, "seconds", *MEASURED, *FACTS]).astype(dict.fromkeys(MEASURED, float))
     turns = frame.groupby(KEY, sort=False)
     calls = frame.explode("seconds").astype({"seconds": float}).groupby(KEY, sort=False)["seconds"]
-    rows = turns[NUMBERS].median().join(turns[FACTS].first())
-    rows["repeated"] = calls.count() > 0
-    for name, seconds in {"seconds": calls.median(), "least": calls.min(), "most": calls.max()}.items():
-        rows[name] = seconds.fillna(rows["first"])  # out of patience, there is but the first call
-    rows["peak"] = rows.device_peak_bytes.where(rows.device_peak_bytes > 0, rows.peak_bytes)
-    return rows.reset_index()
-
-
-def spiking(rows: pd.DataFrame) -> pd.DataFrame:
-    """The training steps of spiking networks."""
-    return rows[(rows.what == "train") & rows.rates.notna() & (rows.contestant != ANN)]
-
-
-def markdown(rows: pd.DataFrame, absent: Sequence[str]) -> str:
-    """All tables and notes, given the figures and who is not installed."""
-    compared = _compared(rows)
-    training, balancing, evaluation = (compared[compared.what == what] for what in ("train", "balance", "evaluate"))
-    parts = [*_overviews(training), f"Training\n\n{_table(training, TRAINING)}", *_notes(rows)]
-    parts += [f"Not installed, so absent: {', '.join(absent)}."] if absent else []
-    if len(balancing):
-        named = balancing.replace({"contestant": WAYS})
-        parts.append(f"Balancing of thresholds, compilation included\n\n{_table(named, BALANCING)}")
-    if len(evaluation):
-        parts.append(f"Evaluation\n\n{_table(evaluation, EVALUATION)}")
-    return "\n\n".join(parts) + "\n"
-
-
-def _overviews(rows: pd.DataFrame) -> Iterator[str]:
-    """A table for each net: a row for each contestant, and what a step takes in a column for each shape."""
-    shapes = [f"B={row.batch}, T={row.num_steps}, {row.surrogate}" for row in rows.itertuples()]
-    names = rows.contestant.where(rows.operations_per_second.isna(), FLOOR)
-    rows = rows.assign(cell=[*map(_cell, rows.itertuples())], shape=shapes, contestant=names)
-    for net, of_net in rows.groupby("net", sort=False):
-        anns, snns = of_net[of_net.contestant == ANN], of_net[of_net.contestant != ANN]
-        batches = snns.drop_duplicates("shape").set_index("shape").batch
-        table = snns.pivot(index="contestant", columns="shape", values="cell").reindex(snns.contestant.unique())
-        if len(anns):
-            table.loc[ANN] = batches.map(anns.set_index("batch").cell)
-        cells = [(name, *row.fillna(MISSING)) for name, row in table[batches.index].iterrows()]
-        yield f"{net}: seconds per training step (peak memory)\n\n{aligned([('', *batches.index), *cells])}"
-
-
-def _cell(row: Any) -> str:
-    """The median of the seconds and the peak, or why there is none."""
-    if not pd.isna(row.why_not):
-        return row.why_not
-    memory = [] if pd.isna(row.peak) else [f"({row.peak / GB:.2f} GB)"]
-    return " ".join([f"{row.seconds:.2f}" if row.repeated else f"once {row.first:.1f}", *memory])
-
-
-def _compared(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with the columns of the tables, beside the step loop and the floor; empty for who did not finish."""
-    finished = rows[rows.why_not.isna()]
-    loop = finished[finished.contestant == STEP_LOOP].set_index(KEY[:-1])[["seconds", "thresholds"]].add_prefix("loop_")
-    floor = finished[finished.contestant == FLOOR].set_index(SHAPE).seconds.rename("floor")
-    ann = finished[finished.contestant == ANN].set_index(SHAPE[:2]).seconds.rename("ann")
-    rows = rows.join(loop, on=KEY[:-1]).join(floor, on=SHAPE).join(ann, on=SHAPE[:2])
-    rows.loc[rows.why_not.notna(), ["seconds", "first", "compile", "peak", "thresholds"]] = math.nan
-    spread = [f"{row.seconds:.3f} ({row.least:.3f} to {row.most:.3f})" for row in rows.itertuples()]
-    rows["spread"] = rows.why_not.astype(object).where(rows.why_not.notna(), spread)
-    rows["per_second"], rows["ratio"] = rows.batch / rows.seconds, rows.loop_seconds / rows.seconds
-    training = rows.what == "train"
-    rows["anns"] = (rows.seconds / rows.ann).where(training)
-    rows["share"] = (rows.floor / rows.seconds).where(training)
-    rows["megabytes"] = rows.peak / MB
-    rate = (rows.operations_per_second / 1e9).map("floor: plain products at {:.0f} GFLOP/s".format)  # jsnn's are fewer
-    rows["contestant"] = rows.contestant.where(rows.operations_per_second.isna(), rate)
-    both = rows[rows.thresholds.notna() & rows.loop_thresholds.notna()]
-    pairs = (map(pd.Series, pair) for pair in zip(both.thresholds, both.loop_thresholds, strict=True))
-    rows["difference"] = pd.Series([f"{(one / other - 1).abs().max():.1e}" for one, other in pairs], both.index, object)
+    rows = turns[MEASURED].median().join(turns[FACTS].first()).assign(seconds=calls.median(), slowest=calls.max())
+    rows.loc[rows.why_not.notna(), [*MEASURED, "seconds", "slowest", "rates", "thresholds"]] = math.nan
+    rows = rows.reset_index()
+    rows["slowest"], rows["images_per_second"] = rows.slowest / rows.seconds, rows.batch / rows.seconds
+    rows["gigabytes"] = rows.device_peak_bytes.where(rows.device_peak_bytes > 0, rows.peak_bytes) / 1e9
+    rows["temporaries"], rows["gflops"] = rows.temporaries_bytes / 1e9, rows.operations_per_second / 1e9
+    longer = rows.sort_values("num_steps").groupby(["what", "net", "batch", "surrogate", "contestant"])
+    grown = longer[["temporaries_bytes", "num_steps"]].diff()
+    rows["bits"] = 8 * grown.temporaries_bytes / (rows.neurons * rows.batch * grown.num_steps)
+    rows["rate"] = [pd.Series(rates).mean() if isinstance(rates, dict) else math.nan for rates in rows.rates]
+    rows["agreement"] = _beside_ours(rows, "rates", lambda ratio: max(ratio.max(), 1 / ratio.min()))
+    rows["difference"] = _beside_ours(rows, "thresholds", lambda ratio: (ratio - 1).abs().max())
     return rows
 
 
-def _table(rows: pd.DataFrame, headings: Mapping[str, str]) -> str:
-    columns = [[MISSING if pd.isna(x) else format(x, FORMS.get(name, "")) for x in rows[name]] for name in headings]
-    return aligned([tuple(headings.values()), *zip(*columns, strict=True)])
+def _beside_ours(rows: pd.DataFrame, fact: str, compare: Callable[[pd.Series], float]) -> list[float]:
+    """What a comparison makes of jsnn's value of each layer over the row's own; nothing where either has none."""
+    ours = rows[rows.contestant == OURS].set_index(KEY[:-1])[fact].rename("ours")
+    pairs = zip(rows.join(ours, on=KEY[:-1]).ours, rows[fact], strict=True)
+    both = ((pd.Series(mine), pd.Series(its)) if isinstance(mine, dict) and its else None for mine, its in pairs)
+    return [compare(pair[0] / pair[1]) if pair else math.nan for pair in both]
 
 
-def _notes(rows: pd.DataFrame) -> Iterator[str]:
-    """Firing rates, temporaries and the growth of memory."""
-    for surrogate in SURROGATES:
-        nearest = {name: entry.surrogates.get(surrogate, surrogate) for name, entry in ROSTER.items()}
-        named = [f"{name} {own}" for name, own in nearest.items() if own != surrogate and name in {*rows.contestant}]
-        yield f"{surrogate}: {', '.join(named)}; all others as it is." if named else f"{surrogate}: all as it is."
-    for net, of_net in spiking(rows).groupby("net", sort=False):
-        rates = pd.DataFrame([*of_net.rates], pd.MultiIndex.from_frame(of_net[[*SHAPE, "contestant"]]))  # by layer
-        by_shape = rates.groupby(SHAPE, sort=False)
-        _, first = next(iter(by_shape))
-        each = ", ".join(f"{name} {mean:.3f}" for (*_, name), mean in first.mean(axis=1).items())
-        worst = (by_shape.max() / by_shape.min()).fillna(math.inf).max(axis=None)
-        yield f"{net}: spikes per neuron and step, mean of all layers: {each}; within a factor of {worst:.2f} in each."
-        ours = of_net[of_net.contestant == OURS]
-        if len(ours):
-            of_shape = "{0.batch}, T={0.num_steps}, {0.surrogate}".format
-            each = (f"{row.temporaries_bytes / MB:.0f} MB at B={of_shape(row)}" for row in ours.itertuples())
-            yield f"{net}: temporaries of jsnn's compiled step: {', '.join(each)}."
-        for (batch, surrogate), lengths in ours.groupby(["batch", "surrogate"], sort=False):
-            *_, short, long = [None, *lengths.sort_values("num_steps").itertuples()]
-            if short:
-                grown, steps = long.temporaries_bytes - short.temporaries_bytes, long.num_steps - short.num_steps
-                bits, span = 8 * grown / (long.neurons * batch * steps), f"T={short.num_steps} to {long.num_steps}"
-                yield f"{net}: they grow by {bits:.2f} bits per neuron and step at B={batch} from {span}, {surrogate}."
+def markdown(rows: pd.DataFrame, absent: Sequence[str]) -> str:
+    """All tables, given the figures and who is not installed."""
+    parts = [
+        f"{WORK[what]}, {net}: {heading}\n\n{by_shape(part, figure)}"
+        for (what, net), part in rows.groupby(["what", "net"], sort=False)
+        for figure, (heading, _) in FIGURES.items()
+        if part[figure].notna().any()
+    ]
+    parts += [f"Not installed, so absent: {', '.join(absent)}."] if absent else []
+    return "\n\n".join(parts) + "\n"
+
+
+def by_shape(rows: pd.DataFrame, figure: str) -> str:
+    """The table of a figure of one net, a column for each batch, number of time steps and surrogate that has it."""
+    rows = rows[rows.groupby(SHAPE)[figure].transform("count") > 0]
+    shapes = [f"B={row.batch}, T={row.num_steps}, {row.surrogate}".rstrip(", ") for row in rows.itertuples()]
+    rows = rows.assign(shape=shapes, cell=[_cell(row, figure) for row in rows.itertuples()])
+    table = rows.pivot(index="contestant", columns="shape", values="cell").fillna("")
+    table = table.loc[[name for name in rows.contestant.unique() if any(table.loc[name])], [*dict.fromkeys(shapes)]]
+    return aligned([("", *table.columns), *((name, *cells) for name, *cells in table.itertuples())])
+
+
+def _cell(row: Any, figure: str) -> str:
+    """A number, or why there is none."""
+    value, form = getattr(row, figure), FIGURES[figure][1]
+    if pd.notna(value):
+        return format(value, form)
+    if figure == "seconds" and pd.notna(row.first):
+        return f"once {row.first:.1f}"  # out of patience, it was not called again
+    return "" if pd.isna(row.why_not) else row.why_not
+
+
+def rebuild(page: Path = PAGE, picture: Path = PICTURE) -> None:
+    """Make the tables and the picture of the page anew; ValueError where it lacks the place of a table."""
+    rows = pd.read_csv(PUBLISHED).fillna({"surrogate": ""})
+    training, evaluation = rows[rows.what == "train"], rows[rows.what == "evaluate"]
+    tables = {figure: by_shape(training, figure) for figure in ("seconds", "gigabytes")}
+    tables["images_per_second"] = by_shape(evaluation, "images_per_second")
+    replace_text(page, with_tables(page.read_text(encoding="utf-8"), tables))
+    chart.draw(rows, picture)

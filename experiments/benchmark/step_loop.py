@@ -1,12 +1,12 @@
 """A plain PyTorch step loop, the way the paper's authors wrote theirs: the graph of all steps, then backward.
 
 Written by us from the equations of Rathi et al., 2020 (arXiv:2005.01807). Their spikes reach the next layer one step
-later; here they do not, otherwise the mathematics is the same. Also their way of balancing thresholds, and what the
-other PyTorch contestants share: weights, input spikes, the loop over time, and the training step around it.
+later; here they do not, otherwise the mathematics is the same. The tuned loop is as fast as we could make it in
+PyTorch: channels last in memory, updates in place where nothing of them is saved, and for backward one array a step:
+exp(-beta * dt) as a decaying trace, or the membrane of the linear surrogate.
 
-The tuned loop is the same mathematics as fast as we could make it in PyTorch: channels last in memory, updates in place
-where nothing of them is saved, and exp(-beta * dt) as a decaying trace, all that is kept for backward, or the membrane
-of the linear surrogate.
+Here is also the authors' way of balancing thresholds, and what the other PyTorch contestants share: weights, input
+spikes, the loop over time, and the training step around it.
 """
 
 import math
@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from experiments.benchmark.problem import LEARNING_RATE, LINEAR, READOUT, Contestant, Problem, layers
+from experiments.benchmark.problem import LEARNING_RATE, READOUT, Contestant, Problem, layers
+from experiments.benchmark.roster import LINEAR, STDB
 
 ALPHA, BETA, GAMMA = 0.3, 0.01, 1.0
 NEVER = -math.inf  # time of the last spike of a neuron that has not fired
@@ -37,15 +38,14 @@ def synapses(problem: Problem, device: str, layout: Format = FAST) -> nn.ModuleD
     """Each layer from the spikes of the one before to its input currents, in forward order: pool, flatten, weights."""
     network = nn.ModuleDict()
     for layer in layers(problem):
-        before: list[nn.Module] = [nn.AvgPool2d(2)] if layer.pooled else []
-        before += [nn.Flatten()] if len(layer.inputs) > len(layer.outputs) else []
-        inputs, outputs = layer.kernel.shape[-2:]
-        if layer.kernel.ndim == 4:
+        *window, inputs, outputs = layer.kernel.shape
+        if window:
             module, kernel = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), layer.kernel.transpose(3, 2, 0, 1)
         else:  # flattened channels first
             by_channel = np.moveaxis(layer.kernel.reshape(*layer.inputs, outputs), -2, 0)
             module, kernel = nn.Linear(inputs, outputs, bias=False), by_channel.reshape(inputs, outputs).T
         module.weight = nn.Parameter(torch.from_numpy(kernel.copy()))
+        before = [nn.AvgPool2d(2)] * layer.pooled + [nn.Flatten()] * layer.flattens()
         network[layer.name] = nn.Sequential(*before, module)
     return network.to(device, memory_format=layout)
 
@@ -109,16 +109,12 @@ def contestant(problem: Problem, device: str, network: nn.Module, simulate: Call
             torch.cuda.synchronize()
 
     @torch.no_grad()
-    def evaluate() -> np.ndarray:
-        return simulate().cpu().numpy()
-
-    @torch.no_grad()
     def rates() -> dict[str, float]:
         means: dict[str, list[Tensor]] = defaultdict(list)
         simulate(lambda layer, spikes: means[layer].append(spikes.mean()))
         return {layer: torch.stack(steps).mean().item() for layer, steps in means.items()}
 
-    return Contestant(train, evaluate, rates)
+    return Contestant(train, torch.no_grad()(lambda: simulate().cpu().numpy()), rates)
 
 
 class Spike(torch.autograd.Function):
@@ -144,8 +140,17 @@ def fire(current: Tensor, state: State | None, time: int, threshold: float, leak
     return spikes, (membrane, spikes, last_spike.masked_fill(spikes.bool(), time))
 
 
-def tuned_fire(current: Tensor, state: State | None, _time: int, threshold: float, leak: float) -> tuple[Tensor, State]:
-    """The same, in place where nothing of it is saved for backward; the reset has no gradient."""
+def linear_fire(current: Tensor, state: State | None, _: int, threshold: float, leak: float) -> tuple[Tensor, State]:
+    """The same, with do/dz = gamma * max(0, 1 - |z|)."""
+    membrane, spikes = state or [torch.zeros_like(current)] * 2
+    membrane = leak * membrane + current - threshold * spikes.detach()
+    z = membrane / threshold - 1
+    spikes = Spike.apply(z, 0.0, z, lambda g, z: g * GAMMA * torch.relu(1 - z.abs()))
+    return spikes, (membrane, spikes)
+
+
+def tuned_fire(current: Tensor, state: State | None, _: int, threshold: float, leak: float) -> tuple[Tensor, State]:
+    """As `fire`, in place where nothing of it is saved for backward; the reset has no gradient."""
     membrane, spikes, trace = state or [torch.zeros_like(current)] * 3
     membrane = torch.add(current, membrane, alpha=leak).sub_(spikes, alpha=threshold)
     spikes = Spike.apply(membrane, threshold, trace, lambda g, trace: (g * trace).mul_(ALPHA / threshold))
@@ -155,21 +160,10 @@ def tuned_fire(current: Tensor, state: State | None, _time: int, threshold: floa
     return spikes, (membrane, fired, trace)
 
 
-def linear_fire(
-    current: Tensor, state: State | None, _time: int, threshold: float, leak: float
-) -> tuple[Tensor, State]:
-    """The same, with do/dz = gamma * max(0, 1 - |z|)."""
-    membrane, spikes = state or [torch.zeros_like(current)] * 2
-    membrane = leak * membrane + current - threshold * spikes.detach()
-    z = membrane / threshold - 1
-    spikes = Spike.apply(z, 0.0, z, lambda g, z: g * GAMMA * torch.relu(1 - z.abs()))
-    return spikes, (membrane, spikes)
-
-
 def tuned_linear_fire(
-    current: Tensor, state: State | None, _time: int, threshold: float, leak: float
+    current: Tensor, state: State | None, _: int, threshold: float, leak: float
 ) -> tuple[Tensor, State]:
-    """That in place; the membrane is kept for the gradient."""
+    """As `linear_fire`, in place; the membrane is kept for the gradient."""
 
     def derive(g: Tensor, membrane: Tensor) -> Tensor:
         return membrane.sub(threshold).abs_().neg_().add_(threshold).clamp_(min=0).mul_(g).mul_(GAMMA / threshold**2)
@@ -180,19 +174,19 @@ def tuned_linear_fire(
     return spikes, (membrane, spikes.detach())
 
 
-def fire_of(surrogate: str, tuned: bool) -> Callable[..., tuple[Tensor, State]]:
-    """A time step with one of the benchmark's surrogates."""
-    if surrogate == LINEAR:
-        return tuned_linear_fire if tuned else linear_fire
-    return tuned_fire if tuned else fire
+FIRES = {(STDB, False): fire, (LINEAR, False): linear_fire, (STDB, True): tuned_fire, (LINEAR, True): tuned_linear_fire}
+
+
+def neurons(problem: Problem, tuned: bool) -> dict[str, Fire]:
+    """The neurons of each spiking layer, with the problem's surrogate."""
+    step = partial(FIRES[problem.surrogate, tuned], leak=problem.leak)
+    return {layer: partial(step, threshold=threshold) for layer, threshold in problem.thresholds.items()}
 
 
 def make(problem: Problem, num_steps: int, device: str, tuned: bool = False) -> Contestant:
     """The step loop as a contestant, in PyTorch's default memory format or tuned."""
     layout = FAST if tuned else torch.contiguous_format
-    step = partial(fire_of(problem.surrogate, tuned), leak=problem.leak)
-    neurons = {layer: partial(step, threshold=threshold) for layer, threshold in problem.thresholds.items()}
-    return looping(problem, num_steps, device, synapses(problem, device, layout), neurons, layout)
+    return looping(problem, num_steps, device, synapses(problem, device, layout), neurons(problem, tuned), layout)
 
 
 @torch.no_grad()

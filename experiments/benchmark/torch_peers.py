@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from experiments.benchmark.problem import LINEAR, Contestant, Problem
+from experiments.benchmark.problem import Contestant, Problem
+from experiments.benchmark.roster import LINEAR
 from experiments.benchmark.step_loop import Observe, contestant, looping, poisson_inputs, synapses
 
 
@@ -37,14 +38,13 @@ def norse(problem: Problem, num_steps: int, device: str) -> Contestant:
     from norse.torch import LIFBoxCell, LIFBoxFeedForwardState, LIFBoxParameters
 
     def subtract(z: Tensor, v: Tensor, reset: Tensor, th: Tensor) -> Tensor:
-        # Norse's `reset_subtract`, (1 - z) * v + z * (v - th), without its gradient and its five temporary arrays.
-        return v - th * z.detach()
+        return v - th * z.detach()  # norse's `reset_subtract` without its gradient and its five temporary arrays
 
     def fire(cell: LIFBoxCell, current: Tensor, state: LIFBoxFeedForwardState | None, _time: int) -> tuple:
         # The first state of norse's own is a scalar on the CPU that asks for a gradient.
         return cell(current, LIFBoxFeedForwardState(torch.zeros_like(current)) if state is None else state)
 
-    network, neurons = synapses(problem, device), {}
+    network = synapses(problem, device)
     loss = max(1 - problem.leak, 2.0**-20)  # a power of two, so that the weights' scaling and its undoing are exact
     surrogate = {"method": "triangle", "alpha": 1.0} if problem.surrogate == LINEAR else {}
     lossy = LIFBoxParameters(torch.tensor(loss), v_th=torch.tensor(1.0), reset_method=subtract, **surrogate)
@@ -52,7 +52,7 @@ def norse(problem: Problem, num_steps: int, device: str) -> Contestant:
         gain = nn.Module()  # the layer multiplies with its weight times this
         gain.forward = partial(torch.mul, other=1 / (loss * threshold))
         parametrize.register_parametrization(network[layer][-1], "weight", gain)
-        neurons[layer] = partial(fire, LIFBoxCell(lossy, dt=1.0))
+    neurons = {layer: partial(fire, LIFBoxCell(lossy, dt=1.0)) for layer in problem.thresholds}
     return looping(problem, num_steps, device, network, neurons)
 
 
@@ -63,9 +63,8 @@ class Block(nn.Sequential):
 def spikingjelly(problem: Problem, num_steps: int, device: str, memory_optimised: bool = False) -> Contestant:
     """Layer by layer over all time steps, as is or keeping of each layer only the input spikes, packed to a bit each.
 
-    Differences from the paper: a membrane of exactly the threshold fires, and a leak below 1 also takes its share of
-    the reset. The library chooses the neurons' implementation by itself: its own step loop on CPU; on CUDA its compiled
-    extension where there is one, else its Triton kernels.
+    A membrane of exactly the threshold fires, and a leak below 1 also takes its share of the reset. The library chooses
+    how neurons run: on a CPU by its step loop, on CUDA by its extension where there is one, else by Triton kernels.
     """
     from spikingjelly.activation_based import functional, layer, memopt, neuron, surrogate
 
@@ -77,8 +76,7 @@ def spikingjelly(problem: Problem, num_steps: int, device: str, memory_optimised
         if name in problem.thresholds:  # soft reset without gradient
             v = float(problem.thresholds[name])
             of_spikes = surrogate.PiecewiseQuadratic(1 / v) if problem.surrogate == LINEAR else surrogate.ATan()
-            options = {"v_threshold": v, "surrogate_function": of_spikes}
-            part = Block(part, neurons(**options, **lossy))
+            part = Block(part, neurons(v_threshold=v, surrogate_function=of_spikes, **lossy))
         network.add_module(name, part)
 
     @torch.no_grad()

@@ -2,21 +2,26 @@
 
 import json
 import os
+import pickle
 import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.benchmark.problem import FLOOR, ROSTER, Contestant, load_problem, operations
+from experiments.benchmark.problem import Contestant, Problem, operations
+from experiments.benchmark.roster import FLOOR, ROSTER
 
 MOST_WARM_UPS = 3  # calls after the first, which a library may use to compile once more
 SIDES = {"cpu": 2048, "cuda": 8192}  # rows and columns of the matrices whose product gives the machine's rate
 TOO_MUCH = 77  # exit status of a process that was stopped because it took more memory than it may
+
+_durations: list[float] = []  # seconds of each piece of compiling
 
 
 class Task(NamedTuple):
@@ -35,6 +40,20 @@ class Task(NamedTuple):
     problem: str = ""  # path
 
 
+def given(task: Task) -> Problem:
+    """The problem that the benchmark has written, with as many of its images as the task has."""
+    problem = pickle.loads(Path(task.problem).read_bytes())
+    surrogate = task.surrogate or problem.surrogate
+    return problem._replace(
+        images=problem.images[: task.batch], labels=problem.labels[: task.batch], surrogate=surrogate
+    )
+
+
+def machine(_task: Task) -> dict[str, Any]:
+    """What the benchmark runs on; asked here, for the process that asks must leave the accelerator alone."""
+    return resolve_name("experiments.machine.environment")()
+
+
 def train(task: Task) -> dict[str, Any]:
     """Seconds per training step and the memory that it takes."""
     if task.contestant == FLOOR:
@@ -49,21 +68,6 @@ def train(task: Task) -> dict[str, Any]:
     return {**timed, **peaks, "rates": contestant.rates(), **contestant.details()}
 
 
-def evaluate(task: Task) -> dict[str, Any]:
-    """Seconds per evaluated batch."""
-    return _timed(_contestant(task)[0].evaluate, task)
-
-
-def balance(task: Task) -> dict[str, Any]:
-    """Seconds of balancing, compilation included, and the thresholds."""
-    problem = load_problem(task.problem, task.batch)
-    module = ROSTER[task.contestant].make.split(".")[0]
-    find, thresholds = resolve_name(f"experiments.benchmark.{module}.balance"), {}
-    before = _memory_before(task)
-    seconds = _seconds(lambda: thresholds.update(find(problem, task.num_steps, task.device)))
-    return {"seconds": seconds, "thresholds": thresholds, "peak_bytes": _memory("VmHWM") - before}
-
-
 def floor(task: Task) -> dict[str, Any]:
     """The rate of float32 products (TF32 on a GPU, jax's default), and what a step's plain products take at it."""
     import jax
@@ -73,15 +77,27 @@ def floor(task: Task) -> dict[str, Any]:
     one, multiply = jax.numpy.ones((side, side)), jax.jit(jax.numpy.matmul)
     durations = _seconds(lambda: multiply(one, one).block_until_ready(), task.seconds)
     per_second = 2 * side**3 / float(np.median(durations))
-    problem = load_problem(task.problem, task.batch)
-    return {"operations_per_second": per_second, "seconds": [operations(problem, task.num_steps) / per_second]}
+    return {"operations_per_second": per_second, "seconds": [operations(given(task), task.num_steps) / per_second]}
+
+
+def evaluate(task: Task) -> dict[str, Any]:
+    """Seconds per evaluated batch."""
+    return _timed(_contestant(task)[0].evaluate, task)
+
+
+def balance(task: Task) -> dict[str, Any]:
+    """Seconds of balancing, compilation included, and the thresholds."""
+    problem, (module, _) = given(task), ROSTER[task.contestant].make.split(".")
+    find, thresholds = resolve_name(f"experiments.benchmark.{module}.balance"), {}
+    before = _memory_before(task)
+    seconds = _seconds(lambda: thresholds.update(find(problem, task.num_steps, task.device)))
+    return {"seconds": seconds, "thresholds": thresholds, "peak_bytes": _memory("VmHWM") - before}
 
 
 def _contestant(task: Task) -> tuple[Contestant, int]:
     """The contestant, and the bytes in memory before it is made, when its library and problem are there."""
-    entry, problem = ROSTER[task.contestant], load_problem(task.problem, task.batch)
-    problem = problem._replace(surrogate=task.surrogate) if task.surrogate else problem
-    make, *_ = map(resolve_name, (f"experiments.benchmark.{entry.make}", *entry.libraries))
+    entry, problem = ROSTER[task.contestant], given(task)
+    make, _ = resolve_name(f"experiments.benchmark.{entry.make}"), resolve_name(entry.library)
     _compile_seconds()  # counts from here on
     before = _memory_before(task)
     return make(problem, task.num_steps, task.device, **entry.options), before
@@ -89,15 +105,13 @@ def _contestant(task: Task) -> tuple[Contestant, int]:
 
 def _timed(call: Callable[[], object], task: Task) -> dict[str, Any]:
     """Seconds of the first call and of those that compile nothing any more; none where the first took all patience."""
-    (first,), compiled = _seconds(call), _compile_seconds()
+    (first,), compiled = _seconds(call), [_compile_seconds()]
     patient = first < task.patience
-    for _ in range(MOST_WARM_UPS if patient and compiled else 0):
+    while patient and compiled[-1] and len(compiled) <= MOST_WARM_UPS:
         call()
-        again = _compile_seconds()
-        compiled += again
-        if not again:
-            break
-    return {"first": first, "compile": compiled, "seconds": _seconds(call, task.seconds) if patient else []}
+        compiled.append(_compile_seconds())
+    in_all = None if compiled[0] is None else sum(compiled)
+    return {"first": first, "compile": in_all, "seconds": _seconds(call, task.seconds) if patient else []}
 
 
 def _seconds(call: Callable[[], object], budget: float = 0.0) -> list[float]:
@@ -114,9 +128,21 @@ def _compile_seconds() -> float | None:
     """Seconds that jax spent on compiling since this was last called; None where the library is not jax."""
     if "jax" not in sys.modules:
         return None
-    compilation = resolve_name("experiments.runs.compilation")  # not imported above: it imports jax
-    compilation.watch()
-    return compilation.take_seconds()
+    _count_compiling()
+    spent = sum(_durations)
+    _durations.clear()
+    return spent
+
+
+@cache
+def _count_compiling() -> None:
+    """Begin to count the seconds that jax spends on tracing, lowering and compiling."""
+
+    def count(event: str, duration: float, **_: object) -> None:
+        if event.startswith("/jax/core/compile/"):
+            _durations.append(duration)
+
+    sys.modules["jax"].monitoring.register_event_duration_secs_listener(count)
 
 
 def _memory_before(task: Task) -> int:
@@ -139,7 +165,4 @@ def _memory(field: str) -> int:
 
 if __name__ == "__main__":
     task = Task(**json.loads(sys.argv[1]))
-    work = {one.__name__: one for one in (train, evaluate, balance)}
-    # What the benchmark runs on; asked here, for the process that asks must leave the accelerator alone.
-    work["machine"] = lambda _: resolve_name("experiments.runs.environment.environment")()
-    print(json.dumps(work[task.what](task)))
+    print(json.dumps(globals()[task.what](task)))

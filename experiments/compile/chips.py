@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from jax.experimental import topologies
 
-from experiments.runs.machine import Machine
+from experiments.machine import Machine
 
 GIB, GB = 2**30, 1e9
 
@@ -87,25 +87,19 @@ def target_of(topology: str) -> Target:
     """
     named = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", topology)
     if named is None or named[1] not in CHIPS:
-        raise ValueError(
-            f"there is no topology {topology!r}: name a chip and how many, as v5e:2x4, v4:2x2x1 or h100:2."
-        )
+        examples = "v5e:2x4, v4:2x2x1 or h100:2"
+        raise ValueError(f"there is no topology {topology!r}: name a chip and how many, as {examples}.")
     kind, shape = named.groups()
     chip, count = CHIPS[kind], math.prod(map(int, shape.split("x")))
+    # libtpu asks the network which TPU it is on, complains of no answer, and refuses a second process, unless told.
+    here = {"TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}
+    os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", **here}
+    of_gpus = {"target_config": H100, "topology": f"1x1x{count}"}
+    of_tpus = {**chip.options, **({"chips_per_host_bounds": (1, 1, 1)} if count == 1 else {})}
+    name, options = (kind, of_gpus) if chip.platform == "cuda" else (topology, of_tpus)
     try:
-        if chip.platform == "cuda":
-            described = topologies.get_topology_desc(kind, "cuda", target_config=H100, topology=f"1x1x{count}")
-        else:
-            described = _tpu_topology(topology, count, chip.options)
+        described = topologies.get_topology_desc(name, chip.platform, **options)
     except Exception as error:
         sentence = f"programs can't be compiled for {topology} ({' '.join(str(error).split())[:200]})"
         raise ValueError(f"{sentence}: install {chip.wheels}, of the version that jax names.") from error
     return Target(topology, chip, Machine(tuple(described.devices), count, chip.device_bytes))
-
-
-def _tpu_topology(topology: str, count: int, options: dict[str, Any]) -> Any:
-    # libtpu asks the network which TPU it is on, complains of no answer, and refuses a second process, unless told.
-    here = {"TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}
-    os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", **here}
-    alone = {"chips_per_host_bounds": (1, 1, 1)} if count == 1 else {}
-    return topologies.get_topology_desc(topology, "tpu", **options, **alone)

@@ -2,8 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -22,10 +21,6 @@ class Memory(NamedTuple):
     temporaries: int
     code: int
 
-    def total(self) -> int:
-        """All of them."""
-        return sum(self)
-
 
 class Compiled(NamedTuple):
     """What the compiler says of a program."""
@@ -41,30 +36,23 @@ class Compiled(NamedTuple):
 
 def compiled(lowered: Any, target: Target, optimize: bool) -> Compiled:
     """Compile a lowered program as a run does, or with less effort, in a fraction of the time."""
+    before = jax.config.jax_exec_time_optimization_effort
+    jax.config.update("jax_exec_time_optimization_effort", before if optimize else LEAST_EFFORT)
     try:
-        with nullcontext() if optimize else _little_effort():
-            program = lowered.compile(compiler_options=target.chip.compiler_options)
+        program = lowered.compile(compiler_options=target.chip.compiler_options)
     except jax.errors.JaxRuntimeError as error:
         stated = re.search(r"\(([\d.]+)([KMGT])\) exceeds|Used ([\d.]+)([KMGT]) of", str(error))
         if "RESOURCE_EXHAUSTED" not in str(error) or stated is None:
             raise
         number, unit = (group for group in stated.groups() if group)
         return Compiled(None, int(float(number) * 1024 ** " KMGT".index(unit)), None)
+    finally:
+        jax.config.update("jax_exec_time_optimization_effort", before)
     stats = program.memory_analysis()
     results = stats.output_size_in_bytes - stats.alias_size_in_bytes
     code = stats.generated_code_size_in_bytes
     memory = Memory(stats.argument_size_in_bytes, results, stats.temp_size_in_bytes, code)
-    return Compiled(memory, memory.total(), collectives(program.as_text()))
-
-
-@contextmanager
-def _little_effort() -> Iterator[None]:
-    before = jax.config.jax_exec_time_optimization_effort
-    jax.config.update("jax_exec_time_optimization_effort", LEAST_EFFORT)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_exec_time_optimization_effort", before)
+    return Compiled(memory, sum(memory), collectives(program.as_text()))
 
 
 def collectives(text: str) -> dict[str, tuple[int, int]]:

@@ -7,7 +7,7 @@ makes an operand, as spikes from bits, with the product.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -48,10 +48,13 @@ def count(function: Callable[..., Any], arguments: tuple, platform: Platform, ga
     return Work(products.operations, products.bytes + once)
 
 
-def _work(jaxpr: Jaxpr, platform: Platform) -> Work:
-    """All products of a jaxpr; a loop whose trips depend on values counts as one trip."""
-    works = [_of_equation(equation, platform) for equation in jaxpr.eqns]
-    return Work(sum(work.operations for work in works), sum(work.bytes for work in works))
+def _work(jaxpr: Jaxpr, platform: Platform, trips: int = 1) -> Work:
+    """All products of a jaxpr, so many times; a loop whose trips depend on values counts as one trip."""
+    return _sum((_of_equation(equation, platform) for equation in jaxpr.eqns), trips)
+
+
+def _sum(works: Iterable[Work], trips: int = 1) -> Work:
+    return Work(*(trips * sum(parts) for parts in zip((0, 0), *works, strict=True)))
 
 
 def _of_equation(equation: JaxprEqn, platform: Platform) -> Work:
@@ -64,9 +67,8 @@ def _of_equation(equation: JaxprEqn, platform: Platform) -> Work:
         chosen = mine[:1] if params.get("branches_platforms") else mine
         return min((_work(branch.jaxpr, platform) for branch in chosen), key=lambda work: work.operations)
     inner = [leaf for leaf in jax.tree.leaves(list(params.values())) if isinstance(leaf, ClosedJaxpr | Jaxpr)]
-    works = [_work(getattr(leaf, "jaxpr", leaf), platform) for leaf in inner]
     trips = params["length"] if name == "scan" else 1
-    return Work(trips * sum(work.operations for work in works), trips * sum(work.bytes for work in works))
+    return _sum(_work(getattr(leaf, "jaxpr", leaf), platform, trips) for leaf in inner)
 
 
 def _of_product(equation: JaxprEqn, platform: Platform) -> Work:

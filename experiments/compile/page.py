@@ -1,7 +1,11 @@
-"""docs/accelerators.md: its tables, made from what `python -m experiments.compile --out` wrote."""
+"""docs/accelerators.md: its tables, made from what `python -m experiments.compile --out` wrote, a line each.
+
+Another result is kept by `cat FILE >> experiments/results/compile.jsonl`.
+"""
 
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,117 +13,91 @@ from typing import Any
 from experiments.compile.chips import CHIPS, GB
 from experiments.compile.programs import ANN_STEP, HYBRID_STEP
 from experiments.config import difference, from_json
-from experiments.fields import PREFIXED, Config
+from experiments.fields import PREFIXED
 from experiments.presets import PRESETS
 from experiments.reports.table import aligned, with_tables
-from jsnn.training.files import replace_text
+from experiments.runs.files import replace_text
 
 ROOT = Path(__file__).parent.parent.parent
-PAGE, RESULTS = ROOT / "docs" / "accelerators.md", ROOT / "experiments" / "results" / "compile"
-Numbers = dict[str, Any]
+PAGE, RESULTS = ROOT / "docs" / "accelerators.md", ROOT / "experiments" / "results" / "compile.jsonl"
+Numbers = dict[str, Any]  # of a command
+TABLES = {  # name on the page -> columns, see `_cells`
+    "presets": ("command", "ANN step, GB", "SNN step, GB", "spare", "SNN step at least, s", "SNN epoch, h", "row, h"),
+    "further": (
+        *("command", "temporaries, GB", "in all, GB", "spare", "step at least, s"),
+        *("computing", "moving", "exchanging"),
+    ),
+    "slices": (
+        *("command", "hosts", "images on a chip", "all-reduce, GB", "of the step"),
+        *("images/s", "for each host", "ANN, images/s", "ANN, for each host"),
+    ),
+}
 
 
 def rebuild(page: Path = PAGE, results: Path = RESULTS) -> None:
     """Make the tables of the page anew; ValueError where it lacks the place of one."""
-    kept = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
-    order = {name: place for place, name in enumerate(PRESETS)}
-    kept.sort(key=lambda numbers: (order[numbers["preset"]], [*CHIPS].index(_chip(numbers)), numbers["devices"]))
-    named = {
-        "presets": presets_table([numbers for numbers in kept if _is_of_table(numbers)]),
-        "further": further_table([numbers for numbers in kept if not _is_of_table(numbers)]),
-        "slices": slices_table([numbers for numbers in kept if _chip(numbers) == "v5e" and numbers["hosts"] > 1]),
-        "commits": ", ".join(sorted({numbers["versions"]["commit"] for numbers in kept})),
+    presets, chips = [*PRESETS], [*CHIPS]
+    kept = [json.loads(line) for line in results.read_text().splitlines()]
+    kept.sort(key=lambda of: (presets.index(of["preset"]), chips.index(_chip(of)), of["devices"]))
+    rows = {
+        "presets": [of for of in kept if _is_as_it_is(of)],
+        "further": [of for of in kept if not _is_as_it_is(of)],
+        "slices": [of for of in kept if _chip(of) == "v5e" and of["hosts"] > 1],
     }
-    replace_text(page, with_tables(page.read_text(), named))
+    named = {name: _table(rows[name], columns) for name, columns in TABLES.items()}
+    commits = ", ".join(sorted({of["versions"]["commit"] for of in kept}))
+    replace_text(page, with_tables(page.read_text(), {**named, "commits": commits}))
 
 
-def presets_table(kept: Sequence[Numbers]) -> str:
-    """Both training steps of each preset on each chip."""
-    head = ["command", "ANN step, GB", "SNN step, GB", "spare", "SNN step at least, s", "SNN epoch, h", "row, h"]
-
-    def rows() -> Iterator[list[str]]:
-        for numbers in kept:
-            config = from_json(numbers["config"])
-            ann, hybrid = (numbers["programs"][name] for name in (ANN_STEP, HYBRID_STEP))
-            hours = config.ann.epochs * ann["hours_at_least"] + config.finetune.epochs * hybrid["hours_at_least"]
-            yield [
-                _command(numbers),
-                *(f"{one['bytes'] / GB:.2f}" + ("" if one["fits"] else ", does not fit") for one in (ann, hybrid)),
-                f"{1 - hybrid['bytes'] / hybrid['device_bytes']:.0%}",
-                f"{hybrid['least_seconds']['total']:.3g}",
-                f"{hybrid['hours_at_least']:.2g}",
-                f"{hours:.3g}",
-            ]
-
-    return aligned([head, *rows()])
+def _table(kept: Sequence[Numbers], columns: Sequence[str]) -> str:
+    """A row for each command."""
+    rows = [[cells[column] for column in columns] for cells in map(_cells, kept)]
+    return aligned([[column.replace("ANN, for", "for") for column in columns], *rows])
 
 
-def further_table(kept: Sequence[Numbers]) -> str:
-    """The SNN's step of presets with fields of the command line."""
-    head = [
-        "command",
-        "temporaries, GB",
-        "in all, GB",
-        "spare",
-        "step at least, s",
-        "computing",
-        "moving",
-        "exchanging",
-    ]
-
-    def rows() -> Iterator[list[str]]:
-        for numbers in kept:
-            hybrid = numbers["programs"][HYBRID_STEP]
-            least = [hybrid["least_seconds"][part] for part in ("total", "computing", "moving", "exchanging")]
-            yield [
-                _command(numbers),
-                f"{hybrid['memory']['temporaries'] / GB:.2f}",
-                f"{hybrid['bytes'] / GB:.2f}",
-                f"{1 - hybrid['bytes'] / hybrid['device_bytes']:.0%}",
-                *(f"{seconds:.3g}" for seconds in least),
-            ]
-
-    return aligned([head, *rows()])
-
-
-def slices_table(kept: Sequence[Numbers]) -> str:
-    """What several hosts gain, and what they must be fed."""
-    head = ["command", "hosts", "images on a chip", "all-reduce, GB", "of the step", "images/s", "for each host"]
-    head += ["ANN, images/s", "for each host"]
-
-    def rows() -> Iterator[list[str]]:
-        for numbers in kept:
-            hosts, (ann, hybrid) = numbers["hosts"], (numbers["programs"][name] for name in (ANN_STEP, HYBRID_STEP))
-            least, speeds = hybrid["least_seconds"], [one["images_per_second_at_most"] for one in (hybrid, ann)]
-            yield [
-                _command(numbers),
-                str(hosts),
-                f"{hybrid['images']['call'] / numbers['devices']:g}",
-                f"{hybrid['collectives']['all-reduce']['bytes'] / GB:.2f}",
-                f"{least['exchanging'] / least['total']:.1%}",
-                *(text for speed in speeds for text in (f"{speed:,.0f}", f"{speed / hosts:,.0f}")),
-            ]
-
-    return aligned([head, *rows()])
+def _cells(of: Numbers) -> dict[str, str]:
+    """What the tables tell of a command; where a column does not say otherwise, of the SNN's training step."""
+    config, (ann, snn) = from_json(of["config"]), (of["programs"][name] for name in (ANN_STEP, HYBRID_STEP))
+    least, images_per_second = snn["least_seconds"], "images_per_second_at_most"
+    hours = config.ann.epochs * ann["hours_at_least"] + config.finetune.epochs * snn["hours_at_least"]
+    step = {name: f"{one['bytes'] / GB:.2f}" for name, one in (("ANN", ann), ("SNN", snn))}
+    return {
+        "command": command(of),
+        "ANN step, GB": step["ANN"] + ("" if ann["fits"] else ", does not fit"),
+        "SNN step, GB": step["SNN"] + ("" if snn["fits"] else ", does not fit"),
+        "in all, GB": step["SNN"],
+        "temporaries, GB": f"{(snn['memory'] or {}).get('temporaries', math.nan) / GB:.2f}",
+        "spare": f"{1 - snn['bytes'] / snn['device_bytes']:.0%}",
+        **dict.fromkeys(("SNN step at least, s", "step at least, s"), f"{least['total']:.3g}"),
+        **{part: f"{least[part]:.3g}" for part in ("computing", "moving", "exchanging")},
+        "SNN epoch, h": f"{snn['hours_at_least']:.2g}",
+        "row, h": f"{hours:.3g}",
+        "hosts": str(of["hosts"]),
+        "images on a chip": f"{snn['images']['call'] / of['devices']:g}",
+        "all-reduce, GB": f"{(snn['collectives'] or {}).get('all-reduce', {'bytes': 0})['bytes'] / GB:.2f}",
+        "of the step": f"{least['exchanging'] / least['total']:.1%}",
+        "images/s": f"{snn[images_per_second]:,.0f}",
+        "for each host": f"{snn[images_per_second] / of['hosts']:,.0f}",
+        "ANN, images/s": f"{ann[images_per_second]:,.0f}",
+        "ANN, for each host": f"{ann[images_per_second] / of['hosts']:,.0f}",
+    }
 
 
-def _command(numbers: Numbers) -> str:
+def command(numbers: Numbers) -> str:
     """What the command has after `python -m experiments.compile`."""
     preset = asdict(PRESETS[numbers["preset"]].config)
     options = [f"--topology {numbers['topology']}", *(["--optimize"] if numbers["optimize"] else [])]
-    for group, fields in numbers["config"].items():
-        of_preset = preset[group] if isinstance(fields, dict) else {group: preset[group]}
-        for name, value in (fields if isinstance(fields, dict) else {group: fields}).items():
-            if json.dumps(value) != json.dumps(of_preset[name]):
-                prefix = f"{group}." if group in PREFIXED else ""
-                options.append(f"--{prefix}{name.replace('_', '-')} {value}")
+    for group, value in numbers["config"].items():
+        fields, of_preset = (value, preset[group]) if isinstance(value, dict) else ({group: value}, preset)
+        prefix = f"{group}." if group in PREFIXED else ""
+        changed = (name for name in fields if json.dumps(fields[name]) != json.dumps(of_preset[name]))
+        options += [f"--{prefix}{name.replace('_', '-')} {fields[name]}" for name in changed]
     return f"`{' '.join([numbers['preset'], *options])}`"
 
 
-def _is_of_table(numbers: Numbers) -> bool:
-    """Whether a preset was compiled as it is."""
-    config: Config = from_json(numbers["config"])
-    return difference(config, PRESETS[numbers["preset"]].config, "run") is None
+def _is_as_it_is(numbers: Numbers) -> bool:
+    """Whether a preset was compiled without another field."""
+    return difference(from_json(numbers["config"]), PRESETS[numbers["preset"]].config, "run") is None
 
 
 def _chip(numbers: Numbers) -> str:

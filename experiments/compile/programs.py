@@ -7,21 +7,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from experiments import finetune, train_ann
 from experiments.compile.report import Images
 from experiments.fields import Config
-from experiments.runs.machine import Machine, evaluation_samples
-from experiments.runs.networks import build_ann, init_variables, logit_unit, presentation_of, snn_like
+from experiments.machine import Machine, evaluation_samples
+from experiments.networks import build_ann, init_variables, logit_unit, presentation_of, snn_like
 from jsnn.conversion.balancing import KEEP_BYTES, maximum
 from jsnn.conversion.layerwise import Probe, bytes_of_spikes, layers_run, probe_layer
 from jsnn.conversion.percentile import upper_histogram
 from jsnn.data.datasets import Split, info
 from jsnn.data.sources import Batch, Source, resident_source
 from jsnn.training.evaluation import snn_evaluation
-from jsnn.training.forward import Forward
-from jsnn.training.loss import Loss, cross_entropy
+from jsnn.training.loss import cross_entropy
 from jsnn.training.parallel import parallel_evaluation, parallel_train_step
 from jsnn.training.step import init_state, train_step
 
@@ -49,38 +47,17 @@ class Program(NamedTuple):
 
 def ann_step(config: Config, machine: Machine) -> Program:
     """A training step of the ANN."""
-    rule = train_ann.rule_of(config, _steps_per_epoch(config))
+    rule = train_ann.rule_of(config, _num_images(config) // config.data.batch_size)
     state = jax.eval_shape(lambda: init_state(init_variables(config, "init"), rule))
-    return _training(config, machine, train_ann.forward_of(config), rule, state)
+    return _training(config, machine, (train_ann.forward_of(config), rule, cross_entropy), state)
 
 
 def hybrid_step(config: Config, machine: Machine) -> Program:
     """A training step of the SNN."""
-    rule = finetune.rule_of(config, _steps_per_epoch(config))
+    rule = finetune.rule_of(config, _num_images(config) // config.data.batch_size)
     state = jax.eval_shape(lambda: finetune.state_of(config, snn_like(config), init_variables(config, "init"), rule))
-    return _training(config, machine, finetune.forward_of(config, 1.0, machine), rule, state, finetune.loss_of(config))
-
-
-def balancing(config: Config, machine: Machine) -> Program:
-    """The pass of balancing over the second layer and the first, those of most neurons; on one device, as it runs."""
-    options, batch, snn = config.convert, config.run.eval_batch_size, jax.eval_shape(lambda: snn_like(config))
-    presentation = presentation_of(config, options.balance_steps, machine._replace(num_devices=1))
-    shape = info(config.data.dataset).image_shape
-    graph, _ = presentation.snn.trace(snn, jax.ShapeDtypeStruct((batch, *shape), jnp.float32))
-    layer = (build_ann(config).stem_layers if options.balance == "stem" else list(graph.layers))[:2][-1]
-    statistic = maximum if options.percentile == 100 else upper_histogram
-    kept = {
-        name: bytes_of_spikes(presentation, one.shape, options.balance_images) for name, one in graph.layers.items()
-    }
-    wanted = tuple(name for name in layers_run(graph, layer, {}) if kept[name] <= KEEP_BYTES)
-    probe = Probe(layer, wanted, statistic)
-    presented = jax.ShapeDtypeStruct((batch, *shape), jnp.float32), jax.ShapeDtypeStruct((batch,), jnp.int32), _key()
-    place = None if machine.devices is None else jax.sharding.SingleDeviceSharding(machine.devices[0])
-    arguments = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), (snn, presented, {}))
-    lower = partial(probe_layer.lower, presentation, probe, *arguments)
-    return Program(
-        lower, partial(probe_layer, presentation, probe), arguments, (), Images(batch, options.balance_images)
-    )
+    parts = finetune.forward_of(config, 1.0, machine), rule, finetune.loss_of(config)
+    return _training(config, machine, parts, state)
 
 
 def evaluation(config: Config, machine: Machine) -> Program:
@@ -88,11 +65,27 @@ def evaluation(config: Config, machine: Machine) -> Program:
     source, snn = _source(config), jax.eval_shape(lambda: snn_like(config))
     presentation = presentation_of(config, config.convert.num_steps, machine)
     evaluate = snn_evaluation(presentation, source, partial(logit_unit, config))
-    resident, per_device = _shapes(source.resident), evaluation_samples(config, machine)
-    together, alone = _item(config, machine.num_devices, per_device), _item(config, per_device)
-    lower = partial(parallel_evaluation(evaluate, machine.devices).lower, snn, resident, together, _key())
+    on_all, samples = parallel_evaluation(evaluate, machine.devices), evaluation_samples(config, machine)
     images = Images(config.run.eval_batch_size, IMAGES[config.data.dataset][1])
-    return Program(lower, evaluate, (snn, resident, alone, _key()), (1,), images)
+    return _of_batches(config, machine.num_devices, source, (on_all, evaluate), (snn, samples, images))
+
+
+def balancing(config: Config, machine: Machine) -> Program:
+    """The pass of balancing over the second layer and the first, those of most neurons; on one device, as it runs."""
+    options, batch, snn = config.convert, config.run.eval_batch_size, jax.eval_shape(lambda: snn_like(config))
+    presentation = presentation_of(config, options.balance_steps, machine._replace(num_devices=1))
+    images = jax.ShapeDtypeStruct((batch, *info(config.data.dataset).image_shape), jnp.float32)
+    graph, _ = presentation.snn.trace(snn, images)
+    layer = (build_ann(config).stem_layers if options.balance == "stem" else list(graph.layers))[:2][-1]
+    kept = {name: bytes_of_spikes(presentation, of.shape, options.balance_images) for name, of in graph.layers.items()}
+    wanted = tuple(name for name in layers_run(graph, layer, {}) if kept[name] <= KEEP_BYTES)
+    probe = Probe(layer, wanted, maximum if options.percentile == 100 else upper_histogram)
+    place = None if machine.devices is None else jax.sharding.SingleDeviceSharding(machine.devices[0])
+    presented = images, jax.ShapeDtypeStruct((batch,), jnp.int32), _key()
+    arguments = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), (snn, presented, {}))
+    lower = partial(probe_layer.lower, presentation, probe, *arguments)
+    on_one = partial(probe_layer, presentation, probe)
+    return Program(lower, on_one, arguments, (), Images(batch, options.balance_images))
 
 
 def is_run(config: Config, name: str) -> bool:
@@ -103,26 +96,28 @@ def is_run(config: Config, name: str) -> bool:
 PROGRAMS = {ANN_STEP: ann_step, HYBRID_STEP: hybrid_step, "balancing": balancing, "evaluation": evaluation}
 
 
-def _training(
-    config: Config,
-    machine: Machine,
-    forward: Forward,
-    rule: optax.GradientTransformation,
-    state: Any,
-    loss: Loss = cross_entropy,
-) -> Program:
-    source, parts, batch = _source(config), config.run.accumulate, config.data.batch_size
+def _training(config: Config, machine: Machine, of_step: tuple[Any, Any, Any], state: Any) -> Program:
+    """A training step of what `parallel_train_step` takes: forward, optimiser and loss."""
+    (forward, rule, loss), source, parts = of_step, _source(config), config.run.accumulate
     on_all = parallel_train_step(source, forward, rule, loss, parts, machine.devices)
-    resident, per_device = _shapes(source.resident), batch // machine.num_devices
-    together, alone = _item(config, machine.num_devices, per_device), _item(config, per_device)
-    lower = partial(on_all.lower, state, resident, together, _key())
     on_one = train_step(source, forward, rule, None, loss, parts)
-    images = Images(batch, IMAGES[config.data.dataset][0])
-    return Program(lower, on_one, (state, resident, alone, _key()), (1,), images)
+    samples, images = config.data.batch_size // machine.num_devices, Images(config.data.batch_size, _num_images(config))
+    return _of_batches(config, machine.num_devices, source, (on_all, on_one), (state, samples, images))
 
 
-def _steps_per_epoch(config: Config) -> int:
-    return IMAGES[config.data.dataset][0] // config.data.batch_size
+def _of_batches(
+    config: Config, num_devices: int, source: Source, ways: tuple[Any, Any], of: tuple[Any, int, Images]
+) -> Program:
+    """A program of variables, the data set and items of it: on all devices and on one, so many samples on each."""
+    (on_all, on_one), (variables, samples, images) = ways, of
+    resident = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), source.resident)
+    together, alone = _item(config, num_devices, samples), _item(config, samples)
+    lower = partial(on_all.lower, variables, resident, together, _key())
+    return Program(lower, on_one, (variables, resident, alone, _key()), (1,), images)
+
+
+def _num_images(config: Config) -> int:
+    return IMAGES[config.data.dataset][0]
 
 
 def _source(config: Config) -> Source:
@@ -131,8 +126,8 @@ def _source(config: Config) -> Source:
     if about.streamed:
         from jsnn.data.streaming import Examples, source_of  # grain takes a second to import
 
-        return source_of(Examples(data.dataset, about, range(IMAGES[data.dataset][0])))
-    images = np.broadcast_to(np.uint8(0), (IMAGES[data.dataset][0], *about.image_shape))
+        return source_of(Examples(data.dataset, about, range(_num_images(config))))
+    images = np.broadcast_to(np.uint8(0), (_num_images(config), *about.image_shape))
     return resident_source(Split(images, np.zeros(len(images), np.int32)), data.crop_padding, data.flip)
 
 
@@ -141,10 +136,6 @@ def _item(config: Config, *batch: int) -> Any:
     index, about = jax.ShapeDtypeStruct(batch, jnp.int32), info(config.data.dataset)
     images = jax.ShapeDtypeStruct((*batch, *about.image_shape), jnp.uint8)
     return Batch(images, index, index) if about.streamed else index
-
-
-def _shapes(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
 
 
 def _key() -> Any:

@@ -15,8 +15,7 @@ from matplotlib.axes import Axes
 from experiments.config import from_json
 from experiments.fields import Config
 from experiments.reports.table import title
-from experiments.runs.schema import Results
-from jsnn.training.metrics import Record
+from experiments.runs.workdir import Results
 
 ANN, CONVERTED, UNSCALED, HYBRID = "0.35", "tab:blue", "tab:cyan", "tab:red"
 BELOW = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 2, "frameon": False}  # where it hides nothing
@@ -96,7 +95,7 @@ def _curve(axes: Axes, accuracy_by_step: Sequence[float], **style: object) -> No
     axes.plot(range(1, len(accuracy_by_step) + 1), [value * 100 for value in accuracy_by_step], **style)
 
 
-def _training(axes: Axes, name: str, records: Sequence[Record]) -> None:
+def _training(axes: Axes, name: str, records: Sequence[Results]) -> None:
     epochs = [record["step"] for record in records]
     for split, color in (("train", CONVERTED), ("validation", HYBRID)):
         accuracy = [record[f"{split}_accuracy"] * 100 for record in records]

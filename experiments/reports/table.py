@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from experiments.config import from_json
 from experiments.fields import Config
-from experiments.runs.schema import CONVERTED, Results
+from experiments.runs.workdir import CONVERTED, Results
 
 BLOCK = re.compile(r"(<!-- (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 HEADER = ("net, data", "ANN", "converted, factor 1, {eval}", "converted at T (factor)", "hybrid at T", "T", "epochs")

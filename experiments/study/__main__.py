@@ -2,8 +2,8 @@
 
 python -m experiments.study PRESET [--questions NAME...] [--seeds N...] [--data-dir DIR]
 
-Runs whose results are there are not run again, and interrupted ones go on. Results go to experiments/results/, from
-which `python -m experiments.report` makes all tables and plots.
+Runs whose results are there are not run again, and interrupted ones go on. Results go to experiments/results/study/,
+from which `python -m experiments.report` makes all tables and plots.
 """
 
 import sys
@@ -12,18 +12,16 @@ from pathlib import Path
 
 import tyro
 
-from experiments.config import difference, with_fields
+from experiments.config import with_fields
 from experiments.fields import Config
-from experiments.runs import compilation, stopping
-from experiments.runs.adopt import adopt
-from experiments.runs.allocation import keep_freed_memory
+from experiments.runs import stopping
 from experiments.runs.command_line import guarded
+from experiments.runs.programs import keep_freed_memory, return_memory
 from experiments.runs.progress import say
-from experiments.runs.records import GROUP_OF, config_of, read_stages
+from experiments.runs.stages import adopt, has_done
 from experiments.runs.workdir import open_run
-from experiments.study.plan import STUDIES
-from experiments.study.results import RESULTS, results_path, write_results
-from experiments.study.trials import ANN, Trial, config_of_trial
+from experiments.study.plan import ANN, STUDIES, Trial, config_of_trial
+from experiments.study.results import RESULTS, keep, kept
 
 
 @dataclass(frozen=True)
@@ -40,66 +38,57 @@ class Arguments:
 
 
 def study(arguments: Arguments) -> None:
-    """Run all trials that have no results yet; ValueError where there is no such study, question or seed."""
-    questions = STUDIES.get(arguments.preset)
-    if questions is None:
-        raise ValueError(f"there is no study of {arguments.preset!r}, only of {', '.join(STUDIES)}.")
-    for unknown in (name for name in arguments.questions if name not in questions):
-        raise ValueError(f"there is no question {unknown!r}, only {', '.join(questions)}.")
-    trials = {trial.name: trial for name in questions for trial in questions[name]} | {ANN.name: ANN}
-    chosen = [trial for name in arguments.questions or questions for trial in questions[name]]
-    seeds = {seed for trial in chosen for seed in trial.seeds}
-    for unknown in (seed for seed in arguments.seeds if seed not in seeds):
-        raise ValueError(f"no trial has the seed {unknown}, only {', '.join(map(str, sorted(seeds)))}.")
-    for trial in chosen:
-        for seed in trial.seeds:
-            if not arguments.seeds or seed in arguments.seeds:
-                run_trial(arguments, trial, trials[trial.ann], seed)
-
-
-def run_trial(arguments: Arguments, trial: Trial, ann: Trial, seed: int) -> None:
-    """Run a trial with a seed, from the ANN of another that trains it, and keep its results.
+    """Run all trials that have no results yet; ValueError where there is no such study, question or seed.
 
     Of an ANN whose results are kept, but of which there is no run, as in a fresh clone, the run is made again.
     """
-    if _has_results(arguments, trial, seed):
-        return
-    folder, config = arguments.workdir / arguments.preset, config_of_trial(arguments.preset, trial, seed)
-    if trial is not ann and not (_has_results(arguments, ann, seed) and _donor(folder, config)):
-        _work(arguments, ann, ann, seed)
-    _work(arguments, trial, ann, seed)
+    preset, questions = arguments.preset, STUDIES.get(arguments.preset)
+    if questions is None:
+        raise ValueError(f"there is no study of {preset!r}, only of {', '.join(STUDIES)}.")
+    for unknown in (name for name in arguments.questions if name not in questions):
+        raise ValueError(f"there is no question {unknown!r}, only {', '.join(questions)}.")
+    by_name = {ANN.name: ANN} | {one.name: one for trials in questions.values() for one in trials}
+    planned = [
+        (one, seed) for name in arguments.questions or questions for one in questions[name] for seed in one.seeds
+    ]
+    seeds = {seed for _, seed in planned}
+    for unknown in (seed for seed in arguments.seeds if seed not in seeds):
+        raise ValueError(f"no trial has the seed {unknown}, only {', '.join(map(str, sorted(seeds)))}.")
+    for trial, seed in planned:
+        done = kept(arguments.results, preset)
+        if (trial.name, seed) in done or (arguments.seeds and seed not in arguments.seeds):
+            continue
+        ann, config = by_name[trial.ann], config_of_trial(preset, trial, seed)
+        if trial is not ann and not ((ann.name, seed) in done and _donor(arguments.workdir / preset, config)):
+            _work(arguments, ann, ann, seed)
+        _work(arguments, trial, ann, seed)
 
 
 def _work(arguments: Arguments, trial: Trial, ann: Trial, seed: int) -> None:
+    """Run a trial with a seed, from the ANN of another that trains it, and keep its results where none are kept."""
     say(f"{arguments.preset} {trial.name} seed {seed}")
-    here = {"run.data_dir": arguments.data_dir, "run.tensorboard": False}
-    config = with_fields(config_of_trial(arguments.preset, trial, seed), here)
+    config = with_fields(config_of_trial(arguments.preset, trial, seed), {"run.data_dir": arguments.data_dir})
     folder = arguments.workdir / arguments.preset
     with open_run(config, folder / trial.name / f"seed{seed}") as run:
         if trial is not ann:
             adopt(run, _donor(folder, config))
         results = trial.work(run)
-    if not _has_results(arguments, trial, seed):
-        write_results(results_path(arguments.results, arguments.preset, trial.name, seed), results)
-
-
-def _has_results(arguments: Arguments, trial: Trial, seed: int) -> bool:
-    return results_path(arguments.results, arguments.preset, trial.name, seed).exists()
+    if (trial.name, seed) not in kept(arguments.results, arguments.preset):
+        keep(arguments.results, arguments.preset, trial.name, results)
 
 
 def _donor(folder: Path, config: Config) -> Path | None:
     """A run of the config's seed whose conversion is the same, else one whose ANN is; None where there is none."""
     for stage in ("convert", "train_ann"):
         for other in sorted(folder.glob(f"*/seed{config.seed}")):
-            done = read_stages(other).get(stage)
-            if done and not difference(config_of(other, done["config"]), config, GROUP_OF[stage]):
+            if has_done(other, config, stage):
                 return other
     return None
 
 
 def main() -> None:
     """Run what the command line names."""
-    compilation.return_memory()
+    return_memory()
     keep_freed_memory()
     arguments = tyro.cli(Arguments, prog="python -m experiments.study", description=__doc__)
     with stopping.on_signals():

@@ -6,10 +6,10 @@ from pandas import DataFrame
 
 from experiments.reports.plots import sheet
 from experiments.reports.table import with_tables
+from experiments.runs.files import replace_text
 from experiments.study import few_tables, figures, tables
 from experiments.study.plan import CIFAR, CIFAR_FEW, FASHION, FASHION_FEW
 from experiments.study.results import read_runs
-from jsnn.training.files import replace_text
 
 PAGE = Path(__file__).parent.parent / "README.md"
 PLOTS = {
@@ -22,6 +22,28 @@ PLOTS = {
     "few-cifar": (figures.draw_few_steps, CIFAR_FEW),
     "few-fashion": (figures.draw_few_steps, FASHION_FEW),
     "penalties-fashion": (figures.draw_penalties, FASHION_FEW, 4),
+}
+TABLES = {
+    "conversion-fashion": (tables.conversion_table, FASHION),
+    "conversion-cifar": (tables.conversion_table, CIFAR),
+    "scratch-fashion": (tables.scratch_table, FASHION, 4),
+    "scratch-cifar": (tables.scratch_table, CIFAR, 8),
+    "surrogates": (tables.surrogates_table, FASHION),
+    "descent": (tables.descent_table, FASHION),
+    "agreement": (tables.agreement_table, FASHION),
+    "silence": (tables.silent_neurons_table, FASHION),
+    "activity": (tables.activity_table, FASHION, ("linear-t8", "linear-t4", "stdb-t4")),
+    "operations": (tables.operations_table, FASHION, ("linear-t4", "linear-t8")),
+    "evaluation": (tables.evaluation_table, FASHION),
+    "few-cifar": (few_tables.accuracy_table, CIFAR_FEW),
+    "few-fashion": (few_tables.accuracy_table, FASHION_FEW),
+    "parts-fashion": (few_tables.parts_table, FASHION_FEW, 2),
+    "parts-cifar": (few_tables.parts_table, CIFAR_FEW, 2),
+    "rates-fashion": (few_tables.rates_table, FASHION_FEW, 4),
+    "residuals-fashion": (few_tables.residuals_table, FASHION_FEW, 8),
+    "exit-cifar": (few_tables.exit_table, CIFAR_FEW),
+    "cost-cifar": (few_tables.cost_table, CIFAR_FEW),
+    "energy-cifar": (few_tables.energy_table, CIFAR_FEW, "vgg5"),
 }
 
 
@@ -36,28 +58,5 @@ def rebuild(page: Path = PAGE) -> None:
 
 def tables_of(runs: DataFrame) -> dict[str, str]:
     """All tables of the page by name."""
-    presets = FASHION, CIFAR, FASHION_FEW, CIFAR_FEW
-    fashion, cifar, few_fashion, few_cifar = (runs[runs.preset == preset] for preset in presets)
-    return {
-        "paper": tables.paper_table(runs),
-        "conversion-fashion": tables.conversion_table(fashion),
-        "conversion-cifar": tables.conversion_table(cifar),
-        "scratch-fashion": tables.scratch_table(fashion, 4),
-        "scratch-cifar": tables.scratch_table(cifar, 8),
-        "surrogates": tables.surrogates_table(fashion),
-        "descent": tables.descent_table(fashion),
-        "agreement": tables.agreement_table(fashion),
-        "silence": tables.silent_neurons_table(fashion),
-        "activity": tables.activity_table(fashion, ("linear-t8", "linear-t4", "stdb-t4")),
-        "operations": tables.operations_table(fashion, ("linear-t4", "linear-t8")),
-        "evaluation": tables.evaluation_table(fashion),
-        "few-cifar": few_tables.accuracy_table(few_cifar),
-        "few-fashion": few_tables.accuracy_table(few_fashion),
-        "parts-fashion": few_tables.parts_table(few_fashion, 2),
-        "parts-cifar": few_tables.parts_table(few_cifar, 2),
-        "rates-fashion": few_tables.rates_table(few_fashion, 4),
-        "residuals-fashion": few_tables.residuals_table(few_fashion, 8),
-        "exit-cifar": few_tables.exit_table(few_cifar),
-        "cost-cifar": few_tables.cost_table(few_cifar),
-        "energy-cifar": few_tables.energy_table(few_cifar, "vgg5"),
-    }
+    of_presets = {name: make(runs[runs.preset == preset], *more) for name, (make, preset, *more) in TABLES.items()}
+    return {"paper": tables.paper_table(runs), **of_presets}

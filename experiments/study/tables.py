@@ -1,4 +1,4 @@
-"""The tables of experiments/README.md: pivots of the study's measurements."""
+"""The tables of experiments/README.md but for question f, and how all of them are written."""
 
 from collections.abc import Iterable
 from statistics import mean, stdev
@@ -6,18 +6,24 @@ from statistics import mean, stdev
 import pandas as pd
 from pandas import DataFrame, Series
 
-from experiments.config import with_fields
-from experiments.presets import PRESETS
 from experiments.reports.table import aligned
-from experiments.runs.schema import CONVERTED
-from experiments.study import conversion, results
-from experiments.study.plan import HARMS, RATES, STUDIES, VARIATIONS
-from experiments.study.results import HYBRIDS, measurements, nets_of
-from jsnn.network import operations
+from experiments.runs.workdir import CONVERTED
+from experiments.study import work
+from experiments.study.costs import SPIKES, by_operations, image_cost, macs_of, sizes
+from experiments.study.plan import HARMS, RATES
+from experiments.study.results import RESULTS, RUN_COLUMNS, measurements
 
 # The paper's table 1, accuracies in %, as the rows of ours; our runs of each are those of a preset's trial.
-PAPER = pd.read_csv(results.RESULTS / "paper.csv", dtype=str, keep_default_na=False).values.tolist()
-SPIKES = "spikes_per_neuron/(?P<net>.+)/(?P<layer>.+)"
+PAPER = pd.read_csv(RESULTS.parent / "paper.csv", dtype=str, keep_default_na=False).values.tolist()
+PERCENTILES = {"100": "maximum", "99.7": "99.7 percentile"}
+CONVERTED_NETS = [f"converted, {name}, {kind}" for name in PERCENTILES.values() for kind in ("factor 1", "best factor")]
+HYBRIDS = {"stdb": "hybrid, STDB", "linear": "hybrid, linear"}
+SCRATCH = {
+    "scratch-stdb": "from scratch, STDB",
+    "scratch-linear": "from scratch, linear",
+    "scratch-linear-long": "from scratch, linear, twice as long",
+    "scratch-linear-longest": "from scratch, linear, three times as long",
+}
 
 
 def of_trials(runs: DataFrame, trials: Iterable[str]) -> DataFrame:
@@ -25,10 +31,37 @@ def of_trials(runs: DataFrame, trials: Iterable[str]) -> DataFrame:
     return pd.concat([runs[runs.trial == trial] for trial in trials], ignore_index=True)
 
 
-def spread(values: Iterable[float], digits: int = 2) -> str:
-    """Mean ± standard deviation over seeds; the mean alone where there is one."""
-    values = list(values)
-    return f"{mean(values):.{digits}f}" + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else "")
+def hybrid_trials(runs: DataFrame) -> DataFrame:
+    """The runs of the trials SURROGATE-tT, in this order."""
+    return runs[runs.trial.str.fullmatch(r"(stdb|linear)-t\d+")].sort_values(["surrogate", "T", "seed"], kind="stable")
+
+
+def nets_of(runs: DataFrame, net: str) -> DataFrame:
+    """The runs with the scores of one of their nets."""
+    columns = {f"{net}/{name}": name for name in ("accuracy", "accuracy_std", "scaling_factor", "kept")}
+    return runs.reindex(columns=[*RUN_COLUMNS, *columns]).rename(columns=columns)
+
+
+def spread(values: Series, digits: int = 2) -> str:
+    """Mean ± standard deviation over seeds; the mean alone where there is one, nothing where there is none."""
+    values = list(values.dropna())
+    deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean(values):.{digits}f}{deviation}" if values else ""
+
+
+def percent(accuracies: Series) -> str:
+    """The spread of accuracies in %."""
+    return spread(100 * accuracies)
+
+
+def signed(gains: Series) -> str:
+    """The spread of gains in points, with a sign before what is above 0."""
+    return ("+" if gains.mean() > 0 else "") + percent(gains)
+
+
+def thousands(costs: Series) -> list[str]:
+    """Operations by layer and of all, in thousands."""
+    return [f"{cost / 1e3:.0f}" for cost in (*costs, costs.sum())]
 
 
 def on_test(nets: DataFrame) -> str:
@@ -36,14 +69,14 @@ def on_test(nets: DataFrame) -> str:
 
     In brackets are the factors on the thresholds, and that runs kept the converted net as fine-tuning lost accuracy.
     """
-    text, std = spread(100 * nets.accuracy), nets.accuracy_std.iloc[0]
+    text, std = percent(nets.accuracy), nets.accuracy_std.iloc[0]
     text += f" ± {100 * std:.2f}" if len(nets) == 1 and (std or 0) > 0 else ""
     factors = ", ".join(f"{factor:g}" for factor in sorted(set(nets.scaling_factor.dropna())))
     text += f" ({factors})" if factors else ""
     return f"{text} (handed back)" if (nets.kept == CONVERTED).any() else text
 
 
-def seeds(nets: DataFrame) -> str:
+def seeds(nets: DataFrame | Series) -> str:
     """How many seeds there are, of a row each."""
     return f"{len(nets)} seed{'s' * (len(nets) > 1)}"
 
@@ -64,104 +97,118 @@ def _markdown(table: DataFrame) -> str:
 def paper_table(runs: DataFrame) -> str:
     """The paper's numbers and ours; test accuracy in %, the threshold factor in brackets."""
     rows = ["net, data|T|ANN|converted at T|hybrid at T|epochs|command|time|machine|commit".split("|")]
-    for preset, trial, net, *numbers in PAPER:
+    for preset, trial, net, *numbers, command in PAPER:
         rows += [[f"{net}, paper", *numbers, *[""] * 5]] if any(numbers) else []
         ours = runs[(runs.preset == preset) & (runs.trial == trial)]
-        rows += [[f"{net}, jsnn", *_of_preset(ours)]] if len(ours) else []
+        if ours.empty:
+            continue
+        first, on_cpu = ours.iloc[0], ours["environment/platform"].iloc[0] == "cpu"
+        count = first["environment/cpu_count" if on_cpu else "environment/device_count"]
+        device = f"CPU core{'s' if count > 1 else ''}" if on_cpu else first["environment/device"]
+        accuracies = percent(ours["ann/accuracy"]), *(on_test(nets_of(ours, name)) for name in ("converted", "hybrid"))
+        epochs = f"{first['ann/epochs']:g} + {first['hybrid/epochs']:g}"
+        minutes = f"{mean(ours.filter(like='seconds/').sum(axis=1)) / 60:.0f} min"
+        commits = ", ".join(sorted(set(ours["environment/commit"].map(str))))
+        cells = f"{first['T']}", *accuracies, epochs, f"`{command}`", minutes, f"{count:g} {device}", commits
+        rows.append([f"{net}, jsnn", *cells])
     return aligned(rows)
 
 
-def _of_preset(runs: DataFrame) -> list[str]:
-    """What the paper's table says of a preset's runs, from the number of time steps on."""
-    first, converted, hybrid = runs.iloc[0], nets_of(runs, "converted"), nets_of(runs, "hybrid")
-    on_cpu = first["environment/platform"] == "cpu"
-    count = first["environment/cpu_count" if on_cpu else "environment/device_count"]
-    device = f"CPU core{'s' if count > 1 else ''}" if on_cpu else first["environment/device"]
-    cells = [f"{first['T']}", spread(100 * runs["ann/accuracy"]), on_test(converted), on_test(hybrid)]
-    cells += [f"{first['ann/epochs']:g} + {first['hybrid/epochs']:g}", f"`{command_of(first.preset, first.trial)}`"]
-    minutes = mean(runs.filter(like="seconds/").sum(axis=1)) / 60
-    commits = ", ".join(sorted(set(runs["environment/commit"].map(str))))
-    return [*cells, f"{minutes:.0f} min", f"{count:g} {device}", commits]
+def against_steps(runs: DataFrame) -> DataFrame:
+    """Question a: test accuracies of nets by name, T and seed, converted ones with factor 1 and with the best.
 
-
-def command_of(preset: str, trial: str) -> str:
-    """What runs a trial: its preset as it is, or the question of the study where the trial changes fields of it."""
-    for question, trials in STUDIES.get(preset, {}).items():
-        usual = PRESETS[preset].config
-        if any(one.name == trial and with_fields(usual, one.fields) != usual for one in trials):
-            return f"python -m experiments.study {preset} --questions {question}"
-    return f"python -m experiments.hybrid {preset}"
+    Converted nets are those that hybrid nets start from, of several streams with the best factor, unless they have
+    fewer seeds than those of the conversion, of one stream.
+    """
+    tests = measurements(runs, r"percentiles/(?P<percentile>.+)/test/(?P<steps>.+)/(?P<quantity>.+)")
+    tests = tests.pivot(index=["percentile", "steps", "seed"], columns="quantity", values="value").reset_index()
+    tests = tests.astype({"steps": int}).rename(columns={"steps": "T", "factor": "scaling_factor"})
+    hybrids = hybrid_trials(runs)
+    linear = hybrids[hybrids.surrogate == "linear"]
+    own = nets_of(linear, "converted").rename(columns={"accuracy": "chosen"})
+    own["percentile"] = own.config.map(lambda config: f"{config.convert.percentile:g}")
+    by_step = zip(linear["converted/accuracy_by_step_at_factor_1"], linear["T"], strict=True)
+    own["factor_1"] = [accuracies[t - 1] for accuracies, t in by_step]
+    nets = pd.concat([own, tests], ignore_index=True)
+    is_own = nets.trial.notna()
+    nets["preference"] = nets.groupby(["percentile", "T", is_own]).seed.transform("count") + is_own / 2
+    nets = nets[nets.preference == nets.groupby(["percentile", "T"]).preference.transform("max")]
+    names = "converted, " + nets.percentile.map(PERCENTILES)
+    best = nets.assign(net=names + ", best factor", accuracy=nets.chosen)
+    at_1 = nets.assign(net=names + ", factor 1", accuracy=nets.factor_1, accuracy_std=None, scaling_factor=None)
+    fine_tuned = nets_of(hybrids, "hybrid")
+    fine_tuned["net"] = fine_tuned.surrogate.map(HYBRIDS)
+    return pd.concat([best, at_1, fine_tuned]).astype({"T": int})
 
 
 def conversion_table(runs: DataFrame) -> str:
-    """Test accuracy of all nets against the number of time steps; the best factor in brackets."""
-    nets = results.against_steps(runs)
+    """Question a: test accuracy of all nets by time steps, the best factor in brackets; and what these are means of."""
+    nets, anns = against_steps(runs), runs[runs.trial == "conversion"]
     groups = nets.groupby(["net", "T"])
     table = groups[["accuracy", "accuracy_std", "scaling_factor", "kept"]].apply(on_test)
-    means, rows = groups.accuracy.agg(mean), {name: table[name] for name in results.CONVERTED_NETS}
+    means, rows = groups.accuracy.agg(mean), {name: table[name] for name in CONVERTED_NETS}
     best = means["converted, maximum, best factor"]
     for name in (name for name in HYBRIDS.values() if name in table):
         steps = means[name].map(lambda accuracy: best.index[best >= accuracy].min())
         reached = steps.map("{:g}".format).where(steps.notna(), f"over {best.index.max()}")
         rows |= {name: table[name], f"converted, maximum, best factor, reaches {name} by T =": reached}
     table = DataFrame(rows).T.sort_index(axis=1).rename_axis("test accuracy [%] at T =")
-    return f"{_note(runs, nets)}\n\n{_markdown(table)}"
-
-
-def _note(runs: DataFrame, nets: DataFrame) -> str:
-    """What the numbers of a conversion table are means of."""
-    conversions, hybrids = runs[runs.trial == "conversion"], nets[nets.net.isin(HYBRIDS.values())]
-    ann, for_long = (100 * conversions[name] for name in ("ann/accuracy", "ann/accuracy_for_long"))
-    images = f"{conversions.images_for_long.iloc[0]:g}"
-    of_nets = [f"{name} at T = {t} ({seeds(of_net)})" for (name, t), of_net in hybrids.groupby(["surrogate", "T"])]
+    hybrids = nets[nets.net.isin(HYBRIDS.values())].groupby(["surrogate", "T"])
     shared = nets[nets.net.str.endswith("best factor")].trial.notna().any()
+    factors = ", ".join(f"{factor:g}" for factor in work.FACTORS_FOR_LONG)
     return (
-        f"ANN: {spread(ann)} %. {', '.join(of_nets)}: five Poisson streams each; with one seed, ± is "
-        f"over the streams. {'The converted nets that they start from likewise. All other' if shared else 'All'} "
-        f"converted nets: {seeds(ann)}, one stream each, their factors chosen on {conversion.IMAGES_FOR_SHORT} "
-        f"validation images; from T = {min(conversion.LONG)} on among "
-        f"{', '.join(f'{factor:g}' for factor in conversion.FACTORS_FOR_LONG)} on {conversion.IMAGES_FOR_LONG}, and "
-        f"tested on the first {images} images, of which the ANN has {spread(for_long)} % right."
+        f"ANN: {percent(anns['ann/accuracy'])} %. "
+        f"{', '.join(f'{name} at T = {t} ({seeds(net)})' for (name, t), net in hybrids)}: five Poisson streams each; "
+        f"with one seed, ± is over the streams. "
+        f"{'The converted nets that they start from likewise. All other' if shared else 'All'} converted nets: "
+        f"{seeds(anns)}, one stream each, their factors chosen on {work.IMAGES_FOR_SHORT} validation images; from T = "
+        f"{min(work.LONG)} on among {factors} on {work.IMAGES_FOR_LONG}, and tested on the first "
+        f"{anns.images_for_long.iloc[0]:g} images, of which the ANN has "
+        f"{percent(anns['ann/accuracy_for_long'])} % right.\n\n{_markdown(table)}"
     )
 
 
 def evaluation_table(runs: DataFrame) -> str:
     """Question e: test accuracy of nets trained at one T and evaluated at others."""
-    data = measurements(results.hybrid_trials(runs), "(?P<net>hybrid)/accuracy_by_step")
+    data = measurements(hybrid_trials(runs), "(?P<net>hybrid)/accuracy_by_step")
     data = data[data.step.isin([2, 4, 8, 16, 32, 64])].assign(value=lambda data: 100 * data.value)
     trained = "T = " + data["T"].map(str) + ", " + data.surrogate
     return _markdown(_spreads(data, "evaluated at T = " + data.step.map(str), trained_at=trained))
 
 
+def scratch_trials(runs: DataFrame, num_steps: int) -> dict[str, DataFrame]:
+    """Question b: names of hybrid trials at T and of those from scratch -> their runs."""
+    trials = {f"{surrogate}-t{num_steps}": name for surrogate, name in HYBRIDS.items()} | SCRATCH
+    return {name: runs[runs.trial == trial] for trial, name in trials.items() if (runs.trial == trial).any()}
+
+
 def scratch_table(runs: DataFrame, num_steps: int) -> str:
     """Compute and accuracy of hybrid runs and from scratch; the time is the fastest seed's, as machines may differ."""
     rows = [["run", "ANN epochs", "SNN epochs", "operations [10^12 MAC]", "training [min]", "test accuracy [%]"]]
-    for name, of_name in results.scratch_trials(runs, num_steps).items():
+    for name, of_name in scratch_trials(runs, num_steps).items():
         first, is_hybrid = of_name.iloc[0], name in HYBRIDS.values()
         stages = ["train_ann", "convert", "finetune"] if is_hybrid else ["finetune"]
         minutes = of_name[[f"seconds/{stage}" for stage in stages]].sum(axis=1).min() / 60
         epochs = [f"{first['ann/epochs']:g}" if is_hybrid else "0", f"{first['hybrid/epochs']:g}"]
-        cost, hybrid = results.by_operations(first).index[-1], nets_of(of_name, "hybrid")
-        rows.append([f"{name} ({seeds(hybrid)})", *epochs, f"{cost:.1f}", f"{minutes:.0f}", on_test(hybrid)])
+        cost, accuracy = by_operations(first).index[-1], on_test(nets_of(of_name, "hybrid"))
+        rows.append([f"{name} ({seeds(of_name)})", *epochs, f"{cost:.1f}", f"{minutes:.0f}", accuracy])
     return aligned(rows)
 
 
 def _on_validation(runs: DataFrame, trials: Iterable[str]) -> DataFrame:
-    """Validation accuracies in % before and after the fine-tune: of each seed the mean over streams, or all streams."""
+    """Validation accuracies before and after the fine-tune: of each seed the mean over streams, or all streams."""
     streams = measurements(of_trials(runs, trials), "streams/(?P<net>.+)")
     only = streams.groupby("trial").seed.transform("nunique") == 1
     samples = streams.assign(step=streams.step.where(only, 0))
-    return 100 * samples.pivot_table("value", ["trial", "finetune", "seed", "step"], "net", mean, sort=False)
+    return samples.pivot_table("value", ["trial", "finetune", "seed", "step"], "net", mean, sort=False)
 
 
 def surrogates_table(runs: DataFrame) -> str:
     """Question c: validation accuracy after one epoch of fine-tuning, beside the converted net's."""
-    accuracies = _on_validation(runs, RATES | VARIATIONS).reset_index("seed")
+    accuracies = _on_validation(runs, RATES).reset_index("seed")
     trials = accuracies.assign(gain=accuracies.hybrid - accuracies.converted).groupby(["trial", "finetune"], sort=False)
-    table = trials[["converted", "hybrid", "gain"]].agg(spread)
-    table["gain"] = table.gain.where(trials.gain.agg(mean) < 0, "+" + table.gain)
-    table.insert(0, "seeds", trials.seed.nunique())
-    table = table.rename(columns={"converted": "converted [%]", "hybrid": "fine-tuned [%]"})
+    table = trials.agg({"seed": "nunique", "converted": percent, "hybrid": percent, "gain": signed})
+    table.columns = ["seeds", "converted [%]", "fine-tuned [%]", "gain"]
     return _markdown(table.droplevel("trial").rename_axis("fine-tuned with"))
 
 
@@ -188,46 +235,35 @@ def silent_neurons_table(runs: DataFrame) -> str:
     silent = measurements(of_trials(runs, HARMS), "silence/(?P<net>.+)/never/(?P<layer>.+)")
     silent = silent[(silent.net == "after") | (silent.trial == "harm-stdb")].assign(value=lambda data: 100 * data.value)
     table = _spreads(silent, silent.layer, digits=1, net=silent.finetune.where(silent.net == "after", "before"))
-    accuracies = _on_validation(runs, HARMS).groupby("trial", sort=False).agg(spread)
+    accuracies = _on_validation(runs, HARMS).groupby("trial", sort=False).agg(percent)
     table["validation accuracy [%]"] = [accuracies.converted.iloc[0], *accuracies.hybrid]
     return _markdown(table.rename_axis("never fire in a presentation [%]"))
 
 
 def activity_table(runs: DataFrame, trials: Iterable[str]) -> str:
     """Question d: spikes per neuron by layer, converted against hybrid at the same T and factor."""
-    data = measurements(of_trials(runs, trials), SPIKES)
-    data = data.assign(run="T = " + data["T"].map(str) + ", " + data.surrogate)
-    spikes = data.set_index(["run", "seed", "net", "layer"]).value.unstack(sort=False)
-    count = Series(results.neurons(data.config.iloc[0]))
+    data, config = measurements(of_trials(runs, trials), SPIKES), runs.config.iloc[0]
+    names = "T = " + data["T"].map(str) + ", " + data.surrogate
+    spikes = data.assign(name=names).set_index(["name", "seed", "net", "layer"]).value.unstack(sort=False)
+    count = sizes(config.data, config.network).neurons
     spikes["all neurons"] = (spikes * count).sum(axis=1) / count.sum()
     converted, hybrid = (spikes.xs(net, level="net") for net in ("converted", "hybrid"))
     kinds = {"converted": (converted, 3), "hybrid": (hybrid, 3), "converted / hybrid": (converted / hybrid, 2)}
     rows = [["spikes per neuron and image", *spikes.columns]]
-    for run in dict.fromkeys(data.run):
+    for name in names.unique():
         for kind, (of_net, digits) in kinds.items():
-            rows.append([f"{run}: {kind}", *(spread(of_layer, digits) for _, of_layer in of_net.loc[run].items())])
+            rows.append([f"{name}: {kind}", *of_net.loc[name].agg(spread, digits=digits)])
     return aligned(rows)
 
 
 def operations_table(runs: DataFrame, trials: Iterable[str]) -> str:
     """Question d: accumulates of the SNN beside the ANN's multiply-accumulates, and where their energies are even."""
-    spikes, config = measurements(of_trials(runs, trials), SPIKES), runs.config.iloc[0]
-    shapes, count = results.shapes(config), Series(results.neurons(config))
-    pixels = next(iter(shapes.values())).inputs
-    ann, input_rates = Series(operations.multiply_accumulates(shapes)), runs.set_index(["trial", "seed"]).input_rate
-    rows = [["ANN, MAC", *thousands(ann), "1", "1", ""]]
-    for (trial, t, net), of_net in spikes.groupby(["trial", "T", "net"], sort=False):
-        of_seeds = of_net.set_index("layer").groupby("seed").value
-        of_input = {seed: {operations.INPUT: t * input_rates[trial, seed] * pixels} for seed, _ in of_seeds}
-        costs = [operations.accumulates(shapes, {**one * count, **of_input[seed]}) for seed, one in of_seeds]
-        cost = DataFrame(costs).agg(mean)
-        portion = cost.sum() / ann.sum()
-        energy = portion * operations.PICOJOULES_AC / operations.PICOJOULES_MAC
-        rows.append([f"{net}, T = {t}, AC", *thousands(cost), f"{portion:.2f}", f"{energy:.2f}", f"{t / energy:.0f}"])
-    compared = ["of the ANN's", "energy of the ANN's", "energy even at T ="]
-    return aligned([["operations for an image [10^3]", *ann.index, "all", *compared], *rows])
-
-
-def thousands(costs: Series) -> list[str]:
-    """Operations by layer and of all, in thousands."""
-    return [f"{cost / 1e3:.0f}" for cost in (*costs, costs.sum())]
+    macs, compared = macs_of(runs), ["of the ANN's", "energy of the ANN's", "energy even at T ="]
+    rows = [["operations for an image [10^3]", *macs.index, "all", *compared]]
+    rows.append(["ANN, MAC", *thousands(macs), "1", "1", ""])
+    for (_, t), one in of_trials(runs, trials).groupby(["trial", "T"], sort=False):
+        for net in ("converted", "hybrid"):
+            accumulates, _, energy, _ = image_cost(one, net)
+            shares = f"{accumulates.sum() / macs.sum():.2f}", f"{energy:.2f}", f"{t / energy:.0f}"
+            rows.append([f"{net}, T = {t}, AC", *thousands(accumulates), *shares])
+    return aligned(rows)
