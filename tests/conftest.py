@@ -34,7 +34,6 @@ gc.set_threshold(50_000, 20, 50)  # tracing makes objects that live on: looking 
 jax.config.update("jax_platforms", "cpu")
 os.environ["JAX_PLATFORMS"] = "cpu"  # where libtpu is installed, jax asks the network for a TPU first
 jax.config.update("jax_num_cpu_devices", 4)
-os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0")  # a choice, so that no command advises another
 
 LONG = "compile commands resume hosts real_data parity bptt trouble terminal".split()
 ROOT = Path(__file__).parent.parent

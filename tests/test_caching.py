@@ -34,15 +34,15 @@ def test_equal_models_and_arguments_give_the_same_functions():
     assert set(jsnn.spiking(unhashable.apply, neuron).init(variables, jnp.ones((1, 4)))["neurons"]) == {"Dense_1"}
 
 
-def test_arguments_of_another_type_are_other_arguments():
+def test_arguments_of_another_type_or_sign_of_zero_are_other_arguments():
     def apply(variables, x, flag):
-        return jax.nn.relu(x @ variables["w"]) * (3.0 if flag is True else 1.0)
+        return jax.nn.relu(x @ variables["w"]) * (3.0 if flag is True else np.copysign(1.0, flag))
 
     snn, x = jsnn.spiking(apply), jnp.ones((1, 3))
     variables = snn.init(HIDDEN, x, True)
     state = snn.initial_state(variables, x, True)
-    results = [snn.apply(variables, state, jnp.stack([2 * x] * 2), flag)[0] for flag in (True, 1)]
-    np.testing.assert_allclose(results[0], 3 * results[1])
+    results = [snn.apply(variables, state, 2 * x[None], flag)[0] for flag in (True, 1, 0.0, -0.0)]
+    np.testing.assert_allclose(results, [3 * results[1], results[1], results[1], -results[1]])
 
 
 def test_models_with_fields_of_another_type_are_other_models():
@@ -102,25 +102,13 @@ def test_what_equals_but_computes_another_thing_has_an_snn_of_its_own():
     assert jsnn.spiking(relu.apply) is not jsnn.spiking(relu6.apply)
     assert jsnn.spiking(relu.apply) is jsnn.spiking(Scaled(1.0).apply)
     assert jsnn.spiking(Scaled(0.0).apply) is not jsnn.spiking(Scaled(-0.0).apply)
-    x, variables = 9 * jnp.ones((1, 3)), HIDDEN
-    ceilings = [
-        [layer.ceiling for layer in jsnn.spiking(net.apply).trace(variables, x)[0].layers.values()]
-        for net in (relu, relu6)
-    ]
-    assert ceilings == [[None], [6.0]]
-
-
-def test_zeros_of_two_signs_are_two_arguments_of_a_function():
-    def apply(variables, x, sign):
-        return jax.nn.relu(x) * np.copysign(1.0, sign)
-
-    snn, x = jsnn.spiking(apply), jnp.ones((1, 3))
-    operations = [snn.trace({}, x, sign)[0] for sign in (0.0, -0.0)]
-    assert operations[0] is not operations[1]
+    for net, ceiling in ((relu, None), (relu6, 6.0)):
+        graph, _ = jsnn.spiking(net.apply).trace(HIDDEN, jnp.ones((1, 3)))
+        assert graph.layers["w"].ceiling == ceiling
 
 
 def test_only_the_latest_results_and_graphs_are_held():
-    made, graphs = [], jsnn.spiking(lambda variables, x: jax.nn.relu(x * variables["w"][0]))
+    made = []
     make = cached(lambda number: made.append(number) or [number])
     first = make(0)
     for number in range(1, MOST):
@@ -130,8 +118,10 @@ def test_only_the_latest_results_and_graphs_are_held():
     assert make(0) is first
     make(1)
     assert made == [*range(MOST + 1), 1]
-    first, _ = graphs.trace(HIDDEN, jnp.ones((1, 3)))
-    assert graphs.trace(HIDDEN, jnp.ones((1, 3)))[0] is first
-    for batch in range(2, MOST_GRAPHS + 2):
-        graphs.trace(HIDDEN, jax.ShapeDtypeStruct((batch, 3), jnp.float32))
-    assert graphs.trace(HIDDEN, jnp.ones((1, 3)))[0] is not first
+    snn = jsnn.spiking(lambda variables, x: jax.nn.relu(x * variables["w"][0]))
+    first, *others = (jax.ShapeDtypeStruct((batch, 3), jnp.float32) for batch in range(1, MOST_GRAPHS + 2))
+    graph, _ = snn.trace(HIDDEN, first)
+    assert snn.trace(HIDDEN, first)[0] is graph
+    for x in others:
+        snn.trace(HIDDEN, x)
+    assert snn.trace(HIDDEN, first)[0] is not graph

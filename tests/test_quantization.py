@@ -1,5 +1,7 @@
 """QCFS against its formula, and the network that it becomes against the neurons that it stands for."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,11 +15,11 @@ from jsnn.network.transformation import NEURONS
 
 RNG = np.random.default_rng(0)
 IMAGES = jnp.asarray(RNG.normal(0, 1, (5, 8, 8, 2)), jnp.float32)
-KEY = jax.random.key(0)
+KEY, LAMS = jax.random.key(0), jnp.array([0.5, 1, 2, 3])
+BY_CHANNEL = np.array([0.5, 1.0, 2.0], np.float32)
 
 
-@pytest.mark.parametrize("lam", [1.5, np.array([0.5, 1.0, 2.0], np.float32)])
-@pytest.mark.parametrize("levels", [1, 4, 7])
+@pytest.mark.parametrize(("lam", "levels"), [(1.5, 4), (1.5, 1), (BY_CHANNEL, 1), (BY_CHANNEL, 7)])
 def test_values_and_gradients_are_those_of_the_formula(lam, levels):
     x = RNG.uniform(-1, 3, (50, 3)).astype(np.float32)
     x[0], x[1] = 0, lam  # where a clip would give half of the gradient
@@ -41,11 +43,16 @@ def test_values_and_gradients_are_those_of_the_formula(lam, levels):
         (np.array([1, -1.0]), 2, "lam"),
         (np.ones((3, 2)), 2, r"broadcastable to the current \(2,\)"),
         (np.ones(3), 2, r"broadcastable to the current \(2,\)"),
+        (-1.0, 4, "lam above 0"),
     ],
 )
-def test_bad_arguments_are_refused(lam, levels, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        jsnn.qcfs(jnp.ones(2), lam, levels)
+def test_bad_arguments_are_refused_inside_jit_too(lam, levels, sentence):
+    def call(x):
+        return jsnn.qcfs(x, lam, levels)
+
+    for function in (call, jax.jit(call)):
+        with pytest.raises(ValueError, match=sentence):
+            function(jnp.ones(2))
 
 
 @pytest.mark.parametrize("lam", [2, np.int32(2), np.array([2, 1, 2])])
@@ -55,98 +62,51 @@ def test_whole_numbers_as_lam_have_no_derivative(lam):
     np.testing.assert_array_equal(slopes, [0, 1, 0])
 
 
-def test_what_is_known_inside_jit_is_checked_there_too():
-    with pytest.raises(ValueError, match="lam above 0"):
-        jax.jit(lambda x: jsnn.qcfs(x, -1.0, 4))(jnp.ones(2))
-
-
-def test_what_is_not_a_number_stays_so():
+def test_nan_and_the_dtype_stay_what_they_are():
     np.testing.assert_array_equal(jsnn.qcfs(jnp.array([jnp.nan, 1, -1]), 2.0, 4), [np.nan, 1, 0])
-
-
-def test_half_precision_stays_what_it_is():
     assert jsnn.qcfs(jnp.ones(3, jnp.bfloat16), jnp.float32(2), 4).dtype == jnp.bfloat16
 
 
-class OneLayer(nn.Module):
-    """A layer of QCFS, its lam one by channel."""
-
-    levels: int
-
-    @nn.compact
-    def __call__(self, x):
-        lam = self.param("lam", lambda _: jnp.array([0.5, 1.0, 2.0], jnp.float32))
-        return jsnn.qcfs(nn.Dense(3)(x.reshape(len(x), -1)), lam, self.levels)
+def by_unit(w, lam, x, levels=4):
+    return jsnn.qcfs(x @ w.T, lam, levels)
 
 
-@pytest.mark.parametrize("levels", [1, 3, 8])
-def test_neurons_give_after_as_many_steps_what_the_activation_gives(levels):
-    net = OneLayer(levels)
-    variables = net.init(KEY, IMAGES)
-    snn = jsnn.spiking(net.apply, jsnn.lif(jsnn.surrogate.linear()))
-    thresholds = jsnn.trained_thresholds(snn, variables, IMAGES)
-    np.testing.assert_array_equal(thresholds["Dense_0"], [0.5, 1.0, 2.0])
-    net_of_neurons = jsnn.convert(snn, variables, thresholds, initial=0.5)
-    state = snn.initial_state(net_of_neurons, IMAGES)
-    results, _ = snn.apply(net_of_neurons, state, jnp.tile(IMAGES, (levels, 1, 1, 1, 1)))
-    np.testing.assert_allclose(results.mean(0), net.apply(variables, IMAGES), rtol=1e-5)
+FUNCTIONS = {
+    **{f"by unit, {levels} levels": (partial(by_unit, levels=levels), levels) for levels in (1, 3, 8)},
+    "within jit": (jax.jit(by_unit), 4),
+    "within remat": (jax.checkpoint(by_unit), 4),
+    "per example": (lambda w, lam, x: jax.vmap(lambda x: jsnn.qcfs(w @ x, lam, 4))(x), 4),
+    "an ensemble": (lambda w, lam, x: jax.vmap(partial(by_unit, x=x))(jnp.stack([w, -w]), lam[1:3]).sum(0), 4),
+    "by lam": (lambda w, lam, x: jax.vmap(lambda one: by_unit(w, one, x), out_axes=1)(lam[:3]).mean(1), 4),
+    "by another axis": (lambda w, lam, x: jax.vmap(partial(jsnn.qcfs, levels=4), (1, 0), 1)(x @ w.T, lam), 4),
+}
 
 
-@pytest.mark.parametrize(
-    "wrapped", [lambda f: f, jax.jit, jax.checkpoint, jax.vmap], ids=["plain", "jit", "remat", "vmap"]
-)
-def test_a_call_inside_another_is_known(wrapped):
-    def apply(variables, x):
-        return wrapped(lambda x: jsnn.qcfs(x, 2.0, 4))(x @ variables["params"]["w"])
-
-    variables = {"params": {"w": jnp.eye(3)}}
-    snn = jsnn.spiking(apply)
-    assert float(jsnn.trained_thresholds(snn, variables, jnp.ones((2, 3)))["w"]) == 2
-
-
-def _per_example(weights, lam, x):
-    return jax.vmap(lambda x: jsnn.qcfs(weights @ x, lam, 4))(x)
-
-
-def _ensemble(weights, lam, x):
-    several = jnp.stack([weights.T, -weights.T])
-    return jax.vmap(lambda weights, lam: jsnn.qcfs(x @ weights, lam, 4))(several, jnp.array([1.0, 2.0])).sum(0)
-
-
-def _by_lam(weights, lam, x):
-    return jax.vmap(lambda lam: jsnn.qcfs(x @ weights.T, lam, 4), out_axes=1)(jnp.array([0.5, 1.0, 2.0])).mean(1)
-
-
-def _other_axes(weights, lam, x):
-    return jax.vmap(lambda current, lam: jsnn.qcfs(current, lam, 4), in_axes=(1, 0), out_axes=1)(x @ weights.T, lam)
-
-
-@pytest.mark.parametrize("mapped", [_per_example, _ensemble, _by_lam, _other_axes])
+@pytest.mark.parametrize(("function", "levels"), FUNCTIONS.values(), ids=FUNCTIONS)
 @pytest.mark.parametrize("samples", [3, 4])
-def test_a_network_that_vmap_maps_is_that_of_neurons(mapped, samples):
-    """Of as many samples as features, too, where a transposed map has the right shape."""
-    variables = {"w": jnp.asarray(RNG.normal(0, 1, (4, 5)), jnp.float32), "lam": jnp.array([0.5, 1, 2, 3])}
+def test_neurons_give_after_as_many_steps_as_levels_what_the_activation_gives(function, levels, samples):
+    """Of as many samples as units, too, where a transposed map has the right shape."""
+    variables = {"w": jnp.asarray(RNG.normal(0, 1, (4, 5)), jnp.float32), "lam": LAMS}
     x = jnp.asarray(RNG.normal(0, 1, (samples, 5)), jnp.float32)
 
     def apply(variables, x):
-        return mapped(variables["w"], variables["lam"], x)
+        return function(variables["w"], variables["lam"], x)
 
     snn = jsnn.spiking(apply)
-    net = jsnn.convert(snn, variables, jsnn.trained_thresholds(snn, variables, x), initial=0.5)
-    results, _ = snn.apply(net, snn.initial_state(net, x), jnp.tile(x, (4, 1, 1)))
+    thresholds = jsnn.trained_thresholds(snn, variables, x)
+    if levels != 4:  # one call, of one lam for each unit
+        np.testing.assert_array_equal(thresholds["w"], variables["lam"])
+    net = jsnn.convert(snn, variables, thresholds, initial=0.5)
+    results, _ = jax.jit(snn.apply)(net, snn.initial_state(net, x), jnp.tile(x, (levels, 1, 1)))
     np.testing.assert_allclose(results.mean(0), apply(variables, x), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("derivative", [jax.grad, jax.jacfwd, jax.hessian])
 def test_derivatives_of_mapped_calls_are_those_of_one_call(derivative):
-    x = jnp.asarray(RNG.normal(0, 1, (6, 3)), jnp.float32)
-    lam = jnp.array([0.5, 1, 2])
-
-    def loss(x, lam):
-        return (jsnn.qcfs(x, lam, 4) ** 2).sum()
-
-    mapped = jax.vmap(derivative(loss, (0, 1)), in_axes=(1, None), out_axes=1)(x.T, lam)
-    one_by_one = [derivative(loss, (0, 1))(sample, lam) for sample in x]
+    x, lam = jnp.asarray(RNG.normal(0, 1, (6, 3)), jnp.float32), jnp.array([0.5, 1, 2])
+    of_one = derivative(lambda x, lam: (jsnn.qcfs(x, lam, 4) ** 2).sum(), (0, 1))
+    mapped = jax.jit(jax.vmap(of_one, in_axes=(1, None), out_axes=1))(x.T, lam)
+    one_by_one = [jax.jit(of_one)(sample, lam) for sample in x]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves, 1), *one_by_one)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), mapped, stacked)
 
@@ -159,7 +119,7 @@ def test_a_relu_beside_it_is_balanced_and_lam_is_taken():
             x = QCFS(4, name="qcfs")(nn.Conv(4, (3, 3), name="second")(x))
             return nn.Dense(3)(x.reshape(len(x), -1))
 
-    variables = Mixed().init(KEY, IMAGES)
+    variables = jax.jit(Mixed().init)(KEY, IMAGES)
     snn = jsnn.spiking(Mixed().apply)
     with pytest.raises(ValueError, match="first stands for no qcfs"):
         jsnn.trained_thresholds(snn, variables, IMAGES)
@@ -191,12 +151,11 @@ def test_lam_that_depends_on_the_input_is_refused():
     "ann", [VGG((4, "A"), (5,), 3, norm="batch"), ResNet((1, 1, 0, 0), (3, 4, 4, 4), 3, norm="batch")]
 )
 def test_folded_batch_norm_computes_the_same(ann):
-    images = jnp.asarray(RNG.normal(0, 1, (4, 16, 16, 2)), jnp.float32)
-    variables = ann.init(KEY, images)
+    variables = jax.eval_shape(ann.init, KEY, IMAGES)
     drawn = jax.tree.map(lambda leaf: jnp.asarray(RNG.uniform(0.5, 1.5, leaf.shape), leaf.dtype), variables)
     folded = fold_batch_norm(drawn)
-    expected = ann.apply(drawn, images)
-    np.testing.assert_allclose(ann.clone(norm="folded").apply(folded, images), expected, rtol=1e-4, atol=1e-3)
+    expected, actual = jax.jit(ann.apply)(drawn, IMAGES), jax.jit(ann.clone(norm="folded").apply)(folded, IMAGES)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-3)
     assert not any(name.endswith("_norm") for name in folded["params"])
     of_snn = fold_batch_norm({**drawn, NEURONS: {"conv0": {"threshold": 2.0}}})
     assert (set(of_snn), of_snn[NEURONS]) == ({"params", NEURONS}, {"conv0": {"threshold": 2.0}})
@@ -204,9 +163,8 @@ def test_folded_batch_norm_computes_the_same(ann):
 
 def test_models_take_qcfs_for_every_relu():
     ann = ResNet((1, 1, 0, 0), (3, 4, 4, 4), 3, norm="batch", levels=4)
-    images = jnp.zeros((1, 16, 16, 2))
-    variables, snn = ann.init(KEY, images), jsnn.spiking(ann.apply)
-    thresholds = jsnn.trained_thresholds(snn, variables, images)
+    variables, snn = jax.jit(ann.init)(KEY, IMAGES[:1]), jsnn.spiking(ann.apply)
+    thresholds = jsnn.trained_thresholds(snn, variables, IMAGES[:1])
     assert tuple(thresholds) == ann.spiking_layers
     np.testing.assert_allclose(list(thresholds.values()), 2, rtol=1e-6)
     assert set(jsnn.convert(snn, variables, thresholds, initial=0.5)[NEURONS]) == set(ann.spiking_layers)

@@ -1,4 +1,4 @@
-"""What the README and the page of recipes show works as it stands there."""
+"""The code on the first page and on the page of recipes runs as it stands."""
 
 import re
 
@@ -7,7 +7,8 @@ import numpy as np
 from experiments.recipes import RECIPES
 from tests.conftest import ROOT
 
-README = (ROOT / "README.md").read_text()
+README, FOLDERS = ((ROOT / page).read_text() for page in ("README.md", "docs/contributing.md"))
+UNITS = ("seconds", "gigabytes")  # the tables of docs/benchmark.md
 
 
 def test_the_ten_lines_run():
@@ -38,11 +39,26 @@ def test_the_recipes_own_network_runs():
         assert f"**{name}.**" in page
 
 
-def test_the_map_names_every_folder_of_code_and_is_short():
-    for package in ("jsnn", "experiments", "tests"):
-        for folder in {path.parent for path in (ROOT / package).rglob("*.py")}:
-            assert f"`{folder.relative_to(ROOT)}/`" in README, folder
-    assert len(README.splitlines()) <= 150
+def test_the_map_names_every_folder_of_code_and_the_first_page_is_short():
+    modules = (*ROOT.glob("jsnn/**/*.py"), *ROOT.glob("experiments/**/*.py"), ROOT / "tests" / "conftest.py")
+    for folder in {path.parent for path in modules}:
+        assert f"`{folder.relative_to(ROOT)}/`" in FOLDERS, folder
+    assert len(README.splitlines()) <= 110
+
+
+def table(text):
+    """Row name -> column name -> cell of a table in Markdown."""
+    (_, *columns), _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    return {name: dict(zip(map(str.lower, columns), cells, strict=True)) for name, *cells in rows}
+
+
+def test_the_first_page_has_the_figures_of_the_page_of_speed():
+    page = (ROOT / "docs" / "benchmark.md").read_text()
+    seconds, gigabytes = (table(page.split(f"<!-- {name} -->\n")[1].split("\n<!--")[0]) for name in UNITS)
+    small = table(re.search(r"\n\n(\| library .*?)\n\n", README, re.DOTALL)[1])
+    assert set(small) == {"jsnn", "PyTorch step loop, tuned", "SpikingJelly", "spyx, jsnn's convolution"}
+    for name, cells in small.items():
+        assert cells == {shape: f"{seconds[name][shape]} ({gigabytes[name][shape]} GB)" for shape in cells}
 
 
 def test_what_is_linked_is_there_and_nothing_is_left_open():

@@ -2,7 +2,6 @@
 
 from functools import cache, partial
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,11 +9,13 @@ import pytest
 
 from jsnn.conversion import balance_thresholds, convert, layerwise, paper_thresholds
 from jsnn.encoding import constant, poisson
+from jsnn.models import ResNet
 from jsnn.network.simulation import Presentation, simulate
-from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG, images, random_snn
+from tests.networks import IMAGE_SHAPE, SMALL_VGG, TINY_VGG, images, random_snn
 
 KEY = jax.random.key(8)
 STEPS = 30
+SPOILED = jnp.full((64, *IMAGE_SHAPE), 0.5)
 
 
 @cache
@@ -43,33 +44,29 @@ def currents(snn, variables, x):
     )
 
 
-PERCENTILE_OF_A_RESNET = pytest.param(SMALL_RESNET, 99.0, 15, marks=pytest.mark.slow)
+KEPT_AS_BITS = {"chunk": 10, "batch_size": 4}
+FROM_THE_INPUT = {"chunk": 8, "batch_size": 8, "keep_bytes": 0}  # every layer is run again from the input
+WITH_A_SHORTCUT = ResNet(blocks=(0, 1, 0, 0), channels=(4, 6, 6, 6), num_classes=3)
 
 
 @pytest.mark.parametrize(
-    ("ann", "percentile", "chunk"),
-    [(SMALL_VGG, 100.0, 10), (SMALL_VGG, 99.0, 15), (SMALL_RESNET, 100.0, 10), PERCENTILE_OF_A_RESNET],
+    ("ann", "percentile", "options"),
+    [
+        (TINY_VGG, 100.0, FROM_THE_INPUT),
+        (SMALL_VGG, 99.0, KEPT_AS_BITS),
+        (WITH_A_SHORTCUT, 100.0, KEPT_AS_BITS),
+    ],
 )
-def test_thresholds_equal_brute_force(ann, percentile, chunk):
+def test_thresholds_equal_brute_force_whatever_is_kept_and_however_it_is_cut(ann, percentile, options):
     snn, variables = random_snn(ann, seed=4, leak=0.9)
     x, weights = images(8), {"params": variables["params"]}
-    thresholds = balanced(ann, percentile, chunk=chunk, batch_size=4)
+    thresholds = balanced(ann, percentile, **options)
     assert tuple(thresholds) == ann.spiking_layers
     expected = dict.fromkeys(ann.spiking_layers, 1.0)
     for layer in ann.spiking_layers:
         current = currents(snn, convert(snn, weights, expected), x)[layer]
         expected[layer] = float(np.percentile(current, percentile, method="inverted_cdf"))
         np.testing.assert_allclose(thresholds[layer], expected[layer], rtol=1e-5, err_msg=layer)
-
-
-@pytest.mark.parametrize(
-    ("ann", "percentile", "chunk"), [(SMALL_VGG, 99.0, 15), (SMALL_RESNET, 100.0, 10)], ids=["vgg", "resnet"]
-)
-def test_thresholds_do_not_depend_on_what_is_kept_or_how_it_is_cut(ann, percentile, chunk):
-    """Kept as bits, or run again from the input for every layer: the same, but for the order of sums."""
-    one_pass = balanced(ann, percentile, chunk=chunk, batch_size=4)
-    from_the_input = balanced(ann, percentile, chunk=8, batch_size=8, keep_bytes=0)
-    chex.assert_trees_all_close(one_pass, from_the_input, rtol=1e-6)
 
 
 @pytest.mark.usefixtures("optimized")
@@ -92,11 +89,11 @@ def test_memory_of_balancing_is_bounded_by_the_chunk():
 
 
 def test_stem_only_gives_the_blocks_the_threshold_before_them():
-    """Which is the paper's 1."""
-    stem = SMALL_RESNET.stem_layers
-    thresholds = balanced(SMALL_RESNET, 100.0, chunk=10, batch_size=4, layers=stem)
-    assert tuple(thresholds) == SMALL_RESNET.spiking_layers
-    everywhere = balanced(SMALL_RESNET, 100.0, chunk=10, batch_size=4)
+    """In the paper's units each of the blocks' thresholds is 1."""
+    stem = WITH_A_SHORTCUT.stem_layers
+    thresholds = balanced(WITH_A_SHORTCUT, 100.0, chunk=10, batch_size=4, layers=stem)
+    assert tuple(thresholds) == WITH_A_SHORTCUT.spiking_layers
+    everywhere = balanced(WITH_A_SHORTCUT, 100.0, chunk=10, batch_size=4)
     for layer, threshold in thresholds.items():
         np.testing.assert_allclose(threshold, everywhere[layer if layer in stem else stem[-1]], rtol=1e-6)
     for layer, threshold in paper_thresholds(thresholds).items():
@@ -109,65 +106,36 @@ def test_layers_before_the_first_balanced_have_the_paper_s_one():
     assert all((threshold == 1) == (layer != last) for layer, threshold in thresholds.items())
 
 
+def gathered(number):
+    """The number of batches of this process, and half as many of another."""
+    return np.stack([number, number // 2])
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
         ({"num_steps": 0}, "num_steps"),
-        ({"num_steps": 4, "chunk": 0}, "chunk"),
-        ({"num_steps": 4, "percentile": 0}, "percentile"),
-        ({"num_steps": 4, "percentile": 101}, "percentile"),
-        ({"num_steps": 4, "layers": ("conv9",)}, "conv9"),
-        ({"num_steps": 4, "layers": ()}, "no layers"),
-        ({"num_steps": 4, "batch_size": 0}, "batch_size"),
+        ({"chunk": 0}, "chunk"),
+        ({"percentile": 0}, "percentile"),
+        ({"percentile": 101}, "percentile"),
+        ({"layers": ("conv9",)}, "conv9"),
+        ({"layers": ()}, "no layers"),
+        ({"layers": "conv0"}, r"got 'conv0': write \['conv0'\]"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"images": images(8).at[7].mul(9), "batch_size": 3}, "poisson takes pixels"),  # in the last batch
+        ({"images": images(8), "batch_size": 2, "all_gather": gathered}, r"as many batches each, got \[4, 2\]"),
+        ({"variables": {"conv1": {"kernel": -jnp.ones((3, 3, 4, 6))}}, "num_steps": 6}, "conv1 has maximum"),
+        # XLA:CPU's maximum of so many numbers would pass over the one that is not finite.
+        *(
+            ({"images": SPOILED.at[3, 1, 1].set(number), "encode": constant, "percentile": percent}, "conv0 is not fin")
+            for number in (jnp.nan, -jnp.inf)
+            for percent in (100, 90)
+        ),
     ],
 )
 def test_bad_arguments_of_balancing_are_refused(arguments, word):
     snn, variables = random_snn(SMALL_VGG, seed=0, leak=1.0)
+    given = {"variables": {}, "images": images(2), "encode": poisson, "num_steps": 4, **arguments}
+    weights = {"params": variables["params"] | given.pop("variables")}
     with pytest.raises(ValueError, match=word):
-        balance_thresholds(snn, {"params": variables["params"]}, images(2), poisson, KEY, **arguments)
-
-
-def test_a_layer_without_positive_current_is_refused_by_name():
-    snn, variables = random_snn(SMALL_VGG, seed=0, leak=1.0)
-    weights = {"params": {**variables["params"], "conv1": {"kernel": -jnp.ones((3, 3, 4, 6))}}}
-    with pytest.raises(ValueError, match="conv1 has maximum"):
-        balance_thresholds(snn, weights, images(2), poisson, KEY, num_steps=6)
-
-
-@pytest.mark.parametrize("percentile", [100, 90])
-@pytest.mark.parametrize("number", [jnp.nan, -jnp.inf])
-def test_a_current_that_is_not_finite_is_refused(number, percentile):
-    """XLA:CPU's maximum of so many numbers would pass over it."""
-    snn, variables = random_snn(SMALL_VGG, seed=0, leak=1.0)
-    ann = {"params": variables["params"]}
-    spoiled = jnp.full((64, *images(1).shape[1:]), 0.5).at[3, 1, 1].set(number)
-    with pytest.raises(ValueError, match="conv0 is not finite"):
-        balance_thresholds(snn, ann, spoiled, constant, KEY, num_steps=2, percentile=percentile)
-
-
-def test_one_name_of_a_layer_is_no_sequence_of_names():
-    snn, variables = random_snn(SMALL_VGG, seed=4, leak=0.9)
-    with pytest.raises(ValueError, match=r"got 'conv0': write \['conv0'\]"):
-        balance_thresholds(snn, variables, images(2), poisson, KEY, num_steps=2, layers="conv0")
-
-
-def test_pixels_out_of_range_are_refused_in_every_batch():
-    snn, variables = random_snn(SMALL_VGG, seed=4, leak=0.9)
-    with pytest.raises(ValueError, match="poisson takes pixels"):
-        balance_thresholds(snn, variables, images(8).at[7].mul(9), poisson, KEY, num_steps=STEPS, batch_size=3)
-
-
-def test_processes_with_other_numbers_of_batches_are_refused():
-    """Of which the one with more would wait for ever."""
-    snn, variables = random_snn(SMALL_VGG, seed=4, leak=0.9)
-    with pytest.raises(ValueError, match=r"as many batches each, got \[4, 2\]"):
-        balance_thresholds(
-            snn,
-            variables,
-            images(8),
-            poisson,
-            KEY,
-            num_steps=STEPS,
-            batch_size=2,
-            all_gather=lambda number: np.stack([number, number // 2]),
-        )
+        balance_thresholds(snn, weights, key=KEY, **given)

@@ -2,9 +2,11 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
+import sklearn.datasets
 
 from jsnn.data import datasets
 from jsnn.data.datasets import SPLITS, TEST, TRAIN, Info, load_split, open_split
@@ -12,7 +14,7 @@ from jsnn.data.prepared import readable
 from jsnn.data.sources import subset
 from jsnn.data.streaming import streamed_source
 from tests.data.prepared import encoded, prepare, records
-from tests.experiments.commands import TINY, run
+from tests.experiments.commands import TINY, refused, run
 
 GREY, COLOUR = (6, 5, 1), (16, 16, 3)
 MADE = "--dataset made --batch-size 4".split()
@@ -39,14 +41,8 @@ def refusal(split=TRAIN):
     return str(error.value)
 
 
-def streamed_refusal():
-    with pytest.raises(ValueError, match="made") as error:
-        list(streamed_source("made", TRAIN).shuffled(4, 0, 1, 0))
-    return str(error.value)
-
-
 @pytest.mark.parametrize("classes", [range(100), [label for label in range(100) if label != 7]])
-def test_a_hundred_classes_in_grey_are_read_be_one_of_them_missing(known, classes):
+def test_a_hundred_classes_in_grey_are_read_even_where_one_has_no_images(known, classes):
     known(records(200, GREY, classes), num_classes=100)
     splits = [load_split("made", split) for split in SPLITS]
     assert [len(split.labels) for split in splits] == [180, 20, 10]
@@ -59,43 +55,42 @@ def test_the_smallest_data_set_has_two_images_for_validation(known):
     assert [len(load_split("made", split).labels) for split in SPLITS] == [18, 2, 10]
 
 
-def test_too_few_images_are_refused(known):
-    known(records(19, GREY, range(10)))
-    assert "made has 19 training images, of which a tenth is held out for validation: 20 are needed" in refusal()
+def changed(number, record, shape=GREY):
+    """Forty records of which one is another."""
+    return [record if place == number else one for place, one in enumerate(records(40, shape, range(10)))]
 
 
-def test_images_of_another_size_are_refused_by_their_number(known):
-    train = records(40, GREY, range(10))
-    train[33] = records(1, (7, 5, 1), [3])[0]
+@pytest.mark.parametrize(
+    ("train", "sentence"),
+    [
+        (records(19, GREY, range(10)), "19 training images, of which a tenth is held out for validation: 20 are"),
+        (changed(33, records(1, (7, 5, 1), [3])[0]), "made needs images of shape (6, 5, 1), record 33 of train has (7"),
+        (changed(2, records(1, (6, 5, 3), [3])[0]), "record 2 of train has (6, 5, 3)"),
+        (records(40, GREY, [0, 10]), "made has labels from 0 to 10, outside 0 to 9"),
+        (changed(3, (b"no image", 3)), "made can't be read"),
+    ],
+    ids=["too few", "size", "colour", "label", "no image"],
+)
+def test_bad_records_are_refused_by_their_number(known, train, sentence):
     known(train)
-    assert "made needs images of shape (6, 5, 1), record 33 of train has (7, 5, 1)" in refusal()
+    assert sentence in refusal()
 
 
-def test_a_coloured_image_among_grey_ones_is_refused_by_its_number(known):
-    train = records(40, GREY, range(10))
-    train[2] = records(1, (6, 5, 3), [3])[0]
-    known(train)
-    assert "record 2 of train has (6, 5, 3)" in refusal()
+IMAGE, CMYK = records(1, COLOUR, [0])[0][0], encoded(np.zeros(COLOUR, np.uint8), "CMYK")
 
 
-def test_a_label_out_of_range_is_refused(known):
-    known(records(40, GREY, [0, 10]))
-    assert "made has labels from 0 to 10, outside 0 to 9" in refusal()
-
-
-@pytest.mark.parametrize("label", [-1, 10])
-def test_a_streamed_label_out_of_range_is_refused_by_its_number(known, label):
-    train = records(40, COLOUR, range(10))
-    train[21] = (train[21][0], label)
-    known(train, shape=COLOUR, streamed=True)
-    assert streamed_refusal() == f"record 21 of made has label {label}, outside 0 to 9."
-
-
-def test_a_streamed_cmyk_image_is_refused_by_its_number(known):
-    train = records(40, COLOUR, range(10))
-    train[5] = (encoded(np.zeros(COLOUR, np.uint8), "CMYK"), 5)
-    known(train, shape=COLOUR, streamed=True)
-    assert "record 5 of made has an image (16, 16, 4) uint8, not [H, W, 3] uint8" in streamed_refusal()
+@pytest.mark.parametrize(
+    ("number", "record", "sentence"),
+    [
+        *((21, (IMAGE, label), f"record 21 of made has label {label}, outside 0 to 9.") for label in (-1, 10)),
+        (5, (CMYK, 5), "record 5 of made has an image (16, 16, 4) uint8, not [H, W, 3] uint8"),
+    ],
+    ids=["negative label", "label", "CMYK"],
+)
+def test_bad_records_of_a_stream_are_refused_by_their_number(known, number, record, sentence):
+    known(changed(number, record, COLOUR), shape=COLOUR, streamed=True)
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        list(streamed_source("made", TRAIN).shuffled(4, 0, 1, 0))
 
 
 def test_a_streamed_grey_image_is_taken_as_one_of_three_equal_channels(known):
@@ -116,20 +111,37 @@ def test_another_number_of_records_than_claimed_is_refused(known, claimed, split
     assert f"claims {claimed} records in made-{split}.array_record-00000-of-00001, which holds" in refusal(split)
 
 
-@pytest.mark.parametrize("change", [{"splits": []}, {"splits": [{"name": "training", "shardLengths": ["40"]}]}, {}])
-def test_a_description_without_splits_is_refused(known, change):
-    folder = known(records(40, GREY, range(10)))
-    path = folder / "dataset_info.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change} if change else {"name": "made"}))
-    assert "made can't be read" in refusal()
+UNREADABLE = ["", "{", "[]", "\0\1\2", json.dumps({"name": "made"})]
+WITHOUT_SPLITS = [{"splits": []}, {"splits": [{"name": "training", "shardLengths": ["40"]}]}]
 
 
-def test_bad_test_data_are_refused_before_anything_is_trained(known, tmp_path, capsys):
-    folder = known(records(40, (8, 8, 1), range(10)), shape=(8, 8, 1))
-    (folder / "made-test.array_record-00000-of-00001").unlink()
-    assert open_split("made", TRAIN)
-    assert run(lambda run: None, tmp_path / "run", *TINY, *MADE, "--seed", "1") == 2  # data are kept by config
-    assert "error: the data set made can't be read" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        *(("dataset_info.json", change) for change in (*UNREADABLE, *WITHOUT_SPLITS, None)),
+        *(("features.json", change) for change in (*UNREADABLE[:4], None)),
+        ("made-train.array_record-00000-of-00001", None),
+    ],
+)
+def test_a_file_that_is_garbled_or_missing_or_names_no_splits_is_refused(known, name, change):
+    path = known(records(40, GREY, range(10))) / name
+    if change is None:
+        path.unlink()
+    else:
+        path.write_text(change if isinstance(change, str) else json.dumps(json.loads(path.read_text()) | change))
+    assert re.search("made can't be read" if change is not None else "made (can't be read|is not prepared)", refusal())
+
+
+@pytest.mark.parametrize("bad", ["labels", "test split"])
+def test_a_command_refuses_bad_data_before_it_writes_or_trains(known, tmp_path, capsys, bad):
+    folder = known(records(40, (8, 8, 1), [0, 10] if bad == "labels" else range(10)), shape=(8, 8, 1))
+    sentence, seed = "error: made has labels from 0 to 10, outside 0 to 9.\n", "2"  # data are kept by config
+    if bad == "test split":
+        (folder / "made-test.array_record-00000-of-00001").unlink()
+        assert open_split("made", TRAIN)
+        sentence, seed = "error: the data set made can't be read", "1"
+    assert run(lambda run: None, tmp_path / "run", *TINY, *MADE, "--seed", seed) == 2
+    assert capsys.readouterr().err.startswith(sentence)
     assert not (tmp_path / "run").exists()
 
 
@@ -142,39 +154,10 @@ def test_a_folder_of_the_data_sets_name_is_not_it(known, monkeypatch, tmp_path):
     assert len(load_split("made", TRAIN, str(data_dir)).labels) == 36
 
 
-@pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
-@pytest.mark.parametrize("text", ["", "{", "[]", "\0\1\2"])
-def test_a_garbled_description_is_refused(known, name, text):
-    folder = known(records(40, GREY, range(10)))
-    (folder / name).write_text(text)
-    assert "made can't be read" in refusal()
-
-
-@pytest.mark.parametrize("name", ["dataset_info.json", "features.json", "made-train.array_record-00000-of-00001"])
-def test_a_missing_file_is_refused(known, name):
-    folder = known(records(40, GREY, range(10)))
-    (folder / name).unlink()
-    assert re.search("made (can't be read|is not prepared)", refusal())
-
-
-def test_a_record_that_is_no_image_is_refused(known):
-    train = records(40, GREY, range(10))
-    train[3] = (b"no image", 3)
-    known(train)
-    assert "made can't be read" in refusal()
-
-
 def test_memory_that_does_not_suffice_is_named():
     sentence = "the data set made does not fit into the memory that this process may take: raise the limit"
     with pytest.raises(ValueError, match=sentence), readable("made"):
         raise MemoryError
-
-
-def test_a_command_refuses_bad_data_before_it_writes(known, tmp_path, capsys):
-    known(records(40, (8, 8, 1), [0, 10]), shape=(8, 8, 1))
-    assert run(lambda run: None, tmp_path / "run", *TINY, *MADE, "--seed", "2") == 2
-    assert capsys.readouterr().err == "error: made has labels from 0 to 10, outside 0 to 9.\n"
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("batch_size", "start"), [(4, 0), (4, 2), (7, 1), (20, 0)])
@@ -185,3 +168,43 @@ def test_a_subset_of_a_stream_goes_on_from_any_batch(known, batch_size, start):
     index = np.concatenate([batch.index for batch in source.in_order(batch_size, start, None)])
     np.testing.assert_array_equal(index[index >= 0], np.arange(5 + start * batch_size, 36))
     assert len(index) % batch_size == 0
+
+
+@pytest.mark.parametrize(
+    ("part", "place", "value", "sentence"),
+    [
+        ("images", (3, 2, 1), 17, "error: digits has pixel values outside the range: 0 to 16, got 0 to 17."),
+        ("target", 5, 10, "error: digits has labels from 0 to 10, outside 0 to 9."),
+        ("target", 5, -1, "error: digits has labels from -1 to 9, outside 0 to 9."),
+        (
+            "all",
+            0,
+            0,
+            "error: digits has 0 training images, of which a tenth is held out for validation: 20 are needed",
+        ),
+    ],
+)
+def test_bad_data_is_refused(part, place, value, sentence, tmp_path, capsys, monkeypatch):
+    bunch = sklearn.datasets.load_digits()
+    if part == "all":
+        bunch.images, bunch.target = bunch.images[:0], bunch.target[:0]
+    else:
+        bunch[part][place] = value
+    monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: bunch)
+    seed = str(100 + len(sentence))  # data that was read is kept by config
+    assert sentence in refused(capsys, *TINY, "--seed", seed, "--workdir", str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("kind", ["truncated", "garbled"])
+def test_data_that_cannot_be_read_is_refused(kind, data_dir, tmp_path, capsys):
+    shutil.copytree(f"{data_dir}/imagenet2012", tmp_path / "imagenet2012")
+    for path in (tmp_path / "imagenet2012").rglob("*train*array_record*"):
+        content = path.read_bytes()
+        half = len(content) // 2
+        path.write_bytes(content[:half] + (b"" if kind == "truncated" else bytes(half)))
+    options = "--architecture vgg5 --width 0.0625 --hidden 4 --batch-size 60 --workers 0".split()
+    options += ["--data-dir", str(tmp_path), "--workdir", str(tmp_path / "run")]
+    assert "error: the data set imagenet2012 can't be read" in refused(capsys, "vgg16_imagenet", *options)
+    assert not (tmp_path / "run").exists()

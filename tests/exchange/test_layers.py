@@ -108,7 +108,7 @@ def test_biases_and_batch_norm_are_in_the_weights():
     assert nodes["pool"].layer == AveragePool((2, 2), (2, 1), ((0, 0), (0, 0)))
     assert nodes["dense0"].inputs == ("flatten",)
     assert "test" not in nodes["conv0"].where.partition("(")[0]
-    assert "exchange.py:" in nodes["conv0"].where
+    assert "exact_networks.py:" in nodes["conv0"].where
 
 
 def test_a_shortcut_is_a_sum_of_two_nodes():
@@ -135,7 +135,7 @@ def test_weights_that_two_ask_for_are_one_node():
 @pytest.mark.parametrize(
     ("function", "sentence"),
     [
-        (lambda x: x[:, ::-1], r"rev in .*test_exchange_layers.py:\d+\) can't be exported"),
+        (lambda x: x[:, ::-1], r"rev in .*test_layers.py:\d+\) can't be exported"),
         (lambda x: x[:, :2], "slice in"),
         (lambda x: x.transpose(0, 2, 1, 3), r"transpose in .* only \[B, H, W, C\] to"),
         (lambda x: x.sum(3), r"reduce_sum in .* must be over H and W"),

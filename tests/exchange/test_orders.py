@@ -108,7 +108,7 @@ def of_features(x):
     ("function", "sentence"),
     [
         (lambda x: jnp.concatenate([flat(conv(x)), flat(x)], 1), "concatenate in .* a flattened or transposed"),
-        (added_to_its_product, r"^add in .*test_exchange_orders.py:\d+\) .* and other features"),
+        (added_to_its_product, r"^add in .*test_orders.py:\d+\) .* and other features"),
         (lambda x: conv(of_features(x)), "conv_general_dilated in .*/Conv_0 .* made of features"),
         (lambda x: of_features(x).mean((1, 2)), "reduce_sum in .* elements together"),
         (lambda x: linen.GroupNorm(4)(flat(conv(x))), "reduce_sum in .*/GroupNorm_0 .* elements together"),

@@ -122,9 +122,9 @@ def test_a_pool_of_more_padding_than_half_of_its_window():
     [
         (lambda _, x: relu(x), jsnn.hard_reset_lif(), jnp.ones((1, 3)), r"only jsnn.lif neurons"),
         (lambda _, x: relu(x).reshape(1, -1), None, jnp.ones((1, 2, 2, 3)), "result is a flattened map"),
-        (two_orders, None, jnp.ones((1, 2, 2, 3)), r"test_exchange_snntorch.py:\d+\) adds a flattened map to other"),
+        (two_orders, None, jnp.ones((1, 2, 2, 3)), r"test_snntorch.py:\d+\) adds a flattened map to other"),
         (lambda _, x: nn.avg_pool(relu(x), (2,)), None, jnp.ones((1, 4, 3)), "has 1 spatial axes"),
-        (lambda _, x: relu(x)[:, 1:], None, jnp.ones((1, 3)), r"slice in .*test_exchange_snntorch.py:\d+\)"),
+        (lambda _, x: relu(x)[:, 1:], None, jnp.ones((1, 3)), r"slice in .*test_snntorch.py:\d+\)"),
     ],
 )
 def test_what_can_not_be_exported_is_told(apply, neuron, x, sentence):

@@ -15,8 +15,7 @@ import pytest
 from experiments import hybrid
 from experiments.runs.command_line import main
 from experiments.runs.stages import reopen
-from experiments.runs.workdir import Run
-from jsnn.training.metrics import read
+from experiments.runs.workdir import Record, Run, read_record, read_results, write_record
 from tests.conftest import ROOT
 
 TINY = """
@@ -101,27 +100,41 @@ def state_of(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "lock"}
 
 
-def undone(workdir: Path, stage: str = "evaluate") -> None:
-    """Make a workdir as if a stage had not been run."""
-    stages = json.loads((workdir / "stages.json").read_text())
-    (workdir / "stages.json").write_text(json.dumps({name: done for name, done in stages.items() if name != stage}))
+def undone(workdir: Path, *stages: str) -> Record:
+    """Make a workdir as if some stages had not been run; what it then says of itself."""
+    record = read_record(workdir)
+    for stage in stages:
+        del record.stages[stage]
+    write_record(workdir, record)
+    return record
 
 
-def arrays(checkpoint: Path) -> dict[str, Any]:
-    """All arrays of a checkpoint: params, optimiser, thresholds, steps."""
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        return checkpointer.restore(checkpoint / "tree")
+def opened(workdir: Path) -> Run:
+    """The run of a workdir."""
+    return Run(read_record(workdir).config, workdir)
+
+
+def metrics(workdir: Path) -> list[dict[str, Any]]:
+    """The records of metrics.jsonl."""
+    path = workdir / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def arrays(workdir: Path, network: str) -> dict[str, Any]:
+    """All arrays of a network's last checkpoint, by name: params, optimiser, thresholds, steps."""
+    with ocp.CheckpointManager(workdir / network) as manager:
+        return manager.restore(None, args=ocp.args.Composite(tree=ocp.args.PyTreeRestore()))["tree"]
 
 
 def without_time(value: Any) -> Any:
     """Results or metrics without what differs from run to run."""
     if isinstance(value, dict):
-        timed = ("seconds", "compile_seconds", "images_per_second", "environment", "config")
+        timed = ("seconds", "images_per_second", "environment", "config")
         return {name: without_time(part) for name, part in value.items() if name not in timed}
     return [without_time(part) for part in value] if isinstance(value, list) else value
 
 
 def outcome(workdir: Path) -> tuple[dict, list[dict]]:
     """What a run has found and its metrics, without what differs from run to run."""
-    records = sorted(read(workdir / "metrics.jsonl"), key=lambda record: (record["stage"], record["step"]))
-    return without_time(json.loads((workdir / "results.json").read_text())), without_time(records)
+    records = sorted(metrics(workdir), key=lambda record: (record["stage"], record["step"]))
+    return without_time(read_results(workdir)), without_time(records)

@@ -4,50 +4,14 @@ import dataclasses
 import re
 from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
-from jax.experimental.compilation_cache.compilation_cache import reset_cache
 
 from experiments import hybrid
 from experiments.config import check
 from experiments.fields import Config, Data
 from experiments.presets import PRESETS
-from experiments.runs import compilation, huge_pages
 from experiments.runs.command_line import Arguments, parse
-from experiments.runs.fitting import check_fits
-from tests.experiments.commands import TINY, run
-
-
-def test_compiled_programs_are_kept_on_demand(tmp_path, monkeypatch):
-    settings = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in settings}
-    try:
-        compilation.keep_programs(str(tmp_path / "programs"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # what is compiled here takes no half second
-        reset_cache()
-        jax.jit(lambda x: x @ x + 1)(np.ones((3, 3))).block_until_ready()
-        assert list((tmp_path / "programs").iterdir())
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
-        reset_cache()
-
-
-def test_the_command_keeps_programs_where_it_is_told(tmp_path, monkeypatch):
-    kept = []
-    monkeypatch.setattr(compilation, "keep_programs", kept.append)
-    assert run(lambda run: None, tmp_path / "run", *TINY, "--compilation-cache", "somewhere") == 0
-    assert kept == ["somewhere"]
-
-
-@pytest.mark.slow
-def test_a_run_passes_on_the_advice_and_what_is_refused_does_not(tiny, monkeypatch, capsys):
-    monkeypatch.setattr(huge_pages, "advice", lambda: "the advice")
-    assert run(lambda run: None, tiny) == 0
-    assert capsys.readouterr().out == "the advice\n"
-    assert run(lambda run: None, tiny, "--num-steps", "0") == 2
-    assert "advice" not in capsys.readouterr().out
+from experiments.runs.data import check_fits
 
 
 def test_help_tells_of_every_field_and_preset(capsys):
@@ -66,11 +30,11 @@ def test_help_tells_of_every_field_and_preset(capsys):
 def test_help_is_there_where_the_workdir_is_of_another_version(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("runs/digits").mkdir(parents=True)
-    Path("runs/digits/config.json").write_text('{"old": 1}')
+    Path("runs/digits/results.json").write_text('{"old": 1}')
     with pytest.raises(SystemExit) as exit:
         parse("test", "", ["--help"])
     assert exit.value.code == 0
-    with pytest.raises(ValueError, match="is not a config of this version of jsnn"):
+    with pytest.raises(ValueError, match="is damaged or of another version of jsnn"):
         parse("test", "", [])
 
 

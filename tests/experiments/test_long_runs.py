@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from experiments.hybrid import hybrid
-from experiments.runs import journal
+from experiments.runs import loop
 from tests.experiments.commands import TINY, run
 
 EPOCHS, SETTLED = 25, 5  # of 20 steps; epochs after which everything that is needed is there
@@ -38,18 +38,18 @@ def usage() -> dict[str, int]:
 
 @pytest.mark.slow
 def test_nothing_grows_over_500_steps(tmp_path, monkeypatch):
-    save, saves_of, compiled = journal.save, {"ann": [], "hybrid": []}, []
+    save, saves_of, compiled = loop.save_network, {"ann": [], "hybrid": []}, []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, _, **options: compiled.append(event) if event.endswith("backend_compile_duration") else None
     )
 
-    def watched(directory, *arguments):
-        save(directory, *arguments)
-        saves = saves_of[directory.name]
+    def watched(run, network, *arguments):
+        save(run, network, *arguments)
+        saves = saves_of[network]
         is_looked_at = len(saves) in (SETTLED, EPOCHS - 1)  # collecting garbage takes a quarter of a second
         saves.append({**usage(), "programs": len(compiled)} if is_looked_at else {})
 
-    monkeypatch.setattr(journal, "save", watched)
+    monkeypatch.setattr(loop, "save_network", watched)
     options = ["--ann.epochs", str(EPOCHS), "--finetune.epochs", str(EPOCHS)]
     assert run(hybrid, tmp_path, *TINY, *options) == 0
     assert compiled

@@ -1,6 +1,5 @@
 """Data sets of the user's own: registered by a module, from arrays or a TFDS builder, and used by every command."""
 
-import json
 import sys
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 
 import jsnn.data.datasets
 from experiments.hybrid import hybrid
+from experiments.runs.workdir import read_record
 from jsnn.data.datasets import DATASETS, SPLITS, Info, Split, info, load_split, open_split, register
 from jsnn.data.streaming import streamed_source
 from tests.experiments.commands import TINY, outcome, run
@@ -48,7 +48,7 @@ def test_own_arrays_go_through_every_stage_as_those_of_jsnn(mine, tiny, tmp_path
     arguments = [*TINY, "--dataset", "mine", "--data-module", "mydata"]
     assert run(hybrid, tmp_path / "run", *arguments) == 0
     assert outcome(tmp_path / "run") == outcome(tiny)
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["dataset"] == "mine"
+    assert read_record(tmp_path / "run").config.data.dataset == "mine"
     del jsnn.data.datasets.DATASETS["mine"], sys.modules["mydata"]
     assert run(hybrid, tmp_path / "run") == 0  # the workdir knows the module, too
 

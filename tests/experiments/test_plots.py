@@ -4,15 +4,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from experiments import evaluate
 from experiments.fields import Config
 from experiments.reports import plots
-from experiments.runs.networks import stream_keys
-from experiments.runs.records import read_results, saved_config
-from experiments.runs.workdir import Run
-from jsnn.training.evaluation import Evaluation
-
-LAYERS = ("conv0", "conv1", "conv2", "dense0")
+from experiments.runs.workdir import read_results
 
 
 @pytest.fixture
@@ -56,18 +50,3 @@ def test_training_is_drawn_from_the_results(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "_training", lambda axes, name, records: drawn.append([one["step"] for one in records]))
     plots.draw_run(tmp_path, read_results(tiny))
     assert drawn == [[1, 2, 3], [1, 2]]
-
-
-def test_log_and_table_round_alike(tiny, monkeypatch, capsys):
-    """Streams whose mean, 99.235 %, is rounded down in single precision and up in double."""
-    accuracies = iter(np.float32([0.9867, 0.998]))
-
-    def score(*_, **options):
-        accuracy = np.full(6, next(accuracies))
-        return Evaluation(np.float32(360), accuracy, accuracy, dict.fromkeys(LAYERS, accuracy))
-
-    monkeypatch.setattr(evaluate, "score_snn", score)
-    config = saved_config(tiny)
-    keys = stream_keys(config, "test", 2)
-    scores = evaluate._score_streams(Run(config, tiny, None), None, "hybrid", {}, keys)
-    assert f"test {scores['accuracy']:.2%} at T=4" in capsys.readouterr().out

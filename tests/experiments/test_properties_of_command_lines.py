@@ -12,7 +12,6 @@ from experiments.config import check
 from experiments.fields import PREFIXED, Config
 from experiments.presets import PRESETS
 from experiments.runs import command_line
-from tests.properties import many
 
 FIELDS = [
     f"{group}.{name}" if group in PREFIXED else name
@@ -25,25 +24,13 @@ values = st.sampled_from(
 )
 FEW_PRESETS = {name: PRESETS[name] for name in ("digits", "vgg5_cifar10")}  # for all, each parse takes half a second
 words = st.sampled_from(FLAGS) | values | st.sampled_from(list(FEW_PRESETS)) | st.text(max_size=8)
-command_lines = given(st.lists(words, max_size=7))
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
-@command_lines
+@given(st.lists(words, max_size=7))
 def test_no_command_line_ends_in_a_traceback(arguments):
     """It is taken, or refused with status 2; --help ends with 0."""
-    assert_no_traceback(arguments)
 
-
-@pytest.mark.slow
-@many
-@command_lines
-def test_no_command_line_ends_in_a_traceback_of_many(arguments):
-    """The same, for 200, each parse of which takes a tenth of a second or two."""
-    assert_no_traceback(arguments)
-
-
-def assert_no_traceback(arguments):
     def opened(config, workdir):
         check(config)
         assert isinstance(workdir, Path)
@@ -52,7 +39,7 @@ def assert_no_traceback(arguments):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command_line, "open_run", opened)
         patch.setattr(command_line, "PRESETS", FEW_PRESETS)
-        patch.setattr(command_line.compilation, "keep_programs", lambda folder: None)
+        patch.setattr(command_line, "set_compiler", lambda effort, folder: None)
         try:
             status = command_line.main("test", "", lambda run: None, arguments)
         except SystemExit as exit:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.hybrid import hybrid
-from experiments.runs.records import read_results
+from experiments.runs.workdir import read_results
 from jsnn.data.datasets import TEST, TRAIN, VALIDATION, load_split, open_split
 from tests.experiments.commands import run
 
@@ -24,7 +24,7 @@ def test_data_sets_have_all_their_images(name, shape, train, data_dir):
 
 SMALL = """
     --width 0.0625 --hidden 16 --ann.epochs 1 --finetune.epochs 1 --balance-images 32 --balance-steps 20
-    --scaling-factor 0.4 --num-steps 2 --eval-steps 2 --streams 1 --ann.lr 0.05 --no-tensorboard
+    --scaling-factor 0.4 --num-steps 2 --eval-steps 2 --streams 1 --ann.lr 0.05
     --data-module tests.experiments.small_data
 """.split()
 LEARNING = "--ann.epochs 4 --dense-std 0.2 --dense-dropout 0 --batch-size 24 --eval-batch-size 400".split()

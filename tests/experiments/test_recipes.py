@@ -1,6 +1,5 @@
 """Recipes as fields of a config, on the command line, and through every stage."""
 
-import json
 import math
 
 import jax
@@ -14,20 +13,19 @@ from experiments.evaluate import evaluate
 from experiments.fields import AUTO, Config
 from experiments.finetune import last_snn
 from experiments.hybrid import hybrid
+from experiments.machine import this_machine
+from experiments.networks import ann_function, build_snn
 from experiments.presets import PRESETS
 from experiments.recipes import FEW_STEPS, RECIPES, recipe_for, with_recipe
 from experiments.runs.command_line import parse
-from experiments.runs.machine import this_machine
-from experiments.runs.networks import ann_function, build_snn
-from experiments.runs.records import saved_config
-from experiments.runs.workdir import Run
+from experiments.runs.workdir import read_results
 from experiments.train_ann import trained_ann
 from jsnn.conversion import parameters_by_channel
 from jsnn.data.sources import Batch
 from jsnn.network.transformation import NEURONS
 from jsnn.training.forward import TEACHER
 from jsnn.training.loss import Outputs, cross_entropy, few_steps_loss
-from tests.experiments.commands import again, run
+from tests.experiments.commands import again, opened, run
 
 TINY = """
     --width 0.0625 --hidden 16 --dense-std 0.2 --ann.epochs 3 --finetune.epochs 1 --balance-images 64 --balance-steps 4
@@ -91,8 +89,8 @@ def test_everything_at_once_through_every_stage(tmp_path):
         "--norm batch --fold --finetune.by-channel --finetune.distillation 0.5 --finetune.rate-penalty 0.1".split()
     )
     assert run(hybrid, tmp_path, *TINY, "--recipe", "qcfs-diet", *options) == 0
-    results, config = json.loads((tmp_path / "results.json").read_text()), saved_config(tmp_path)
-    snn = last_snn(Run(config, tmp_path, None))
+    results = read_results(tmp_path)
+    snn = last_snn(opened(tmp_path))
     assert set(snn) == {"params", NEURONS}
     assert set(snn["params"]["conv0"]) == {"kernel", "bias"}
     moved = 0.0
@@ -111,7 +109,7 @@ def test_everything_at_once_through_every_stage(tmp_path):
 def test_where_nothing_is_trained_the_converted_net_stays(tmp_path):
     options = "digits --recipe qcfs".split()
     assert run(hybrid, tmp_path, *options, *TINY) == 0
-    results = json.loads((tmp_path / "results.json").read_text())
+    results = read_results(tmp_path)
     assert results["hybrid"]["kept"] == "converted"
     assert results["hybrid"]["history"] == []
     assert results["hybrid"]["accuracy"] == results["converted"]["accuracy"]
@@ -158,7 +156,7 @@ def test_a_gradient_is_clipped_as_a_whole_where_neurons_are_trained_too():
 
 
 def test_a_teacher_is_the_ann_without_noise_and_gets_no_gradient(tiny):
-    run = Run(saved_config(tiny), tiny, None)
+    run = opened(tiny)
     ann, config = trained_ann(run), with_fields(run.config, {"finetune.distillation": 0.5})
     state = finetune.state_of(config, finetune.starting_snn(run), ann, finetune.rule_of(config, 3))
     images, index = jnp.linspace(-1, 1, 128).reshape(2, 8, 8, 1), jnp.arange(2)
@@ -176,7 +174,7 @@ def test_a_teacher_is_the_ann_without_noise_and_gets_no_gradient(tiny):
 
 
 def test_parameters_by_channel_compute_the_same(tiny):
-    run = Run(saved_config(tiny), tiny, None)
+    run = opened(tiny)
     snn, net = finetune.starting_snn(run), build_snn(run.config)
     images = jnp.linspace(-1, 1, 128).reshape(1, 2, 8, 8, 1)
     apart = parameters_by_channel(net, snn, images[0], ("threshold", "initial"))

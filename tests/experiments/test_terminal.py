@@ -76,29 +76,48 @@ SLOW = (signal.SIGTERM, signal.SIGINT)  # the second tier
 def test_any_signal_saves_and_stops(number, tiny, tmp_path, monkeypatch, capsys):
     lines = []
 
-    def line(text, **_):
+    def line(text):
         lines.append(text)
         if "epoch 2/3" in text:
             os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patch:
-        patch.setattr(progress.tqdm, "write", line)
+        patch.setattr(progress, "_write", line)
         assert run(train_ann, tmp_path, *TINY) == STOPPED
-    assert (tmp_path / "ann" / "40").exists()
     assert lines[-1].startswith("stopped on request")
-    assert [line.endswith(" left") for line in lines if "ann epoch" in line] == [True, True]
+    assert all(line.endswith(" left\n") for line in lines if "epoch 1/3" in line)
     assert run(train_ann, tmp_path, *TINY) == 0
     assert outcome(tmp_path)[1] == outcome(tiny)[1][:3]
-    last = next(line for line in capsys.readouterr().out.splitlines() if "ann epoch 3/3" in line)
-    assert not last.endswith(" left")  # none is
+    assert "train_ann: validation " in capsys.readouterr().out
 
 
-def test_a_terminal_that_hangs_up_twice_does_not_end_the_run():
-    """As bash and the kernel do, half a millisecond apart."""
-    with on_signals():
-        for _ in range(2):
-            os.kill(os.getpid(), signal.SIGHUP)
-        assert is_asked()
+def steps_shown(total, start=0):
+    with progress.moving_line("work", total, start) as show:
+        for done in range(start + 1, total + 1):
+            show(done, f"step {done}")
+
+
+def test_in_a_pipe_there_is_a_line_for_each_tenth(capsys):
+    steps_shown(200)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[:2] for line in lines] == [[f"work {n}0%", f"step {20 * n}"] for n in range(1, 10)]
+    steps_shown(4, start=2)
+    assert capsys.readouterr().out == "work 75%  step 3  0 s left\n"
+
+
+def test_on_a_terminal_the_line_moves_and_goes_away(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    clock = iter(range(1000))
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    steps_shown(4)
+    *_, last, empty = sys.stdout.getvalue().split(progress.CLEAR)
+    assert last == "work [####################] step 4  0 s left"
+    assert empty == ""
+    assert "\n" not in sys.stdout.getvalue()
 
 
 @pytest.mark.slow
@@ -138,16 +157,16 @@ HUNG_UP = """
 import os, pty, sys, time
 child, terminal = pty.fork()
 if child == 0:
-    from experiments.runs.progress import bar, say
+    from experiments.runs.progress import moving_line, say
     from experiments.runs.stopping import is_asked, on_signals
-    with on_signals(), bar("steps", 9) as progress:
+    with on_signals(), moving_line("steps", 9) as show:
         say("on")
         while not is_asked():
             time.sleep(0.05)
-        for _ in range(9):
+        for done in range(9):
             say("nobody reads this")
-            progress.update()
-        progress.refresh()
+            show(done)
+            time.sleep(0.11)
     os._exit(75)
 text = b""
 while b"on" not in text:

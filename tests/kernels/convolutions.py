@@ -1,6 +1,7 @@
 """Convolutions of random images, by jax.lax and by every way of jsnn, and their gradients."""
 
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -28,12 +29,14 @@ WAYS = {
 }
 
 
-def arrays(shape: tuple[int, ...], size: int, seed: int = 0, dtype: Any = jnp.float32) -> tuple[jax.Array, jax.Array]:
-    """Random images and a random kernel."""
+def arrays(
+    shape: tuple[int, ...], window: int | tuple[int, int], seed: int = 0, dtype: Any = jnp.float32
+) -> tuple[jax.Array, jax.Array]:
+    """Random images and a random kernel, square where its window is a number."""
     batch, channels, features, height, width = shape
     rng = np.random.default_rng(seed)
-    x = rng.normal(size=(batch, height, width, channels))
-    kernel = rng.normal(size=(size, size, channels, features))
+    sides = (window, window) if isinstance(window, int) else window
+    x, kernel = rng.normal(size=(batch, height, width, channels)), rng.normal(size=(*sides, channels, features))
     return jnp.asarray(x, dtype), jnp.asarray(kernel, dtype)
 
 
@@ -53,15 +56,28 @@ def ours(
     return conv_general_dilated(x, kernel, (stride, stride), padding, operands=operands)
 
 
+def result_and_gradients(convolve: Callable, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, ...]:
+    """The result and both gradients for a random cotangent."""
+    y, backward = jax.vjp(convolve, x, kernel)
+    cotangent = jnp.asarray(np.random.default_rng(1).normal(size=y.shape), y.dtype)
+    return (y, *backward(cotangent))
+
+
 def with_gradients(convolve: Callable, *cases: Sequence[jax.Array]) -> list[tuple[jax.Array, ...]]:
-    """The result and both gradients for a random cotangent, of all pairs of images and kernel; compiled at once."""
+    """Results and gradients of all pairs of images and kernel; compiled at once."""
+    return jax.jit(lambda *cases: [result_and_gradients(convolve, *case) for case in cases])(*cases)
 
-    def of_pair(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, ...]:
-        y, backward = jax.vjp(convolve, x, kernel)
-        cotangent = jnp.asarray(np.random.default_rng(1).normal(size=y.shape), y.dtype)
-        return (y, *backward(cotangent))
 
-    return jax.jit(lambda *cases: [of_pair(*case) for case in cases])(*cases)
+@cache
+def expected_of(stride: int, padding: Padding | None, *cases: tuple) -> list[tuple[jax.Array, ...]]:
+    """Results and gradients by jax.lax alone, for shapes with their windows."""
+    return with_gradients(partial(reference, stride=stride, padding=padding), *(arrays(*case) for case in cases))
+
+
+def assert_equals_reference(stride: int, padding: Padding | None, *cases: tuple) -> None:
+    """Results and gradients by jsnn are those by jax.lax, for shapes with their windows."""
+    actual = with_gradients(partial(ours, stride=stride, padding=padding), *(arrays(*case) for case in cases))
+    assert_close(actual, expected_of(stride, padding, *cases), 1e-6)
 
 
 def assert_close(actual: Any, expected: Any, tolerance: float) -> None:
@@ -71,15 +87,10 @@ def assert_close(actual: Any, expected: Any, tolerance: float) -> None:
         assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b), a.shape
 
 
-def lower_for(on_cpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the programs for a CPU, or those for other platforms."""
-    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, cpu, default: (cpu if on_cpu else default)(*args))
-
-
 def take(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have convolutions go one way where they can."""
     on_cpu, narrow_ones, for_winograd, for_strips = WAYS[way]
-    lower_for(on_cpu, monkeypatch)
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, cpu, default: (cpu if on_cpu else default)(*args))
     monkeypatch.setattr(cpu_convolution, "XLA_TAKES_NARROW_ONES", narrow_ones)
     monkeypatch.setattr(cpu_convolution, "CHANNELS_FOR_WINOGRAD", for_winograd)
     monkeypatch.setattr(cpu_convolution, "CHANNELS_FOR_STRIPS", for_strips)

@@ -1,6 +1,6 @@
 """Convolutions in every precision: operands may have few bits, sums keep theirs, gradients have arguments' dtypes."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -13,24 +13,29 @@ from tests.kernels.convolutions import SHAPES, arrays, assert_close, ours, refer
 @pytest.mark.parametrize("stride", [1, 2])
 def test_double_precision_is_kept(float64, stride):
     case = arrays(SHAPES[2], 3, dtype=jnp.float64)
-    actual, expected = (with_gradients(partial(convolve, stride=stride), case) for convolve in (ours, reference))
-    assert_close(actual, expected, 1e-14)
+    assert_close(*(with_gradients(partial(convolve, stride=stride), case) for convolve in (ours, reference)), 1e-14)
+
+
+# Exact in bfloat16, as spikes are.
+SIGNS = [(jnp.sign(x), kernel) for x, kernel in (arrays(SHAPES[0], 3), arrays(SHAPES[4], 3))]
+
+
+@cache
+def exact_of_signs():
+    return with_gradients(partial(reference, stride=1), *SIGNS)
 
 
 # Winograd's sums of operands would be rounded, so that these go another way there.
 @pytest.mark.parametrize("way", ["Winograd's", "strips", "platform's"])
-@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[4]], ids=str)
-def test_bfloat16_operands_give_float32_sums(shape, way, monkeypatch):
+def test_bfloat16_operands_give_float32_sums(way, monkeypatch):
     take(way, monkeypatch)
-    x, kernel = arrays(shape, 3)
-    x = jnp.sign(x)  # exact in bfloat16, as spikes are
-    (actual,) = with_gradients(partial(ours, stride=1, operands=jnp.bfloat16), (x, kernel))
-    (exact,) = with_gradients(partial(reference, stride=1), (x, kernel))
-    assert_close(actual, exact, 4e-3)  # bfloat16 has 8 bits
-    rounded = reference(x, kernel.astype(jnp.bfloat16).astype(jnp.float32), 1)
-    assert_close(actual[0], rounded, 1e-6)  # only operands are rounded, not the sums
-    for gradient in actual[1:]:
-        assert (gradient != gradient.astype(jnp.bfloat16).astype(jnp.float32)).any()
+    every = with_gradients(partial(ours, stride=1, operands=jnp.bfloat16), *SIGNS)
+    assert_close(every, exact_of_signs(), 4e-3)  # bfloat16 has 8 bits
+    for (x, kernel), (sums, *gradients) in zip(SIGNS, every, strict=True):
+        rounded = reference(x, kernel.astype(jnp.bfloat16).astype(jnp.float32), 1)
+        assert_close(sums, rounded, 1e-6)  # only operands are rounded, not the sums
+        for gradient in gradients:
+            assert (gradient != gradient.astype(jnp.bfloat16).astype(jnp.float32)).any()
 
 
 @pytest.mark.parametrize("operands", [None, jnp.float32], ids=str)

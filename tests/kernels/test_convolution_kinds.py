@@ -9,7 +9,7 @@ import pytest
 
 from jsnn.kernels import fast_kernels, xla_kernels
 from jsnn.network.rules import convolve_batch, multiply_batch
-from tests.kernels.convolutions import SHAPES, arrays, assert_close, with_gradients
+from tests.kernels.convolutions import SHAPES, arrays, assert_close, result_and_gradients
 
 
 def options_of(x, kernel, strides, padding, layout, **others):
@@ -44,9 +44,11 @@ CONVOLUTIONS = {
 }
 
 
-@pytest.mark.parametrize("kernels", [fast_kernels(None), xla_kernels()], ids=["fast", "platform's"])
-@pytest.mark.parametrize("kind", CONVOLUTIONS)
-def test_convolutions_of_every_kind_equal_those_of_jax(kind, kernels):
+def in_ways(kind, *ways):
+    """Results and gradients of a kind, by kernels or by JAX where they are None; compiled at once.
+
+    Each way comes with the dtype that its images and its kernel are rounded to first.
+    """
     of_x, of_kernel, strides, padding, layout, others = CONVOLUTIONS[kind]
     rng = np.random.default_rng(0)
     case = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in (of_x, of_kernel)]
@@ -55,25 +57,34 @@ def test_convolutions_of_every_kind_equal_those_of_jax(kind, kernels):
     def jaxs(x, kernel):
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=layout, **others)
 
-    actual = with_gradients(lambda x, kernel: kernels.convolve(x, kernel, options), case)
-    assert_close(actual, with_gradients(jaxs, case), 1e-6)
+    def rounded(leaf, dtype):
+        return leaf.astype(dtype).astype(jnp.float32)
+
+    def every(*case):
+        return [
+            result_and_gradients(
+                partial(kernels.convolve, options=options) if kernels else jaxs,
+                *(rounded(leaf, dtype) for leaf in case),
+            )
+            for kernels, dtype in ways
+        ]
+
+    return jax.jit(every)(*case)
+
+
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_convolutions_of_every_kind_equal_those_of_jax(kind):
+    whole = jnp.float32
+    fast, platforms, expected = in_ways(kind, (fast_kernels(None), whole), (xla_kernels(), whole), (None, whole))
+    assert_close(fast, expected, 1e-6)
+    assert_close(platforms, expected, 1e-6)
 
 
 @pytest.mark.parametrize("kind", ["plain", "grouped", "dilated", "1-D"])
 def test_operands_are_rounded_in_convolutions_of_every_kind(kind):
     """Sums and gradients are not, but for what numbers of few bits enter them."""
-    of_x, of_kernel, strides, padding, layout, others = CONVOLUTIONS[kind]
-    rng = np.random.default_rng(0)
-    case = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in (of_x, of_kernel)]
-    options = options_of(*case, strides, padding, layout, **others)
-    (actual,), (exact,), (of_rounded,) = (
-        with_gradients(lambda x, kernel, kernels=kernels: kernels.convolve(x, kernel, options), leaves)
-        for kernels, leaves in (
-            (fast_kernels(jnp.bfloat16), case),
-            (xla_kernels(), case),
-            (xla_kernels(), [leaf.astype(jnp.bfloat16).astype(jnp.float32) for leaf in case]),
-        )
-    )
+    ways = (fast_kernels(jnp.bfloat16), jnp.float32), (None, jnp.float32), (None, jnp.bfloat16)
+    actual, exact, of_rounded = in_ways(kind, *ways)
     assert_close(actual, exact, 1e-2)
     assert_close(actual[0], of_rounded[0], 1e-6)
     for part in actual:

@@ -36,7 +36,7 @@ THRESHOLDS = {"conv": 0.4, "hidden": 0.3}
 @cache
 def ann():
     """The network's weights."""
-    return MODEL.init(jax.random.key(1), jnp.asarray(IMAGES[:1]))
+    return jax.jit(MODEL.init)(jax.random.key(1), jnp.asarray(IMAGES[:1]))
 
 
 def spiking(neuron=None, leak=0.9):

@@ -1,6 +1,6 @@
-"""Backpropagation from spike trains alone equals autodiff through the membranes, in a fraction of the memory."""
+"""Backpropagation from what is kept of neurons, bits or bytes, equals autodiff through membranes, in less memory."""
 
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -8,147 +8,147 @@ import numpy as np
 import optax
 import pytest
 
+from jsnn.conversion import parameters_by_channel
 from jsnn.encoding import constant, poisson
 from jsnn.models import dropout_of
 from jsnn.network import trains
-from jsnn.network.bptt import Outcome, present
+from jsnn.network.bptt import Keys, Outcome, present
+from jsnn.network.chunks import time_chunks
 from jsnn.network.simulation import Presentation, simulate
 from jsnn.network.transformation import NEURONS
-from jsnn.neurons.surrogate import linear
-from tests.network.presentations import BATCH, INDEX, KEYS, NETWORKS, STDB, STEPS, assert_equal_gradients, loss_of_all
-from tests.networks import IMAGE_SHAPE, TINY_VGG, images, random_snn
+from jsnn.neurons.packing import word_dtype
+from jsnn.neurons.surrogate import boxcar, linear, stdb
+from jsnn.training.forward import residuals_of, snn_forward
+from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG, TINY_VGG, images, random_snn
+
+STEPS, BATCH = 21, 3
+STDB = stdb(0.4, 0.05)
+INDEX, KEYS = np.array([4, 0, 9], np.int32), Keys(jax.random.key(2), jax.random.key(3))
+TINY = TINY_VGG.clone(conv_dropout=0.3, dense_dropout=0.4)
+WITHOUT_DROPOUT = SMALL_VGG.clone(conv_dropout=0.0, dense_dropout=0.0)
+RESNET = SMALL_RESNET.clone(conv_dropout=0.3)
 
 
-def loss_of(outcome):
+def loss_of_results(outcome):
     logits = outcome.results.sum(0)
     return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.arange(BATCH) % 3).mean()
 
 
+def loss_of_all(outcome):
+    """A loss of every step, every sample and every layer, each with a weight of its own."""
+    results, spikes = outcome
+    weights = 1 + jnp.arange(results.size, dtype=results.dtype).reshape(results.shape) % 7
+    samples = jnp.arange(1, BATCH + 1)
+    activity = [(i * samples * spikes[layer] ** 2).sum() for i, layer in enumerate(sorted(spikes), start=1)]
+    return (weights * results**2).sum() + sum(activity)
+
+
+def through_membranes(presentation, variables, x, index, keys):
+    """What `present` gives, by the neurons' steps under autodiff, all time steps at once."""
+    results, spikes = simulate(
+        presentation.snn,
+        variables,
+        lambda time: presentation.encode(x, keys.encoding, index, time),
+        lambda observed: (observed.results, observed.layers["spikes"]),
+        num_steps=STEPS,
+        chunk=STEPS,
+        collect=("spikes",),
+        **presentation.noise(index, keys.noise),
+    )
+    return Outcome(results, {name: x.reshape(STEPS, BATCH, -1).mean(-1).sum(0) for name, x in spikes.items()})
+
+
 @cache
-def plain(name, encode=poisson, loss_of=loss_of):
-    """Loss and gradients in (params, images) by the plain way: `step` of the neurons under autodiff, all at once."""
-    snn, _ = random_snn(NETWORKS[name], seed=5, leak=1.0, surrogate=STDB)
-
-    def loss(params, x, neurons):
-        results, spikes = simulate(
-            snn,
-            {"params": params, NEURONS: neurons},
-            lambda time: encode(x, KEYS.encoding, INDEX, time),
-            lambda observed: (observed.results, observed.layers["spikes"]),
-            num_steps=STEPS,
-            chunk=STEPS,
-            collect=("spikes",),
-            **dropout_of(INDEX, KEYS.noise),
-        )
-        counts = {layer: train.reshape(STEPS, BATCH, -1).mean(-1).sum(0) for layer, train in spikes.items()}
-        return loss_of(Outcome(results, counts))
-
-    return jax.jit(jax.value_and_grad(loss, (0, 1)))
-
-
-@cache
-def packed(name, chunk, encode=poisson, loss_of=loss_of):
-    """The same from spike trains alone."""
-    snn, _ = random_snn(NETWORKS[name], seed=5, leak=1.0, surrogate=STDB)
+def program(run, ann, chunk, loss_of=loss_of_results, surrogate=STDB, encode=poisson):
+    """(params, images, neurons) -> a loss and its gradients in params and images."""
+    snn, _ = random_snn(ann, seed=5, leak=1.0, surrogate=surrogate)
     presentation = Presentation(snn, encode, STEPS, chunk, dropout_of)
 
     def loss(params, x, neurons):
-        return loss_of(present(presentation, {"params": params, NEURONS: neurons}, x, INDEX, KEYS))
+        return loss_of(run(presentation, {"params": params, NEURONS: neurons}, x, INDEX, KEYS))
 
     return jax.jit(jax.value_and_grad(loss, (0, 1)))
 
 
-# 21 steps in chunks of 5 with padding behind, in one chunk and in chunks of one step; the rest in the second tier, for
-# the ResNet is compared in double precision and the network without dropout with images as its input.
-CASES = [("vgg", 5), ("vgg", 100)]
-REPETITIONS = [*((name, 8) for name in NETWORKS), ("vgg", 1), ("resnet", 5)]
+def assert_bits_do(ann, chunk, loss_of=loss_of_results, surrogate=STDB, encode=poisson, dtype=jnp.float32):
+    """Losses and gradients equal those through membranes, within a tolerance of their norm; none is zero."""
+    tolerance = 1e-13 if dtype == jnp.float64 else 1e-6
+    for leak in (1.0, 0.9):
+        variables = random_snn(ann, seed=5, leak=leak, dtype=dtype)[1]
+        arguments = variables["params"], images(BATCH, dtype), variables[NEURONS]
+        loss, gradients = program(present, ann, chunk, loss_of, surrogate, encode)(*arguments)
+        expected = program(through_membranes, ann, STEPS, loss_of, surrogate, encode)(*arguments)
+        assert float(loss) == pytest.approx(float(expected[0]), rel=tolerance)
+        for a, b in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected[1]), strict=True):
+            assert a.dtype == b.dtype
+            assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b)
+        assert all(np.linalg.norm(leaf) > 0 for leaf in jax.tree.leaves(expected[1][0]))
+        assert (np.linalg.norm(expected[1][1]) > 0) == (encode is constant)  # the images', where they are the input
 
 
-@pytest.mark.parametrize("leak", [1.0, 0.9])
-@pytest.mark.parametrize(("name", "chunk"), [*CASES, *(pytest.param(*c, marks=pytest.mark.slow) for c in REPETITIONS)])
-def test_gradients_equal_those_through_membranes(name, chunk, leak):
-    variables = random_snn(NETWORKS[name], seed=5, leak=leak)[1]
-    arguments = variables["params"], images(BATCH), variables[NEURONS]
-    assert_equal_gradients(packed(name, chunk)(*arguments), plain(name)(*arguments), 1e-6)
+CASES = {
+    "with padding behind": (TINY, 5),
+    "in one chunk": (TINY, 100, loss_of_all),
+    "from two bits of a boxcar": (TINY, 5, loss_of_all, boxcar(0.8)),
+    "of images": (WITHOUT_DROPOUT, 8, loss_of_results, STDB, constant),
+    "in double precision": (RESNET, 8, loss_of_all, STDB, poisson, jnp.float64),
+}
 
 
-@pytest.mark.parametrize("leak", [1.0, 0.9])
-def test_gradients_are_exact_in_double_precision(float64, leak):
-    variables = random_snn(NETWORKS["resnet"], seed=5, leak=leak, dtype=jnp.float64)[1]
-    arguments = variables["params"], images(BATCH, jnp.float64), variables[NEURONS]
-    assert_equal_gradients(packed("resnet", 8)(*arguments), plain("resnet")(*arguments), 1e-13)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_gradients_from_bits_equal_those_through_membranes(case):
+    with jax.enable_x64(jnp.float64 in case):
+        assert_bits_do(*case)
 
 
 def test_ages_are_counted_on_from_wherever_they_were_kept(monkeypatch):
     monkeypatch.setattr(trains, "STEPS_BETWEEN_AGES", 8)
-    variables = random_snn(NETWORKS["vgg"], seed=5, leak=0.9)[1]
-    arguments = variables["params"], images(BATCH), variables[NEURONS]
-    assert_equal_gradients(packed.__wrapped__("vgg", 1)(*arguments), plain("vgg")(*arguments), 1e-6)
+    assert_bits_do(TINY, 1)
 
 
-def test_images_get_a_gradient_where_they_are_the_input():
-    variables = random_snn(NETWORKS["vgg without dropout"], seed=5, leak=0.9)[1]
-    arguments = variables["params"], images(BATCH), variables[NEURONS]
-    actual = packed("vgg without dropout", 8, constant)(*arguments)
-    expected = plain("vgg without dropout", constant)(*arguments)
-    assert_equal_gradients(actual, expected, 1e-6)
-    assert np.linalg.norm(expected[1][1]) > 0
+def test_bytes_give_the_gradients_of_weights_and_of_neurons_by_channel_to_their_rounding():
+    snn, variables = random_snn(TINY, seed=5, leak=0.9, surrogate=linear(1.0))
+    variables = parameters_by_channel(snn, variables, images(BATCH), ("threshold", "leak", "initial"))
+    presentation = Presentation(snn, poisson, STEPS, 5, dropout_of)
+
+    def gradient(residuals):
+        forward = snn_forward(presentation, loss_of_all, ("params", NEURONS), residuals)
+        return jax.jit(jax.grad(lambda chosen: forward(chosen, images(BATCH), INDEX, jax.random.key(4))[0]))(variables)
+
+    actual, expected = gradient("byte"), gradient("exact")
+    assert off(actual["params"], expected["params"]) <= 0.01
+    for parameter, most in {"threshold": 0.02, "leak": 0.04, "initial": 0.03}.items():
+        one, other = ([layer[parameter] for layer in tree[NEURONS].values()] for tree in (actual, expected))
+        assert off(one, other) <= most, parameter
+        assert all(leaf.shape == twin.shape and leaf.any() for leaf, twin in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("chunk", [5, pytest.param(100, marks=pytest.mark.slow)])
-def test_results_of_every_step_and_spikes_of_every_layer_have_their_gradients(chunk):
-    variables = random_snn(NETWORKS["resnet"], seed=5, leak=0.9)[1]
-    arguments = variables["params"], images(BATCH), variables[NEURONS]
-    actual = packed("resnet", chunk, poisson, loss_of_all)(*arguments)
-    assert_equal_gradients(actual, plain("resnet", poisson, loss_of_all)(*arguments), 1e-6)
+def off(actual, expected):
+    """The distance of two trees by the norm of the second."""
+    return float(optax.tree.norm(jax.tree.map(jnp.subtract, actual, expected)) / optax.tree.norm(expected))
 
 
-def small_presentation(num_steps=STEPS, chunk=8):
-    snn, variables = random_snn(NETWORKS["vgg"], seed=5, leak=0.9, surrogate=STDB)
-    return Presentation(snn, poisson, num_steps, chunk, dropout_of), variables
+def test_auto_is_exact_in_one_chunk_and_a_byte_beyond():
+    def presentation(chunk, surrogate):
+        return Presentation(random_snn(TINY, seed=5, leak=0.9, surrogate=surrogate)[0], poisson, STEPS, chunk)
 
-
-def test_neurons_get_no_gradient_and_say_so():
-    presentation, variables = small_presentation()
-    with pytest.raises(ValueError, match="do not give the gradient in the parameters of neurons"):
-        jax.grad(lambda v: loss_of(present(presentation, v, images(BATCH), INDEX, KEYS)))(variables)
-
-
-def test_a_second_derivative_is_refused():
-    presentation, variables = small_presentation()
-
-    def loss(params):
-        return loss_of(present(presentation, {**variables, "params": params}, images(BATCH), INDEX, KEYS))
-
-    with pytest.raises(ValueError, match="no second derivative"):
-        jax.eval_shape(lambda params: jax.jvp(jax.grad(loss), (params,), (params,)), variables["params"])
-
-
-def test_neurons_whose_gradient_needs_membranes_are_refused():
-    snn, variables = random_snn(NETWORKS["vgg"], seed=5, leak=0.9, surrogate=linear())
-    with pytest.raises(ValueError, match="do not give the gradient of these neurons"):
-        present(Presentation(snn, poisson, STEPS, 8), variables, images(BATCH), INDEX, KEYS)
-
-
-@pytest.mark.parametrize("transform", [lambda loss: loss, jax.grad], ids=["forward", "backward"])
-def test_variables_of_something_else_are_refused(transform):
-    presentation, variables = small_presentation()
-    params, neurons = variables["params"], variables[NEURONS]
-
-    def loss(params, others):
-        return loss_of(present(presentation, {"params": params, **others}, images(BATCH), INDEX, KEYS))
-
-    with pytest.raises(ValueError, match='no "neurons"'):
-        transform(loss)(params, {})
-    with pytest.raises(ValueError, match=r"spikes in conv0, conv1, dense0, dense1, but .* for conv0"):
-        transform(loss)(params, {NEURONS: {"conv0": neurons["conv0"]}})
-
-
-@pytest.mark.parametrize(("num_steps", "chunk", "word"), [(0, 8, "num_steps"), (8, 0, "chunk")])
-def test_numbers_of_steps_below_one_are_refused(num_steps, chunk, word):
-    presentation, variables = small_presentation(num_steps, chunk)
-    with pytest.raises(ValueError, match=word):
-        present(presentation, variables, images(BATCH), INDEX, KEYS)
+    one, several, of_stdb = presentation(32, linear()), presentation(8, linear()), presentation(8, STDB)
+    in_bytes, trained = several.snn.neuron.in_bytes(), ("params", NEURONS)
+    for case, chosen, choice, expected in [
+        (one, trained, "auto", None),
+        (several, trained, "auto", in_bytes),
+        (one, trained, "byte", in_bytes),
+        (several, trained, "exact", None),
+        (one._replace(num_steps=40, chunk=64), trained, "auto", None),
+        (of_stdb, ("params",), "byte", of_stdb.snn.neuron.lossless),
+        (of_stdb, trained, "auto", None),
+        (of_stdb._replace(num_steps=4), ("params",), "byte", None),  # membranes are the least there
+    ]:
+        assert residuals_of(case, chosen, choice) is expected
+    with pytest.raises(ValueError, match="lif and hard_reset_lif, whose surrogate asks for no spike times"):
+        residuals_of(of_stdb, trained, "byte")
+    with pytest.raises(ValueError, match="no residuals 'bits': choose from exact, byte, auto"):
+        residuals_of(one, trained, "bits")
 
 
 def temporaries(num_steps, batch):
@@ -169,3 +169,47 @@ def test_memory_grows_by_little_more_than_a_bit_per_neuron_and_step():
     (short, neurons), (long, _) = (temporaries(num_steps, batch=64) for num_steps in (256, 1024))
     bits = 8 * (long - short) / (neurons * (1024 - 256))
     assert 1 <= bits < 1.5
+
+
+def as_word(spikes, dtype):
+    """Spikes [K, ...] as words [...]."""
+    return sum(step.astype(dtype) << np.array(place, dtype) for place, step in enumerate(spikes))
+
+
+def ages_of(spikes, time):
+    """Steps from the last spike [...] of each neuron before a time; 0 where there is none."""
+    earlier = spikes[:time][::-1]
+    return np.where(earlier.any(0), 1 + earlier.argmax(0), 0) if time else np.zeros(spikes.shape[1:], int)
+
+
+TRAINS = [(1, 1, 64), (9, 4, 8), (70, 1, 8), (70, 2, 64), (70, 5, 8), (257, 3, 64), (70, 12, 64), (70, 32, 8)]
+
+
+@pytest.mark.parametrize(("num_steps", "chunk", "between"), TRAINS)
+def test_a_chunk_finds_its_spikes_and_the_ages_before_it(num_steps, chunk, between, monkeypatch):
+    """In words that chunks share: put together and taken apart again, with ages as of one neuron after the other."""
+    monkeypatch.setattr(trains, "STEPS_BETWEEN_AGES", between)
+    times = time_chunks(num_steps, chunk)
+    rng, (count, length), shapes = np.random.default_rng(0), times.shape, {"a": (2, 3, 1), "b": (2, 5)}
+    spikes = {layer: rng.random((times.size, *shape)) < 0.05 for layer, shape in shapes.items()}
+    words, put = trains.no_words(shapes, times), jax.jit(partial(trains.put, num_steps=length))
+    for number, layer in ((number, layer) for number in range(count) for layer in shapes):
+        of_chunk = as_word(spikes[layer][number * length : (number + 1) * length], word_dtype(length))
+        words[layer] = put(words[layer], of_chunk, number)
+    kept = trains.ages_between(words, times)
+
+    @jax.jit
+    def step(ages, number):
+        ages = trains.ages_before(words, kept, times, number, ages)
+        place = number, length
+        now = {layer: trains.bits_of(words[layer], *place, shape) for layer, shape in shapes.items()}
+        before = {layer: trains.ages_at(words[layer], ages[layer], *place, shape) for layer, shape in shapes.items()}
+        return ages, now, before
+
+    ages = {layer: leaf[0] for layer, leaf in kept.items()}
+    for number in reversed(range(count)):
+        ages, actual, before = step(ages, number)
+        for layer in shapes:
+            now = spikes[layer][number * length : (number + 1) * length]
+            np.testing.assert_array_equal(actual[layer], as_word(now, np.uint32))
+            np.testing.assert_array_equal(before[layer], ages_of(spikes[layer], number * length))

@@ -1,4 +1,6 @@
-"""Derivatives of every kind: forward mode, Jacobians, Hessian-vector products; and those that are refused."""
+"""Derivatives of every kind: forward mode, Jacobians, Hessian-vector products, a function's own; others are refused."""
+
+from itertools import count
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import pytest
 import jsnn
 from jsnn.network.bptt import Keys, present
 from jsnn.neurons.surrogate import arctan, fast_sigmoid, forward_mode, linear, stdb
+from tests.network.own_network import held
 
 STEPS, CHUNK, BATCH = 7, 3, 2
 INDEX, KEYS = jnp.arange(BATCH, dtype=jnp.int32), Keys(jax.random.key(2), jax.random.key(3))
@@ -34,195 +37,203 @@ def drawn(seed):
     return {name: jnp.asarray(rng.normal(size=shape) / np.sqrt(shape[0])) for name, shape in SHAPES.items()}
 
 
-def held(time):
-    return jnp.broadcast_to(IMAGES, (len(time), *IMAGES.shape))
-
-
-def results_of(surrogate, forward=True, leak=0.9):
-    """The function of the weights that gives the results [T, B, 3], and that of the spikes."""
+def results_of(surrogate, forward=True):
+    """The function of the weights that gives the results [T, B, 3]."""
     snn = jsnn.spiking(network, jsnn.lif(surrogate), forward_mode=forward)
 
     def run(params):
-        variables = jsnn.convert(snn, params, THRESHOLDS, leak=leak)
-        return jsnn.simulate(snn, variables, held, lambda observed: observed.results, num_steps=STEPS, chunk=CHUNK)
+        variables = jsnn.convert(snn, params, THRESHOLDS, leak=0.9)
+        return jsnn.simulate(snn, variables, held(IMAGES), lambda seen: seen.results, num_steps=STEPS, chunk=CHUNK)
 
-    def spikes(params):
-        return jsnn.record(snn, jsnn.convert(snn, params, THRESHOLDS, leak=leak), held, num_steps=STEPS)["spikes"]
-
-    return run, jax.jit(spikes)
-
-
-def loss_of(run):
-    def loss(params):
-        logits = run(params).mean(0)
-        return optax.softmax_cross_entropy_with_integer_labels(3 * logits, jnp.arange(BATCH)).mean()
-
-    return loss
+    return run
 
 
 def inner(one, other):
-    return sum(jax.tree.leaves(jax.tree.map(lambda a, b: float((a * b).sum()), one, other)))
+    return sum(jax.tree.leaves(jax.tree.map(lambda a, b: (a * b).sum(), one, other)))
+
+
+def assert_close(actual, expected, rtol=1e-10, atol=1e-13):
+    """Trees are equal leaf by leaf, and no leaf is zero."""
+    for leaf, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert np.abs(other).max() > 0
+        np.testing.assert_allclose(leaf, other, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize(
     "surrogate", [linear(), arctan(), fast_sigmoid(2.0), stdb(0.4, 0.05)], ids=["linear", "arctan", "sigmoid", "stdb"]
 )
 def test_forward_mode_is_reverse_mode_transposed(surrogate):
-    run, spikes = results_of(forward_mode(surrogate))
+    run, fast = results_of(forward_mode(surrogate)), results_of(surrogate, forward=False)
     params, tangent = drawn(0), drawn(1)
-    results, along = jax.jit(lambda *at: jax.jvp(run, *at))((params,), (tangent,))
-    cotangent = jnp.asarray(np.random.default_rng(2).normal(size=results.shape))
-    (gradient,) = jax.jit(lambda params: jax.vjp(run, params)[1](cotangent))(params)
-    assert inner(cotangent, along) == pytest.approx(inner(gradient, tangent), rel=1e-12)
-    assert min(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient)) > 0
-    assert all(0 < train.mean() < 1 for train in spikes(params).values())
+    cotangent = jnp.asarray(np.random.default_rng(2).normal(size=(STEPS, BATCH, 3)))
 
-    fast = results_of(surrogate, forward=False)[0]
-    (expected,) = jax.jit(lambda params: jax.vjp(fast, params)[1](cotangent))(params)
-    for name, leaf in gradient.items():
-        np.testing.assert_allclose(leaf, expected[name], rtol=1e-10, atol=1e-13)
+    @jax.jit
+    def derivatives(params):
+        gradients = (jax.vjp(function, params)[1](cotangent)[0] for function in (run, fast))
+        return jax.jvp(run, (params,), (tangent,))[1], *gradients
+
+    along, gradient, by_fast_kernels = derivatives(params)
+    np.testing.assert_allclose(inner(cotangent, along), inner(gradient, tangent), rtol=1e-12)
+    assert_close(gradient, by_fast_kernels)
 
 
-def membrane_of(surrogate, threshold):
-    """leak -> the membranes [T, 1, 1] of one neuron with a constant current of 1."""
-    snn = jsnn.spiking(lambda params, x: jax.nn.relu(x @ params["w"]), jsnn.lif(surrogate), forward_mode=True)
-
-    def membrane(leak):
-        variables = jsnn.convert(snn, {"w": jnp.ones((1, 1))}, {"w": threshold}, leak=leak)
-        options = {"num_steps": STEPS, "what": ("membranes",), "chunk": CHUNK}
-        shown = jsnn.record(snn, variables, lambda time: jnp.ones((len(time), 1, 1)), **options)
-        return shown["membranes"]["w"].ravel()
-
-    return membrane
+def membranes(leak, threshold):
+    """The membranes [T] of one neuron with a constant current of 1."""
+    neuron = jsnn.lif(forward_mode(linear()))
+    snn = jsnn.spiking(lambda params, x: jax.nn.relu(x @ params["w"]), neuron, forward_mode=True)
+    variables = jsnn.convert(snn, {"w": jnp.ones((1, 1))}, {"w": threshold}, leak=leak)
+    options = {"num_steps": STEPS, "what": ("membranes",), "chunk": CHUNK}
+    return jsnn.record(snn, variables, lambda time: jnp.ones((len(time), 1, 1)), **options)["membranes"]["w"].ravel()
 
 
 def test_the_jacobian_of_a_membrane():
-    leak, steps = 0.8, np.arange(STEPS)
-    below = membrane_of(forward_mode(linear()), threshold=100.0)
-    expected = np.array([sum(k * leak ** (k - 1) for k in range(1, t + 1)) for t in steps])
-    np.testing.assert_allclose(jax.jacfwd(below)(leak), expected, rtol=1e-12)
-    spiking = membrane_of(forward_mode(linear()), threshold=1.5)
-    forward, reverse = jax.jacfwd(spiking)(leak), jax.jacrev(spiking)(leak)
-    np.testing.assert_allclose(forward, reverse, rtol=1e-12)
-    assert np.abs(forward - expected).max() > 0.1  # it fires: what is taken off is leaked on
+    leak, (forward, reverse) = 0.8, (jax.jit(mode(membranes)) for mode in (jax.jacfwd, jax.jacrev))
+    expected = np.array([sum(k * leak ** (k - 1) for k in range(1, t + 1)) for t in range(STEPS)])
+    np.testing.assert_allclose(forward(leak, 100.0), expected, rtol=1e-12)
+    np.testing.assert_allclose(forward(leak, 1.5), reverse(leak, 1.5), rtol=1e-12)
+    assert np.abs(forward(leak, 1.5) - expected).max() > 0.1  # it fires: what is taken off is leaked on
 
 
-def hessian_vector_products(loss, params, tangent):
-    """H v: forward over reverse, and reverse over reverse."""
-    gradient = jax.grad(loss)
-    forward = jax.jit(lambda params: jax.jvp(gradient, (params,), (tangent,))[1])(params)
+def forward_over_reverse(loss):
+    """(weights, v) -> the Hessian's product with v."""
+    return jax.jit(lambda params, tangent: jax.jvp(jax.grad(loss), (params,), (tangent,))[1])
 
-    def along(params):
-        products = jax.tree.map(lambda slope, v: (slope * v).sum(), gradient(params), tangent)
-        return sum(jax.tree.leaves(products))
 
-    return forward, jax.jit(jax.grad(along))(params)
+def reverse_over_reverse(loss):
+    return jax.jit(jax.grad(lambda params, tangent: inner(jax.grad(loss)(params), tangent)))
 
 
 def test_a_hessian_vector_product_is_the_difference_of_gradients_where_spikes_stay():
     # One layer, and a loss linear in its spikes: else autodiff follows surrogates of spikes that stay as they are.
     x, tangent = ({name: drawn(seed)[name] for name in ("conv", "bias")} for seed in (0, 1))
     snn = jsnn.spiking(layer, jsnn.lif(forward_mode(linear())), forward_mode=True)
-
-    def trains(params):
-        variables = jsnn.convert(snn, params, {"conv": 0.5}, leak=0.9)
-        return jsnn.record(snn, variables, held, num_steps=STEPS, chunk=CHUNK)["spikes"]["conv"]
-
     weights = jnp.asarray(np.random.default_rng(4).normal(size=(STEPS, BATCH, 4, 4, 3)))
 
     def loss(params):
-        return (weights * trains(params)).sum()
+        variables = jsnn.convert(snn, params, {"conv": 0.5}, leak=0.9)
+        spikes = jsnn.record(snn, variables, held(IMAGES), num_steps=STEPS, chunk=CHUNK)["spikes"]["conv"]
+        return (weights * spikes).sum(), spikes
 
     def moved(step):
         return jax.tree.map(lambda leaf, v: leaf + step * v, x, tangent)
 
-    step, gradient = 1e-6, jax.jit(jax.grad(loss))
-    for at in (step, -step):
-        np.testing.assert_array_equal(trains(moved(at)), trains(x))
-    expected = jax.tree.map(lambda a, b: (a - b) / (2 * step), gradient(moved(step)), gradient(moved(-step)))
-    for actual in hessian_vector_products(loss, x, tangent):
-        for name, leaf in actual.items():
-            assert np.abs(expected[name]).max() > 1e-3
-            np.testing.assert_allclose(leaf, expected[name], rtol=1e-6, atol=1e-8)
+    step, gradient = 1e-6, jax.jit(jax.grad(loss, has_aux=True))
+    (_, spikes), (above, spikes_above), (below, spikes_below) = map(gradient, (x, moved(step), moved(-step)))
+    for other in (spikes_above, spikes_below):
+        np.testing.assert_array_equal(other, spikes)
+    expected = jax.tree.map(lambda a, b: (a - b) / (2 * step), above, below)
+    assert min(np.abs(leaf).max() for leaf in expected.values()) > 1e-3
+    for products in (forward_over_reverse, reverse_over_reverse):
+        assert_close(products(lambda params: loss(params)[0])(x, tangent), expected, 1e-6, 1e-8)
 
 
 def test_hessian_vector_products_of_a_deep_network_are_symmetric_and_the_same_in_every_mode():
-    loss = loss_of(results_of(forward_mode(linear()))[0])
+    def loss_of(run):
+        def loss(params):
+            logits = 3 * run(params).mean(0)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.arange(BATCH)).mean()
+
+        return loss
+
+    loss, fast = loss_of(results_of(forward_mode(linear()))), loss_of(results_of(linear(), forward=False))
     params, one, other = drawn(0), drawn(1), drawn(5)
-    forward, reverse = hessian_vector_products(loss, params, one)
-    assert min(float(jnp.abs(leaf).max()) for leaf in forward.values()) > 0
-    for name, leaf in forward.items():
-        np.testing.assert_allclose(leaf, reverse[name], rtol=1e-10, atol=1e-13)
-    mirrored = hessian_vector_products(loss, params, other)[0]
-    assert inner(other, forward) == pytest.approx(inner(one, mirrored), rel=1e-9)
+    products = forward_over_reverse(loss)
+    forward, mirrored = products(params, one), products(params, other)
+    np.testing.assert_allclose(inner(other, forward), inner(one, mirrored), rtol=1e-9)
+    for function in (loss, fast):
+        assert_close(reverse_over_reverse(function)(params, one), forward)
 
 
-def test_reverse_over_reverse_goes_through_the_fast_kernels_too():
-    params, tangent = drawn(0), drawn(1)
-    expected = hessian_vector_products(loss_of(results_of(forward_mode(linear()))[0]), params, tangent)[1]
-    loss = loss_of(results_of(linear(), forward=False)[0])
+def packed(params, neurons, surrogate=stdb(0.4, 0.05)):
+    """A loss by spike trains alone."""
+    presentation = jsnn.Presentation(jsnn.spiking(network, jsnn.lif(surrogate)), jsnn.encoding.constant, STEPS, CHUNK)
+    outcome = present(presentation, {**params, "neurons": neurons}, jnp.asarray(IMAGES), INDEX, KEYS)
+    return (jsnn.averaged(outcome) ** 2).sum()
 
-    def along(params):
-        return sum((jax.grad(loss)(params)[name] * tangent[name]).sum() for name in tangent)
 
-    actual = jax.jit(jax.grad(along))(params)
-    for name, leaf in actual.items():
-        np.testing.assert_allclose(leaf, expected[name], rtol=1e-10, atol=1e-13)
+def of_neurons():
+    return jsnn.convert(jsnn.spiking(network, jsnn.lif(stdb())), drawn(0), THRESHOLDS)["neurons"]
+
+
+def along_weights(function):
+    """The derivative of a function of the weights in some direction."""
+    return jax.jvp(function, (drawn(0),), (drawn(1),))
+
+
+def first(params):
+    return jax.grad(packed)(params, of_neurons())
+
+
+def summed(params):
+    return first(params)["out"].sum()
+
+
+MEMBRANES = (ValueError, "bits alone do not give the gradient of these neurons")
 
 
 @pytest.mark.parametrize(
-    ("surrogate", "forward"),
-    [(linear(), True), (forward_mode(linear()), False), (stdb(), True)],
-    ids=["surrogate", "kernels", "stdb"],
+    ("derivative", "error", "sentence"),
+    [
+        (lambda: along_weights(results_of(linear())), TypeError, "custom_vjp"),
+        (lambda: along_weights(results_of(forward_mode(linear()), forward=False)), TypeError, "custom_vjp"),
+        (lambda: along_weights(results_of(stdb())), TypeError, "custom_vjp"),
+        (lambda: along_weights(lambda params: packed(params, of_neurons())), TypeError, "custom_vjp"),
+        (lambda: along_weights(summed), TypeError, "custom_vjp"),
+        (lambda: jax.eval_shape(lambda: along_weights(first)), ValueError, "no second derivative"),
+        (lambda: jax.eval_shape(jax.grad(summed), drawn(0)), ValueError, "second derivative: differentiate jsnn"),
+        (lambda: jax.grad(packed, 1)(drawn(0), of_neurons()), ValueError, "of neurons: take it in the weights only"),
+        (lambda: packed(drawn(0), of_neurons(), linear()), *MEMBRANES),
+        (lambda: packed(drawn(0), of_neurons(), forward_mode(stdb())), *MEMBRANES),
+    ],
+    ids=count(),
 )
-def test_forward_mode_fails_aloud_where_it_is_not_asked_for(surrogate, forward):
-    run = results_of(surrogate, forward)[0]
-    with pytest.raises(TypeError, match="custom_vjp"):
-        jax.jvp(run, (drawn(0),), (drawn(1),))
+def test_a_derivative_that_is_not_there_is_refused(derivative, error, sentence):
+    with pytest.raises(error, match=sentence):
+        derivative()
 
 
-def packed():
-    """(weights, neurons) -> a loss by spike trains alone."""
-    snn = jsnn.spiking(network, jsnn.lif(stdb(0.4, 0.05)))
-    presentation = jsnn.Presentation(snn, jsnn.encoding.constant, STEPS, CHUNK)
-
-    def loss(params, neurons):
-        outcome = present(presentation, {**params, "neurons": neurons}, jnp.asarray(IMAGES), INDEX, KEYS)
-        return (jsnn.averaged(outcome) ** 2).sum()
-
-    return loss, jsnn.convert(snn, drawn(0), THRESHOLDS)["neurons"]
+@jax.custom_jvp
+def reversal(x):
+    """The identity, by way of two products with numbers, with a gradient of the other sign."""
+    return 2.0 * (x / 2)
 
 
-def test_spike_trains_alone_give_a_first_derivative_and_refuse_a_second():
-    loss, neurons = packed()
-    gradient = jax.grad(loss)
-    assert float(jnp.abs(gradient(drawn(0), neurons)["conv"]).max()) > 0
-
-    def along(params):
-        return gradient(params, neurons)["out"].sum()
-
-    with pytest.raises(ValueError, match="no second derivative: differentiate jsnn"):
-        jax.grad(along)(drawn(0))
-    with pytest.raises(TypeError, match="custom_vjp"):
-        jax.jvp(along, (drawn(0),), (drawn(1),))
+reversal.defjvp(lambda primals, tangents: (reversal(*primals), -tangents[0]))
 
 
-def test_spike_trains_alone_refuse_a_gradient_in_the_parameters_of_neurons():
-    loss, neurons = packed()
-    with pytest.raises(ValueError, match="parameters of neurons: take it in the weights only"):
-        jax.grad(loss, 1)(drawn(0), neurons)
+@pytest.mark.parametrize("residuals", ["exact", "byte"])
+def test_a_linear_function_keeps_a_derivative_of_its_own(residuals):
+    def gradient(between):
+        def apply(variables, x):
+            hidden = jax.nn.relu(x.reshape(len(x), -1) @ variables["first"])
+            return between(hidden) @ variables["out"]
+
+        snn = jsnn.spiking(apply, jsnn.lif(linear()))
+        weights = {"first": jnp.asarray(np.random.default_rng(0).normal(0, 0.2, (32, 5))), "out": drawn(0)["out"]}
+        neurons = jsnn.convert(snn, weights, {"first": 0.5})["neurons"]
+        presentation = jsnn.Presentation(snn, jsnn.encoding.constant, 6, 2)
+        forward = jsnn.snn_forward(presentation, jsnn.averaged, residuals=residuals)
+
+        def loss(weights):
+            return (forward({**weights, "neurons": neurons}, jnp.asarray(IMAGES), INDEX, KEYS.noise)[0] ** 2).sum()
+
+        return jax.jit(jax.value_and_grad(loss))(weights)
+
+    (actual, reverse), (expected, plain) = (gradient(between) for between in (reversal, lambda x: x))
+    assert float(actual) == pytest.approx(float(expected), rel=1e-6)
+    assert_close(reverse, {"first": -plain["first"], "out": plain["out"]}, rtol=1e-5, atol=0)
 
 
-def test_spike_trains_alone_refuse_forward_mode():
-    loss, neurons = packed()
-    with pytest.raises(TypeError, match="custom_vjp"):
-        jax.jvp(lambda params: loss(params, neurons), (drawn(0),), (drawn(1),))
+def test_accelerated_functions_keep_a_batching_rule_of_their_own():
+    weights = jnp.eye(3)
 
+    @jax.custom_batching.custom_vmap
+    def multiply(x):
+        return x @ weights
 
-@pytest.mark.parametrize("surrogate", [linear(), forward_mode(stdb())], ids=["linear", "forward mode"])
-def test_neurons_that_need_membranes_are_refused_by_spike_trains(surrogate):
-    snn = jsnn.spiking(network, jsnn.lif(surrogate))
-    variables = jsnn.convert(snn, drawn(0), THRESHOLDS)
-    presentation = jsnn.Presentation(snn, jsnn.encoding.constant, STEPS, CHUNK)
-    with pytest.raises(ValueError, match="bits alone do not give the gradient of these neurons"):
-        present(presentation, variables, jnp.asarray(IMAGES), INDEX, KEYS)
+    @multiply.def_vmap
+    def rule(size, are_mapped, x):
+        return -multiply(x), True
+
+    x = jnp.ones((4, 2, 3))
+    np.testing.assert_array_equal(jax.vmap(jsnn.accelerate(multiply))(x), -x)

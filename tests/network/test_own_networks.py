@@ -1,4 +1,4 @@
-"""A researcher's own networks, with batch norm or shortcuts or of one batch size, are trained, saved and balanced."""
+"""A researcher's own networks, inputs and losses are trained and balanced; what a network costs is counted."""
 
 import chex
 import flax.linen as nn
@@ -9,13 +9,14 @@ import optax
 import pytest
 
 import jsnn
+from jsnn.data import array_source, event_source
 from jsnn.network.operations import LayerShape, accumulates, layer_shapes, multiply_accumulates, neurons
 from jsnn.training.checkpoint import restore, save
-from jsnn.training.forward import with_rates
 from jsnn.training.parallel import replicate, split_over_devices
 from tests.network.own_network import CONSTANT, IMAGES, KEY, LABELS, SOURCE, STEPS, spiking
 
 RNG = np.random.default_rng(5)
+ITEM = np.arange(8, dtype=np.int32)
 
 
 class Normalized(nn.Module):
@@ -28,94 +29,81 @@ class Normalized(nn.Module):
 
 def test_batch_norm_is_trained_on_four_devices_and_resumed_to_the_bit(tmp_path):
     model, optimizer = Normalized(), optax.sgd(0.1, momentum=0.9)
-    variables = model.init(jax.random.key(1), jnp.asarray(IMAGES[:1]))
+    variables = jax.jit(model.init)(jax.random.key(1), jnp.asarray(IMAGES[:1]))
     training = {"train": True, "mutable": ["batch_stats"]}
-    forward = jsnn.ann_forward(model.apply, lambda index, key: training)
-    step = jsnn.parallel_train_step(SOURCE, forward, optimizer)
-    resident, item = replicate(SOURCE.resident), split_over_devices(np.arange(8, dtype=np.int32))
-    first = jax.device_get(step(replicate(jsnn.init_state(variables, optimizer)), resident, item, KEY)[0])
+    step = jsnn.parallel_train_step(SOURCE, jsnn.ann_forward(model.apply, lambda index, key: training), optimizer)
+    batch = replicate(SOURCE.resident), split_over_devices(ITEM), KEY
+    first = jax.device_get(step(replicate(jsnn.init_state(variables, optimizer)), *batch)[0])
 
-    def objective(params, images, labels):
-        logits, changed = model.apply({**variables, "params": params}, images, **training)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), changed
+    @jax.jit
+    def gradient(images, labels):
+        def objective(params):
+            logits, changed = model.apply({**variables, "params": params}, images, **training)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), changed
 
-    parts = [
-        jax.grad(objective, has_aux=True)(variables["params"], IMAGES[part], LABELS[part])
-        for part in (slice(i, i + 2) for i in range(0, 8, 2))
-    ]
+        return jax.grad(objective, has_aux=True)(variables["params"])
+
+    parts = [gradient(IMAGES[i : i + 2], LABELS[i : i + 2]) for i in range(0, 8, 2)]
     gradients, statistics = jax.tree.map(lambda *leaves: sum(leaves) / 4, *parts)
     expected = jax.tree.map(lambda leaf, slope: leaf - 0.1 * slope, variables["params"], gradients)
     chex.assert_trees_all_close(first.fixed, statistics, rtol=1e-5, atol=1e-6)
     chex.assert_trees_all_close(first.params["params"], expected, rtol=1e-5, atol=1e-6)
 
     save(tmp_path, 1, first, {})
-    second = jax.device_get(step(replicate(first), resident, item, KEY)[0])
+    second = jax.device_get(step(replicate(first), *batch)[0])
     resumed = restore(tmp_path, jax.eval_shape(lambda: first)).tree
-    chex.assert_trees_all_equal(jax.device_get(step(replicate(resumed), resident, item, KEY)[0]), second)
+    chex.assert_trees_all_equal(jax.device_get(step(replicate(resumed), *batch)[0]), second)
     assert second.step == 2
 
-    snn = jsnn.spiking(model.apply)
     trained = {"params": second.params["params"], **second.fixed}
-    thresholds = jsnn.balance_thresholds(snn, trained, IMAGES, CONSTANT, KEY, num_steps=STEPS)
+    thresholds = jsnn.balance_thresholds(jsnn.spiking(model.apply), trained, IMAGES, CONSTANT, KEY, num_steps=STEPS)
     assert list(thresholds) == ["Conv_0"]
 
 
-def test_a_saved_network_gives_the_same_without_its_code(tmp_path):
+def test_events_are_trained_balanced_and_evaluated():
+    events = np.random.default_rng(4).poisson(0.3, (8, STEPS, 6, 6, 2)).astype(np.uint8)
+    source, optimizer = event_source(events, LABELS), optax.sgd(0.1)
     snn, variables = spiking()
-    inputs = jnp.asarray(RNG.choice([-1, 0, 1], (STEPS, 2, 6, 6, 2)), jnp.float32)
-    jsnn.save(tmp_path / "net.npz", snn, variables, inputs)
-    actual = jsnn.load(tmp_path / "net.npz")(inputs)
-    np.testing.assert_allclose(
-        actual, snn.apply(variables, snn.initial_state(variables, inputs[0]), inputs)[0], rtol=1e-5, atol=1e-6
-    )
-    assert [path.name for path in tmp_path.iterdir()] == ["net.npz"]
+    presentation = jsnn.Presentation(snn, jsnn.encoding.events, STEPS, 4)
+    actual = jax.jit(jsnn.snn_evaluation(presentation, source))(variables, source.resident, ITEM, KEY)
+    inputs = jnp.asarray(events, jnp.float32).swapaxes(0, 1)
+    results = jax.jit(lambda: snn.apply(variables, snn.initial_state(variables, inputs[0]), inputs)[0])()
+    losses = optax.softmax_cross_entropy_with_integer_labels(results.cumsum(0), jnp.asarray(LABELS)[None])
+    np.testing.assert_allclose(actual.loss, losses.sum(1), rtol=1e-4)
+
+    balanced = (snn, variables, inputs.swapaxes(0, 1), jsnn.encoding.events, KEY)
+    at_once = jsnn.balance_thresholds(*balanced, num_steps=STEPS)
+    of_parts = jsnn.balance_thresholds(*balanced, num_steps=STEPS, batch_size=3)  # cut by samples, not by steps
+    chex.assert_trees_all_close(of_parts, at_once, rtol=1e-6)
+
+    step = jax.jit(jsnn.train_step(source, jsnn.snn_forward(presentation, jsnn.summed), optimizer))
+    state, metrics = step(jsnn.init_state(variables, optimizer), source.resident, ITEM, KEY)
+    assert float(metrics.loss) == pytest.approx(float(losses.mean(1)[-1]), rel=1e-4)
+    assert np.abs(state.params["params"]["conv"]["kernel"] - variables["params"]["conv"]["kernel"]).max() > 0
 
 
-def test_bfloat16_weights_and_random_keys_are_saved_too(tmp_path):
-    """As an NNX network has them, whose dropout carries its key."""
-    snn = jsnn.spiking(lambda variables, x: jax.nn.relu(x @ variables["w"]) @ variables["w"])
-    x = jnp.asarray(RNG.normal(size=(2, 3)), jnp.bfloat16)
-    variables = snn.init({"w": jnp.asarray(RNG.normal(size=(3, 3)), jnp.bfloat16), "rngs": jax.random.key(0)}, x)
-    inputs = jnp.stack([x] * STEPS)
-    jsnn.save(tmp_path / "net.npz", snn, variables, inputs)
-    expected = snn.apply(variables, snn.initial_state(variables, x), inputs)[0]
-    np.testing.assert_array_equal(jsnn.load(tmp_path / "net.npz")(inputs), expected)
+def regression(outputs, batch):
+    """A squared error at every step, the later the heavier, and a penalty for activity above one spike in ten steps."""
+    results, spikes = outputs
+    weights = jnp.arange(1, len(results) + 1) / len(results)
+    error = (weights[:, None, None] * (results - batch.labels) ** 2).mean()
+    penalty = sum((jnp.maximum(0, count / STEPS - 0.1) ** 2).mean() for count in spikes.values())
+    return error + penalty, {"error": error, "penalty": penalty}
 
 
-def test_what_is_no_array_among_the_variables_is_saved_with_the_program(tmp_path):
-    def apply(variables, x):
-        return jax.nn.relu(x @ variables["w"]) * (2 if variables["doubled"] else 1)
-
-    snn, x = jsnn.spiking(apply), jnp.asarray(RNG.normal(size=(2, 3)), jnp.float32)
-    variables = snn.init({"w": jnp.eye(3), "doubled": True}, x)
-    inputs = jnp.stack([x] * STEPS)
-    jsnn.save(tmp_path / "net.npz", snn, variables, inputs)
-    expected = snn.apply(variables, snn.initial_state(variables, x), inputs)[0]
-    np.testing.assert_allclose(jsnn.load(tmp_path / "net.npz")(inputs), expected, rtol=1e-6)
-
-
-def test_a_layer_without_the_batch_in_front_counts_its_mean():
-    """As of tokens folded into the batch, in whatever order, or of features in front: training takes all of them."""
-    rows = jnp.asarray(RNG.normal(size=(4, 6, 3)), jnp.float32)
-
-    def rates(rectified, residuals):
-        def apply(variables, x):
-            return rectified(variables["w"], x).reshape(len(x), -1)
-
-        snn = jsnn.spiking(apply, jsnn.lif(jsnn.surrogate.linear()))
-        presentation = jsnn.Presentation(snn, jsnn.encoding.constant, STEPS, 2)
-        forward = jsnn.snn_forward(presentation, with_rates, residuals=residuals)
-        return forward(snn.init({"w": jnp.eye(3)}, rows), rows, None, KEY)[0].rates["w"]
-
-    for residuals in ("exact", "byte"):
-        expected = rates(lambda w, x: jax.nn.relu(x @ w), residuals)
-        assert len(set(expected.tolist())) == 4
-        for rectified in (
-            lambda w, x: jax.nn.relu(x.reshape(-1, 3) @ w).reshape(4, 6, 3),
-            lambda w, x: jax.nn.relu(x.swapaxes(0, 1).reshape(-1, 3) @ w).reshape(6, 4, 3).swapaxes(0, 1),
-            lambda w, x: jax.nn.relu(w @ x.reshape(-1, 3).T).T.reshape(4, 6, 3),
-        ):
-            np.testing.assert_allclose(rates(rectified, residuals), [expected.mean()] * 4, rtol=1e-5)
+def test_a_loss_of_every_step_and_every_spike_is_trained():
+    snn, variables = spiking()
+    targets = np.random.default_rng(3).normal(size=(8, 3)).astype(np.float32)
+    source, optimizer = array_source(IMAGES, targets), optax.adam(1e-2)
+    forward = jsnn.snn_forward(jsnn.Presentation(snn, CONSTANT, STEPS, 8), lambda outcome: outcome)
+    step = jax.jit(jsnn.train_step(source, forward, optimizer, loss=regression))
+    state, errors = jsnn.init_state(variables, optimizer), []
+    for _ in range(20):
+        state, metrics = step(state, source.resident, ITEM, KEY)
+        errors.append(float(metrics.scores["error"]))
+    assert errors[-1] < 0.9 * errors[0]
+    assert float(metrics.scores["penalty"]) > 0
+    chex.assert_trees_all_equal(state.fixed, {"neurons": variables["neurons"]})
 
 
 def test_a_network_of_one_batch_size_is_balanced_in_batches_of_it():

@@ -45,12 +45,13 @@ def theirs(ann, variables, surrogate, inputs, labels, masks):
     return run(shape, kernels, thresholds, leak, surrogate, np.asarray(inputs), labels, masks)
 
 
-def assert_parity(ann, surrogate, leak, dropout, dtype, tolerance):
-    jax_surrogate, torch_surrogate = SURROGATES[surrogate]
+def assert_parity(ann, surrogate, dropout, chunk, dtype, leak):
+    """An SNN does in chunks what PyTorch does step by step."""
+    (jax_surrogate, torch_surrogate), tolerance = SURROGATES[surrogate], 1e-10 if dtype == jnp.float64 else 1e-4
     snn, variables = random_snn(ann, seed=11, leak=leak, surrogate=jax_surrogate, dtype=dtype)
     inputs, labels = random_inputs(STEPS, BATCH, dtype=dtype), np.arange(BATCH)
     key = jax.random.key(0) if dropout else None
-    shown = run_network(ann, snn, 5, variables, inputs, labels, key)
+    shown = run_network(ann, snn, chunk, variables, inputs, labels, key)
     masks = jax.device_get(masks_of(ann, {"params": variables["params"]}, inputs, key))
     expected = theirs(ann, variables, torch_surrogate, inputs, labels, masks)
     assert bool(masks) == dropout
@@ -71,40 +72,31 @@ def _assert_close(value, expected, tolerance, name):
     assert error <= tolerance * norm, f"{name}: {error / norm:.1e}"
 
 
-NETS = {"vgg": SMALL_VGG, "resnet": SMALL_RESNET, "deep vgg": DEEP_VGG, "deep resnet": DEEP_RESNET}
-LEAKS = pytest.mark.parametrize("leak", [1.0, 0.9])
-# Programs: any two of network, surrogate and dropout meet in one of the first, all three in the others.
-PAIRS = [("vgg", "stdb", True), ("vgg", "linear", False), ("resnet", "stdb", False), ("resnet", "linear", True)]
-OTHERS = [("vgg", "stdb", False), ("vgg", "linear", True), ("resnet", "stdb", True), ("resnet", "linear", False)]
-DEEP = [("deep vgg", "stdb", True), ("deep resnet", "stdb", True)]
+# Any two of network, surrogate and dropout meet in one of those in double precision.
+CASES = [
+    (DEEP_VGG, "stdb", True, 5, jnp.float64),
+    (SMALL_VGG, "linear", False, 1, jnp.float64),
+    (SMALL_RESNET, "stdb", False, 10, jnp.float64),
+    (DEEP_RESNET, "linear", True, 4, jnp.float64),
+    (SMALL_RESNET, "stdb", True, 1, jnp.float32),
+]
+IDS = [f"{type(ann).__name__} {surrogate} {dtype.__name__}" for ann, surrogate, _, _, dtype in CASES]
 
 
-def programs(first, others):
-    """Cases of a test, the others in the second tier."""
-    cases = [*first, *(pytest.param(*case, marks=pytest.mark.slow) for case in others)]
-    return pytest.mark.parametrize(("net", "surrogate", "dropout"), cases)
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_spikes_logits_and_gradients_are_those_of_pytorch(case):
+    with jax.enable_x64(jnp.float64 in case):
+        for leak in (1.0, 0.9):
+            assert_parity(*case, leak)
 
 
-@LEAKS
-@programs(PAIRS, OTHERS + DEEP)
-def test_float64(float64, net, surrogate, dropout, leak):
-    assert_parity(NETS[net], surrogate, leak, dropout, jnp.float64, 1e-10)
-
-
-@LEAKS
-@programs([("resnet", "stdb", True)], [case for case in PAIRS + OTHERS if case != ("resnet", "stdb", True)])
-def test_float32(net, surrogate, dropout, leak):
-    assert_parity(NETS[net], surrogate, leak, dropout, jnp.float32, 1e-4)
-
-
-@pytest.mark.parametrize("net", ["vgg", pytest.param("resnet", marks=pytest.mark.slow)])
-def test_float64_by_winograds_convolutions(float64, net, monkeypatch):
+def test_winograds_convolutions_give_what_pytorch_gives(float64, monkeypatch):
     calls, convolve = [], winograd.convolve
     monkeypatch.setattr(cpu_convolution, "CHANNELS_FOR_WINOGRAD", 1)  # networks for tests are narrow
     monkeypatch.setattr(winograd, "convolve", lambda *arguments: calls.append(arguments) or convolve(*arguments))
     jax.clear_caches()
     try:
-        assert_parity(NETS[net], "stdb", 0.9, True, jnp.float64, 1e-10)
+        assert_parity(SMALL_VGG, "stdb", True, 5, jnp.float64, leak=0.9)
     finally:
         jax.clear_caches()
     assert calls

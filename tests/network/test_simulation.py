@@ -1,3 +1,5 @@
+"""Spiking networks run over time: in chunks, under JAX's transformations and on several devices as in one call."""
+
 from functools import partial
 
 import chex
@@ -5,74 +7,142 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+import jsnn
 from jsnn.models import dropout_of
 from jsnn.network.chunks import time_chunks
 from jsnn.network.simulation import simulate, spikes_per_neuron
 from jsnn.network.transformation import NEURONS
-from tests.networks import SMALL_RESNET, SMALL_VGG, last_threshold, random_inputs, random_snn, run_network
+from tests.networks import TINY_VGG, random_inputs, random_snn
+from tests.neurons.numpy_reference import lif_loop
+from tests.plain_networks import PLAIN, ROWS, dense, drawn, plain, run
 
-NETS = pytest.mark.parametrize("ann", [SMALL_VGG, SMALL_RESNET], ids=["vgg", "resnet"])
 STEPS = 10
-LABELS = np.array([0, 2])
-DROPOUT = jax.random.key(5)
-
-
-def shown(ann, snn, chunk, variables):
-    """What a run with dropout shows."""
-    return run_network(ann, snn, chunk, variables, random_inputs(STEPS, batch=2), LABELS, DROPOUT)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def forward(ann, snn, variables, inputs, state=None):
-    """The logits of the same network by `apply`, and its next state; from its initial state where none is given."""
-    noise = dropout_of(jnp.arange(2), DROPOUT)
-    state = snn.initial_state(variables, inputs[0], **noise) if state is None else state
-    results, state = snn.apply(variables, state, inputs, **noise)
-    return results.cumsum(0) / last_threshold(variables, ann), state
+def in_chunks(chunk, snn, variables, inputs):
+    def at(time):
+        return inputs.at[time].get(mode="fill", fill_value=7)  # a value of its own behind the last step
+
+    return jsnn.simulate(snn, variables, at, lambda observed: observed.results, num_steps=STEPS, chunk=chunk)
 
 
-@NETS
-@pytest.mark.parametrize("chunk", [1, 4])
-def test_chunked_equals_whole_forward_and_backward(ann, chunk):
-    for leak in (1.0, 0.9):
-        snn, variables = random_snn(ann, seed=1, leak=leak)
-        at_once, chunked = (shown(ann, snn, length, variables) for length in (STEPS, chunk))
-        chex.assert_trees_all_equal(chunked.spikes, at_once.spikes)
-        chex.assert_trees_all_close(chunked, at_once, rtol=1e-4, atol=1e-5)
-        assert all(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(at_once.gradients))
+@partial(jax.jit, static_argnums=0)
+def by_scan(snn, variables, inputs):
+    def step(state, inputs):
+        results, state = snn.apply(variables, state, inputs)
+        return state, results
+
+    chunks = inputs.reshape(5, 2, *inputs.shape[1:])
+    return jax.lax.scan(step, snn.initial_state(variables, inputs[0]), chunks)[1].reshape(10, 4, 3)
 
 
-@NETS
-def test_logits_at_a_step_are_those_of_a_shorter_presentation(ann):
-    snn, variables = random_snn(ann, seed=2, leak=1.0)
-    at_once = shown(ann, snn, STEPS, variables).logits
-    short, _ = forward(ann, snn, variables, random_inputs(STEPS, batch=2)[:4])
-    np.testing.assert_allclose(short, at_once[:4], rtol=1e-5, atol=1e-5)
+def by_pmap(snn, variables, inputs):
+    parts = inputs.reshape(10, 4, 1, *inputs.shape[2:])
+    results = jax.pmap(partial(run, snn), in_axes=(None, 1), out_axes=1)(variables, parts)
+    assert len(results.sharding.device_set) == 4
+    return results.reshape(10, 4, 3)
+
+
+def on_a_mesh(variables, inputs, axis_type=AxisType.Auto):
+    """Variables and inputs on a mesh of four devices."""
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(axis_type,))
+    everywhere, by_sample = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (None, "data")))
+    return jax.device_put(variables, everywhere), jax.device_put(inputs, by_sample)
+
+
+def by_sharding(snn, variables, inputs):
+    results = run(snn, *on_a_mesh(variables, inputs))
+    assert len(results.sharding.device_set) == 4
+    return results
+
+
+WAYS = {
+    "in chunks with padding behind": partial(in_chunks, 3),
+    "in chunks that divide": partial(in_chunks, 5),
+    "in a chunk that is too long": partial(in_chunks, 100),
+    "by jax.lax.scan": by_scan,
+    "by jax.pmap": by_pmap,
+    "by sharded arrays": by_sharding,
+}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_results_are_those_of_one_call(way, small):
+    np.testing.assert_allclose(way(*small), run(*small), rtol=1e-5, atol=1e-6)
+
+
+def test_vmap_of_a_gradient_is_the_gradient_of_each(small):
+    snn, variables, inputs = small
+    others = {**variables, "conv": -variables["conv"]}
+    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), variables, others)
+
+    @jax.grad
+    def gradient(variables):
+        return (run(snn, variables, inputs).mean(0) ** 2).sum()
+
+    together, one_by_one = jax.jit(jax.vmap(gradient))(both), jax.jit(gradient)
+    alone = jax.tree.map(lambda *leaves: jnp.stack(leaves), one_by_one(variables), one_by_one(others))
+    assert all(np.abs(leaf[i]).max() > 0 for leaf in jax.tree.leaves(alone) for i in (0, 1))
+    chex.assert_trees_all_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_the_gradient_from_sharded_arrays_is_that_from_one_device(small):
+    snn, *arrays = small
+    presentation = jsnn.Presentation(snn, lambda images, key, index, time: images[time], 10, 4)
+    forward = jsnn.snn_forward(presentation, jsnn.averaged, residuals="byte")
+
+    @jax.jit
+    @jax.grad
+    def gradient(variables, inputs):
+        return (forward(variables, inputs, jnp.arange(4), jax.random.key(0))[0] ** 2).sum()
+
+    chex.assert_trees_all_close(gradient(*on_a_mesh(*arrays)), gradient(*arrays), rtol=1e-4, atol=1e-6)
+
+
+def test_batches_that_are_split_over_explicit_axes_are_refused(small):
+    """JAX's meshes have such axes unless they are asked for others."""
+    snn, variables, inputs = small
+    everywhere, by_sample = on_a_mesh(variables, inputs, AxisType.Explicit)
+    sentence = r"is split over Explicit axes, .* within jax.shard_map\(.*check_vma=False\) or jax.pmap"
+    for call in (lambda: snn.initial_state(everywhere, by_sample[0]), lambda: snn.apply(everywhere, {}, by_sample)):
+        with pytest.raises(ValueError, match=sentence):
+            call()
+    np.testing.assert_allclose(run(snn, everywhere, inputs), run(*small), rtol=1e-5, atol=1e-6)
+
+
+def test_results_are_a_tree():
+    def network(params, x):
+        hidden = jax.nn.relu(dense(params["hidden"], x))
+        return {"logits": dense(params["out"], hidden), "features": (hidden, x)}
+
+    snn = jsnn.spiking(network)
+    results = run(snn, snn.init(drawn(PLAIN), ROWS), ROWS[None])
+    shapes = jax.tree.map(jnp.shape, results)
+    assert shapes == {"logits": (1, 4, 3), "features": ((1, 4, 6), (1, 4, 5))}
+
+
+def test_integers_go_in():
+    apply, variables = plain(jax.nn.relu), drawn(PLAIN)
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, 5)), jnp.uint8)
+    snn = jsnn.spiking(lambda params, x: apply(params, x.astype(jnp.float32) / 255))
+    spiking = snn.init(variables, x)
+    expected = run(jsnn.spiking(apply), spiking, jnp.stack([x / 255] * 3))
+    np.testing.assert_allclose(run(snn, spiking, jnp.stack([x] * 3)), expected, rtol=1e-5)
 
 
 def test_spikes_per_neuron_are_means_over_units():
-    snn, variables = random_snn(SMALL_VGG, seed=3, leak=1.0)
-    spikes_of = shown(SMALL_VGG, snn, STEPS, variables).spikes
-    bits = 1 << np.arange(STEPS, dtype=np.uint16)
-    words = {
-        layer: jnp.asarray(np.tensordot(bits, np.asarray(spikes, np.uint16), axes=1))
-        for layer, spikes in spikes_of.items()
+    rng, bits = np.random.default_rng(0), 1 << np.arange(STEPS, dtype=np.uint16)
+    spikes_of = {
+        name: rng.random((STEPS, 2, *shape)) < 0.3 for name, shape in {"conv": (3, 4, 5), "hidden": (7,)}.items()
     }
+    words = {name: jnp.asarray(np.tensordot(bits, spikes, axes=1)) for name, spikes in spikes_of.items()}
     counted = spikes_per_neuron(words, STEPS, dict.fromkeys(words, 0), 2)
-    assert set(counted) == set(SMALL_VGG.spiking_layers)
-    for layer, values in counted.items():
-        expected = np.asarray(spikes_of[layer]).reshape(STEPS, 2, -1).mean(-1)
-        np.testing.assert_allclose(values, expected, rtol=1e-5)
-        assert 0 < expected.mean() < 1
-
-
-def test_a_network_runs_by_hand_from_its_initial_state():
-    snn, variables = random_snn(SMALL_VGG, seed=3, leak=1.0)
-    inputs, expected = random_inputs(STEPS, batch=2), shown(SMALL_VGG, snn, STEPS, variables).logits
-    first, state = forward(SMALL_VGG, snn, variables, inputs[:4])
-    second, _ = forward(SMALL_VGG, snn, variables, inputs[4:], state)
-    np.testing.assert_allclose(np.concatenate([first, first[-1] + second]), expected, rtol=1e-5, atol=1e-5)
+    assert set(counted) == set(spikes_of)
+    for name, values in counted.items():
+        np.testing.assert_allclose(values, spikes_of[name].reshape(STEPS, 2, -1).mean(-1), rtol=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 4, 10, 32])
@@ -84,41 +154,9 @@ def test_chunks_are_few_and_of_one_length_and_padded_behind(chunk):
     assert STEPS <= times.size < STEPS + len(times)
 
 
-def test_neurons_of_another_network_are_refused_by_name():
-    snn, variables = random_snn(SMALL_VGG, seed=0, leak=1.0)
-    inputs = random_inputs(4, batch=1)
-
-    def run(variables):
-        simulate(snn, variables, lambda t: inputs[t], lambda observed: observed.total, num_steps=4, chunk=4)
-
-    with pytest.raises(ValueError, match='no "neurons"'):
-        run({"params": variables["params"]})
-    others = {name: values for name, values in variables[NEURONS].items() if name != "conv1"}
-    with pytest.raises(ValueError, match=r"spikes in conv0, conv1, .* neurons for conv0, dense0, dense1"):
-        run({**variables, NEURONS: others})
-
-
-def test_something_else_is_not_collected():
-    snn, variables = random_snn(SMALL_VGG, seed=0, leak=1.0)
-    inputs = random_inputs(4, batch=1)
-    with pytest.raises(ValueError, match="words are collected alone, got words, spikes"):
-        simulate(snn, variables, lambda t: inputs[t], lambda _: 0, num_steps=4, chunk=4, collect=("words", "spikes"))
-    with pytest.raises(ValueError, match="no 'membranes' to collect"):
-        simulate(snn, variables, lambda t: inputs[t], lambda _: 0, num_steps=4, chunk=4, collect=("membranes",))
-
-
-@pytest.mark.parametrize(("num_steps", "chunk", "word"), [(0, 4, "num_steps"), (5, 0, "chunk"), (-1, 1, "num_steps")])
-def test_numbers_of_steps_below_one_are_refused(num_steps, chunk, word):
-    snn, variables = random_snn(SMALL_VGG, seed=0, leak=1.0)
-    inputs = random_inputs(4, batch=1)
-    with pytest.raises(ValueError, match=word):
-        simulate(snn, variables, lambda t: inputs[t], lambda observed: observed.total, num_steps=num_steps, chunk=chunk)
-
-
 def test_the_spikes_of_states_have_the_gradient_of_spikes():
     """Between chunks they are kept in a byte, which carries none, only where nobody asks for states."""
-    snn, variables = random_snn(SMALL_VGG, seed=1, leak=0.9)
-    inputs = random_inputs(STEPS, batch=2)
+    (snn, variables), inputs = random_snn(TINY_VGG, seed=1, leak=0.9), random_inputs(STEPS, batch=2)
 
     def total(of_states, params):
         def observe(observed):
@@ -127,8 +165,36 @@ def test_the_spikes_of_states_have_the_gradient_of_spikes():
 
         given = {"params": params, NEURONS: variables[NEURONS]}
         run = partial(simulate, snn, given, lambda time: inputs[time], observe, num_steps=STEPS, chunk=5)
-        return run(collect=("states", "spikes"), **dropout_of(jnp.arange(2), DROPOUT)).sum()
+        return run(collect=("states", "spikes"), **dropout_of(jnp.arange(2), jax.random.key(5))).sum()
 
     of_states, of_spikes = (jax.jit(jax.grad(partial(total, way)))(variables["params"]) for way in (True, False))
     chex.assert_trees_all_close(of_states, of_spikes, rtol=1e-6)
     assert float(jnp.abs(of_states["conv0"]["kernel"]).max()) > 0
+
+
+def test_what_is_recorded_is_what_loops_in_numpy_give(float64):
+    def network(params, x):
+        return jax.nn.relu(jax.nn.relu(x @ params["first"] + params["bias"]) @ params["second"])
+
+    rng, shapes = np.random.default_rng(2), {"first": (4, 6), "bias": (6,), "second": (6, 5)}
+    weights, snn = {name: rng.normal(size=shape) for name, shape in shapes.items()}, jsnn.spiking(network)
+    by_channel, inputs = np.array([0.2, 0.4, 0.6, 0.8, 1.0, 1.2]), rng.normal(size=(STEPS, 3, 4))
+    variables = jsnn.convert(snn, weights, {"first": by_channel, "second": 0.9}, leak=0.8)
+    shown = jsnn.record(
+        snn,
+        variables,
+        lambda time: jnp.asarray(inputs).at[time].get(mode="fill", fill_value=0),
+        num_steps=STEPS,
+        what=("spikes", "membranes", "currents"),
+        chunk=4,
+    )
+    current = inputs @ weights["first"] + weights["bias"]
+    for layer, threshold in (("first", by_channel), ("second", 0.9)):
+        membranes, spikes = lif_loop(current, threshold, 0.8)
+        np.testing.assert_allclose(shown["currents"][layer], current, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(shown["membranes"][layer], membranes, rtol=1e-12, atol=1e-12)
+        np.testing.assert_array_equal(shown["spikes"][layer], spikes)
+        assert 0 < spikes.mean() < 1
+        current = threshold * spikes @ weights["second"] if layer == "first" else None
+    halved = jsnn.scale_thresholds(variables, 0.5)["neurons"]["first"]["threshold"]
+    np.testing.assert_array_equal(halved, by_channel / 2)

@@ -10,17 +10,20 @@ Parameter = float | np.ndarray
 
 
 def lif_loop(
-    current: np.ndarray, threshold: Parameter, leak: Parameter, initial: Parameter = 0.0
+    current: np.ndarray, threshold: Parameter, leak: Parameter, initial: Parameter = 0.0, period: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Drive neurons with currents [T, ...]; return their membranes u and spikes o, both [T, ...].
 
     u[t] = leak * u[t-1] + I[t] - v * o[t-1],    u[-1] = initial * v    and    o[t] = 1 if u[t] / v - 1 > 0 else 0.
+
+    No spike where there was one in the last `period` steps.
     """
     membranes, spikes = np.zeros_like(current), np.zeros_like(current)
     membrane, spike = np.zeros_like(current[0]) + initial * threshold, np.zeros_like(current[0])
     for t in range(len(current)):
         membrane = leak * membrane + current[t] - threshold * spike
-        spike = (membrane / threshold - 1 > 0).astype(current.dtype)
+        has_fired = spikes[max(0, t - period) : t].any(0)
+        spike = ((membrane / threshold - 1 > 0) & ~has_fired).astype(current.dtype)
         membranes[t], spikes[t] = membrane, spike
     return membranes, spikes
 
@@ -67,20 +70,6 @@ def current_lif_loop(
         filtered = decay * filtered + (1 - decay) * current[t]
         synapse[t] = filtered
     return lif_loop(synapse, threshold, leak)
-
-
-def refractory_lif_loop(
-    current: np.ndarray, threshold: Parameter, leak: Parameter, period: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Soft reset, and no spike where there was one in the last `period` steps."""
-    membranes, spikes = np.zeros_like(current), np.zeros_like(current)
-    membrane, spike = np.zeros_like(current[0]), np.zeros_like(current[0])
-    for t in range(len(current)):
-        membrane = leak * membrane + current[t] - threshold * spike
-        has_fired = spikes[max(0, t - period) : t].any(0)
-        spike = ((membrane / threshold - 1 > 0) & ~has_fired).astype(current.dtype)
-        membranes[t], spikes[t] = membrane, spike
-    return membranes, spikes
 
 
 def stdb_surrogate(spikes: np.ndarray, t: int, alpha: float, beta: float) -> float:

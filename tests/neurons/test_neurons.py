@@ -1,28 +1,25 @@
-"""Every neuron against loops in NumPy and PyTorch, and one of a user's own against the same among jsnn's."""
+"""Every neuron equals a loop in NumPy, may be cut in time, keeps what comes in, and refuses bad arguments."""
 
 from functools import partial
-from importlib.util import find_spec
-from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from jsnn.neurons import Neuron, adaptive_lif, current_lif, hard_reset_lif, lif, refractory_lif
+from jsnn.network.simulation import running_sum
+from jsnn.neurons import adaptive_lif, current_lif, hard_reset_lif, lif, over_time, refractory_lif
 from jsnn.neurons.neuron import record
 from jsnn.neurons.packing import unpack
-from jsnn.neurons.surrogate import boxcar, linear
-from tests.neurons.numpy_reference import (
-    adaptive_lif_loop,
-    current_lif_loop,
-    hard_reset_lif_loop,
-    lif_loop,
-    refractory_lif_loop,
-)
-from tests.neurons.random_neurons import CHANNELS, currents, parameters_of, run
+from jsnn.neurons.surrogate import boxcar, from_spike_time, linear, stdb
+from tests.neurons.numpy_reference import adaptive_lif_loop, current_lif_loop, hard_reset_lif_loop, lif_loop
+from tests.neurons.random_neurons import CHANNELS, currents, one_over, parameters_of, run
+from tests.properties import many
 
+seeds = st.integers(0, 2**32 - 1)
 NEURONS = {
     "lif": (lif(), lif_loop),
     "lif, linear": (lif(linear()), lif_loop),
@@ -33,43 +30,39 @@ NEURONS = {
     "hard reset, linear, live spike": (hard_reset_lif(linear(), detach_spike=False), hard_reset_lif_loop),
     "adaptive": (adaptive_lif(), adaptive_lif_loop),
     "current": (current_lif(), current_lif_loop),
-    "refractory": (refractory_lif(), partial(refractory_lif_loop, period=1)),
-    "refractory for 3": (refractory_lif(boxcar(), period=3), partial(refractory_lif_loop, period=3)),
+    "refractory": (refractory_lif(), partial(lif_loop, period=1)),
+    "refractory for 3": (refractory_lif(boxcar(), period=3), partial(lif_loop, period=3)),
 }
+
+
+@partial(jax.jit, static_argnums=0)
+def run_in_words(neuron, parameters, current):
+    """Spikes and the last state of two pieces, kept as bits."""
+    state, every = neuron.init(parameters, current[0]), []
+    for piece in (current[:7], current[7:]):
+        words, state = record(neuron, parameters, state, piece)
+        every.append(unpack(words, len(piece), current.dtype))
+    return jnp.concatenate(every), state
 
 
 @pytest.mark.parametrize("shape", [(), (CHANNELS,)], ids=["scalars", "by channel"])
 @pytest.mark.parametrize("name", NEURONS)
-def test_equals_a_numpy_loop(float64, name, shape):
+def test_a_neuron_equals_a_numpy_loop_whole_or_in_pieces_kept_as_bits(float64, name, shape):
     (neuron, loop), current = NEURONS[name], currents(32)
     parameters = parameters_of(neuron, shape)
     spikes, end, states = run(neuron, parameters, current)
     membranes, expected = loop(current, **parameters)
     np.testing.assert_array_equal(spikes, expected)
+    np.testing.assert_array_equal(states.spikes, expected)
     np.testing.assert_allclose(states.membrane, membranes, rtol=1e-12, atol=1e-13)
     chex.assert_trees_all_equal(jax.tree.map(lambda leaf: leaf[-1], states), end)
     assert all(0.05 < spikes[..., channel].mean() < 0.8 for channel in range(CHANNELS))
     if getattr(end, "age", None) is not None:
         np.testing.assert_array_equal(end.age, np.where(expected.any(0), 1 + expected[::-1].argmax(0), 0))
-
-
-@pytest.mark.parametrize("name", NEURONS)
-def test_time_can_be_cut_and_spikes_kept_as_bits(float64, name):
-    neuron, current = NEURONS[name][0], currents(20)
-    parameters = parameters_of(neuron, (CHANNELS,))
-    spikes, end, _ = run(neuron, parameters, current)
-
-    @jax.jit
-    def in_words(current):
-        state, every = neuron.init(parameters, current[0]), []
-        for piece in (current[:7], current[7:]):
-            words, state = record(neuron, parameters, state, piece)
-            every.append(unpack(words, len(piece), current.dtype))
-        return jnp.concatenate(every), state
-
-    actual, later = in_words(jnp.asarray(current))
-    np.testing.assert_array_equal(actual, spikes)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-13), later, end)
+    if shape:
+        in_words, later = run_in_words(neuron, parameters, current)
+        np.testing.assert_array_equal(in_words, spikes)
+        chex.assert_trees_all_close(later, end, rtol=1e-12, atol=1e-13)
 
 
 def test_a_refractory_neuron_pauses():
@@ -77,71 +70,112 @@ def test_a_refractory_neuron_pauses():
     np.testing.assert_array_equal(spikes[:, 0], [1, 0, 0, 1, 0, 0, 1, 0])
 
 
-class Mine(NamedTuple):
-    membrane: jax.Array
-    spikes: jax.Array
+def test_a_membrane_at_the_threshold_does_not_fire():
+    spikes = run(lif(), {"threshold": 1.0, "leak": 1.0, "initial": 0.0}, jnp.array([1.0, 0.5]))[0]
+    np.testing.assert_array_equal(spikes, [0, 1])
 
 
-def test_a_neuron_of_ones_own():
-    """That of the module's text, which is `hard_reset_lif` without its options."""
+def test_jit_and_vmap_agree_with_plain_calls():
+    current, parameters = jnp.asarray(currents(20), jnp.float32), {"threshold": 0.8, "leak": 0.95, "initial": 0.0}
 
-    def init(neuron, current):
-        return Mine(jnp.zeros_like(current), jnp.zeros_like(current))
+    def spikes(current):
+        return over_time(lif(), parameters, lif().init(parameters, current[0]), current)[0]
 
-    def step(neuron, state, current):
-        membrane = neuron["leak"] * state.membrane * (1 - state.spikes) + current
-        spikes = linear().spike(membrane / neuron["threshold"] - 1, None)
-        return spikes, Mine(membrane, spikes)
-
-    mine = Neuron(lambda: {"threshold": 1.0, "leak": 0.9}, init, step)
-    theirs = hard_reset_lif(linear(), detach_spike=False)
-    parameters, current = {"threshold": 0.7, "leak": 0.9, "initial": 0.0}, jnp.asarray(currents(20), jnp.float32)
-
-    def both(neuron):
-        def total(current):
-            spikes = run(neuron, parameters, current)[0]
-            return (spikes * currents(20, seed=1)).sum(), spikes
-
-        return jax.grad(total, has_aux=True)(current)
-
-    chex.assert_trees_all_equal(both(mine), both(theirs))
+    mapped = jax.vmap(spikes, in_axes=1, out_axes=1)(current)
+    chex.assert_trees_all_equal(spikes(current), jax.jit(spikes)(current), mapped)
 
 
-WITHOUT_TORCH = pytest.mark.skipif(find_spec("torch") is None, reason="parity needs PyTorch: pip install torch")
+def test_the_readout_is_the_running_sum(float64):
+    current = currents(9)
+    last, logits = running_sum(jnp.ones(current[0].shape), jnp.asarray(current))
+    np.testing.assert_allclose(logits, 1 + current.cumsum(0), rtol=1e-12)
+    np.testing.assert_array_equal(last, logits[-1])
 
 
-@pytest.mark.torch
-@WITHOUT_TORCH
-@pytest.mark.parametrize("shape", [(), (CHANNELS,)], ids=["scalars", "by channel"])
+@jax.jit
+def run_from(state, current, threshold, leak):
+    return over_time(lif(), {"threshold": threshold, "leak": leak}, state, current)[:2]
+
+
+@pytest.mark.usefixtures("optimized")
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    cut=st.sampled_from([0, 1, 5, 13]),  # few, for each length is compiled
+    leak=st.sampled_from([1.0, 0.95, 0.5]),
+    threshold=st.floats(0.1, 3.0),
+    seed=seeds,
+)
+def test_time_can_be_cut_anywhere(cut, leak, threshold, seed):
+    current = currents(13, seed).astype(np.float32)
+    start = lif().init({"threshold": threshold, "initial": 0.0}, current[0])
+    whole, expected = run_from(start, current, threshold, leak)
+    first, middle = run_from(start, current[:cut], threshold, leak) if cut else (current[:0], start)
+    second, end = run_from(middle, current[cut:], threshold, leak) if cut < 13 else (current[:0], middle)
+    chex.assert_trees_all_equal((np.concatenate([first, second]), end), (whole, expected))
+
+
+@many
+@given(seeds, st.sampled_from([(), (2, 1, 3)]), st.sampled_from([1, 2, 17, 60]), st.integers(-3, 3))
+def test_a_soft_reset_keeps_the_residue(seed, shape, num_steps, exponent):
+    """Without leak, what came in is in the membrane or was spent on spikes: sum I = u + v * spikes, to the bit.
+
+    Currents are multiples of 2^-6 and v is a power of 2, so that no sum is rounded.
+    """
+    rng = np.random.default_rng(seed)
+    current = np.asarray(rng.integers(-100, 200, (num_steps, *shape)) / 64, np.float32)
+    threshold = 2.0**exponent
+    start = lif().init({"threshold": threshold, "initial": 0.0}, current[0])
+    spikes, state = jax.device_get(run_from(start, current, threshold, 1.0))
+    residue = state.membrane - threshold * spikes[-1]  # the membrane is kept from before its reset
+    np.testing.assert_array_equal(current.sum(0), residue + threshold * spikes.sum(0))
+    assert set(np.unique(spikes)) <= {0, 1}
+    np.testing.assert_array_equal(state.age, np.where(spikes.any(0), 1 + np.argmax(spikes[::-1], 0), 0))
+
+
+def test_the_parameters_before_anything_is_known():
+    of_lif = {"threshold": 1.0, "leak": 1.0, "initial": 0.0}
+    assert lif().parameters() == hard_reset_lif().parameters() == of_lif
+    assert adaptive_lif().parameters() == {"threshold": 1.0, "leak": 1.0, "decay": 0.9, "strength": 0.1}
+    assert current_lif().parameters() == {"threshold": 1.0, "leak": 1.0, "decay": 0.5}
+    assert refractory_lif().parameters() == {"threshold": 1.0, "leak": 1.0}
+
+
+def test_the_same_arguments_give_the_same_neuron():
+    for make in (lif, hard_reset_lif, adaptive_lif, current_lif, refractory_lif):
+        assert make(linear(0.2)) is make(linear(0.2))
+        assert make(linear(0.2)) is not make(linear(0.3))
+
+
+ONE = {"threshold": 1.0, "leak": 1.0, "initial": 0.0}
+
+
+def started(call, neuron, current):
+    """A call of a function that drives neurons of which there are three."""
+    return partial(call, neuron, ONE, neuron.init(ONE, jnp.ones(3)), current)
+
+
 @pytest.mark.parametrize(
-    ("hard_reset", "detach_spike", "detach_threshold"),
+    ("call", "sentence"),
     [
-        *((False, spike, threshold) for spike in (True, False) for threshold in (True, False)),
-        (True, True, False),
-        (True, False, False),
+        *((partial(make, stdb()), "by spike times, as stdb, is for lif") for make in (adaptive_lif, current_lif)),
+        (lambda: refractory_lif(from_spike_time(one_over)), "by spike times, as stdb, is for lif and hard_reset_lif"),
+        (lambda: refractory_lif(period=0), "a refractory period takes at least 1 time step, got 0"),
+        *((partial(refractory_lif, period=p), "at least 1 time step") for p in (1.5, float("nan"), float("inf"))),
+        *(
+            (started(call, lif(), current), sentence)
+            for call in (over_time, record)
+            for current, sentence in (
+                (jnp.ones((4, 2)), r"a state of shape \(3,\) does not fit a current of shape \(4, 2\)"),
+                (jnp.ones((4, 3), int), "an input current is a floating-point number, got int32"),
+            )
+        ),
+        *(
+            (started(record, neuron, jnp.ones((33, 3))), "a word holds 32 time steps of spikes, got 33: choose a small")
+            for neuron in (lif(), current_lif())
+        ),
     ],
 )
-def test_gradients_of_weights_and_parameters_equal_pytorchs(float64, hard_reset, detach_spike, detach_threshold, shape):
-    from tests.network.torch_reference import dense_lif
-
-    make = partial(hard_reset_lif, linear(0.4)) if hard_reset else partial(lif, linear(0.4))
-    neuron = make(detach_spike=detach_spike, **({} if hard_reset else {"detach_threshold": detach_threshold}))
-    rng = np.random.default_rng(3)
-    inputs = rng.choice([-1.0, 0, 1], (12, 5, 6), p=[0.2, 0.4, 0.4])
-    leaves = {"weights": rng.normal(0.1, 0.5, (6, CHANNELS)), **parameters_of(neuron, shape)}
-    of_spikes, of_end = rng.normal(size=(12, 5, CHANNELS)), rng.normal(size=(5, CHANNELS))
-
-    def value(leaves):
-        spikes, end, _ = run(neuron, leaves, jnp.asarray(inputs) @ leaves["weights"])
-        return (spikes * of_spikes).sum() + (end.membrane * of_end).sum(), spikes
-
-    gradients, spikes = jax.grad(value, has_aux=True)(jax.tree.map(jnp.asarray, leaves))
-    expected_spikes, expected = dense_lif(
-        inputs, leaves, 0.4, of_spikes, of_end,
-        hard_reset=hard_reset, detach_spike=detach_spike, detach_threshold=detach_threshold,
-    )  # fmt: skip
-    np.testing.assert_array_equal(spikes, expected_spikes)
-    assert 0.1 < expected_spikes.mean() < 0.6
-    for name, gradient in expected.items():
-        assert np.linalg.norm(gradient) > 0, name
-        assert np.linalg.norm(gradients[name] - gradient) <= 1e-10 * np.linalg.norm(gradient), name
+def test_bad_input_is_told_in_a_sentence(call, sentence):
+    with pytest.raises(ValueError, match=sentence) as error:
+        call()
+    assert "\n" not in str(error.value)

@@ -1,5 +1,6 @@
 """A researcher's own neurons and surrogates, and neurons whose thresholds and leaks are trained."""
 
+from functools import partial
 from typing import NamedTuple
 
 import chex
@@ -25,8 +26,7 @@ from tests.network.own_network import (
     recorded,
     spiking,
 )
-
-RNG = np.random.default_rng(1)
+from tests.neurons.random_neurons import currents, run
 
 
 class State(NamedTuple):
@@ -53,10 +53,8 @@ def test_an_own_neuron_through_every_stage(tmp_path):
     snn = jsnn.spiking(MODEL.apply, own_neuron())
     thresholds = jsnn.balance_thresholds(snn, ann(), IMAGES, CONSTANT, KEY, num_steps=STEPS, batch_size=4)
     variables = jsnn.convert(snn, ann(), thresholds, inhibition=0.5)
-    assert {name: float(values["inhibition"]) for name, values in variables["neurons"].items()} == dict.fromkeys(
-        THRESHOLDS, 0.5
-    )
-
+    assert set(variables["neurons"]) == set(THRESHOLDS)
+    assert all(values["inhibition"] == 0.5 for values in variables["neurons"].values())
     presentation = jsnn.Presentation(snn, CONSTANT, STEPS, 4)
     optimizer = optax.adam(1e-2)
     step = jax.jit(jsnn.train_step(SOURCE, jsnn.snn_forward(presentation, jsnn.averaged), optimizer))
@@ -92,18 +90,30 @@ def inhibited(current, neuron):
     return spikes
 
 
-def test_an_own_surrogate_gives_the_gradient():
-    surrogate = jsnn.surrogate.from_derivative(lambda z: jnp.exp(-(z**2)))
-    snn = jsnn.spiking(lambda params, x: jax.nn.relu(x @ params["hidden"]), jsnn.lif(surrogate))
-    x, weights = IMAGES[:, 0, 0], RNG.normal(size=(2, 5)).astype(np.float32)
-    variables = jsnn.convert(snn, {"hidden": weights}, {"hidden": 0.7})
+def test_the_neuron_of_the_modules_text_is_the_hard_reset_neuron():
+    """It lacks the options, but has the same spikes and gradients."""
 
-    def total(weights):
-        given = {**variables, "hidden": weights}
-        return snn.apply(given, snn.initial_state(given, x), jnp.asarray(x)[None])[0].sum()
+    def init(neuron, current):
+        return State(jnp.zeros_like(current), jnp.zeros_like(current))
 
-    slopes = np.exp(-((x @ weights / 0.7 - 1) ** 2))
-    np.testing.assert_allclose(jax.grad(total)(jnp.asarray(weights)), x.T @ slopes, rtol=1e-5)
+    def step(neuron, state, current):
+        membrane = neuron["leak"] * state.membrane * (1 - state.spikes) + current
+        spikes = jsnn.surrogate.linear().spike(membrane / neuron["threshold"] - 1, None)
+        return spikes, State(membrane, spikes)
+
+    mine = jsnn.Neuron(lambda: {"threshold": 1.0, "leak": 0.9}, init, step)
+    theirs = jsnn.hard_reset_lif(jsnn.surrogate.linear(), detach_spike=False)
+    parameters, current = {"threshold": 0.7, "leak": 0.9, "initial": 0.0}, jnp.asarray(currents(20), jnp.float32)
+
+    @partial(jax.jit, static_argnums=0)
+    def both(neuron):
+        def total(current):
+            spikes = run(neuron, parameters, current)[0]
+            return (spikes * currents(20, seed=1)).sum(), spikes
+
+        return jax.grad(total, has_aux=True)(current)
+
+    chex.assert_trees_all_equal(both(mine), both(theirs))
 
 
 def test_thresholds_and_leaks_are_trained():

@@ -1,21 +1,29 @@
 """Spike trains as bits, and neurons that are recorded as bits, against loops and the plain neuron."""
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jsnn.neurons import LIFState, lif, over_time
 from jsnn.neurons.neuron import record
-from jsnn.neurons.packing import age_after, age_at, age_dtype, unpack, word_dtype
+from jsnn.neurons.packing import STEPS_PER_WORD, age_after, age_at, age_dtype, unpack, word_dtype
 from jsnn.neurons.residuals import Kept, Train, replay
 from jsnn.neurons.surrogate import stdb
+from tests.properties import many
 
-SURROGATE = stdb(0.3, 0.05)
-NEURON = lif(SURROGATE)
+NEURON = lif(stdb(0.3, 0.05))
+# Few numbers of steps, for each is compiled: the ends of each word and what is just beyond.
+chunks_of_shape = st.one_of(
+    st.tuples(st.just(shape), st.lists(st.sampled_from(lengths), min_size=1, max_size=3))
+    for shape, lengths in (((), (17, STEPS_PER_WORD)), ((2, 1, 3), (1, 8, 9, 16)))
+)
+leaks = st.sampled_from([1.0, 0.99, 0.5]) | st.floats(0.015625, 1.0, width=32)
 
 
 def pack(spikes):
@@ -36,10 +44,10 @@ def age_by_loop(spikes, age, time):
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=32), st.integers(0, 300))
 def test_ages_equal_a_loop(spikes, age):
-    words = pack(np.array(spikes)[:, None])
-    for time in range(len(spikes)):
-        assert age_at(words, jnp.array([age], jnp.int32), time) == age_by_loop(spikes, age, time)
-    assert age_after(words, jnp.array([age], jnp.int32), len(spikes)) == age_by_loop(spikes, age, len(spikes))
+    words, times = pack(np.array(spikes)[:, None]), np.arange(32)
+    expected = [age_by_loop(spikes, age, time) for time in range(len(spikes) + 1)]
+    np.testing.assert_array_equal(age_at(words, np.int32(age), times)[: len(spikes)], expected[:-1])
+    assert age_after(words, np.int32(age), len(spikes)) == expected[-1]
 
 
 @pytest.mark.parametrize("num_steps", [1, 7, 8, 9, 16, 17, 32])
@@ -53,73 +61,56 @@ def test_words_and_ages_are_as_small_as_can_be():
     assert [age_dtype(k).itemsize for k in (1, 255, 256, 65535, 65536)] == [1, 1, 2, 2, 4]
 
 
-def driven(num_steps, shape=(5,), seed=0):
-    """Currents [K, ...] and a state amid a presentation."""
+def driven(seed, num_steps, shape):
+    """Currents [T, ...] and a state amid a presentation."""
     rng = np.random.default_rng(seed)
-    membrane, age = jnp.asarray(rng.normal(0.2, 0.3, shape), jnp.float32), jnp.asarray(rng.integers(0, 4, shape))
-    state = LIFState(membrane, (age == 1).astype(jnp.float32), age)
-    return jnp.asarray(rng.normal(0.4, 0.8, (num_steps, *shape)), jnp.float32), state
-
-
-def parameters(leak, threshold=0.7):
-    return {"threshold": threshold, "leak": leak, "initial": 0.0}
+    ages = np.where(rng.random(shape) < 0.5, 0, rng.integers(1, 300, shape) * (rng.random(shape) < 0.7) + 1)
+    membrane = np.asarray(rng.normal(0, 1, shape), np.float32)
+    state = LIFState(membrane, np.asarray(ages == 1, np.float32), np.asarray(ages, np.int32))
+    return np.asarray(rng.normal(0.4, 1.5, (num_steps, *shape)), np.float32), state
 
 
 @jax.jit
-def recorded_and_plain(current, state, leak):
-    return *record(NEURON, parameters(leak), state, current), *over_time(NEURON, parameters(leak), state, current)[:2]
+def plain_and_packed(current, state, weights, threshold, leak):
+    """Spikes, state and gradients of some steps, by the plain neuron and by one that is kept as bits; and the words.
 
-
-@pytest.mark.usefixtures("optimized")
-@pytest.mark.parametrize("num_steps", [1, 8, 13, 32])
-@pytest.mark.parametrize("leak", [1.0, 0.9])
-def test_recorded_spikes_and_state_are_those_of_the_plain_neuron(num_steps, leak):
-    words, end, spikes, expected = recorded_and_plain(*driven(num_steps), leak)
-    np.testing.assert_array_equal(unpack(words, num_steps, jnp.float32), spikes)
-    chex.assert_trees_all_equal(end, expected)
-    assert words.dtype == word_dtype(num_steps)
-
-
-@jax.jit
-def gradients(current, state, weights, leak):
-    """In currents and membranes, by replay and by the plain neuron."""
-    of_end = jnp.linspace(-1, 1, 5)
-    neuron = parameters(leak)
-    train = Train(Kept(record(NEURON, neuron, state, current)[0]), state.spikes, age=state.age)
+    The words are made in two ways: that of lif, and that of a neuron which has none of its own to record.
+    """
+    neuron = {"threshold": threshold, "leak": leak}
+    spikes, after, _ = over_time(NEURON, neuron, state, current)
+    recorded = words, kept_after = record(NEURON, neuron, state, current)
+    train = Train(Kept(words), state.spikes, None, state.age)
 
     def plain(current, membrane):
-        spikes, end, _ = over_time(NEURON, neuron, state._replace(membrane=membrane), current)
-        return (spikes * weights).sum() + (end.membrane * of_end).sum()
+        actual, end, _ = over_time(NEURON, neuron, state._replace(membrane=membrane), current)
+        return (actual * weights).sum() + (end.membrane * weights[0]).sum()
 
     def replayed(current, membrane):
-        spikes, end = replay(NEURON.lossless, neuron, current, membrane, train)
-        return (spikes * weights).sum() + (end * of_end).sum()
+        actual, end = replay(NEURON.lossless, neuron, current, membrane, train)
+        return (actual * weights).sum() + (end * weights[0]).sum()
 
-    return [jax.grad(function, (0, 1))(current, state.membrane) for function in (replayed, plain)]
-
-
-@pytest.mark.parametrize("leak", [1.0, 0.9])
-@pytest.mark.parametrize("num_steps", [1, 8, 13, 32])
-def test_a_replay_has_the_gradients_of_the_plain_neuron(num_steps, leak):
-    actual, expected = gradients(*driven(num_steps), driven(num_steps, seed=1)[0], leak)
-    chex.assert_trees_all_close(actual, expected, rtol=1e-6, atol=1e-7)
-    assert np.abs(expected[0]).max() > 0
-
-
-def test_more_steps_than_a_word_holds_are_refused():
-    current, state = driven(33)
-    with pytest.raises(ValueError, match="32 time steps of spikes, got 33"):
-        record(NEURON, parameters(0.9), state, current)
-
-
-@jax.jit
-def recorded_by_steps(current, state, leak):
-    """By the way of a neuron that has none of its own to record."""
-    return record(NEURON._replace(record=None), parameters(leak), state, current)
+    gradients = [jax.grad(function, (0, 1))(current, state.membrane) for function in (plain, replayed)]
+    packed = unpack(words, len(current), jnp.float32), kept_after, gradients[1]
+    by_steps = record(NEURON._replace(record=None), neuron, state, current)
+    return (spikes, after, gradients[0]), packed, (recorded, by_steps), age_after(words, state.age, len(current))
 
 
 @pytest.mark.usefixtures("optimized")
-@pytest.mark.parametrize("num_steps", [1, 8, 13, 32])
-def test_any_neuron_is_recorded_like_lif(num_steps):
-    current, state = driven(num_steps)
-    chex.assert_trees_all_equal(recorded_by_steps(current, state, 0.9), recorded_and_plain(current, state, 0.9)[:2])
+@settings(many, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 2**32 - 1), chunks_of_shape, st.floats(0.0625, 4.0, width=32), leaks)
+def test_a_neuron_kept_as_bits_equals_the_plain_one(seed, chunks_of_shape, threshold, leak):
+    """A presentation cut anywhere: spikes, ages and states are equal to the bit, gradients but for rounding."""
+    shape, chunks = chunks_of_shape
+    current, state = driven(seed, sum(chunks), shape)
+    weights = driven(seed + 1, sum(chunks), shape)[0]
+    for chunk, end in zip(chunks, np.cumsum(chunks), strict=True):
+        steps = slice(end - chunk, end)
+        plain, packed, ways, age = jax.device_get(
+            plain_and_packed(current[steps], state, weights[steps], threshold, leak)
+        )
+        jax.tree.map(np.testing.assert_array_equal, packed[:2], plain[:2])
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-5, atol=1e-6), packed[2], plain[2])
+        chex.assert_trees_all_equal(*ways)
+        assert ways[0][0].dtype == word_dtype(chunk)
+        state = plain[1]
+        np.testing.assert_array_equal(age, state.age)

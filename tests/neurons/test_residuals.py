@@ -1,6 +1,7 @@
 """Neurons whose gradient comes from bits or a byte a step, against the plain neuron under autodiff."""
 
 from collections import OrderedDict
+from functools import partial
 
 import chex
 import jax
@@ -24,14 +25,19 @@ BYTES = {"linear": linear(1.0), "arctan": arctan(), "fast_sigmoid": fast_sigmoid
 RESETS = {"soft": lif, "hard": hard_reset_lif}
 
 
+@partial(jax.jit, static_argnums=1)
+def through_a_code(z, width):
+    code = codes.encode(z, width)
+    return codes.decode(code, width, jnp.float32), codes.fires(code)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.floats(-300, 300, width=32, allow_subnormal=False), st.sampled_from(WIDTHS))
 def test_a_code_tells_the_spike_and_the_distance_to_its_step(z, width):
-    code = codes.encode(jnp.float32(z), width)
-    actual = float(codes.decode(code, width, jnp.float32))
-    assert (actual > 0) == (z > 0) == bool(codes.fires(code))
+    actual, fires = through_a_code(np.float32(z), width)
+    assert (actual > 0) == (z > 0) == bool(fires)
     if abs(z) < 255 * width:
-        assert abs(actual - z) <= max(width / 192, abs(z) / 8) * (1 + 1e-5)
+        assert abs(float(actual) - z) <= max(width / 192, abs(z) / 8) * (1 + 1e-5)
 
 
 def test_codes_are_those_counted_by_hand():
@@ -59,8 +65,9 @@ def driven(num_steps, seed=0, shape=(2, 300)):
     return jnp.asarray(np.random.default_rng(seed).normal(0.4, 0.8, (num_steps, *shape)), jnp.float32)
 
 
-def gradients(neuron, residuals, parameters, num_steps, cut):
-    """In parameters and currents, by the plain neuron over all steps and by replays of two chunks."""
+@partial(jax.jit, static_argnums=(0, 1, 3, 4))
+def gradients(neuron, residuals, parameters, num_steps=13, cut=8):
+    """Of parameters and currents, by the plain neuron over all steps and by replays of two chunks."""
     current, weights = driven(num_steps), driven(num_steps, seed=1)
     of_end = jnp.linspace(-1, 1, current[0].size).reshape(current.shape[1:])
 
@@ -69,20 +76,20 @@ def gradients(neuron, residuals, parameters, num_steps, cut):
         return (spikes * weights).sum() + (end.membrane * of_end).sum()
 
     def replayed(parameters, current):
-        membrane = neuron.init(parameters, current[0]).membrane
-        parts, train, stand_in = [], None, membrane
-        start, age = (membrane, jnp.zeros_like(membrane)), jnp.zeros_like(membrane, jnp.int32)
+        stand_in = membrane = neuron.init(parameters, current[0]).membrane
+        start, age, parts = (membrane, jnp.zeros_like(membrane)), jnp.zeros_like(membrane, jnp.int32), []
         for part in (current[:cut], current[cut:]):
             kept, *end = record(residuals, *jax.lax.stop_gradient((parameters, *start, part)))
             train = Train(kept, start[1], start[0], age)
             spikes, stand_in = replay(residuals, parameters, part, stand_in, jax.lax.stop_gradient(train))
             parts.append(spikes)
-            for now in spikes:
-                age = jnp.where(now > 0, 1, jnp.where(age > 0, age + 1, 0))
-            start = end
+            start, age = (
+                end,
+                jnp.where(spikes.any(0), 1 + spikes[::-1].argmax(0), jnp.where(age > 0, age + len(part), 0)),
+            )
         return (jnp.concatenate(parts) * weights).sum() + (stand_in * of_end).sum()
 
-    return [jax.jit(jax.grad(function, (0, 1)))(parameters, current) for function in (plain, replayed)]
+    return [jax.grad(function, (0, 1))(parameters, current) for function in (plain, replayed)]
 
 
 @pytest.mark.parametrize("leak", [1.0, 0.9])
@@ -90,7 +97,7 @@ def gradients(neuron, residuals, parameters, num_steps, cut):
 @pytest.mark.parametrize("surrogate", BITS)
 def test_bits_give_the_gradient_of_currents_exactly(surrogate, reset, leak):
     neuron, parameters = RESETS[reset](BITS[surrogate]), PARAMETERS | {"leak": leak}
-    (_, expected), (_, actual) = gradients(neuron, neuron.lossless, parameters, num_steps=13, cut=8)
+    (_, expected), (_, actual) = gradients(neuron, neuron.lossless, parameters)
     chex.assert_trees_all_close(actual, expected, rtol=1e-6, atol=1e-7)
     assert np.abs(expected).max() > 0
 
@@ -99,20 +106,18 @@ def test_bits_give_the_gradient_of_currents_exactly(surrogate, reset, leak):
 @pytest.mark.parametrize("surrogate", BYTES)
 def test_a_byte_gives_the_gradients_of_currents_and_parameters_to_its_rounding(surrogate, reset):
     neuron = RESETS[reset](BYTES[surrogate])
-    (of_parameters, of_current), actual = gradients(neuron, neuron.in_bytes(), PARAMETERS, num_steps=13, cut=8)
+    (of_parameters, of_current), actual = gradients(neuron, neuron.in_bytes(), PARAMETERS)
     assert np.linalg.norm(actual[1] - of_current) <= 0.025 * np.linalg.norm(of_current)
     for name, expected in of_parameters.items():
         assert abs(actual[0][name] - expected) <= 0.05 * abs(expected), name
 
 
 @pytest.mark.parametrize(
-    ("surrogate", "most"),
-    [(fast_sigmoid(1e3), 0.004), (fast_sigmoid(1e4), 0.001), (arctan(1e4), 0.05)],
-    ids=["1e3", "1e4", "arctan"],
+    ("surrogate", "most"), [(fast_sigmoid(1e4), 0.001), (arctan(1e4), 0.05)], ids=["fast_sigmoid", "arctan"]
 )
 def test_a_code_follows_a_steep_surrogate(surrogate, most):
     neuron = lif(surrogate)
-    (_, expected), (_, actual) = gradients(neuron, neuron.in_bytes(), PARAMETERS, num_steps=13, cut=8)
+    (_, expected), (_, actual) = gradients(neuron, neuron.in_bytes(), PARAMETERS)
     assert np.linalg.norm(actual - expected) <= most * np.linalg.norm(expected)
 
 
@@ -131,7 +136,7 @@ def test_parameters_by_neuron_get_their_gradients_to_the_rounding_of_all(surroga
         name: jnp.asarray(rng.uniform(*ends, 300), jnp.float32)
         for name, ends in {"threshold": (0.3, 1), "leak": (0.5, 1), "initial": (-1, 1)}.items()
     }
-    (expected, _), (actual, _) = gradients(lif(surrogate), lif(surrogate).in_bytes(), apart, num_steps=19, cut=7)
+    (expected, _), (actual, _) = gradients(lif(surrogate), lif(surrogate).in_bytes(), apart, 19, 7)
     for name in apart:
         off = np.linalg.norm(actual[name] - expected[name])
         assert off <= (0.02 if surrogate is linear(1.0) else 0.05) * np.linalg.norm(expected[name]), name
@@ -140,12 +145,29 @@ def test_parameters_by_neuron_get_their_gradients_to_the_rounding_of_all(surroga
 def test_a_surrogate_that_a_byte_does_not_tell_has_none():
     narrow = from_derivative(lambda z: jnp.exp(-(((z - 0.3) / 0.001) ** 2)))
     endless = from_derivative(lambda z: 1 / jnp.abs(z))
-    for surrogate in (fast_sigmoid(1e5), narrow, endless):
+    for surrogate in (narrow, endless):
         assert lif(surrogate).in_bytes() is None
     presentation = Presentation(spiking(lambda _, x: jnp.maximum(x, 0), lif(narrow)), constant, 8, 4)
     assert residuals_of(presentation, ("params",), "auto") is None
     with pytest.raises(ValueError, match=r"is not too steep for it, .* choose residuals='exact'"):
         residuals_of(presentation, ("params",), "byte")
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def of_wide_membranes(neuron, residuals, parameters, current, weights):
+    """Gradients of currents in bfloat16, by the plain neuron and by a replay."""
+    state = neuron.init(parameters, current[0])
+
+    def plain(parameters, current):
+        return (over_time(neuron, parameters, state, current)[0] * weights).sum(dtype=jnp.float32)
+
+    def replayed(parameters, current):
+        kept, *_ = record(residuals, parameters, state.membrane, state.spikes, current)
+        train = Train(kept, state.spikes, state.membrane, jnp.zeros_like(state.membrane, jnp.int32))
+        return (replay(residuals, parameters, current, state.membrane, train)[0] * weights).sum(dtype=jnp.float32)
+
+    jax.eval_shape(jax.grad(replayed), parameters, current)
+    return jax.grad(plain, 1)(parameters, current), jax.grad(replayed, 1)(parameters, current)
 
 
 @pytest.mark.parametrize("parameters", [PARAMETERS, {"threshold": 0.5, "leak": 0.9, "initial": 0.0}])
@@ -154,21 +176,10 @@ def test_a_membrane_may_be_wider_than_its_current(parameters):
     parameters = OrderedDict({name: jnp.float32(value) for name, value in parameters.items()})  # any Mapping serves
     current, weights = (driven(8, seed).astype(jnp.bfloat16) for seed in (0, 1))
     for neuron, residuals in ((one := lif(linear(1.0)), one.in_bytes()), (two := lif(stdb()), two.lossless)):
-        state = neuron.init(parameters, current[0])
-
-        def plain(parameters, current, neuron=neuron, state=state):
-            return (over_time(neuron, parameters, state, current)[0] * weights).sum(dtype=jnp.float32)
-
-        def replayed(parameters, current, residuals=residuals, state=state):
-            kept, *_ = record(residuals, parameters, state.membrane, state.spikes, current)
-            train = Train(kept, state.spikes, state.membrane, jnp.zeros_like(state.membrane, jnp.int32))
-            return (replay(residuals, parameters, current, state.membrane, train)[0] * weights).sum(dtype=jnp.float32)
-
-        expected, actual = jax.grad(plain, 1)(parameters, current), jax.grad(replayed, 1)(parameters, current)
+        expected, actual = of_wide_membranes(neuron, residuals, parameters, current, weights)
         assert actual.dtype == expected.dtype == jnp.bfloat16
         assert expected.any()
         assert jnp.linalg.norm((actual - expected).astype(float)) <= 0.02 * jnp.linalg.norm(expected.astype(float))
-        jax.eval_shape(jax.grad(replayed), parameters, current)
 
 
 def test_a_replay_looks_at_nothing_but_what_is_kept():
@@ -181,15 +192,6 @@ def test_a_replay_looks_at_nothing_but_what_is_kept():
         spikes, _ = replay(residuals, PARAMETERS, nothing, nothing[0], Train(kept, start, start, start.astype(int)))
         expected = over_time(neuron, PARAMETERS, neuron.init(PARAMETERS | {"initial": 0.0}, start), current)[0]
         np.testing.assert_array_equal(spikes, expected)
-
-
-def test_neurons_that_never_fired_pass_no_gradient():
-    neuron, current = lif(stdb()), jnp.full((9, 4), 0.01)
-    start, parameters = jnp.zeros(4), {"threshold": 1.0, "leak": 1.0}
-    kept, *_ = record(neuron.lossless, parameters, start, start, current)
-    train = Train(kept, start, start, start.astype(int))
-    gradient = jax.grad(lambda i: replay(neuron.lossless, parameters, i, i[0], train)[0].sum())(current)
-    np.testing.assert_array_equal(gradient, 0)
 
 
 def test_what_is_kept_is_a_bit_two_or_a_byte():
@@ -206,7 +208,7 @@ def test_what_is_kept_is_a_bit_two_or_a_byte():
 
 
 def test_residuals_replace_membranes_only_where_they_tell_the_gradient():
-    mine = from_derivative(lambda z: jnp.exp(-jnp.abs(z)))
+    mine = from_derivative(lambda z: jnp.maximum(0, 1 - jnp.abs(z)))
     assert lif(mine).lossless is None
     assert lif(mine).in_bytes().code == codes.fitting_code(mine.derivative)
     assert lif(stdb()).in_bytes is None

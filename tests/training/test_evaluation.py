@@ -13,7 +13,12 @@ from jsnn.data.datasets import Split
 from jsnn.data.sources import PADDING, resident_source
 from jsnn.encoding import poisson
 from jsnn.network.simulation import Presentation, simulate
-from jsnn.training.evaluation import factor_sweep, mean, snn_evaluation, sum_over_time
+from jsnn.network.transformation import NEURONS
+from jsnn.training.evaluation import ann_evaluation, factor_sweep, mean, snn_evaluation, sum_over_time
+from jsnn.training.forward import snn_forward, summed
+from jsnn.training.loss import correct
+from jsnn.training.optimizers import optimizer
+from jsnn.training.step import init_state, train_step
 from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG, TINY_VGG, last_threshold, random_snn
 
 KEY = jax.random.key(0)
@@ -123,3 +128,36 @@ def test_memory_does_not_grow_with_the_number_of_steps():
     per_step = (long - short) / 2400
     assert short > 100_000
     assert per_step <= 16 * (2 + len(NET.spiking_layers))  # a few scores for each step, whatever the batch
+
+
+@pytest.mark.parametrize("shape", [(6,), (3, 6)])
+def test_only_a_largest_logit_is_a_decision(shape):
+    labels = jnp.zeros(shape[-1], jnp.int32)
+    undecided = jnp.broadcast_to(jnp.array([0.0, 2.0, -3.0, 1e9, -0.0, 7.5])[:, None], (*shape, 4))
+    assert not correct(undecided, labels).any()
+    assert correct(undecided.at[..., 0].add(jnp.abs(undecided[..., 0]) + 1), labels).all()
+    assert not correct(undecided.at[..., 1].add(jnp.abs(undecided[..., 1]) + 1), labels).any()
+
+
+def dead():
+    """A network whose thresholds no current reaches, with images of class 0."""
+    snn, variables = random_snn(TINY_VGG, seed=0, leak=1.0)
+    for values in variables[NEURONS].values():
+        values["threshold"] = jnp.full_like(values["threshold"], 1e9)
+    images = np.full((8, *IMAGE_SHAPE), 200, np.uint8)
+    return Presentation(snn, poisson, 3, 3), variables, resident_source(Split(images, np.zeros(8, np.int32)))
+
+
+def test_a_dead_network_classifies_nothing():
+    presentation, variables, source = dead()
+    evaluate = jax.jit(snn_evaluation(presentation, source))
+    scores = mean(evaluate(variables, source.resident, jnp.arange(8), jax.random.key(0)))
+    assert not np.asarray(scores.accuracy).any()
+    np.testing.assert_allclose(scores.loss, np.log(3), rtol=1e-6)
+    rule = optimizer("adam", lambda _: 1e-3, 0.0)
+    step = jax.jit(train_step(source, snn_forward(presentation, summed), rule))
+    _, metrics = step(init_state(variables, rule), source.resident, jnp.arange(8), jax.random.key(0))
+    assert float(metrics.scores["accuracy"]) == 0
+    nothing = {"params": jax.tree.map(jnp.zeros_like, variables["params"])}
+    of_ann = ann_evaluation(TINY_VGG.apply, source)(nothing, source.resident, jnp.arange(8), jax.random.key(0))
+    assert float(of_ann.accuracy[0]) == 0

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from experiments.hybrid import hybrid
-from experiments.runs import epochs
-from experiments.runs.records import read_results
+from experiments.runs import loop
 from experiments.runs.stopping import STOPPED
+from experiments.runs.workdir import read_results
 from experiments.train_ann import train_ann
 from tests.conftest import ROOT
 from tests.experiments.commands import SHORT, TINY, finish, lines_of, outcome, run, together
@@ -57,14 +57,14 @@ def assert_equal_but_for_the_order_of_sums(workdir, other):
 def test_two_processes_equal_one_and_a_run_goes_on_with_another_number_of_them(alone, tmp_path, monkeypatch):
     """Six processes of their own, each of which imports jax and loads its programs: asked to stop, killed, done."""
     first, second = together(2, *COMMAND, "--workdir", tmp_path, devices=2, module="experiments.train_ann")
-    wait_for("ann epoch 1/", first)
+    wait_for(r"ann .* epoch 1/", first)
     second.terminate()  # asks one process, stops both at the same step
     assert [finish(process)[0] for process in (first, second)] == [STOPPED, STOPPED]
     first, second = together(2, *COMMAND, "--workdir", tmp_path, devices=2, module="experiments.train_ann")
-    wait_for("ann epoch 2/", first)
+    wait_for(r"ann .* epoch 2/", first)
     assert_the_other_stops(second, first)
     with monkeypatch.context() as patch:  # then one process alone, up to its first line
-        patch.setattr(epochs, "stop_if_asked", lambda: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr(loop, "stop_if_asked", lambda: os.kill(os.getpid(), signal.SIGTERM))
         assert run(train_ann, tmp_path, *COMMAND) == STOPPED
     first, second = together(2, *COMMAND, "--workdir", tmp_path, devices=2)
     output = finish(first)[1]
@@ -77,7 +77,7 @@ def test_two_processes_equal_one_and_a_run_goes_on_with_another_number_of_them(a
 @pytest.mark.slow
 def test_where_the_first_process_is_killed_the_other_stops_and_one_alone_goes_on(alone, tmp_path, capsys):
     first, second = together(2, *COMMAND, "--workdir", tmp_path, devices=2, module="experiments.train_ann")
-    wait_for("ann epoch 1/", first)
+    wait_for(r"ann .* epoch 1/", first)
     assert_the_other_stops(first, second)
     assert run(train_ann, tmp_path, *COMMAND) == 0
     assert "ann: going on in epoch" in capsys.readouterr().out
@@ -137,5 +137,5 @@ def test_processes_that_were_started_differently_are_refused(tmp_path):
     for process in (first, second):
         status, output = finish(process)
         assert status == 2
-        assert "error: the processes of the run were started with different fields" in output
+        assert "error: the processes were started with different fields" in output
     assert not (tmp_path / "run").exists()

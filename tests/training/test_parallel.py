@@ -34,10 +34,10 @@ def single_step(network, rule=RULE):
     return jax.jit(train_step(SOURCE, network()[1], rule))
 
 
-@pytest.mark.parametrize("network", [ann, snn])
-def test_one_device_equals_four_with_noise_dropout_and_augmentation_on(network):
-    variables, forward = network()
-    single = single_step(network)
+def test_one_device_equals_four_with_dropout_and_augmentation_on():
+    """For spiking networks `test_devices` shows it."""
+    variables, forward = ann()
+    single = single_step(ann)
     parallel = parallel_train_step(SOURCE, forward, RULE)
     one, four = init_state(variables, RULE), replicate(init_state(variables, RULE))
     resident = replicate(SPLIT)
@@ -81,11 +81,10 @@ def test_a_collection_that_the_variables_do_not_have_is_refused():
         step(init_state(variables, RULE), SPLIT, np.arange(BATCH, dtype=np.int32), KEY)
 
 
-@pytest.mark.parametrize("network", [ann, snn])
-def test_a_batch_in_parts_equals_the_whole_on_one_device_and_on_four(network):
-    """Gradients and metrics are means over the parts; noise, dropout and augmentation belong to samples."""
-    (variables, forward), item = network(), np.arange(BATCH, dtype=np.int32)
-    at_once, expected = single_step(network)(init_state(variables, RULE), SPLIT, item, KEY)
+def test_a_batch_in_parts_equals_the_whole_on_one_device_and_on_four():
+    """Gradients and metrics are means over the parts; dropout and augmentation belong to samples."""
+    (variables, forward), item = ann(), np.arange(BATCH, dtype=np.int32)
+    at_once, expected = single_step(ann)(init_state(variables, RULE), SPLIT, item, KEY)
     parts = jax.jit(train_step(SOURCE, forward, RULE, accumulate=4))
     parallel = parallel_train_step(SOURCE, forward, RULE, accumulate=2)
     one, metrics = parts(init_state(variables, RULE), SPLIT, item, KEY)

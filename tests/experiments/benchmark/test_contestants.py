@@ -2,7 +2,6 @@
 
 import re
 from collections import defaultdict
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,25 +10,13 @@ import optax
 import pytest
 
 from experiments.benchmark import ours as our_net
-from experiments.benchmark.problem import (
-    LINEAR,
-    ROSTER,
-    STDB,
-    STEP_LOOP,
-    SURROGATES,
-    load_problem,
-    neurons,
-    operations,
-    save_problem,
-)
+from experiments.benchmark.problem import neurons, operations
+from experiments.benchmark.roster import LINEAR, ROSTER, STDB, SURROGATES
 from jsnn.conversion import convert, from_paper_thresholds
 from jsnn.network.recording import record
 from jsnn.network.simulation import Presentation
-from jsnn.training.forward import snn_forward
 from tests.conftest import ROOT
 from tests.experiments.benchmark.benchmark_problem import problem
-
-TUNED = "PyTorch step loop, tuned"
 
 
 def test_operations_and_neurons_are_counted_by_hand():
@@ -38,43 +25,39 @@ def test_operations_and_neurons_are_counted_by_hand():
     assert neurons(problem()) == 16 * 6 + 5
 
 
-def test_a_problem_is_read_as_it_was_written(tmp_path):
-    one = problem()
-    save_problem(tmp_path / "problem.npz", one)
-    other = load_problem(tmp_path / "problem.npz", 2)
-    assert (other.stages, other.thresholds, other.leak) == (one.stages, one.thresholds, one.leak)
-    for layer, kernel in one.kernels.items():
-        np.testing.assert_array_equal(other.kernels[layer], kernel)
-    np.testing.assert_array_equal(load_problem(tmp_path / "problem.npz", 1).images, one.images[:1])
+def spikes_and_gradients(problem, tuned, inputs):
+    """Of a step loop on inputs [T, B, H, W, C]: logits, each layer's spikes [T, B, ...], and gradients of kernels."""
+    import torch
+
+    from experiments.benchmark import step_loop
+
+    network, emitted = step_loop.synapses(problem, "cpu"), defaultdict(list)
+    steps = (step_loop.channels_first(x.astype(np.float32), "cpu") for x in inputs)
+    observe = lambda layer, spikes: emitted[layer].append(spikes.detach())  # noqa: E731
+    last = step_loop.step_by_step(network, step_loop.neurons(problem, tuned), steps, observe)
+    logits = sum(network["readout"](x) for x in last)
+    torch.nn.functional.cross_entropy(logits, torch.from_numpy(problem.labels.astype(np.int64))).backward()
+    spikes = {layer: np.moveaxis(torch.stack(steps).numpy(), 2, -1) for layer, steps in emitted.items()}
+    gradients = {layer: part[-1].weight.grad.numpy() for layer, part in network.items()}
+    return logits.detach().numpy(), spikes, {layer: np.moveaxis(g, (0, 1), (-1, -2)) for layer, g in gradients.items()}
 
 
 @pytest.mark.torch
 @pytest.mark.parametrize("surrogate", SURROGATES)
-@pytest.mark.parametrize("name", [STEP_LOOP, TUNED])
-def test_the_step_loops_are_the_equations(name, surrogate):
+@pytest.mark.parametrize("tuned", [False, True])
+def test_the_step_loops_are_the_equations(tuned, surrogate):
     pytest.importorskip("torch")
-    import torch
-
-    from experiments.benchmark import step_loop
-    from experiments.benchmark.step_loop import channels_first, step_by_step, synapses
+    from experiments.benchmark.step_loop import ALPHA, BETA, GAMMA
     from tests.network.torch_reference import run_vgg
 
-    one, steps = problem(), 12
-    inputs = np.random.default_rng(1).choice([-1, 0, 1], (steps, *one.images.shape)).astype(np.float32)
-    of_reference = {STDB: (STDB, step_loop.ALPHA, step_loop.BETA), LINEAR: (LINEAR, step_loop.GAMMA)}[surrogate]
+    one = problem()._replace(surrogate=surrogate)
+    inputs = np.random.default_rng(1).choice([-1, 0, 1], (12, *one.images.shape)).astype(np.float32)
+    of_reference = {STDB: (STDB, ALPHA, BETA), LINEAR: (LINEAR, GAMMA)}[surrogate]
     expected = run_vgg(one.stages, one.kernels, one.thresholds, one.leak, of_reference, inputs, one.labels, {})
-    network = synapses(one, "cpu")
-    fire = partial(step_loop.fire_of(surrogate, name == TUNED), leak=one.leak)
-    fires = {layer: partial(fire, threshold=threshold) for layer, threshold in one.thresholds.items()}
-    logits = sum(
-        network["readout"](x) for x in step_by_step(network, fires, (channels_first(x, "cpu") for x in inputs))
-    )
-    torch.nn.functional.cross_entropy(logits, torch.from_numpy(one.labels.astype(np.int64))).backward()
-    np.testing.assert_allclose(logits.detach(), expected.logits[-1], rtol=1e-4, atol=1e-4)
-    readout = network["readout"][-1].weight.grad.T
-    np.testing.assert_allclose(readout, expected.gradients["readout"], rtol=1e-3, atol=1e-5)
-    kernel = network["conv0"][-1].weight.grad.permute(2, 3, 1, 0)
-    np.testing.assert_allclose(kernel, expected.gradients["conv0"], rtol=1e-3, atol=1e-5)
+    logits, _, gradients = spikes_and_gradients(one, tuned, inputs)
+    np.testing.assert_allclose(logits, expected.logits[-1], rtol=1e-4, atol=1e-4)
+    for layer in ("readout", "conv0"):
+        np.testing.assert_allclose(gradients[layer], expected.gradients[layer], rtol=1e-3, atol=1e-5)
     assert np.abs(expected.gradients["conv0"]).max() > 0
 
 
@@ -92,55 +75,43 @@ def test_weights_and_thresholds_are_rounded_so_that_sums_are_exact(prepared):
     np.testing.assert_array_equal(mantissas, 0.5)
 
 
+def of_jsnn(problem):
+    """jsnn's network, its variables, and an encoding that gives the problem's inputs."""
+    inputs, (snn, weights) = jnp.asarray(problem.inputs, jnp.float32), our_net.network(problem)
+    variables = convert(snn, weights, from_paper_thresholds(problem.thresholds), leak=problem.leak)
+    return snn, variables, lambda *arguments: inputs.at[arguments[-1]].get(mode="fill", fill_value=0)
+
+
+@pytest.fixture(scope="module")
+def spikes(prepared):
+    """jsnn's, the same with either surrogate."""
+    return record(*of_jsnn(prepared), num_steps=12)["spikes"]
+
+
 @pytest.mark.torch
 @pytest.mark.parametrize("surrogate", SURROGATES)
-@pytest.mark.parametrize("name", [STEP_LOOP, TUNED])
-def test_jsnn_and_the_step_loops_spike_alike_and_train_alike(name, surrogate, prepared):
+def test_jsnn_and_the_step_loops_spike_alike_and_train_alike(surrogate, prepared, spikes):
     """On the same inputs: all spikes and logits to the last bit, and the gradients to rounding."""
     pytest.importorskip("torch")
-    import torch
+    one = prepared._replace(surrogate=surrogate)
+    snn, variables, given = of_jsnn(one)
+    thresholds = from_paper_thresholds(one.thresholds)
+    forward = our_net.forward_of(Presentation(snn, given, num_steps=12, chunk=5), thresholds, "exact")
 
-    from experiments.benchmark import step_loop
+    def loss(params):
+        logits, _ = forward({**variables, "params": params}, one.images, jnp.arange(2), jax.random.key(0))
+        return optax.softmax_cross_entropy_with_integer_labels(logits, one.labels).mean(), logits
 
-    network, emitted = step_loop.synapses(prepared, "cpu"), defaultdict(list)
-    fire = partial(step_loop.fire_of(surrogate, name == TUNED), leak=prepared.leak)
-    fires = {layer: partial(fire, threshold=threshold) for layer, threshold in prepared.thresholds.items()}
-    steps = (step_loop.channels_first(x.astype(np.float32), "cpu") for x in prepared.inputs)
-    last = step_loop.step_by_step(network, fires, steps, lambda layer, spikes: emitted[layer].append(spikes.detach()))
-    expected = sum(network["readout"](x) for x in last)
-    torch.nn.functional.cross_entropy(expected, torch.from_numpy(prepared.labels.astype(np.int64))).backward()
-
-    snn, weights = our_net._network(prepared._replace(surrogate=surrogate))
-    variables = convert(snn, weights, from_paper_thresholds(prepared.thresholds), leak=prepared.leak)
-    inputs = jnp.asarray(prepared.inputs, jnp.float32)
-
-    def given(*arguments):
-        return inputs.at[arguments[-1]].get(mode="fill", fill_value=0)
-
-    what = Presentation(snn, given, num_steps=12, chunk=5)
-    forward = snn_forward(what, our_net._paper_logits(prepared))
-
-    @jax.jit
-    def run(params):
-        def loss(params):
-            logits, _ = forward({**variables, "params": params}, prepared.images, jnp.arange(2), jax.random.key(0))
-            return optax.softmax_cross_entropy_with_integer_labels(logits, prepared.labels).mean(), logits
-
-        return jax.grad(loss, has_aux=True)(params)
-
-    gradients, logits = run(variables["params"])
-    spikes = record(snn, variables, given, num_steps=12)["spikes"]
-    np.testing.assert_array_equal(logits, expected.detach())
-    for layer, train in spikes.items():
-        of_peer = torch.stack(emitted[layer])
-        of_peer = of_peer.permute(0, 1, 3, 4, 2) if of_peer.ndim == 5 else of_peer
-        np.testing.assert_array_equal(train, of_peer)
-        assert 0.01 < train.mean() < 0.5
-    for layer in gradients.keys() - {"dense0"}:  # which PyTorch flattens channels first
-        gradient = network[layer][-1].weight.grad
-        gradient = gradient.permute(2, 3, 1, 0) if gradient.ndim == 4 else gradient.T
-        np.testing.assert_allclose(gradients[layer]["kernel"], gradient, rtol=1e-3, atol=1e-6)
-        assert gradient.abs().max() > 1e-3
+    gradients, logits = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+    for tuned in (False, True):
+        expected, of_peer, of_its = spikes_and_gradients(one, tuned, one.inputs)
+        np.testing.assert_array_equal(logits, expected)
+        for layer, train in spikes.items():
+            np.testing.assert_array_equal(train, of_peer[layer])
+            assert 0.01 < train.mean() < 0.5
+        for layer in gradients.keys() - {"dense0"}:  # which PyTorch flattens channels first
+            np.testing.assert_allclose(gradients[layer]["kernel"], of_its[layer], rtol=1e-3, atol=1e-6)
+            assert np.abs(of_its[layer]).max() > 1e-3
 
 
 def test_every_contestant_has_its_maker():

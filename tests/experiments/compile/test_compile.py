@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import asdict
-from functools import cache
 from importlib.util import find_spec
 from types import SimpleNamespace
 
@@ -17,10 +16,10 @@ from experiments.compile.chips import CHIPS, Target, target_of
 from experiments.compile.counting import Work
 from experiments.compile.programs import ANN_STEP, HYBRID_STEP, PROGRAMS, hybrid_step, is_run
 from experiments.config import with_fields
+from experiments.machine import Machine
+from experiments.networks import build_snn, presentation_of, snn_like, training_presentation
 from experiments.presets import PRESETS
 from experiments.recipes import with_recipe
-from experiments.runs.machine import Machine
-from experiments.runs.networks import build_snn, presentation_of, snn_like, training_presentation
 from jsnn.network.chunks import fitting_chunk, time_chunks
 from tests.experiments.small_presets import VGG5
 
@@ -53,7 +52,7 @@ def test_the_least_time_is_that_of_the_longest_part():
     chip = CHIPS["v5e"]
     least = report.least_time(target("v5e", 4), "float32", Work(197e12, 8.19e9), int(chip.link_bytes_per_second))
     assert least == pytest.approx((1, 0.01, 1.5))
-    assert least.total() == pytest.approx(1.5)
+    assert max(least) == pytest.approx(1.5)
     assert report.least_time(target("h100", 1), "bfloat16", Work(989.5e12, 0), 10**9) == pytest.approx((1, 0, 0))
 
 
@@ -68,13 +67,7 @@ def test_a_row_begins_with_the_command_that_made_it():
     config = with_fields(PRESETS["vgg16_cifar10"].config, {"finetune.surrogate": "linear", "run.chunk": 8})
     numbers = {"preset": "vgg16_cifar10", "topology": "v5e:1x1", "optimize": True, "config": asdict(config)}
     fields = "--finetune.surrogate linear --chunk 8"
-    assert page._command(numbers) == f"`vgg16_cifar10 --topology v5e:1x1 --optimize {fields}`"
-
-
-def test_what_does_not_fit_is_said_with_the_fewest_parts_that_do():
-    assert report.fewest_that_fit(1, 64, lambda parts: parts >= 5) == 8
-    assert report.fewest_that_fit(2, 6, lambda parts: True) == 3
-    assert report.fewest_that_fit(1, 4, lambda parts: False) is None
+    assert page.command(numbers) == f"`vgg16_cifar10 --topology v5e:1x1 --optimize {fields}`"
 
 
 @pytest.mark.parametrize("num_steps", [3, 4, 24, 75, 100, 250])
@@ -116,43 +109,37 @@ def test_bad_input_is_refused(topology, fields, sentence):
         main.compile_preset("vgg5_cifar10", Arguments(with_fields(VGG5, fields), topology))
 
 
-@cache
-def step_for(topology, config):
-    """A training step of the SNN, 8 images a device, compiled."""
+def step_for(topology, config, num_steps):
+    """A training step of the SNN, 8 images a device, compiled: it fits, with much to spare.
+
+    The devices exchange gradients once and gather nothing.
+    """
     there = target_of(topology)
-    config = with_fields(config, {"data.batch_size": 8 * there.machine.num_devices})
-    return compiled.compiled(hybrid_step(config, there.machine).lower(), there, optimize=False)
-
-
-def assert_lean(actual, topology):
-    """It fits, with much to spare, and the devices exchange gradients once and gather nothing."""
+    config = with_fields(config, {"data.batch_size": 8 * there.machine.num_devices, "convert.num_steps": num_steps})
+    actual = compiled.compiled(hybrid_step(config, there.machine).lower(), there, optimize=False)
     assert actual.memory is not None
-    assert actual.needed < 0.1 * target_of(topology).chip.device_bytes
-    assert list(actual.collectives) == ["all-reduce"]
-    assert actual.collectives["all-reduce"][0] == 1
+    assert actual.needed < 0.1 * there.chip.device_bytes
+    assert [(name, count) for name, (count, _) in actual.collectives.items()] == [("all-reduce", 1)]
+    return actual.memory.temporaries
 
 
 @libtpu
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimized")
-@pytest.mark.parametrize("config", [VGG5, RESNET], ids=["vgg5", "resnet8"])
-def test_a_tpu_keeps_little_more_than_a_bit_for_a_neuron_and_step(config):
-    """Twenty seconds of CPU: a TPU's program is compiled for two numbers of steps."""
-    short, long = (step_for("v5e:2x2", with_fields(config, {"convert.num_steps": steps})) for steps in (24, 96))
-    for actual in (short, long):
-        assert_lean(actual, "v5e:2x2")
+def test_a_tpu_keeps_little_more_than_a_bit_for_a_neuron_and_step():
+    """Forty seconds of CPU: a TPU's program is compiled for two numbers of steps."""
+    short, long = (step_for("v5e:2x2", VGG5, num_steps) for num_steps in (24, 96))
     image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    layers = jax.eval_shape(lambda: build_snn(config).initial_state(snn_like(config), image))
+    layers = jax.eval_shape(lambda: build_snn(VGG5).initial_state(snn_like(VGG5), image))
     neurons = 8 * sum(state.membrane.size for state in layers.values())
-    assert 8 * (long.memory.temporaries - short.memory.temporaries) <= 1.5 * neurons * (96 - 24)
+    assert 8 * (long - short) <= 1.5 * neurons * (96 - 24)
 
 
 @libtpu
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimized")
-@pytest.mark.parametrize("config", [VGG5, RESNET], ids=["vgg5", "resnet8"])
-def test_another_tpu_takes_the_same_networks(config):
-    assert_lean(step_for("v4:2x2x1", with_fields(config, {"convert.num_steps": 24})), "v4:2x2x1")
+def test_another_tpu_takes_another_network():
+    step_for("v4:2x2x1", RESNET, 24)
 
 
 @libtpu
@@ -160,7 +147,7 @@ def test_another_tpu_takes_the_same_networks(config):
 @pytest.mark.usefixtures("optimized")
 def test_what_does_not_fit_is_told_with_a_way_out_that_was_compiled(monkeypatch, tmp_path, capsys):
     """As if the compiler had given up the first time."""
-    fields = {"convert.num_steps": 8, "run.eval_batch_size": 16, "data.batch_size": 16}
+    fields = {"convert.num_steps": 2, "run.eval_batch_size": 16, "data.batch_size": 16}
     config, calls = with_fields(VGG5, fields), []
     compiler = compiled.compiled
 
@@ -171,34 +158,36 @@ def test_what_does_not_fit_is_told_with_a_way_out_that_was_compiled(monkeypatch,
     monkeypatch.setattr(main, "compiled", watched)
     arguments = Arguments(config, "v5e:1x1", ("evaluation",), out=tmp_path / "new" / "out.json")
     numbers = main.compile_preset("vgg5_cifar10", arguments)
-    assert json.loads((tmp_path / "new" / "out.json").read_text()) == json.loads(json.dumps(numbers))
+    (line,) = (tmp_path / "new" / "out.json").read_text().splitlines()
+    assert json.loads(line) == json.loads(json.dumps(numbers))
     output = capsys.readouterr().out
     assert "devices exchange: unknown" in output
     assert "vgg5_cifar10 on v5e:1x1, 1 x TPU v5 lite, 16.91 GB each\nevaluation   does not fit" in output
     assert "It fits with --eval-batch-size 8." in output
 
 
+ACCUMULATE = "It fits with --accumulate 4, 16 images at a time on a device"
+
+
 @pytest.mark.parametrize(
-    ("norm", "program", "sentence"),
+    ("norm", "program", "fitting", "sentence"),
     [
-        ("none", ANN_STEP, "It fits with --accumulate 4, 16 images at a time on a device."),
-        ("batch", ANN_STEP, "It fits with --batch-size 16: batch norm takes no parts of a batch."),
-        (
-            "batch",
-            HYBRID_STEP,
-            "It fits with --accumulate 4, 16 images at a time on a device, once the ANN is trained.",
-        ),
+        ("none", ANN_STEP, 16, f"{ACCUMULATE}."),
+        ("none", ANN_STEP, 13, "It fits with --accumulate 8, 8 images at a time on a device."),
+        ("batch", ANN_STEP, 16, "It fits with --batch-size 16: batch norm takes no parts of a batch."),
+        ("batch", HYBRID_STEP, 16, f"{ACCUMULATE}, once the ANN is trained."),
+        ("none", HYBRID_STEP, 0, "It does not fit with one image on a device either"),
     ],
 )
-def test_batch_norm_has_another_way_out(norm, program, sentence, monkeypatch):
+def test_what_does_not_fit_is_said_with_the_fewest_parts_that_do(norm, program, fitting, sentence, monkeypatch):
     def step(config, machine):
         return SimpleNamespace(lower=lambda: config.data.batch_size // config.run.accumulate)
 
     monkeypatch.setitem(PROGRAMS, program, step)
-    monkeypatch.setattr(main, "compiled", lambda images, *_: SimpleNamespace(fits=lambda target: images <= 16))
+    monkeypatch.setattr(main, "compiled", lambda images, *_: SimpleNamespace(fits=lambda target: images <= fitting))
     target = SimpleNamespace(machine=Machine(None, 1, None))
     config = with_fields(VGG5, {"network.norm": norm, "data.batch_size": 64})
-    assert main._way_out(config, target, program, optimize=False) == sentence
+    assert main.way_out(config, target, program, optimize=False).startswith(sentence)
 
 
 def test_what_a_run_does_not_do_is_not_compiled():

@@ -9,7 +9,7 @@ import pytest
 from experiments.compile.counting import Platform, Work, count
 from experiments.compile.programs import hybrid_step
 from experiments.config import with_fields
-from experiments.runs.machine import Machine
+from experiments.machine import Machine
 from jsnn.kernels import conv_general_dilated
 from tests.experiments.small_presets import VGG5
 

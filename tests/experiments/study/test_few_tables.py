@@ -3,9 +3,9 @@
 import pytest
 
 from experiments.fields import TRAINED
-from experiments.study import few_steps, few_tables, figures, image_costs
+from experiments.study import few_tables, plan
 from experiments.study.results import read_runs
-from tests.experiments.study.tiny_study import LAYERS, cells, is_drawn, keep
+from tests.experiments.study.tiny_study import LAYERS, cells, keep
 
 __all__ = ["keep"]  # a fixture
 
@@ -57,18 +57,11 @@ def test_early_exit_costs_are_told_where_there_is_more_than_one_step(keep, tmp_p
 
 def test_training_costs_are_those_of_ann_conversion_and_snn(runs, monkeypatch):
     costs = {"ann epoch": 2e12, "conversion": 5e12, "snn epoch": 0.5e12}
-    monkeypatch.setattr(few_tables.results, "operations_of_training", lambda config: costs)
+    monkeypatch.setattr(few_tables, "operations_of_training", lambda config: costs)
     run = few_tables.of_recipes(runs).iloc[0]
     total = run["ann/epochs"] * 2 + 5 + run["hybrid/epochs"] * 0.5
     row = few_tables.cost_table(runs).splitlines()[-1].split("|")
     assert [cell.strip() for cell in row[2:-1]] == ["qcfs-diet", "2", "3", "2", f"{total:.1f}", "79.50 ± 2.12"]
-
-
-def test_energies_are_those_of_operations_and_words():
-    mac, ac, neuron = 100.0, 300.0, 50.0
-    alone, with_memory = image_costs._energies(mac, ac, neuron)
-    assert alone == pytest.approx(mac * 4.6 + ac * 0.9)
-    assert with_memory - alone == pytest.approx(5.0 * (2 * mac + 3 * ac + 2 * neuron))
 
 
 def keep_part(keep, name, hybrid, seed=0, **finetune):
@@ -77,11 +70,12 @@ def keep_part(keep, name, hybrid, seed=0, **finetune):
 
 
 def test_parts_are_compared_seed_by_seed(keep, tmp_path):
-    for name, trained in few_steps.PARTS.items():
-        keep_part(keep, f"part-{name}", 0.75, trained=trained, distillation=0.0)
-    for name, by_channel in (("vgg5-qcfs-diet-t2", False), ("part-by-channel", True)):
+    *by_labels, by_channel = plan.PARTS
+    for name in by_labels:
+        keep_part(keep, name, 0.75, trained=plan.PARTS[name]["finetune.trained"], distillation=0.0)
+    for name, of_channels in (("vgg5-qcfs-diet-t2", False), (by_channel, True)):
         for seed, hybrid in enumerate((0.78, 0.82)):
-            keep_part(keep, name, hybrid, seed, trained=TRAINED, distillation=0.5, by_channel=by_channel)
+            keep_part(keep, name, hybrid, seed, trained=TRAINED, distillation=0.5, by_channel=of_channels)
     keep_part(keep, "part-weights", 0.77, seed=1, trained=("weights",), distillation=0.0)
     keep_part(keep, "vgg5-qcfs-diet-t2", 0.2, seed=2, trained=TRAINED, distillation=0.5)  # has no parts
     table = few_tables.parts_table(read_runs(tmp_path), 2)
@@ -90,7 +84,7 @@ def test_parts_are_compared_seed_by_seed(keep, tmp_path):
     distilled = "\n".join(line for line in table.splitlines() if "logits" in line)
     for row in ("all", "all, by channel"):
         assert cells(distilled, row) == ["labels, logits", "80.00 ± 2.83", "+10.00 ± 2.83", "+4.00 ± 1.41"]
-    assert len(table.splitlines()) == 2 + len(few_steps.PARTS) + 2
+    assert len(table.splitlines()) == 2 + len(plan.PARTS) + 1
 
 
 def test_penalties_show_accuracy_and_what_an_image_costs(keep, tmp_path):
@@ -104,8 +98,6 @@ def test_penalties_show_accuracy_and_what_an_image_costs(keep, tmp_path):
     assert free[1] == saving[1]  # the first layer sees the image, whatever spikes
     assert float(free[-3]) > float(saving[-3])
     assert float(free[-1]) > float(saving[-1]) > 0
-    keep("vgg5-relu", 0, ann={"accuracy": 0.8})
-    assert is_drawn(figures.draw_penalties, read_runs(tmp_path), tmp_path / "penalties.png", 4)
 
 
 def test_bytes_stand_beside_exact_residuals_seed_by_seed(keep, tmp_path):
@@ -115,7 +107,3 @@ def test_bytes_stand_beside_exact_residuals_seed_by_seed(keep, tmp_path):
     table = few_tables.residuals_table(read_runs(tmp_path), 8)
     assert cells(table, "the net that is kept, test [%]") == ["90.50 ± 0.71", "90.60 ± 0.71", "+0.10 ± 0.00"]
     assert cells(table, "the fine-tuned net, validation [%]")[1] == "94.95 ± 0.07"
-
-
-def test_accuracy_against_steps_is_drawn(runs, tmp_path):
-    assert is_drawn(figures.draw_few_steps, runs, tmp_path / "few.png")

@@ -1,13 +1,16 @@
 """The study's results as they are kept and read: each number with its run and its conditions."""
 
+import copy
 import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
-from experiments.runs.records import read_results
+from experiments.machine import environment
 from experiments.study import results
-from experiments.study.results import measurements, read_runs, write_results
-from tests.experiments.study.tiny_study import keep, measured
+from experiments.study.results import kept, measurements, read_runs
+from tests.experiments.study.tiny_study import ENVIRONMENT, TEMPLATE, keep, measured
 
 __all__ = ["keep"]  # a fixture
 
@@ -44,22 +47,44 @@ def test_measurements_come_run_by_run(keep, tmp_path):
     ]
 
 
-def test_a_learning_curve_begins_with_the_converted_net(keep, tmp_path):
-    history = [{"validation_accuracy": accuracy} for accuracy in (0.53, 0.48)]
-    for seed, before in enumerate((0.4, None)):  # older runs kept what chose their factor
-        hybrid = {"history": history, "validation_accuracy_before": before}
-        keep("harm-stdb", seed, converted={"validation_accuracy": 0.5}, hybrid=hybrid)
-    curves = [results.learning_curve(run).to_dict() for _, run in read_runs(tmp_path).iterrows()]
-    assert curves == [pytest.approx({0: start, 1: 0.53, 2: 0.48}) for start in (0.4, 0.5)]
+def test_kept_numbers_have_few_digits_and_no_path_of_the_machine(tmp_path):
+    run = copy.deepcopy(TEMPLATE)
+    run["ann"]["accuracy"], run["config"]["run"]["data_dir"] = 1 / 3, "/somewhere"
+    results.keep(tmp_path / "new", "tiny", "everything", run)
+    (line,) = (tmp_path / "new" / "tiny.jsonl").read_text().splitlines()
+    own = json.loads(line)
+    assert own["trial"] == "everything"
+    assert own["ann"] == {"accuracy": 0.333333, "epochs": 3}
+    assert "run" not in own["config"]
+    assert own["environment"] == environment()
 
 
-def test_kept_numbers_have_few_digits_and_no_path_of_the_machine(tiny, tmp_path):
-    results = read_results(tiny)
-    results["ann"]["accuracy"], results["config"]["run"]["data_dir"] = 1 / 3, "/somewhere"
-    write_results(tmp_path / "results.json", results)
-    kept = json.loads((tmp_path / "results.json").read_text())
-    assert kept["ann"]["accuracy"] == 0.333333
-    assert kept["ann"]["epochs"] == 3
-    assert kept["config"]["run"]["data_dir"] is None
-    assert "compile_seconds" not in kept
-    assert kept["environment"]["cpu_count"] >= 1
+def test_a_run_replaces_its_own_line_alone(keep, tmp_path):
+    for trial, seed in (("linear-t4", 1), ("ann", 0), ("linear-t4", 0)):
+        keep(trial, seed, ann={"accuracy": 0.1})
+    before = (tmp_path / "tiny.jsonl").read_text().splitlines()
+    keep("linear-t4", 0, ann={"accuracy": 0.9})
+    after = (tmp_path / "tiny.jsonl").read_text().splitlines()
+    assert [*kept(tmp_path, "tiny")] == [("ann", 0), ("linear-t4", 0), ("linear-t4", 1)]
+    assert (after[0], after[2]) == (before[0], before[2])
+    assert kept(tmp_path, "tiny")["linear-t4", 0]["ann"]["accuracy"] == 0.9
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.jsonl"]
+
+
+def test_of_runs_that_end_at_once_none_is_lost(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "environment", lambda: ENVIRONMENT)
+    runs = [copy.deepcopy(TEMPLATE) for _ in range(8)]
+    for seed, run in enumerate(runs):
+        run["config"]["seed"] = seed
+    with ThreadPoolExecutor(8) as threads:  # whose descriptors are locked as those of processes are
+        list(threads.map(partial(results.keep, tmp_path, "tiny", "ann"), runs))
+    assert [seed for _, seed in kept(tmp_path, "tiny")] == list(range(8))
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"trial": "ann"}'])
+def test_a_damaged_line_is_named(damage, keep, tmp_path):
+    keep("ann", 0)
+    with (tmp_path / "tiny.jsonl").open("a") as file:
+        file.write(damage + "\n")
+    with pytest.raises(ValueError, match=r"line 2 of .*tiny.jsonl is damaged .*: mend it, or delete it"):
+        kept(tmp_path, "tiny")

@@ -1,6 +1,5 @@
 """The study's runs: which there are, with which fields, from whose ANN each starts, and the results that they keep."""
 
-import json
 import shutil
 from functools import partial
 
@@ -9,13 +8,14 @@ import pytest
 from experiments.config import check, difference, with_fields
 from experiments.presets import PRESETS, Preset
 from experiments.runs.command_line import guarded, parse
-from experiments.runs.records import read_results
 from experiments.runs.stages import finish
+from experiments.runs.workdir import read_results
 from experiments.study import __main__ as study
-from experiments.study import conversion, trials
-from experiments.study.plan import STUDIES
-from experiments.study.results import results_path
+from experiments.study import plan, results, work
+from experiments.study.plan import STUDIES, Trial
+from experiments.study.results import kept
 from tests.experiments.commands import TINY, without_time
+from tests.experiments.study.tiny_study import ENVIRONMENT
 
 
 def test_fields_are_changed_in_their_groups_alone():
@@ -29,9 +29,9 @@ def test_fields_are_changed_in_their_groups_alone():
 def test_all_trials_are_valid_and_take_over_an_ann_that_is_trained_as_theirs(preset):
     """A run of hours that starts from another ANN is refused only when that one is trained."""
     planned = {trial.name: trial for of_question in STUDIES[preset].values() for trial in of_question}
-    planned |= {trials.ANN.name: trials.ANN}
+    planned |= {plan.ANN.name: plan.ANN}
     for trial in planned.values():
-        config, of_ann = (trials.config_of_trial(preset, one, 0) for one in (trial, planned[trial.ann]))
+        config, of_ann = (plan.config_of_trial(preset, one, 0) for one in (trial, planned[trial.ann]))
         check(config)
         assert difference(of_ann, config, "ann") is None, trial.name
 
@@ -44,26 +44,28 @@ def main(arguments):
 @pytest.fixture
 def tiny_study(monkeypatch):
     """A study of two trials and the conversion, of the tiny preset."""
-    monkeypatch.setitem(trials.PRESETS, "tiny", Preset("", parse("test", "", TINY).config))
-    monkeypatch.setattr(conversion, "SHORT", (8,))
-    monkeypatch.setattr(conversion, "LONG", (16,))
+    monkeypatch.setitem(plan.PRESETS, "tiny", Preset("", parse("test", "", TINY).config))
+    monkeypatch.setattr(work, "SHORT", (8,))
+    monkeypatch.setattr(work, "LONG", (16,))
     own = (
-        trials.Trial("everything", {}, trials.tested, (0,)),
-        trials.Trial("leaky", {"finetune.leak": 0.5}, seeds=(0,)),
-        trials.Trial("conversion", {}, partial(conversion.conversion, images=256), (0,)),
+        Trial("everything", {}, work.tested, (0,)),
+        Trial("leaky", {"finetune.leak": 0.5}, seeds=(0,)),
+        Trial("conversion", {}, partial(work.conversion, 256), (0,)),
     )
     monkeypatch.setitem(study.STUDIES, "tiny", {"all": own})
 
 
 def test_a_trial_runs_from_the_seeds_ann_and_only_where_nothing_is_kept(tiny_study, monkeypatch, tmp_path):
     """Which runs there are, from whose ANN and conversion each starts, and with which fields."""
+    monkeypatch.setattr(results, "environment", lambda: ENVIRONMENT)
     runs, numbers = [], {"validation_accuracy": 0.5, "epochs": 1, "history": []}
     numbers |= {"scaling_factor": 1.0, "logit_scale": 1.0, "thresholds": {}}
 
-    def work(name):
+    def noted(name):
         def note(run):
             for stage, net in (("train_ann", "ann"), ("convert", "converted"))[: 1 if name == "ann" else 2]:
-                finish(run, stage, 1.0, {net: numbers})
+                finish(run, stage, 1.0, {net: numbers}, "")
+                (run.directory / net).mkdir(exist_ok=True)
             runs.append((name, run.config))
             return read_results(run.directory)
 
@@ -71,10 +73,10 @@ def test_a_trial_runs_from_the_seeds_ann_and_only_where_nothing_is_kept(tiny_stu
 
     donors = []
     monkeypatch.setattr(study, "adopt", lambda run, donor: donors.append(donor.parts[-2]))
-    monkeypatch.setattr(study, "ANN", trials.ANN._replace(work=work("ann")))
+    monkeypatch.setattr(study, "ANN", plan.ANN._replace(work=noted("ann")))
     fields = {"first": {"convert.num_steps": 3}, "other": {"convert.num_steps": 2}, "leaky": {"finetune.leak": 0.5}}
     fields["leaky"] |= fields["first"]
-    own = [trials.Trial(name, changed, work(name), (0, 1)) for name, changed in fields.items()]
+    own = [Trial(name, changed, noted(name), (0, 1)) for name, changed in fields.items()]
     monkeypatch.setitem(study.STUDIES, "tiny", {"why": own[:2], "how": own[2:]})
     arguments = study.Arguments("tiny", seeds=(1,), workdir=tmp_path / "runs", results=tmp_path / "results")
     assert main(arguments) == 0
@@ -84,16 +86,16 @@ def test_a_trial_runs_from_the_seeds_ann_and_only_where_nothing_is_kept(tiny_stu
     assert {config.seed for config in configs.values()} == {1}
     assert configs["leaky"].finetune.leak == 0.5
     assert configs["first"] == with_fields(configs["ann"], fields["first"])
-    assert results_path(arguments.results, "tiny", "leaky", 1).exists()
+    assert {*kept(arguments.results, "tiny")} == {(name, 1) for name in ("ann", "first", "other", "leaky")}
     assert main(arguments) == 0
     assert len(runs) == 4  # nothing runs twice
-    kept = results_path(arguments.results, "tiny", "ann", 1)
-    kept.write_text("as it was kept")
     shutil.rmtree(arguments.workdir)  # as in a fresh clone
-    results_path(arguments.results, "tiny", "leaky", 1).unlink()
+    path = arguments.results / "tiny.jsonl"
+    lines = [line.replace("null", "false") for line in path.read_text().splitlines() if '"leaky"' not in line]
+    path.write_text("\n".join(lines) + "\n")  # marked, to be told from new ones
     assert main(arguments) == 0
     assert [name for name, _ in runs[4:]] == ["ann", "leaky"]
-    assert kept.read_text() == "as it was kept"
+    assert [line for line in path.read_text().splitlines() if '"leaky"' not in line] == lines
 
 
 @pytest.mark.slow
@@ -102,19 +104,19 @@ def test_a_study_keeps_results_and_runs_nothing_twice(tiny_study, tiny, tmp_path
     arguments = study.Arguments("tiny", workdir=tmp_path / "runs", results=tmp_path / "results")
     assert main(arguments) == 0
     output = capsys.readouterr().out
-    assert output.count("ann epoch 1/3") == 1
+    assert output.count("train_ann: validation") == 1
     assert output.count("convert: taken over") == 2
     names = ("everything", "leaky", "conversion")
-    kept = {n: json.loads(results_path(arguments.results, "tiny", n, 0).read_text()) for n in names}
-    expected, everything, leaky = without_time(read_results(tiny)), kept["everything"], kept["leaky"]
+    own = {name: kept(arguments.results, "tiny")[name, 0] for name in names}
+    expected, everything, leaky = without_time(read_results(tiny)), own["everything"], own["leaky"]
     assert everything["hybrid"]["accuracy"] == pytest.approx(expected["hybrid"]["accuracy"], rel=1e-5)
     assert len(everything["hybrid"]["history"]) == 2
     assert 0 < everything["input_rate"] < 1
     assert leaky["config"]["finetune"]["leak"] == 0.5
     assert len(leaky["streams"]["hybrid"]) == leaky["config"]["evaluate"]["streams"]
     assert "accuracy" not in leaky["ann"]  # the test split was not looked at
-    assert kept["conversion"]["ann"]["accuracy"] == pytest.approx(expected["ann"]["accuracy"], rel=1e-5)
-    test = kept["conversion"]["percentiles"]["100"]
+    assert own["conversion"]["ann"]["accuracy"] == pytest.approx(expected["ann"]["accuracy"], rel=1e-5)
+    test = own["conversion"]["percentiles"]["100"]
     assert set(test["validation"]) == set(test["test"]) == {"8", "16"}
     best = max(test["validation"]["8"].values())
     assert test["validation"]["8"][str(test["test"]["8"]["factor"])] == best

@@ -2,9 +2,12 @@
 
 import pytest
 
-from experiments.study import figures, plan, results, tables
+from experiments.config import with_fields
+from experiments.presets import PRESETS
+from experiments.reports.plots import sheet
+from experiments.study import costs, figures, plan, tables
 from experiments.study.results import read_runs
-from tests.experiments.study.tiny_study import LAYERS, cells, is_drawn, keep, measured
+from tests.experiments.study.tiny_study import LAYERS, cells, keep, measured
 
 __all__ = ["keep"]  # a fixture
 
@@ -17,15 +20,10 @@ def keep_conversion(keep, tests, seed=0):
 
 def test_accuracies_against_time_steps(keep, tmp_path):
     for seed, accuracy in enumerate((0.5, 0.6)):
-        tests = {"8": measured(0.1, 0.4, accuracy)}
-        if seed == 0:
-            tests["64"] = measured(0.7, 1.0, 0.8)
-        keep_conversion(keep, tests, seed)
-        scores = {
-            "accuracy": 0.8 + seed / 10,
-            "accuracy_std": 0.0,
-            "accuracy_by_step": [0.1, 0.2, 0.3, 0.8 + seed / 10, 0.8, 0.8],
-        }
+        at_64 = {"64": measured(0.7, 1.0, 0.8)} if seed == 0 else {}
+        keep_conversion(keep, {"8": measured(0.1, 0.4, accuracy)} | at_64, seed)
+        by_step = [0.1, 0.2, 0.3, 0.8 + seed / 10, 0.8, 0.8]
+        scores = {"accuracy": by_step[3], "accuracy_std": 0.0, "accuracy_by_step": by_step}
         converted = {"accuracy": 0.3, "scaling_factor": 0.5, "accuracy_by_step_at_factor_1": [0.1, 0.2, 0.3, 0.25]}
         keep("linear-t4", seed, hybrid=scores, converted=converted, finetune={"surrogate": "linear"})
     hybrid = {"accuracy": 0.75, "accuracy_std": 0.01, "kept": "converted"}
@@ -46,11 +44,9 @@ def test_accuracies_against_time_steps(keep, tmp_path):
     assert cells(table, f"{reaches} hybrid, STDB by T =") == ["64", "", ""]
     assert cells(table, "hybrid, STDB") == ["75.00 ± 1.00 (handed back)", "", ""]
     assert cells(tables.evaluation_table(data), "T = 4, linear") == ["20.00 ± 0.00", "85.00 ± 7.07"]
-    means = results.against_steps(data).groupby(["net", "T"]).accuracy.mean()
+    means = tables.against_steps(data).groupby(["net", "T"]).accuracy.mean()
     assert means["converted, maximum, best factor"].to_dict() == pytest.approx({4: 0.3, 8: 0.55, 64: 0.8})
     assert means["converted, 99.7 percentile, factor 1"].to_dict() == pytest.approx({8: 0.1, 64: 0.7})
-    assert is_drawn(figures.draw_conversion, data, tmp_path / "a.png")
-    assert is_drawn(figures.draw_evaluation, data, tmp_path / "e.png")
 
 
 def test_an_ann_counts_once_however_many_hybrid_nets_start_from_it(keep, tmp_path, monkeypatch):
@@ -63,7 +59,8 @@ def test_an_ann_counts_once_however_many_hybrid_nets_start_from_it(keep, tmp_pat
         keep(trial, seed, ann={"accuracy": accuracy}, finetune={"surrogate": trial.removesuffix("-t4")})
     lines = []
     monkeypatch.setattr("matplotlib.axes.Axes.axhline", lambda _, accuracy, **style: lines.append(accuracy))
-    assert is_drawn(figures.draw_evaluation, read_runs(tmp_path), tmp_path / "e.png")
+    with sheet(tmp_path / "e.png") as axes:
+        figures.draw_evaluation(axes, read_runs(tmp_path))
     assert lines == [pytest.approx(100 * (0.9 + 0.9 + 0.6) / 3)]
 
 
@@ -71,7 +68,7 @@ def test_one_seed_and_one_stream_have_no_spread(keep, tmp_path):
     def text(*accuracies, std):
         for seed, accuracy in enumerate(accuracies):
             keep("linear-t4", seed, hybrid={"accuracy": accuracy, "accuracy_std": std})
-        return tables.on_test(results.nets_of(read_runs(tmp_path), "hybrid"))
+        return tables.on_test(tables.nets_of(read_runs(tmp_path), "hybrid"))
 
     assert text(0.5, std=0.0) == "50.00"
     assert text(0.5, std=None) == "50.00"
@@ -87,7 +84,7 @@ def test_a_hybrid_runs_converted_net_counts_where_its_thresholds_are_the_rows(ke
     table = tables.conversion_table(read_runs(tmp_path))
     assert cells(table, "converted, maximum, best factor") == ["40.00 (0.4)", "50.00 (0.4)"]
     assert cells(table, "converted, 99.7 percentile, best factor")[0] == "90.00 ± 1.00 (0.8)"
-    assert cells(table, "converted, 99.7 percentile, factor 1")[0] == "20.00"  # not the run's own 30
+    assert cells(table, "converted, 99.7 percentile, factor 1")[0] == "30.00"
     assert cells(table, "converted, maximum, best factor, reaches hybrid, linear by T =")[0] == "over 8"
     assert "STDB" not in table  # of which there is no hybrid net
     keep_conversion(keep, {"4": measured(0.2, 0.4, 0.6)}, seed=1)  # a seed of which there is no hybrid net
@@ -110,16 +107,15 @@ def test_compute_of_the_hybrid_run_and_from_scratch(keep, tmp_path):
     assert cells(table, "hybrid, linear (2 seeds)")[3:5] == ["4", "70.00 ± 0.00"]
     assert cells(table, "from scratch, linear (1 seed)")[:2] == ["0", "2"]
     assert cells(table, "from scratch, linear (1 seed)")[3] == "2"
-    runs = results.scratch_trials(data, 4)
-    hybrid, scratch = (results.by_operations(runs[name].iloc[0]) for name in ("hybrid, linear", "from scratch, linear"))
+    runs = tables.scratch_trials(data, 4)
+    hybrid, scratch = (costs.by_operations(runs[name].iloc[0]) for name in ("hybrid, linear", "from scratch, linear"))
     epoch = scratch.index[0]
     assert scratch.to_dict() == {epoch: 0.6, 2 * epoch: 0.7}
     conversion = (64 * 30 + 2500 * 4) / (3 * 55_000 * 4)  # one factor on half of the images: it does not choose
     assert list(hybrid.index / epoch) == pytest.approx([n + 3 / 4 + conversion for n in range(3)])
     assert list(hybrid.iloc[1:]) == [0.6, 0.7]
     older = runs["hybrid, linear"].iloc[0].drop("hybrid/validation_accuracy_before")  # which took all of them
-    assert results.by_operations(older).index[0] / epoch == pytest.approx(3 / 4 + conversion + 2500 / (3 * 55_000))
-    assert is_drawn(figures.draw_scratch, data, tmp_path / "b.png", 4)
+    assert costs.by_operations(older).index[0] / epoch == pytest.approx(3 / 4 + conversion + 2500 / (3 * 55_000))
 
 
 def test_gains_steps_downhill_and_silence(keep, tmp_path):
@@ -156,7 +152,6 @@ def test_gains_steps_downhill_and_silence(keep, tmp_path):
     table = tables.silent_neurons_table(data)
     assert cells(table, "before") == ["25.0"] * 4 + ["50.00 ± 1.41"]
     assert cells(table, "stdb, lr 0.001")[:4] == ["50.0"] * 4
-    assert is_drawn(figures.draw_harms, data, tmp_path / "c.png")
 
 
 def test_spikes_and_what_they_cost(keep, tmp_path):
@@ -173,24 +168,22 @@ def test_spikes_and_what_they_cost(keep, tmp_path):
 
 
 def test_the_papers_table_has_our_runs_beside_it(keep, tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "PAPER", (*tables.PAPER, ("tiny", "linear-t4", "tiny net")))
+    monkeypatch.setattr(tables, "PAPER", (*tables.PAPER, ("tiny", "linear-t4", "tiny net", "run it")))
     for seed, accuracy in enumerate((0.7, 0.8)):
         keep("linear-t4", seed, ann={"accuracy": 0.9}, hybrid={"accuracy": accuracy}, seconds={"evaluate": 120.0})
     table = tables.paper_table(read_runs(tmp_path))
     assert cells(table, "VGG5 CIFAR-10, paper")[:4] == ["75", "87.88", "84.56", "86.91"]
     ours = cells(table, "tiny net, jsnn")
     assert ours[:2] == ["4", "90.00 ± 0.00"]
-    assert ours[3:6] == ["75.00 ± 7.07", "3 + 2", "`python -m experiments.hybrid tiny`"]
+    assert ours[3:6] == ["75.00 ± 7.07", "3 + 2", "`run it`"]
 
 
-def test_the_command_of_a_row_runs_its_trial_with_all_its_fields():
-    of_preset = "python -m experiments.study vgg5_cifar10 --questions"
-    assert tables.command_of("vgg5_cifar10", "stdb-t75") == f"{of_preset} paper"
-    assert tables.command_of("vgg5_cifar10", "qcfs-diet-t8") == f"{of_preset} few"
-    assert tables.command_of("fashion_mnist_cpu", "linear-t8") == "python -m experiments.hybrid fashion_mnist_cpu"
-
-
-def test_each_row_of_the_papers_table_is_of_a_trial_in_the_plan():
-    for preset, trial, *_ in tables.PAPER:
-        planned = {one.name for trials in plan.STUDIES.get(preset, {}).values() for one in trials}
-        assert trial in {"preset", *planned}
+def test_each_row_of_the_papers_table_is_of_a_trial_in_the_plan_and_names_the_command_that_runs_it():
+    for preset, trial, *_, command in tables.PAPER:
+        questions = plan.STUDIES.get(preset, {})
+        asked = [name for name, trials in questions.items() if trial in {one.name for one in trials}]
+        assert asked or trial == "preset"
+        planned = [one for name in asked for one in questions[name] if one.name == trial]
+        changed = any(with_fields(PRESETS[preset].config, one.fields) != PRESETS[preset].config for one in planned)
+        study = f"study {preset} --questions {''.join(asked)}"
+        assert command == f"python -m experiments.{study if changed else f'hybrid {preset}'}"

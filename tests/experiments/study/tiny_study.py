@@ -1,41 +1,60 @@
-"""The tiny run for tests of the study, its results with numbers set by hand, and views of tables and plots."""
+"""A tiny config with a random net, results whose numbers are set by hand, and views of tables and plots."""
 
 import copy
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
 
 import pytest
 
 from experiments.config import with_fields
-from experiments.reports.plots import sheet
-from experiments.runs.records import read_results, saved_config
+from experiments.networks import init_variables, scaled, snn_like
+from experiments.runs.command_line import parse
 from experiments.runs.workdir import Run
-from experiments.study.results import results_path, write_results
+from experiments.study import results
+from experiments.study.results import keep as keep_results
+from tests.experiments.commands import TINY
 
 LAYERS = ("conv0", "conv1", "conv2", "dense0")
+CONFIG = with_fields(parse("test", "", TINY).config, {"run.eval_batch_size": 32, "data.batch_size": 16})
+RUN = Run(CONFIG, Path("nowhere"))
+SCORES = {"accuracy": 0.8, "accuracy_std": 0.01, "accuracy_by_step": [0.8] * 6, "validation_accuracy": 0.8}
+HISTORY = [{"validation_accuracy": 0.7}, {"validation_accuracy": 0.8}]
+TEMPLATE = {
+    "config": asdict(with_fields(CONFIG, {"data.dataset": "fashion_mnist"})),  # whose number of images is known
+    "ann": {"accuracy": 0.8, "epochs": 3},
+    "converted": SCORES | {"scaling_factor": 0.5, "accuracy_by_step_at_factor_1": [0.1] * 6},
+    "hybrid": SCORES | {"epochs": 2, "history": HISTORY, "kept": "fine-tuned", "validation_accuracy_before": 0.6},
+    "spikes_per_neuron": {net: dict.fromkeys(LAYERS, 1.0) for net in ("converted", "hybrid")},
+    "early_exit": {"accuracy": 0.8, "steps": 3.0},
+    "seconds": dict.fromkeys(("train_ann", "convert", "finetune", "evaluate"), 60.0),
+    "input_rate": 0.5,
+}
+ENVIRONMENT = {"commit": "0123456", "platform": "cpu", "cpu_count": 2, "device": "cpu", "device_count": 1}
+
+
+@cache
+def random_nets(config=CONFIG):
+    """An ANN and an SNN of random weights, its thresholds low enough for all layers to spike."""
+    return init_variables(config, "init"), scaled(config, snn_like(config), 0.2)
 
 
 @pytest.fixture
-def tiny_run(tiny):
-    """The tiny run, with batches that its splits fill several times."""
-    return Run(with_fields(saved_config(tiny), {"run.eval_batch_size": 32}), tiny, None)
-
-
-@pytest.fixture
-def keep(tiny, tmp_path):
-    """Keeps results of a trial of the preset "tiny", those of the tiny run with some numbers changed.
+def keep(tmp_path, monkeypatch):
+    """Keeps results of a trial of the preset "tiny", those of TEMPLATE with some numbers changed.
 
     Changes are of a part of the results, of the config's convert and finetune groups by these names.
     """
-    of_tiny = read_results(tiny)
-    of_tiny["config"]["data"]["dataset"] = "fashion_mnist"  # whose number of images is known
+    monkeypatch.setattr(results, "environment", lambda: ENVIRONMENT)
 
     def keep(trial, seed, **changes):
-        results = copy.deepcopy(of_tiny) | {"input_rate": 0.5}
-        results["config"]["seed"] = seed
+        of_run = copy.deepcopy(TEMPLATE)
+        of_run["config"]["seed"] = seed
         for group in ("convert", "finetune"):
-            results["config"][group] |= changes.pop(group, {})
+            of_run["config"][group] |= changes.pop(group, {})
         for name, value in changes.items():
-            results[name] = {**results[name], **value} if name in results else value
-        write_results(results_path(tmp_path, "tiny", trial, seed), results)
+            of_run[name] = {**of_run[name], **value} if name in of_run else value
+        keep_results(tmp_path, "tiny", trial, of_run)
 
     return keep
 
@@ -49,10 +68,3 @@ def cells(table, row):
 def measured(factor_1, factor, chosen):
     """A conversion's measurements on the test split at one T."""
     return {"factor_1": factor_1, "factor": factor, "chosen": chosen}
-
-
-def is_drawn(draw, data, path, *options):
-    """Whether a plot of the data becomes a picture."""
-    with sheet(path) as axes:
-        draw(axes, data, *options)
-    return path.read_bytes().startswith(b"\x89PNG")

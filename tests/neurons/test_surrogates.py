@@ -1,0 +1,164 @@
+"""Every surrogate spikes strictly above the threshold, and its derivative is its formula in both modes of autodiff."""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jsnn.neurons import hard_reset_lif, lif, over_time
+from jsnn.neurons.surrogate import (
+    arctan,
+    boxcar,
+    fast_sigmoid,
+    forward_mode,
+    from_derivative,
+    from_spike_time,
+    linear,
+    stdb,
+)
+from tests.neurons.random_neurons import CHANNELS, a_bell, currents, one_over, parameters_of
+
+# The surrogate and its derivative as a function of z and of the steps since the last spike, 0 without one.
+SURROGATES = {
+    "stdb": (stdb(0.4, 0.1), lambda z, dt: np.where(dt > 0, 0.4 * np.exp(-0.1 * dt), 0)),
+    "stdb without decay": (stdb(0.5, 0.0), lambda z, dt: np.where(dt > 0, 0.5, 0)),
+    "linear": (linear(0.4), lambda z, dt: 0.4 * np.maximum(0, 1 - np.abs(z))),
+    "arctan": (arctan(3.0), lambda z, dt: 3 / 2 / (1 + (np.pi * 3 * z / 2) ** 2)),
+    "fast sigmoid": (fast_sigmoid(10.0), lambda z, dt: 1 / (1 + 10 * np.abs(z)) ** 2),
+    "boxcar": (boxcar(0.8, 0.6), lambda z, dt: 0.6 * (np.abs(z) < 0.4)),
+    "by distance": (from_derivative(a_bell), lambda z, dt: np.exp(-(z**2))),
+    "by spike time": (from_spike_time(one_over), lambda z, dt: np.where(dt > 0, 1 / np.maximum(dt, 1), 0)),
+}
+Z = np.concatenate([np.linspace(-2.5, 2.5, 41), [-0.4, 0.4, -1, 1]])
+AGE = np.arange(len(Z), dtype=np.int32) % 7
+AGES = jnp.asarray(AGE)
+
+
+@pytest.mark.parametrize("name", SURROGATES)
+def test_a_derivative_is_its_formula(float64, name):
+    surrogate, formula = SURROGATES[name]
+    expected, weights = formula(Z, AGE), np.linspace(1, 2, len(Z))
+
+    @jax.jit
+    def every_way(z):
+        spikes, backward = jax.vjp(lambda z: surrogate.spike(z, AGES), z)
+        other_spikes, slope = jax.jvp(lambda z: forward_mode(surrogate).spike(z, AGES), (z,), (weights,))
+        return (spikes, other_spikes), (backward(weights)[0], slope), surrogate.derivative(z, AGES)
+
+    spikes, slopes, derivative = every_way(Z)
+    for each in spikes:
+        np.testing.assert_array_equal(each, Z > 0)
+    for slope in slopes:
+        np.testing.assert_allclose(slope, expected * weights, rtol=1e-14)
+    np.testing.assert_allclose(derivative, expected, rtol=1e-14)
+    if "time" in name or "stdb" in name:
+        np.testing.assert_allclose(surrogate.by_age(AGES, Z.dtype), expected, rtol=1e-14)
+    else:
+        assert surrogate.by_age is None
+        np.testing.assert_allclose(surrogate.derivative(jnp.asarray(Z), None), expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("name", SURROGATES)
+def test_spikes_and_derivatives_keep_the_dtype(name, dtype):
+    surrogate = SURROGATES[name][0]
+
+    def results(z):
+        spikes, backward = jax.vjp(lambda z: surrogate.spike(z, AGES), z)
+        return spikes, *backward(jnp.ones_like(z)), surrogate.derivative(z, AGES)
+
+    assert {result.dtype for result in jax.eval_shape(results, jnp.asarray(Z, dtype))} == {jnp.dtype(dtype)}
+
+
+@pytest.mark.parametrize(
+    ("name", "make"), [*((name, lif) for name in SURROGATES), ("stdb", hard_reset_lif), ("linear", hard_reset_lif)]
+)
+def test_forward_and_reverse_mode_agree(float64, name, make):
+    """<J v, w> by the surrogate for forward mode equals <v, J^T w> by either."""
+    surrogate = SURROGATES[name][0]
+    plain, forward = (make(each, detach_spike=False) for each in (surrogate, forward_mode(surrogate)))
+    rng = np.random.default_rng(5)
+    given = parameters_of(plain, (CHANNELS,)), currents(15)
+    tangents = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), given)
+    cotangents = rng.normal(size=given[1].shape), rng.normal(size=given[1][0].shape)
+
+    def results(neuron, parameters, current):
+        spikes, end, _ = over_time(neuron, parameters, neuron.init(parameters, current[0]), current)
+        return spikes, end.membrane
+
+    @jax.jit
+    def both_modes(given):
+        along = jax.jvp(partial(results, forward), given, tangents)
+        return along, *(
+            (value, back(cotangents))
+            for value, back in (jax.vjp(partial(results, neuron), *given) for neuron in (plain, forward))
+        )
+
+    (primal, along), *reverse = both_modes(given)
+    expected = sum((a * b).sum() for a, b in zip(along, cotangents, strict=True))
+    assert abs(expected) > 0
+    for value, gradients in reverse:
+        products = jax.tree.map(lambda a, b: (a * b).sum(), gradients, tangents)
+        chex.assert_trees_all_equal(value, primal)
+        np.testing.assert_allclose(sum(jax.tree.leaves(products)), expected, rtol=1e-10)
+
+
+def test_forward_mode_has_second_derivatives(float64):
+    """The second derivative is that of the surrogate's derivative as a function of z."""
+    bell = forward_mode(from_derivative(a_bell)).spike
+    second = jax.jit(jax.vmap(jax.hessian(lambda z: bell(z, None))))(jnp.asarray(Z))
+    np.testing.assert_allclose(second, -2 * Z * np.exp(-(Z**2)), rtol=1e-13)
+
+
+def test_forward_mode_takes_infinite_distances():
+    spike = forward_mode(linear()).spike
+    values, _ = jax.jvp(lambda z: spike(z, None), (jnp.array([jnp.inf, -jnp.inf, 1.0]),), (jnp.ones(3),))
+    np.testing.assert_array_equal(values, [1, 0, 1])
+
+
+def test_a_derivative_may_be_a_condition():
+    box = from_derivative(lambda z: jnp.abs(z) < 0.5)
+    slopes = box.derivative(jnp.array([0.4, -0.6], jnp.bfloat16), None)
+    assert slopes.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(slopes, [1, 0])
+    np.testing.assert_array_equal(jax.grad(lambda z: box.spike(z, None).sum())(jnp.array([0.4, -0.6])), [1, 0])
+
+
+def test_the_default_numbers_of_surrogates():
+    at_threshold, once = jnp.zeros(1), jnp.ones(1, jnp.int32)
+    made = [make().derivative(at_threshold, once).item() for make in (stdb, linear, arctan, fast_sigmoid, boxcar)]
+    np.testing.assert_allclose(made, [0.3 * np.exp(-0.01), 0.3, 1, 1, 1], rtol=1e-6)
+    assert fast_sigmoid().derivative(at_threshold + 0.04, None).item() == pytest.approx(0.25)
+    np.testing.assert_array_equal(boxcar().derivative(jnp.array([-0.51, -0.49, 0.49, 0.51]), None), [0, 1, 1, 0])
+
+
+def test_the_same_arguments_give_the_same_surrogate():
+    calls = [
+        *(partial(make, 0.3) for make in (stdb, linear, arctan, fast_sigmoid, boxcar)),
+        *(partial(from_derivative, a_bell), partial(from_spike_time, one_over), partial(forward_mode, linear())),
+    ]
+    assert all(make() is make() for make in calls)
+    assert len({make() for make in calls}) == len(calls)
+    assert stdb(0.3, 0.01) is not stdb(0.3, 0.02)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: stdb(alpha=0), "stdb needs alpha above 0 and finite, got 0"),
+        (lambda: stdb(alpha=float("inf")), "stdb needs alpha above 0 and finite, got inf"),
+        (lambda: stdb(beta=-1), "beta"),
+        (lambda: linear(gamma=-0.1), "gamma"),
+        (lambda: arctan(0), "arctan needs alpha above 0 and finite, got 0"),
+        (lambda: fast_sigmoid(-1.0), "fast_sigmoid needs slope above 0 and finite, got -1.0"),
+        (lambda: boxcar(0.0), "boxcar needs width above 0 and finite, got 0.0"),
+        (lambda: boxcar(1.0, float("nan")), "boxcar needs height above 0 and finite, got nan"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(make, sentence):
+    with pytest.raises(ValueError, match=sentence) as error:
+        make()
+    assert "\n" not in str(error.value)
