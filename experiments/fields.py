@@ -180,7 +180,6 @@ class Runtime:
     # Also save after this many optimiser steps within an epoch; None does not.
     checkpoint_steps: Annotated[Count | None, Field(description="at least 1 and below 2^31, or None")] = None
     checkpoint_minutes: Positive = 10.0  # Also save after this many minutes within an epoch.
-    tensorboard: bool = True  # Write TensorBoard files too, where tensorboardX is installed.
 
 
 @_group
