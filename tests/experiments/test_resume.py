@@ -106,22 +106,14 @@ def test_a_run_interrupted_at_random_moments_ends_as_if_it_had_not_been(seed, hi
     assert_same_to_the_bit(workdir, tiny)
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
-    """The workdir of a run on one device that nothing happens to."""
-    workdir = tmp_path_factory.mktemp("uninterrupted")
-    status, output = finish(start(*COMMAND, "--workdir", workdir))
-    assert status == 0, output
-    return workdir
-
-
 @pytest.mark.slow
-def test_real_signals_at_random_moments_are_survived(uninterrupted, tmp_path):
-    """On one device, by processes of their own, each of which imports jax and loads its programs."""
-    rng = random.Random(1)
+def test_real_signals_at_random_moments_are_survived(tmp_path):
+    """By processes of their own, each of which imports jax and loads its programs; one that nothing befalls is here."""
+    rng, uninterrupted, workdir = random.Random(1), tmp_path / "uninterrupted", tmp_path / "run"
+    assert run(hybrid, uninterrupted, *COMMAND) == 0
     for pattern, number in ((r"ann .* epoch 3/", KILL), (r"hybrid .* epoch 1/", TERM)):
-        before = last_saved(tmp_path)
-        process = start(*COMMAND, "--workdir", tmp_path)
+        before = last_saved(workdir)
+        process = start(*COMMAND, "--workdir", workdir, devices=4)
         output = ""
         for line in lines_of(process):
             output += line
@@ -129,18 +121,18 @@ def test_real_signals_at_random_moments_are_survived(uninterrupted, tmp_path):
                 break
         else:
             pytest.fail(f"no life came to {pattern}: {output}")
-        asked_at = last_saved(tmp_path)
+        asked_at = last_saved(workdir)
         time.sleep(rng.uniform(0, 0.15))
         process.send_signal(number)
         status, rest = finish(process)
         assert status == (-KILL if number == KILL else STOPPED), rest
         assert_goes_on(output, before)
         if number == TERM:  # it was amid an epoch, and has saved after the signal
-            assert is_later(last_saved(tmp_path), asked_at)
+            assert is_later(last_saved(workdir), asked_at)
             assert "stopped on request" in rest
-    status, output = finish(start(*COMMAND, "--workdir", tmp_path))
+    status, output = finish(start(*COMMAND, "--workdir", workdir, devices=4))
     assert status == 0, output
-    assert_same_to_the_bit(tmp_path, uninterrupted)
+    assert_same_to_the_bit(workdir, uninterrupted)
 
 
 def test_a_second_signal_ends_a_process_at_once():
