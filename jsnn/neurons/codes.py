@@ -8,7 +8,7 @@ that is steep and falls off slowly, such as that of `fast_sigmoid`, gets fewer e
 octaves.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ class Code(NamedTuple):
     even: int = EVEN  # steps below it
 
 
-def encode(z: jax.Array, width: float | jax.Array, even: int | jax.Array = EVEN) -> jax.Array:
+def encode(z: jax.Array, width: float, even: int = EVEN) -> jax.Array:
     """Distances to the threshold [...] as codes [...] uint8, of a `Code`."""
     y = jnp.abs(z.astype(jnp.float32)) * (1 / width)
     # The exponent and two bits of the mantissa of a float count quarters of octaves.
@@ -58,7 +58,7 @@ def fires(codes: jax.Array) -> jax.Array:
 def fitting_code(derivative: Callable[[jax.Array, None], jax.Array]) -> Code | None:
     """The code that tells a surrogate's derivative best; None where none tells it well.
 
-    With 96 even steps it is the width of the least mean square error over |z| < 2. Where its error is above 5 %, as
+    With 96 even steps it is the width of the least mean square error over |z| < 2. Where its `_error` is above 5 %, as
     of a steep derivative, that of the least error among more widths, and fewer even steps.
     """
     with jax.ensure_compile_time_eval():
@@ -69,28 +69,26 @@ def fitting_code(derivative: Callable[[jax.Array, None], jax.Array]) -> Code | N
             return float(jnp.square(derivative(decode(encode(z, width), width, z.dtype), None) - exact).mean())
 
         usual = Code(min(WIDTHS, key=mean_square))
-        if _errors(derivative, [usual])[0] <= GOOD:
+        if _error(derivative, usual) <= GOOD:
             return usual
-        codes = [usual, *(Code(width, even) for even in FEWER_EVEN for width in STEEP_WIDTHS)]
-        errors = _errors(derivative, codes)
-    best = int(np.argmin(errors))
-    return codes[best] if errors[best] <= BEARABLE else None
+        others = (Code(width, even) for even in FEWER_EVEN for width in STEEP_WIDTHS)
+        errors = {code: _error(derivative, code) for code in (usual, *others)}
+    best = min(errors, key=lambda code: errors[code])
+    return best if errors[best] <= BEARABLE else None
 
 
-def _errors(derivative: Callable[[jax.Array, None], jax.Array], codes: Sequence[Code]) -> np.ndarray:
-    """How far a derivative of distances decoded from each code is off, infinite where it is not finite.
+def _error(derivative: Callable[[jax.Array, None], jax.Array], code: Code) -> float:
+    """How far a derivative of decoded distances is off, infinite where it is not finite.
 
     The larger one of the largest error, as a share of the derivative's peak, and the mean one over membranes that are
     anywhere within `FAR` alike, as a share of the mean derivative. The distances lie close at 0, where steep ones vary.
     """
     octaves = 2.0 ** np.concatenate([np.arange(-30, -10, 1 / 16), np.arange(1, np.log2(FAR), 1 / 64)])
     above = np.unique(np.concatenate([octaves, np.linspace(0, 2, 8001)[1:]]))
-    z = np.concatenate([-above[::-1], [0.0], above]).astype(np.float32)
+    z = np.concatenate([-above[::-1], above]).astype(np.float32)
     weights = np.gradient(z.astype(np.float64))
-    width, even = (jnp.asarray(values)[:, None] for values in zip(*codes, strict=True))
-    decoded = decode(encode(jnp.asarray(z), width, even), width, jnp.float32, even)
-    # All codes at once, in one axis: a derivative may be written for that.
-    exact, actual = (np.asarray(derivative(jnp.ravel(at), None), np.float64) for at in (z, decoded))
-    off, tiny = np.abs(actual.reshape(decoded.shape) - exact), np.finfo(np.float32).tiny
-    largest, mean = off.max(1) / max(np.abs(exact).max(), tiny), off @ weights / max(weights @ np.abs(exact), tiny)
-    return np.where(np.isfinite(largest + mean), np.maximum(largest, mean), np.inf)
+    told = decode(encode(jnp.asarray(z), code.width, code.even), code.width, jnp.float32, code.even)
+    exact, actual = (np.asarray(derivative(jnp.asarray(at), None), np.float64) for at in (z, told))
+    off, tiny = np.abs(actual - exact), np.finfo(np.float32).tiny
+    error = max(off.max() / max(np.abs(exact).max(), tiny), weights @ off / max(weights @ np.abs(exact), tiny))
+    return float(error) if np.isfinite(error) else np.inf
