@@ -85,7 +85,7 @@ def _error(derivative: Callable[[jax.Array, None], jax.Array], code: Code) -> fl
     """
     octaves = 2.0 ** np.concatenate([np.arange(-30, -10, 1 / 16), np.arange(1, np.log2(FAR), 1 / 64)])
     above = np.unique(np.concatenate([octaves, np.linspace(0, 2, 8001)[1:]]))
-    z = np.concatenate([-above[::-1], above]).astype(np.float32)
+    z = np.concatenate([-above[::-1], [0.0], above]).astype(np.float32)
     weights = np.gradient(z.astype(np.float64))
     told = decode(encode(jnp.asarray(z), code.width, code.even), code.width, jnp.float32, code.even)
     exact, actual = (np.asarray(derivative(jnp.asarray(at), None), np.float64) for at in (z, told))
