@@ -5,9 +5,11 @@ from typing import Any
 
 
 def check_array(name: str, value: Any) -> None:
-    """Refuse what is no array, as a list of images, by its name."""
+    """Refuse what is no array of numbers, as a list of images, by its name."""
     if not (hasattr(value, "shape") and hasattr(value, "dtype")):
         raise ValueError(f"{name} must be one array, got a {type(value).__name__}: make one of it, as by numpy.stack.")
+    if getattr(value.dtype, "kind", "") in tuple("OSU"):  # objects and texts; a random key's dtype has no kind
+        raise ValueError(f"{name} must be an array of numbers, got one of {value.dtype}.")
 
 
 def is_broadcastable(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:

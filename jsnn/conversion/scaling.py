@@ -9,7 +9,7 @@ its threshold v_l are divided by the threshold V of the layer before,
 import math
 from collections.abc import Mapping
 from itertools import pairwise
-from numbers import Number
+from numbers import Real
 from typing import Any
 
 import jax
@@ -99,7 +99,7 @@ def from_paper_thresholds(thresholds: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _scaled(variables: Variables, factors: Mapping[str, Any], factor: Any) -> Variables:
-    if not isinstance(factor, Number | np.ndarray | jax.Array) or jnp.shape(factor) != ():
+    if not isinstance(factor, Real | np.ndarray | jax.Array) or jnp.shape(factor) != ():
         raise ValueError(f"the threshold scaling factor must be one number, got {factor!r}.")
     if not all_values(factor, lambda f: (f > 0) & (f < math.inf)):
         raise ValueError(f"the threshold scaling factor must be above 0 and finite, got {factor}.")

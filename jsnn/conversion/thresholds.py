@@ -55,6 +55,8 @@ def convert(
     for name, text, holds, advice in snn.neuron.ranges:
         if name in values and not all_values(values[name], holds):
             raise ValueError(f"{name} must be {text}, got {values[name]}: {advice}.")
+    if not isinstance(thresholds, Mapping):
+        raise ValueError(f"thresholds are a mapping of layers to theirs, got {thresholds!r}: name each layer.")
     neurons = {}
     for layer, threshold in thresholds.items():
         of_layer = _as_numbers(f"the threshold of {layer}", threshold, dtype)

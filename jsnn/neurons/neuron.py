@@ -87,11 +87,11 @@ def check_neuron(neuron: Any) -> None:
     """
     if not isinstance(neuron, Neuron):
         raise ValueError(f"neuron must be a jsnn.Neuron, as jsnn.lif() gives one, got {neuron!r}.")
-    if _is_ours(neuron):
-        return
     parameters = neuron.parameters()
     if "threshold" not in parameters:
         raise ValueError(f'a neuron has a "threshold", which a spike stands for, this one has {", ".join(parameters)}.')
+    if _is_ours(neuron):
+        return
     with jax.ensure_compile_time_eval():
         parameters = {name: jnp.asarray(value, jnp.float32) for name, value in parameters.items()}
         currents = jnp.broadcast_to(parameters["threshold"] * jnp.linspace(-4, 4, 33), (6, 33))

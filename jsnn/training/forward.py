@@ -89,7 +89,8 @@ def residuals_of(presentation: Presentation, trained: Sequence[str], residuals: 
       an eighth of the distance. In 100 small networks a kernel's gradient was off by 0.2 % of its largest entry with
       linear (the median; at most 0.6 %), by 2 % with fast_sigmoid. That of a threshold, a leak or an initial membrane
       is a sum of both signs: off by at most 1 and 3 % of the sum of absolute terms, it may be off by as much as it is
-      where they cancel, by channel more often than by layer. fast_sigmoid(1e5) is too steep for a byte.
+      where they cancel, by channel more often than by layer. A byte does not tell what is steeper than
+      fast_sigmoid(200) or arctan(300).
     - "auto": "exact" in one chunk, where nothing is run again either, else "byte" where the neurons have it.
 
     In one chunk of few steps membranes stand in for bits: for 64 images on VGG5 at T = 4 and 8 a step's temporaries are
@@ -108,7 +109,8 @@ def residuals_of(presentation: Presentation, trained: Sequence[str], residuals: 
     if in_bytes is None and residuals == "byte":
         raise ValueError(
             "a byte tells the gradient of lif and hard_reset_lif, whose surrogate asks for no spike times where their "
-            "parameters are trained and is not too steep for it, and not of these neurons: choose residuals='exact'."
+            "parameters are trained and is neither too steep nor too flat for it, and not of these neurons: choose "
+            "residuals='exact'."
         )
     return in_bytes
 

@@ -128,6 +128,7 @@ OWN_SHAPES = r"neurons of a can't make a step with parameters of the shapes thre
         (lambda: jsnn.scale_thresholds(VARIABLES, jnp.ones(7)), "must be one number, got Array"),
         (lambda: jsnn.scale_thresholds(WEIGHTS, 0.5), 'no "neurons" whose thresholds could be scaled'),
         (lambda: spiking_as(lambda n, u: fires(n, u)[..., None], "threshold"), r"spikes of shape \(33, 1\)"),
+        (lambda: jsnn.spiking(network, jsnn.lif()._replace(parameters=dict)), 'a neuron has a "threshold"'),
         (lambda: spiking_as(fires, "leak"), 'a neuron has a "threshold", .* this one has leak'),
         (lambda: spiking_as(lambda n, u: jnp.clip(jnp.round(u), -3, 3), "threshold"), "emits 0 or 1 .* one -3"),
         (lambda: spiking_as(lambda n, u: 2 * fires(n, u), "threshold"), "emits 0 or 1 .* one 2"),
