@@ -12,6 +12,8 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import islice
+from multiprocessing import resource_tracker
 from threading import Thread
 from typing import Any, NamedTuple
 
@@ -154,23 +156,32 @@ def _batches(items: grain.MapDataset, batch_size: int, num_workers: int, start: 
         flags.FLAGS.mark_as_parsed()  # grain's workers read absl flags, which no main of ours parses
         if UNFREED not in sys.warnoptions:
             sys.warnoptions.append(UNFREED)
+        resource_tracker.ensure_running()  # begins here, not among the workers: its beginning unblocks signals
         batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers), _begin_worker)
     return _closing(iter(batches))
 
 
 def _closing(batches: grain.DatasetIterator) -> Iterator[Batch]:
-    """The batches; whoever leaves some ends the workers all the same, and frees what these have handed over."""
+    """The batches; whoever leaves some ends the workers all the same, and frees what these have handed over.
+
+    Signals go to all processes of a job. They are left to the one that trains: its workers begin with the first batch
+    and inherit the blocked signals, so no signal ends one, not even while it begins.
+    """
     try:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+        try:
+            first = list(islice(batches, 1))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        yield from first
         yield from batches
     finally:
         batches.close()
 
 
 def _begin_worker(worker: int, num_workers: int) -> None:
-    """Leave the signals, which go to all processes of a job, to the one that trains, and end when that one does."""
+    """End when the process that trains does, and say nothing."""
     del worker, num_workers
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
     logging.getLogger("absl").setLevel(logging.ERROR)  # each worker would tell that OpenCV is not installed
     Thread(target=_end_with_parent, daemon=True).start()
 

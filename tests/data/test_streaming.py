@@ -75,7 +75,11 @@ def test_the_stream_is_repeatable_and_reads_every_sample(data_dir):
 
 
 READING = """
-import hashlib, sys, time
+import hashlib, multiprocessing, os, signal, sys, threading, time
+def interrupt():
+    while not multiprocessing.active_children():
+        time.sleep(0.01)
+    os.killpg(0, signal.SIGINT)
 def digest(batch):
     return hashlib.sha256(b"".join(part.tobytes() for part in batch)).hexdigest()
 def read():
@@ -85,6 +89,8 @@ def read():
     if sys.argv[3] == "stay":
         time.sleep(60)
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, lambda *_: None)
+    threading.Thread(target=interrupt).start()
     read()
 """
 
@@ -98,12 +104,12 @@ def digest(batch):
 @pytest.mark.real_data
 @pytest.mark.parametrize(("end", "workers"), [("stay", 1), ("leave", 2)])
 def test_worker_processes_read_the_same_stream_end_with_their_parent_and_say_nothing(end, workers, data_dir, tmp_path):
-    """Whether the parent is killed, or ends before all was read; each worker is a process that imports jax."""
+    """Whether the parent is killed, or ends before all was read; a signal to all finds the workers as they begin."""
     script = tmp_path / "reading.py"
     script.write_text(READING)
     command, environment = [sys.executable, script, data_dir, str(workers), end], os.environ | {"PYTHONPATH": str(ROOT)}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **pipes)
     by_threads = streamed_source("imagenet2012", "train", data_dir).shuffled(20, 0, 1)
     assert process.stdout.readline().split() == [digest(next(by_threads)) for _ in range(2)]
     if end == "stay":
