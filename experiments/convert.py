@@ -11,18 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import networks
 from experiments.fields import AUTO
 from experiments.machine import this_machine
-from experiments.networks import (
-    build_ann,
-    build_snn,
-    folded,
-    logit_unit,
-    presentation_of,
-    random_key,
-    scaled,
-    snn_like,
-)
 from experiments.runs import command_line
 from experiments.runs.data import open_source
 from experiments.runs.health import warn_of_silent_layers
@@ -45,9 +36,9 @@ SCALES = tuple(2 ** (-i / 2) for i in range(25))  # on logits, 1 to 1/4096
 
 def convert_ann(run: Run) -> None:
     """Convert the trained ANN of a run: a checkpoint in converted/, and `converted` in results.json."""
-    begin, ann = time.perf_counter(), folded(run.config, trained_ann(run))
+    begin, ann = time.perf_counter(), networks.folded(run.config, trained_ann(run))
     thresholds = balance(run, ann)
-    snn = convert(build_snn(run.config), ann, thresholds, initial=run.config.convert.initial)
+    snn = convert(networks.build_snn(run.config), ann, thresholds, initial=run.config.convert.initial)
     by_layer = {layer: float(threshold) for layer, threshold in paper_thresholds(thresholds).items()}
     results = {"thresholds": by_layer, **_best_factor(run, snn)}
     save_network(run, "converted", 0, snn, {})
@@ -58,17 +49,17 @@ def convert_ann(run: Run) -> None:
 def balance(run: Run, ann: Variables) -> Thresholds:
     """Thresholds for the weights of an ANN, as it is converted, on training images as evaluation sees them."""
     config, options = run.config, run.config.convert
-    presentation = presentation_of(config, options.balance_steps, this_machine()._replace(num_devices=1))
+    presentation = networks.presentation_of(config, options.balance_steps, this_machine()._replace(num_devices=1))
     images, index = _training_images(run)
     return balance_thresholds(
         presentation.snn,
         ann,
         images,
         presentation.encode,
-        random_key(config, "balance"),
+        networks.random_key(config, "balance"),
         num_steps=presentation.num_steps,
         percentile=options.percentile,
-        layers=build_ann(config).stem_layers if options.balance == "stem" else None,
+        layers=networks.build_ann(config).stem_layers if options.balance == "stem" else None,
         chunk=presentation.chunk,
         batch_size=config.run.eval_batch_size,
         index=index,
@@ -80,12 +71,12 @@ def balance(run: Run, ann: Variables) -> Thresholds:
 def converted_snn(run: Run) -> Variables:
     """The run's converted net (IF), its thresholds as they were balanced; ValueError where it is not converted yet."""
     require(run, "convert")
-    return restored(run, "converted", jax.eval_shape(lambda: snn_like(run.config)))
+    return restored(run, "converted", jax.eval_shape(lambda: networks.snn_like(run.config)))
 
 
 def scaled_snn(run: Run) -> Variables:
     """The run's converted net (IF), its thresholds scaled by the chosen factor."""
-    return scaled(run.config, converted_snn(run), chosen_factor(run))
+    return networks.scaled(run.config, converted_snn(run), chosen_factor(run))
 
 
 def chosen_factor(run: Run) -> float:
@@ -115,11 +106,10 @@ def _best_factor(run: Run, snn: Variables) -> Results:
     """
     config, options = run.config, run.config.convert
     factors = FACTORS if options.scaling_factor == AUTO else (options.scaling_factor,)
-    presentation, source = presentation_of(config, options.num_steps), open_source(config, VALIDATION)
-    sweep = parallel_evaluation(
-        factor_sweep(presentation, source, factors, SCALES, partial(scaled, config), partial(logit_unit, config))
-    )
-    key, images = random_key(config, "validation"), images_for_choices(config)
+    presentation, source = networks.presentation_of(config, options.num_steps), open_source(config, VALIDATION)
+    scaled, unit = partial(networks.scaled, config), partial(networks.logit_unit, config)
+    sweep = parallel_evaluation(factor_sweep(presentation, source, factors, SCALES, scaled, unit))
+    key, images = networks.random_key(config, "validation"), images_for_choices(config)
     scores = score(config, sweep, snn, VALIDATION, key, images=images)
     accuracy = np.asarray(scores.accuracy[:, -1])
     best = int(np.flatnonzero(accuracy == accuracy.max())[-1])

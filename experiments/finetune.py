@@ -14,22 +14,10 @@ from statistics import mean
 import jax
 import optax
 
+from experiments import networks
 from experiments.convert import balance, calibrated_scale, chosen_factor, converted_snn, scaled_snn
 from experiments.fields import AUTO, Config
 from experiments.machine import Machine, this_machine
-from experiments.networks import (
-    ann_function,
-    build_snn,
-    folded,
-    init_variables,
-    logit_unit,
-    scaled,
-    snn_like,
-    stream_keys,
-    trained_collections,
-    training_presentation,
-    with_channels,
-)
 from experiments.runs import command_line
 from experiments.runs.data import open_source, steps_per_epoch
 from experiments.runs.health import advice, warn_of_silent_layers
@@ -89,7 +77,7 @@ def _step(config: Config, factor: float) -> Step:
 def _kept(run: Run) -> Results:
     """Which net the run keeps, and the accuracies that decide it: means over streams of noise, at num_steps."""
     config, num_steps = run.config, run.config.convert.num_steps
-    keys = stream_keys(config, "comparison", config.finetune.comparison_streams)
+    keys = networks.stream_keys(config, "comparison", config.finetune.comparison_streams)
     images, accuracies = images_for_comparison(config), {}
     for name, snn in ((CONVERTED, scaled_snn(run)), (FINETUNED, last_snn(run))):
         streams = [score_snn(config, snn, num_steps, VALIDATION, key, images) for key in keys]
@@ -123,7 +111,7 @@ def last_snn(run: Run) -> Variables:
         return scaled_snn(run)
     config, rule = run.config, _rule(run.config)
     expected: TrainState = jax.eval_shape(
-        lambda: state_of(config, snn_like(config), init_variables(config, "init"), rule)
+        lambda: state_of(config, networks.snn_like(config), networks.init_variables(config, "init"), rule)
     )
     return _without_teacher(restored(run, "hybrid", expected).variables())
 
@@ -138,14 +126,14 @@ def starting_snn(run: Run) -> Variables:
     From scratch, the thresholds are balanced for the random weights and scaled by the factor of the converted net.
     """
     if run.config.finetune.start == "scratch":
-        ann = folded(run.config, init_variables(run.config, "scratch"))
+        ann = networks.folded(run.config, networks.init_variables(run.config, "scratch"))
         thresholds = balance(run, ann)
     else:
         ann = dict(converted_snn(run))
         thresholds = {layer: values["threshold"] for layer, values in ann.pop(NEURONS).items()}
     parameters = {"leak": run.config.finetune.leak, "initial": run.config.convert.initial}
-    snn = convert(build_snn(run.config), ann, thresholds, **parameters)
-    return scaled(run.config, snn, chosen_factor(run))
+    snn = convert(networks.build_snn(run.config), ann, thresholds, **parameters)
+    return networks.scaled(run.config, snn, chosen_factor(run))
 
 
 def logit_scale(run: Run) -> float:
@@ -157,21 +145,20 @@ def logit_scale(run: Run) -> float:
 
 def state_of(config: Config, snn: Variables, teacher: Variables, rule: optax.GradientTransformation) -> TrainState:
     """The state before the first step of fine-tuning an SNN, with the ANN beside it where that teaches."""
-    snn = with_channels(config, snn) if config.finetune.by_channel else snn
     taught = {TEACHER: teacher} if config.finetune.distillation else {}
-    return init_state({**snn, **taught}, rule, trained_collections(config))
+    return init_state({**networks.with_channels(config, snn), **taught}, rule, networks.trained_collections(config))
 
 
 def forward_of(config: Config, factor: float, machine: Machine) -> Forward:
     """The forward function of the SNN of a config, its logits times a factor."""
-    presentation, trained = training_presentation(config, machine), trained_collections(config)
+    presentation, trained = networks.training_presentation(config, machine), networks.trained_collections(config)
     present = snn_forward(presentation, lambda outcome: outcome, trained, config.finetune.residuals)
 
     def forward(snn: Variables, *inputs: jax.Array) -> tuple[Outputs, Variables]:
         outcome, changed = present(snn, *inputs)
-        return with_rates(outcome)._replace(logits=factor * logit_unit(config, snn) * summed(outcome)), changed
+        return with_rates(outcome)._replace(logits=factor * networks.logit_unit(config, snn) * summed(outcome)), changed
 
-    return with_teacher(forward, ann_function(config)) if config.finetune.distillation else forward
+    return with_teacher(forward, networks.ann_function(config)) if config.finetune.distillation else forward
 
 
 def loss_of(config: Config) -> Loss:

@@ -1,4 +1,4 @@
-"""What programs run on: devices, their memory and their part of a batch; code, versions and machine of a result."""
+"""What programs run on: devices and their memory; code, versions and machine of a result."""
 
 import os
 import platform
@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-
-from experiments.fields import Config
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")  # that results depend on
 
@@ -34,16 +32,6 @@ def this_machine() -> Machine:
 def host_bytes() -> int:
     """The memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def training_samples(config: Config, machine: Machine) -> int:
-    """Samples that a device trains on at once."""
-    return config.data.batch_size // machine.num_devices // config.run.accumulate
-
-
-def evaluation_samples(config: Config, machine: Machine) -> int:
-    """Samples that a device evaluates at once."""
-    return config.run.eval_batch_size // machine.num_devices
 
 
 def environment() -> dict[str, object]:

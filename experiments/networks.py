@@ -1,6 +1,7 @@
 """From a config to what jsnn works with: networks, encodings, random keys."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cache
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.fields import AUTO, Config
-from experiments.machine import Machine, evaluation_samples, this_machine, training_samples
+from experiments.machine import Machine, this_machine
 from jsnn import encoding
 from jsnn.conversion import parameters_by_channel, scale_paper_thresholds, scale_thresholds
 from jsnn.data.datasets import info
@@ -34,18 +35,8 @@ def build_ann(config: Config) -> VGG | ResNet:
 
 
 def _build(config: Config, norm: str | None) -> VGG | ResNet:
-    network = config.network
-    return build(
-        network.architecture,
-        info(config.data.dataset).num_classes,
-        width=network.width,
-        hidden=network.hidden,
-        conv_dropout=network.conv_dropout,
-        dense_dropout=network.dense_dropout,
-        dense_std=network.dense_std,
-        norm=norm,
-        levels=network.levels,
-    )
+    fields = {name: value for name, value in asdict(config.network).items() if name != "precision"}
+    return build(num_classes=info(config.data.dataset).num_classes, **{**fields, "norm": norm})
 
 
 def folded(config: Config, ann: Variables) -> Variables:
@@ -75,14 +66,10 @@ def surrogate_of(config: Config) -> surrogate.Surrogate:
     return surrogate.linear(config.finetune.gamma)
 
 
-def encoding_of(config: Config) -> encoding.Encoding:
-    """The encoding of a config."""
-    return {"poisson": encoding.poisson, "constant": encoding.constant}[config.convert.encoding]
-
-
 def training_presentation(config: Config, machine: Machine) -> Presentation:
     """How the SNN of a config is presented images in training."""
-    most = _steps_at_once(config, machine, training_samples, TRAINING_SHARE)
+    samples = config.data.batch_size // machine.num_devices // config.run.accumulate
+    most = _steps_at_once(config, machine, samples, TRAINING_SHARE)
     presentation = _presentation(config, config.convert.num_steps, most)
     if most is None or residuals_of(presentation, trained_collections(config), config.finetune.residuals) is not None:
         return presentation
@@ -92,8 +79,9 @@ def training_presentation(config: Config, machine: Machine) -> Presentation:
 
 def presentation_of(config: Config, num_steps: int, machine: Machine | None = None) -> Presentation:
     """How the SNN of a config is presented images for `num_steps` steps, without a gradient."""
-    most = _steps_at_once(config, machine or this_machine(), evaluation_samples, EVALUATION_SHARE)
-    return _presentation(config, num_steps, most)
+    machine = machine or this_machine()
+    samples = config.run.eval_batch_size // machine.num_devices
+    return _presentation(config, num_steps, _steps_at_once(config, machine, samples, EVALUATION_SHARE))
 
 
 def trained_collections(config: Config) -> tuple[str, ...]:
@@ -103,14 +91,15 @@ def trained_collections(config: Config) -> tuple[str, ...]:
 
 def _presentation(config: Config, num_steps: int, most: int | None) -> Presentation:
     chunk = fitting_chunk(num_steps, most) if config.run.chunk == AUTO else config.run.chunk
-    return Presentation(build_snn(config), encoding_of(config), num_steps, chunk, dropout_of)
+    encode = {"poisson": encoding.poisson, "constant": encoding.constant}[config.convert.encoding]
+    return Presentation(build_snn(config), encode, num_steps, chunk, dropout_of)
 
 
-def _steps_at_once(config: Config, machine: Machine, samples: Callable[..., int], share: float) -> int | None:
+def _steps_at_once(config: Config, machine: Machine, samples: int, share: float) -> int | None:
     """Time steps at which the currents of the largest layer take a share of a device's memory; at least one."""
     if machine.device_bytes is None:
         return None
-    step_bytes = BYTES_OF_MEMBRANE * max(1, samples(config, machine)) * largest_layer(config)
+    step_bytes = BYTES_OF_MEMBRANE * max(1, samples) * largest_layer(config)
     return max(1, int(share * machine.device_bytes) // step_bytes)
 
 
@@ -163,7 +152,9 @@ def snn_like(config: Config) -> Variables:
 
 
 def with_channels(config: Config, snn: Variables) -> Variables:
-    """SNN variables of a config with one of each parameter of neurons that is trained by channel."""
+    """SNN variables of a config with each parameter of neurons that is trained by channel, where that is asked for."""
+    if not config.finetune.by_channel:
+        return snn
     of_neurons = [name for name in config.finetune.trained if name != WEIGHTS]
     return parameters_by_channel(build_snn(config), snn, _an_image(config), of_neurons)
 

@@ -5,7 +5,7 @@ with `python -m experiments.hybrid NAME`; any field of it can be set on the comm
 """
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from experiments.config import with_fields
 from experiments.fields import ANN, Config, Convert, Data, Evaluate, Finetune, Network, Runtime
@@ -22,33 +22,24 @@ class Preset(NamedTuple):
     config: Config
 
 
-def _as_in_the_paper(config: Config) -> Config:
-    """By the recipe `paper`, with the factor on thresholds that the paper names."""
-    return with_fields(with_recipe(config, "paper"), {"convert.scaling_factor": 0.7})
+def _as_in_the_paper(architecture: str, convert: Convert, **groups: Any) -> Config:
+    """By the recipe `paper`, with what the paper names: the layers it balances, its factor on thresholds, T = 2500."""
+    balance = "stem" if architecture.startswith("resnet") else "all"
+    groups |= {"network": Network(architecture), "convert": replace(convert, balance=balance)}
+    config = with_recipe(Config(**groups, evaluate=Evaluate(eval_steps=2500)), "paper")
+    return with_fields(config, {"convert.scaling_factor": 0.7})
 
 
-def _cifar(dataset: str, architecture: str, num_steps: int, balance: str = "all") -> Config:
+def _cifar(dataset: str, architecture: str, num_steps: int) -> Config:
     """The paper's hyperparameters for 32x32 images."""
-    config = Config(
-        data=Data(dataset, crop_padding=4, flip=True),
-        network=Network(architecture),
-        convert=Convert(balance_steps=2500, num_steps=num_steps, balance=balance),
-        evaluate=Evaluate(eval_steps=2500),
-    )
-    return _as_in_the_paper(config)
+    data = Data(dataset, crop_padding=4, flip=True)
+    return _as_in_the_paper(architecture, Convert(balance_steps=2500, num_steps=num_steps), data=data)
 
 
-def _imagenet(architecture: str, balance: str = "all") -> Config:
+def _imagenet(architecture: str) -> Config:
     """The paper's hyperparameters for ImageNet; its number of ANN epochs is not given, 90 is the field's custom."""
-    config = Config(
-        data=Data("imagenet2012"),
-        network=Network(architecture),
-        ann=ANN(epochs=90),
-        convert=Convert(num_steps=250, balance=balance),
-        evaluate=Evaluate(eval_steps=2500),
-        run=Runtime(workers=8, eval_batch_size=32),
-    )
-    return _as_in_the_paper(config)
+    groups = {"data": Data("imagenet2012"), "ann": ANN(epochs=90), "run": Runtime(workers=8, eval_batch_size=32)}
+    return _as_in_the_paper(architecture, Convert(num_steps=250), **groups)
 
 
 DIGITS = with_recipe(
@@ -124,16 +115,10 @@ _PRESETS = {
     "vgg9_cifar10": ("T = 100: ANN 91.45, converted 90.98, hybrid 90.54.", _cifar("cifar10", "vgg9", 100)),
     "vgg16_cifar10": ("T = 100: ANN 92.81, converted 92.48, hybrid 91.13.", _cifar("cifar10", "vgg16", 100)),
     "vgg16_cifar10_t200": ("T = 200: ANN 92.81, hybrid 92.02.", _cifar("cifar10", "vgg16", 200)),
-    "resnet8_cifar10": (
-        "T = 200: ANN 91.35, converted 91.12, hybrid 91.35.",
-        _cifar("cifar10", "resnet8", 200, "stem"),
-    ),
-    "resnet20_cifar10": (
-        "T = 250: ANN 93.15, converted 92.94, hybrid 92.22.",
-        _cifar("cifar10", "resnet20", 250, "stem"),
-    ),
+    "resnet8_cifar10": ("T = 200: ANN 91.35, converted 91.12, hybrid 91.35.", _cifar("cifar10", "resnet8", 200)),
+    "resnet20_cifar10": ("T = 250: ANN 93.15, converted 92.94, hybrid 92.22.", _cifar("cifar10", "resnet20", 250)),
     "vgg11_cifar100": ("T = 125: ANN 71.21, converted 70.94, hybrid 67.87.", _cifar("cifar100", "vgg11", 125)),
     "vgg16_imagenet": ("T = 250: ANN 69.35, converted 68.12, hybrid 65.19.", _imagenet("vgg16")),
-    "resnet34_imagenet": ("T = 250: ANN 70.2, converted 65.1, hybrid 61.48.", _imagenet("resnet34", "stem")),
+    "resnet34_imagenet": ("T = 250: ANN 70.2, converted 65.1, hybrid 61.48.", _imagenet("resnet34")),
 }
 PRESETS = {name: Preset(*preset) for name, preset in _PRESETS.items()}

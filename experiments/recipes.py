@@ -30,18 +30,8 @@ POISSON: Fields = {
     "finetune.distillation": 0.0,
     "finetune.temperature": 1.0,
 }
-PAPER: Fields = {
-    "finetune.surrogate": "stdb",
-    "finetune.lr": 1e-4,
-    "finetune.weight_decay": 5e-4,
-    "finetune.logit_scale": 1.0,
-}
-LINEAR: Fields = {
-    "finetune.surrogate": "linear",
-    "finetune.lr": 3e-4,
-    "finetune.weight_decay": 0.0,
-    "finetune.logit_scale": AUTO,
-}
+STDB: Fields = {"finetune.surrogate": "stdb", "finetune.lr": 1e-4, "finetune.weight_decay": 5e-4}
+LINEAR: Fields = {"finetune.surrogate": "linear", "finetune.lr": 3e-4, "finetune.weight_decay": 0.0}
 # The image is the current at every step, neurons start half way to their thresholds; the mean of the results counts.
 # Half of the loss asks for the ANN's own logits, softened.
 DIRECT: Fields = {
@@ -61,8 +51,8 @@ DIRECT: Fields = {
     "finetune.temperature": 2.0,
 }
 RECIPES: dict[str, Fields] = {
-    "paper": {**RELU, **POISSON, **PAPER},
-    "linear": {**RELU, **POISSON, **LINEAR},
+    "paper": {**RELU, **POISSON, **STDB, "finetune.logit_scale": 1.0},
+    "linear": {**RELU, **POISSON, **LINEAR, "finetune.logit_scale": AUTO},
     "diet": {**RELU, **DIRECT, "convert.percentile": 99.7, "finetune.trained": TRAINED},
     "qcfs": {**QCFS, **DIRECT, "finetune.trained": ()},
     "qcfs-diet": {**QCFS, **DIRECT, "finetune.trained": TRAINED},

@@ -11,7 +11,7 @@ import numpy as np
 from experiments import finetune, train_ann
 from experiments.compile.report import Images
 from experiments.fields import Config
-from experiments.machine import Machine, evaluation_samples
+from experiments.machine import Machine
 from experiments.networks import build_ann, init_variables, logit_unit, presentation_of, snn_like
 from jsnn.conversion.balancing import KEEP_BYTES, maximum
 from jsnn.conversion.layerwise import Probe, bytes_of_spikes, layers_run, probe_layer
@@ -65,7 +65,7 @@ def evaluation(config: Config, machine: Machine) -> Program:
     source, snn = _source(config), jax.eval_shape(lambda: snn_like(config))
     presentation = presentation_of(config, config.convert.num_steps, machine)
     evaluate = snn_evaluation(presentation, source, partial(logit_unit, config))
-    on_all, samples = parallel_evaluation(evaluate, machine.devices), evaluation_samples(config, machine)
+    on_all, samples = parallel_evaluation(evaluate, machine.devices), config.run.eval_batch_size // machine.num_devices
     images = Images(config.run.eval_batch_size, IMAGES[config.data.dataset][1])
     return _of_batches(config, machine.num_devices, source, (on_all, evaluate), (snn, samples, images))
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from experiments.config import with_fields
-from experiments.networks import build_snn, encoding_of, random_key
+from experiments.networks import build_snn, presentation_of, random_key
 from experiments.study import gradients
 from jsnn.data.augment import scale
 from jsnn.data.datasets import VALIDATION
@@ -38,7 +38,7 @@ def shown(snn):
         total, spikes = simulate(
             build_snn(CONFIG),
             variables,
-            lambda times: encoding_of(CONFIG)(scale(batch.images), key, batch.index, times),
+            lambda times: presentation_of(CONFIG, STEPS).encode(scale(batch.images), key, batch.index, times),
             lambda observed: (observed.total, observed.layers["spikes"]),
             num_steps=STEPS,
             chunk=STEPS,

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.networks import build_ann, build_snn, encoding_of, random_key, scaled
+from experiments.networks import build_ann, build_snn, presentation_of, random_key, scaled
 from experiments.runs.data import open_source
 from experiments.scoring import score_ann, score_snn
 from experiments.study import work
@@ -30,7 +30,7 @@ def batch_of(split, count):
 @jax.jit
 def logits_of(variables, batch, key):
     """The SNN's logits of images, by its own function at all steps at once."""
-    spikes = encoding_of(CONFIG)(scale(batch.images), key, batch.index, jnp.arange(STEPS))
+    spikes = presentation_of(CONFIG, STEPS).encode(scale(batch.images), key, batch.index, jnp.arange(STEPS))
     results, _ = SNN.apply(variables, SNN.initial_state(variables, spikes[0]), spikes)
     return results.sum(0) / variables[NEURONS]["dense0"]["threshold"]
 
