@@ -22,6 +22,7 @@ SMALL_RESNET = ResNet(blocks=(1, 1, 0, 0), channels=(4, 6, 6, 6), num_classes=3)
 DEEP_VGG = VGG(stages=(4, "A", 6, 5, "A"), hidden=(12, 9), num_classes=3)
 DEEP_RESNET = ResNet(blocks=(1, 2, 0, 0), channels=(4, 6, 6, 6), num_classes=3)
 TINY_VGG = VGG(stages=(4, "A", 5), hidden=(9,), num_classes=3)  # where only the steps, devices or samples matter
+TINY_RESNET = ResNet(blocks=(0, 1, 0, 0), channels=(4, 6, 6, 6), num_classes=3)  # with a convolution as its shortcut
 IMAGE_SHAPE = (12, 8, 2)  # H != W, and even sizes where a stride of 2 meets them
 ONE_IMAGE = jax.ShapeDtypeStruct((1, *IMAGE_SHAPE), jnp.float32)
 
