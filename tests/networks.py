@@ -1,26 +1,21 @@
 """Small random networks that tests share."""
 
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jsnn.conversion import convert, from_paper_thresholds
-from jsnn.models import VGG, ResNet, dropout_of
-from jsnn.network.simulation import simulate
+from jsnn.models import VGG, ResNet
 from jsnn.network.transformation import NEURONS, SNN, spiking
 from jsnn.neurons import lif
 from jsnn.neurons.surrogate import stdb
 
-# Few layers, for compiling takes the time of a test: pools before a convolution and a dense layer, convolutions side by
-# side and both kinds of shortcuts. The deep ones have all of it in one network.
+# Few layers, for compiling takes the time of a test: pools before a convolution and a dense layer, and both kinds of
+# shortcuts.
 SMALL_VGG = VGG(stages=(4, "A", 6, "A"), hidden=(12, 9), num_classes=3)
 SMALL_RESNET = ResNet(blocks=(1, 1, 0, 0), channels=(4, 6, 6, 6), num_classes=3)
-DEEP_VGG = VGG(stages=(4, "A", 6, 5, "A"), hidden=(12, 9), num_classes=3)
-DEEP_RESNET = ResNet(blocks=(1, 2, 0, 0), channels=(4, 6, 6, 6), num_classes=3)
 TINY_VGG = VGG(stages=(4, "A", 5), hidden=(9,), num_classes=3)  # where only the steps, devices or samples matter
 TINY_RESNET = ResNet(blocks=(0, 1, 0, 0), channels=(4, 6, 6, 6), num_classes=3)  # with a convolution as its shortcut
 IMAGE_SHAPE = (12, 8, 2)  # H != W, and even sizes where a stride of 2 meets them
@@ -63,37 +58,3 @@ def random_inputs(num_steps: int, batch: int, seed: int = 0, dtype=jnp.float32) 
 def images(batch: int, dtype=jnp.float32) -> jax.Array:
     """Random images [B, H, W, C] in the range of those that networks are trained on."""
     return jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (batch, *IMAGE_SHAPE)), dtype)
-
-
-class Shown(NamedTuple):
-    """The paper's logits [T, B, classes], spikes [T, B, ...] by layer, the loss of the last step and its gradients."""
-
-    logits: jax.Array
-    spikes: dict[str, jax.Array]
-    loss: jax.Array
-    gradients: Any
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def run_network(
-    ann: VGG | ResNet, snn: SNN, chunk: int, variables: Any, inputs: jax.Array, labels: jax.Array, key=None
-) -> Shown:
-    """Run an SNN on given inputs, with dropout where there is a key."""
-    noise = {} if key is None else dropout_of(jnp.arange(inputs.shape[1]), key)
-
-    def objective(params):
-        total, spikes = simulate(
-            snn,
-            {**variables, "params": params},
-            lambda time: inputs.at[time].get(mode="fill", fill_value=0),
-            lambda observed: (observed.total, observed.layers["spikes"]),
-            num_steps=len(inputs),
-            chunk=chunk,
-            collect=("spikes",),
-            **noise,
-        )
-        logits = total / last_threshold(variables, ann)
-        return optax.softmax_cross_entropy_with_integer_labels(logits[-1], labels).mean(), (logits, spikes)
-
-    (loss, shown), gradients = jax.value_and_grad(objective, has_aux=True)(variables["params"])
-    return Shown(*shown, loss, gradients)

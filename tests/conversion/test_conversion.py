@@ -1,4 +1,4 @@
-"""Conversion keeps the weights and sets thresholds by which rates tend to the ReLUs; scaling scales no more than them."""
+"""Conversion keeps the weights and sets thresholds by which rates tend to the ReLUs; scaling scales these alone."""
 
 from functools import partial
 from itertools import count

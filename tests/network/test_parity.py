@@ -6,14 +6,16 @@ from importlib.util import find_spec
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jsnn.conversion import paper_thresholds
 from jsnn.kernels import cpu_convolution, winograd
-from jsnn.models import VGG, dropout_of
+from jsnn.models import VGG, ResNet, dropout_of
+from jsnn.network.simulation import simulate
 from jsnn.network.transformation import NEURONS
 from jsnn.neurons.surrogate import linear, stdb
-from tests.networks import DEEP_RESNET, DEEP_VGG, SMALL_RESNET, SMALL_VGG, random_inputs, random_snn, run_network
+from tests.networks import SMALL_RESNET, SMALL_VGG, last_threshold, random_inputs, random_snn
 
 pytestmark = [
     pytest.mark.torch,
@@ -21,46 +23,63 @@ pytestmark = [
 ]
 
 STEPS, BATCH = 10, 3
+LABELS = np.arange(BATCH)
 SURROGATES = {"stdb": (stdb(0.3, 0.05), ("stdb", 0.3, 0.05)), "linear": (linear(0.3), ("linear", 0.3))}
+# With two convolutions, or blocks, in a row.
+DEEP_VGG = VGG(stages=(4, "A", 6, 5, "A"), hidden=(12, 9), num_classes=3)
+DEEP_RESNET = ResNet(blocks=(1, 2, 0, 0), channels=(4, 6, 6, 6), num_classes=3)
 
 
-@partial(jax.jit, static_argnums=0)
-def masks_of(ann, variables, inputs, key):
-    """The dropout masks that the model draws for a key, by layer."""
-    if key is None:
-        return {}
-    _, sown = ann.apply(variables, inputs[0], **dropout_of(jnp.arange(BATCH), key), mutable=["masks"])
-    return {name.removesuffix("_dropout"): mask["mask"] for name, mask in sown["masks"].items()}
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def ours(ann, snn, chunk, variables, inputs, key):
+    """The spikes by layer, the paper's logits, the loss of the last step and its gradients; the dropout's masks."""
+    noise = {} if key is None else dropout_of(jnp.arange(BATCH), key)
+    sown = {} if key is None else ann.apply({"params": variables["params"]}, inputs[0], **noise, mutable=["masks"])[1]
+    masks = {name.removesuffix("_dropout"): mask["mask"] for name, mask in sown.get("masks", {}).items()}
+
+    def objective(params):
+        total, spikes = simulate(
+            snn,
+            {**variables, "params": params},
+            lambda time: inputs.at[time].get(mode="fill", fill_value=0),
+            lambda seen: (seen.total, seen.layers["spikes"]),
+            num_steps=STEPS,
+            chunk=chunk,
+            collect=("spikes",),
+            **noise,
+        )
+        logits = total / last_threshold(variables, ann)
+        return optax.softmax_cross_entropy_with_integer_labels(logits[-1], LABELS).mean(), (logits, spikes)
+
+    (loss, (logits, spikes)), gradients = jax.value_and_grad(objective, has_aux=True)(variables["params"])
+    return (spikes, logits, loss, gradients), masks
 
 
-def theirs(ann, variables, surrogate, inputs, labels, masks):
+def theirs(ann, variables, surrogate, inputs, masks):
     # Not above: PyTorch takes seconds to load, in every process that collects.
     from tests.network.torch_reference import run_resnet, run_vgg
 
     kernels = {layer: np.asarray(leaf["kernel"]) for layer, leaf in variables["params"].items()}
-    ours = {layer: variables[NEURONS][layer]["threshold"] for layer in ann.spiking_layers}
-    thresholds = {layer: float(threshold) for layer, threshold in paper_thresholds(ours).items()}
+    thresholds = paper_thresholds({layer: variables[NEURONS][layer]["threshold"] for layer in ann.spiking_layers})
     leak = float(next(iter(variables[NEURONS].values()))["leak"])
     run, shape = (run_vgg, ann.stages) if isinstance(ann, VGG) else (run_resnet, ann.blocks)
-    return run(shape, kernels, thresholds, leak, surrogate, np.asarray(inputs), labels, masks)
+    return run(shape, kernels, thresholds, leak, surrogate, np.asarray(inputs), LABELS, masks)
 
 
 def assert_parity(ann, surrogate, dropout, chunk, dtype, leak):
     """An SNN does in chunks what PyTorch does step by step."""
     (jax_surrogate, torch_surrogate), tolerance = SURROGATES[surrogate], 1e-10 if dtype == jnp.float64 else 1e-4
     snn, variables = random_snn(ann, seed=11, leak=leak, surrogate=jax_surrogate, dtype=dtype)
-    inputs, labels = random_inputs(STEPS, BATCH, dtype=dtype), np.arange(BATCH)
-    key = jax.random.key(0) if dropout else None
-    shown = run_network(ann, snn, chunk, variables, inputs, labels, key)
-    masks = jax.device_get(masks_of(ann, {"params": variables["params"]}, inputs, key))
-    expected = theirs(ann, variables, torch_surrogate, inputs, labels, masks)
+    inputs, key = random_inputs(STEPS, BATCH, dtype=dtype), jax.random.key(0) if dropout else None
+    (spikes, logits, loss, gradients), masks = jax.device_get(ours(ann, snn, chunk, variables, inputs, key))
+    expected = theirs(ann, variables, torch_surrogate, inputs, masks)
     assert bool(masks) == dropout
     for layer in ann.spiking_layers:
-        np.testing.assert_array_equal(shown.spikes[layer], expected.spikes[layer], err_msg=layer)
+        np.testing.assert_array_equal(spikes[layer], expected.spikes[layer], err_msg=layer)
         assert 0.02 < expected.spikes[layer].mean() < 0.98, layer
-    _assert_close(shown.logits, expected.logits, tolerance, "logits")
-    _assert_close(shown.loss, expected.loss, tolerance, "loss")
-    for layer, gradient in shown.gradients.items():
+    _assert_close(logits, expected.logits, tolerance, "logits")
+    _assert_close(loss, expected.loss, tolerance, "loss")
+    for layer, gradient in gradients.items():
         assert gradient["kernel"].dtype == dtype
         _assert_close(gradient["kernel"], expected.gradients[layer], tolerance, layer)
 

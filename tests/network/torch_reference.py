@@ -1,11 +1,12 @@
 """Whole spiking networks in PyTorch: a step loop and its autograd gradients, the yardstick for jsnn's networks.
 
 Written from the equations of the method alone; shares no code with jsnn. NumPy arrays in and out, everything in the
-dtype of `inputs`. Activations are channels-last, [B, H, W, C], so that flattening and masks need no thought.
+dtype of `inputs`. Activations are channels-last, [B, H, W, C].
 """
 
 import math
 from collections import defaultdict
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -63,7 +64,6 @@ class Simulation:
         self.elapsed = defaultdict(lambda: math.inf)  # steps since the previous spike; infinite if there was none
 
     def tensor(self, array):
-        """Copy an array, in the dtype of the inputs."""
         return torch.from_numpy(np.array(array)).to(self.inputs.dtype)
 
     def conv(self, name, x, stride=1):
@@ -84,6 +84,9 @@ class Simulation:
         assert mask.shape == spikes.shape, f"the mask of {name} does not fit {tuple(spikes.shape)}"
         return mask * spikes
 
+    def convolved(self, name, x, stride=1):
+        return self.fire(name, self.conv(name, x, stride))
+
     def run(self, step):
         """Feed the inputs [T, B, H, W, C] through `step`, integrate the readout, and differentiate the loss."""
         logits = torch.stack([step(x) @ self.kernels["readout"] for x in self.inputs]).cumsum(0)
@@ -103,24 +106,15 @@ def pool(x):
 
 
 def run_vgg(stages, kernels, *of_run):
-    """Run a VGG: `stages` of 3x3 convs (their widths) and pools ("A"), then the hidden dense layers in `kernels`.
-
-    The further arguments are those of `Simulation`.
-    """
+    """Run a VGG: `stages` of 3x3 convs and pools ("A"), then the dense layers in `kernels`; see `Simulation`."""
     sim = Simulation(kernels, *of_run)
-    widths = [stage for stage in stages if stage != "A"]
-    assert widths == [kernels[f"conv{i}"].shape[-1] for i in range(len(widths))], "stages and kernels disagree"
 
     def step(x):
-        names = (f"conv{i}" for i in range(len(widths)))
+        names = (f"conv{i}" for i in count())
         for stage in stages:
-            if stage == "A":
-                x = pool(x)
-            else:
-                name = next(names)
-                x = sim.fire(name, sim.conv(name, x))
+            x = pool(x) if stage == "A" else sim.convolved(next(names), x)
         x = x.flatten(1)
-        for name in (f"dense{i}" for i in range(sum(name.startswith("dense") for name in kernels))):
+        for name in sorted(name for name in kernels if name.startswith("dense")):
             x = sim.fire(name, x @ sim.kernels[name])
         return x
 
@@ -132,18 +126,14 @@ def run_resnet(blocks, kernels, *of_run):
     sim = Simulation(kernels, *of_run)
     strides = [2 if stage > 0 and i == 0 else 1 for stage, count in enumerate(blocks) for i in range(count)]
 
-    def block(name, x, stride):
-        shortcut = f"{name}_shortcut"
-        skipped = sim.conv(shortcut, x, stride) if shortcut in kernels else x
-        x = sim.fire(f"{name}_conv0", sim.conv(f"{name}_conv0", x, stride))
-        return sim.fire(f"{name}_conv1", sim.conv(f"{name}_conv1", x) + skipped)
-
     def step(x):
         for name in ("conv0", "conv1", "conv2"):
-            x = sim.fire(name, sim.conv(name, x))
+            x = sim.convolved(name, x)
         x = pool(x)
-        for index, stride in enumerate(strides):
-            x = block(f"block{index}", x, stride)
+        for name, stride in ((f"block{i}", stride) for i, stride in enumerate(strides)):
+            skipped = sim.conv(f"{name}_shortcut", x, stride) if f"{name}_shortcut" in kernels else x
+            x = sim.convolved(f"{name}_conv0", x, stride)
+            x = sim.fire(f"{name}_conv1", sim.conv(f"{name}_conv1", x) + skipped)
         return x.flatten(1)
 
     return sim.run(step)
@@ -170,6 +160,5 @@ def dense_lif(inputs, leaves, gamma, of_spikes, of_end, *, hard_reset, detach_sp
         spikes = Spike.apply(z, derivative(("linear", gamma), z, 0))
         every.append(spikes)
     value = (torch.stack(every) * torch.from_numpy(of_spikes)).sum() + (membrane * torch.from_numpy(of_end)).sum()
-    gradients = torch.autograd.grad(value, list(tensors.values()))
-    by_name = {name: gradient.numpy() for name, gradient in zip(tensors, gradients, strict=True)}
-    return torch.stack(every).detach().numpy(), by_name
+    gradients = zip(tensors, torch.autograd.grad(value, list(tensors.values())), strict=True)
+    return torch.stack(every).detach().numpy(), {name: leaf.numpy() for name, leaf in gradients}
