@@ -1,7 +1,6 @@
 """Convolutions of random images, by jax.lax and by every way of jsnn, and their gradients."""
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
 from typing import Any
 
 import jax
@@ -30,54 +29,37 @@ WAYS = {
 
 
 def arrays(
-    shape: tuple[int, ...], window: int | tuple[int, int], seed: int = 0, dtype: Any = jnp.float32
+    shape: tuple[int, ...], window: int | tuple[int, int], dtype: Any = jnp.float32
 ) -> tuple[jax.Array, jax.Array]:
     """Random images and a random kernel, square where its window is a number."""
     batch, channels, features, height, width = shape
-    rng = np.random.default_rng(seed)
-    sides = (window, window) if isinstance(window, int) else window
+    rng, sides = np.random.default_rng(0), (window, window) if isinstance(window, int) else window
     x, kernel = rng.normal(size=(batch, height, width, channels)), rng.normal(size=(*sides, channels, features))
     return jnp.asarray(x, dtype), jnp.asarray(kernel, dtype)
 
 
-def reference(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding | None = None) -> jax.Array:
-    """The convolution by jax.lax alone."""
+def reference(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding | None = None) -> jax.Array:
+    """The convolution by jax.lax alone, padded by half the window where no padding is given."""
     padding = padding or [(kernel.shape[0] // 2,) * 2] * 2
-    return jax.lax.conv_general_dilated(
-        x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), precision="highest"
-    )
+    options = {"dimension_numbers": cpu_convolution.CHANNELS_LAST, "precision": "highest"}
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, **options)
 
 
-def ours(
-    x: jax.Array, kernel: jax.Array, stride: int, padding: Padding | None = None, operands: Any = None
-) -> jax.Array:
+def ours(x: jax.Array, kernel: jax.Array, stride: int = 1, padding: Padding | None = None, **options: Any) -> jax.Array:
     """The same by jsnn, which may round the operands."""
     padding = padding or [(kernel.shape[0] // 2,) * 2] * 2
-    return conv_general_dilated(x, kernel, (stride, stride), padding, operands=operands)
+    return conv_general_dilated(x, kernel, (stride, stride), padding, **options)
 
 
-def result_and_gradients(convolve: Callable, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, ...]:
-    """The result and both gradients for a random cotangent."""
-    y, backward = jax.vjp(convolve, x, kernel)
-    cotangent = jnp.asarray(np.random.default_rng(1).normal(size=y.shape), y.dtype)
-    return (y, *backward(cotangent))
+def with_gradients(*cases: tuple) -> list[tuple[jax.Array, ...]]:
+    """Results of functions with arrays, and all gradients for a random cotangent; compiled at once."""
 
+    def of_one(function: Callable, leaves: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+        y, backward = jax.vjp(function, *leaves)
+        return y, *backward(jnp.asarray(np.random.default_rng(1).normal(size=y.shape), y.dtype))
 
-def with_gradients(convolve: Callable, *cases: Sequence[jax.Array]) -> list[tuple[jax.Array, ...]]:
-    """Results and gradients of all pairs of images and kernel; compiled at once."""
-    return jax.jit(lambda *cases: [result_and_gradients(convolve, *case) for case in cases])(*cases)
-
-
-@cache
-def expected_of(stride: int, padding: Padding | None, *cases: tuple) -> list[tuple[jax.Array, ...]]:
-    """Results and gradients by jax.lax alone, for shapes with their windows."""
-    return with_gradients(partial(reference, stride=stride, padding=padding), *(arrays(*case) for case in cases))
-
-
-def assert_equals_reference(stride: int, padding: Padding | None, *cases: tuple) -> None:
-    """Results and gradients by jsnn are those by jax.lax, for shapes with their windows."""
-    actual = with_gradients(partial(ours, stride=stride, padding=padding), *(arrays(*case) for case in cases))
-    assert_close(actual, expected_of(stride, padding, *cases), 1e-6)
+    functions, every = [function for function, *_ in cases], [leaves for _, *leaves in cases]
+    return jax.jit(lambda every: list(map(of_one, functions, every)))(every)
 
 
 def assert_close(actual: Any, expected: Any, tolerance: float) -> None:

@@ -9,15 +9,15 @@ import pytest
 
 from jsnn.kernels import fast_kernels, xla_kernels
 from jsnn.network.rules import convolve_batch, multiply_batch
-from tests.kernels.convolutions import SHAPES, arrays, assert_close, result_and_gradients
+from tests.kernels.convolutions import SHAPES, arrays, assert_close, with_gradients
 
 
-def options_of(x, kernel, strides, padding, layout, **others):
-    """The parameters that jax.lax gives its primitive."""
+def convolution_and_options(x, kernel, strides, padding, layout, **others):
+    """A convolution by jax.lax, and the parameters that it gives its primitive."""
     convolve = partial(
         jax.lax.conv_general_dilated, window_strides=strides, padding=padding, dimension_numbers=layout, **others
     )
-    return jax.make_jaxpr(convolve)(x, kernel).eqns[0].params
+    return convolve, jax.make_jaxpr(convolve)(x, kernel).eqns[0].params
 
 
 ONES_2D, ONES_1D = [(1, 1), (1, 1)], [(1, 1)]
@@ -45,31 +45,14 @@ CONVOLUTIONS = {
 
 
 def in_ways(kind, *ways):
-    """Results and gradients of a kind, by kernels or by JAX where they are None; compiled at once.
-
-    Each way comes with the dtype that its images and its kernel are rounded to first.
-    """
-    of_x, of_kernel, strides, padding, layout, others = CONVOLUTIONS[kind]
+    """Results and gradients of a kind, by kernels or by JAX where they are None, of rounded images and kernel."""
+    *shapes, strides, padding, layout, others = CONVOLUTIONS[kind]
     rng = np.random.default_rng(0)
-    case = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in (of_x, of_kernel)]
-    options = options_of(*case, strides, padding, layout, **others)
-
-    def jaxs(x, kernel):
-        return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=layout, **others)
-
-    def rounded(leaf, dtype):
-        return leaf.astype(dtype).astype(jnp.float32)
-
-    def every(*case):
-        return [
-            result_and_gradients(
-                partial(kernels.convolve, options=options) if kernels else jaxs,
-                *(rounded(leaf, dtype) for leaf in case),
-            )
-            for kernels, dtype in ways
-        ]
-
-    return jax.jit(every)(*case)
+    case = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
+    jaxs, options = convolution_and_options(*case, strides, padding, layout, **others)
+    functions = [partial(kernels.convolve, options=options) if kernels else jaxs for kernels, _ in ways]
+    rounded = [[leaf.astype(dtype).astype(jnp.float32) for leaf in case] for _, dtype in ways]
+    return with_gradients(*((function, *leaves) for function, leaves in zip(functions, rounded, strict=True)))
 
 
 @pytest.mark.parametrize("kind", CONVOLUTIONS)
@@ -93,7 +76,7 @@ def test_operands_are_rounded_in_convolutions_of_every_kind(kind):
 
 def test_what_has_no_batch_in_front_is_left_to_jax():
     x, kernel = arrays(SHAPES[0], 3)
-    options = options_of(x, kernel, (1, 1), ONES_2D, ("HWNC", "HWIO", "HWNC"))
+    _, options = convolution_and_options(x, kernel, (1, 1), ONES_2D, ("HWNC", "HWIO", "HWNC"))
     assert convolve_batch(fast_kernels(), options, x, kernel) is None
     for axes in ((((1,), (0,)), ((), ())), (((2,), (1,)), ((), ())), (((2,), (0,)), ((0,), (1,)))):
         assert multiply_batch(fast_kernels(), {"dimension_numbers": axes}, x[0], kernel[0, 0]) is None
