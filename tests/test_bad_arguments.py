@@ -1,6 +1,5 @@
 """Bad arguments of models, neurons, encodings, data and training are refused in one sentence."""
 
-from functools import partial
 from itertools import count
 
 import jax
@@ -14,25 +13,21 @@ from experiments import report
 from jsnn import encoding, models
 from jsnn.conversion import convert, parameters_by_channel
 from jsnn.conversion.scaling import scale_paper_thresholds
-from jsnn.data.augment import scale
 from jsnn.data.datasets import Info, Split, load_split, register
 from jsnn.data.sources import resident_source, subset
-from jsnn.neurons import lif, surrogate
+from jsnn.neurons import lif
 from jsnn.training import optimizers
 from jsnn.training.checkpoint import restore, save
 from jsnn.training.forward import with_teacher
 from jsnn.training.loss import Outputs, few_steps_loss
-from jsnn.training.parallel import check_batch_size, split_over_devices
+from jsnn.training.parallel import split_over_devices
 from tests.networks import IMAGE_SHAPE, SMALL_VGG, random_snn
 
 KEY = jax.random.key(0)
 IMAGES = jnp.zeros((2, *IMAGE_SHAPE))
 SNN, VARIABLES = random_snn(SMALL_VGG, 0, leak=1.0)
-PIXELS = np.zeros((3, 4, 4, 1), np.uint8)
-balance = partial(jsnn.balance_thresholds, encode=encoding.poisson, key=KEY)
+PIXELS, LABELS = np.zeros((3, 4, 4, 1), np.uint8), np.zeros(3, int)
 ANN = {"params": VARIABLES["params"]}
-NAN_WEIGHTS = jax.tree.map(lambda leaf: leaf.at[0].set(jnp.nan), ANN)
-DEAD = jax.tree.map(lambda leaf: -jnp.abs(leaf), ANN)
 THRESHOLDS = dict.fromkeys(SMALL_VGG.spiking_layers, 1.0)
 SOURCE, STREAM = resident_source(Split(PIXELS, np.zeros(3, np.int32))), Info((8, 8, 3), 10, streamed=True)
 ADAPTIVE = jsnn.spiking(SMALL_VGG.apply, jsnn.adaptive_lif())
@@ -45,61 +40,32 @@ NO_OUTPUTS = "must give Outputs, got ArrayImpl: make it with the readout"
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: models.build("vgg7", 10), "unknown architecture 'vgg7'"),
-        (lambda: models.build("vgg5", 1), "at least 2 classes, got num_classes 1"),
         (lambda: models.build("vgg5", 10, width=float("nan")), "width must be above 0 and finite, got nan"),
-        (lambda: models.build("vgg5", 10, hidden=(-3,)), "hidden dense layers need at least 1 unit"),
-        (lambda: models.build("vgg5", 10, conv_dropout=1.0), r"conv_dropout must be in \[0, 1\), got 1.0"),
-        (lambda: surrogate.stdb(0.3, -1), "beta of at least 0 and finite, got -1"),
-        (lambda: surrogate.linear(float("inf")), "gamma above 0 and finite, got inf"),
         (lambda: encoding.poisson(PIXELS, KEY, np.arange(3), np.arange(2)), "floating-point .* got uint8"),
         (lambda: encoding.constant(PIXELS, None, None, np.arange(2)), "floating-point numbers, got uint8"),
         (lambda: encoding.poisson(IMAGES, KEY, np.arange(3), np.arange(2)), "each image needs its index"),
-        (lambda: scale(IMAGES), "images must be uint8 pixels from 0 to 255, got float32"),
-        (lambda: convert(SNN, NAN_WEIGHTS, THRESHOLDS), "params/conv0/kernel holds NaN or infinity"),
-        (lambda: convert(SNN, ANN, {**THRESHOLDS, "conv0": 0.0}), "the threshold of conv0 must be above 0"),
-        (lambda: convert(SNN, ANN, {**THRESHOLDS, "conv0": jnp.inf}), "conv0 must be above 0 and finite"),
         (lambda: convert(SNN, ANN, THRESHOLDS, initial=jnp.nan), "initial must be finite, got nan"),
-        (lambda: convert(SNN, ANN, THRESHOLDS, leak=1.5), r"leak must be in \(0, 1\], got 1.5: 1 keeps"),
         (lambda: convert(OWN, ANN, THRESHOLDS, leak=0.0), r"leak must be in \(0, 1\], got 0.0"),
         (lambda: convert(ADAPTIVE, ANN, THRESHOLDS, decay=1.0), r"decay must be in \[0, 1\), got 1.0"),
         (lambda: convert(ADAPTIVE, ANN, THRESHOLDS, strength=-1.0), "strength must be at least 0, got -1.0"),
-        (lambda: convert(SNN, ANN, THRESHOLDS, leek=1.0), "these neurons have no 'leek', but threshold, leak"),
         (lambda: convert(SNN, ANN, 1.0), "thresholds are a mapping of layers to theirs, got 1.0"),
-        (lambda: jsnn.scale_thresholds(VARIABLES, 0.5j), "factor must be one number, got 0.5j"),
-        (lambda: jsnn.scale_thresholds(VARIABLES, 0.0), "scaling factor must be above 0 and finite, got 0.0"),
-        (lambda: balance(SNN, DEAD, -IMAGES - 1, num_steps=4), "the input current of conv1 .* never spike"),
-        (lambda: balance(SNN, NAN_WEIGHTS, IMAGES, num_steps=4), "params/conv0/kernel holds NaN or infinity"),
-        (lambda: balance(SNN, DEAD, IMAGES, num_steps=4, layers=["conv9"]), "no layer 'conv9' to balance"),
-        (lambda: balance(SNN, DEAD, IMAGES, num_steps=4, layers=[]), "no layers to balance"),
-        (lambda: balance(SNN, DEAD, IMAGES[:0], num_steps=4), "balancing needs images"),
-        (lambda: balance(SNN, DEAD, IMAGES, num_steps=0), "num_steps must be at least 1"),
-        (lambda: balance(SNN, DEAD, IMAGES, num_steps=4, percentile=101), r"percentile must be in \(0, 100\]"),
-        (lambda: optimizers.learning_rate("sawtooth", 0.1, 2, 2), "unknown schedule 'sawtooth'"),
+        (lambda: jsnn.balance_thresholds(SNN, ANN, IMAGES[:0], encoding.poisson, KEY, num_steps=4), "needs images"),
         (lambda: optimizers.learning_rate("tenths", float("inf"), 2, 2), "finite learning rate above 0"),
-        (lambda: optimizers.learning_rate("tenths", 0.1, 0, 2), "at least one epoch"),
-        (lambda: optimizers.optimizer("lion", optax.constant_schedule(1.0), 0.0), "unknown optimiser 'lion'"),
         (lambda: optimizers.optimizer("adam", optax.constant_schedule(1.0), float("nan")), "weight_decay must be"),
         (lambda: optimizers.optimizer("adam", optax.constant_schedule(1.0), 0.0, clip=0.0), "clip must be above 0"),
         (lambda: optimizers.learning_rate("tenths", 0.1, 2, 2, warmup=-1.0), "warmup must be at least 0 epochs"),
-        (lambda: load_split("cifar11", "train"), "unknown data set 'cifar11'"),
         (lambda: resident_source(Split(PIXELS, np.zeros(2, np.int32))), "each image needs an integer label"),
         (lambda: resident_source(Split(PIXELS, np.zeros(3))), "each image needs an integer label, got .* float64"),
-        (lambda: resident_source(Split(PIXELS[..., 0], np.zeros(3, int))), r"images must be \[N, H, W, C\] uint8"),
+        (lambda: resident_source(Split(PIXELS[..., 0], LABELS)), r"images must be \[N, H, W, C\] uint8"),
         (lambda: resident_source(Split(PIXELS[:0], np.zeros(0, int))), "at least one, got"),
-        (lambda: resident_source(Split(PIXELS.astype(float), np.zeros(3, int))), "uint8, at least one, got .* float64"),
-        (
-            lambda: resident_source(Split(PIXELS.astype(object), np.zeros(3, int))),
-            "images must be .* got one of object",
-        ),
-        (lambda: check_batch_size(6, "batch_size"), "batch_size 6 can't be split evenly over 4 devices"),
+        (lambda: resident_source(Split(PIXELS.astype(float), LABELS)), "uint8, at least one, got .* float64"),
+        (lambda: resident_source(Split(PIXELS.astype(object), LABELS)), "images must be .* got one of object"),
         (lambda: split_over_devices(np.zeros((6, 2))), "can't be split evenly over 4 devices"),
         (lambda: report.report((), None), "a report needs at least one workdir"),
         (lambda: load_split("digits", "training"), "no split 'training': choose one of train, validation, test"),
         (lambda: register("tall", STREAM._replace(image_shape=(8, 6, 3))), "'tall' can't be streamed"),
         (lambda: register("grey", STREAM._replace(image_shape=(8, 8, 1))), r"must be \(S, S, 3\)"),
         (lambda: register("arrays", STREAM._replace(origin=dict)), "its origin a name or a folder of TFDS"),
-        (lambda: subset(SOURCE, range(5, 9)), r"a split of 3 images has no range\(5, 9\)"),
         (lambda: subset(SOURCE, range(-1, 2)), r"has no range\(-1, 2\)"),
         (lambda: subset(SOURCE, range(0, 3, 2)), r"has no range\(0, 3, 2\)"),
         (lambda: subset(SOURCE, range(2)).shuffled(1, 0, 0), "a part of a split is for evaluation"),
@@ -125,9 +91,6 @@ def test_a_bad_argument_is_refused_in_one_sentence(call, sentence):
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="at least 1 checkpoint is kept, got keep 0"):
-        save(tmp_path / "new", 1, {"x": jnp.ones(2)}, {}, keep=0)
-    assert not (tmp_path / "new").exists()
     save(tmp_path, 1, {"x": jnp.ones(2)}, {})
     for like in ({"x": jnp.ones(3)}, {"x": jnp.ones(2, int)}, {"y": jnp.ones(2)}, {"x": {"y": jnp.ones(2)}}):
         with pytest.raises(ValueError, match="holds another network"):
