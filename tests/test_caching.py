@@ -1,12 +1,13 @@
 """Functions and graphs are kept for equal models and arguments, and made anew for arguments or settings that differ."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax.core import FrozenDict
 
 import jsnn
@@ -15,23 +16,44 @@ from jsnn.network.transformation import MOST_GRAPHS
 from tests.plain_networks import HIDDEN
 
 
-def test_equal_models_and_arguments_give_the_same_functions():
-    """And so the same programs; a model that can't be hashed is made spiking as any other."""
+class Net(nn.Module):
+    """A model with a field of any type."""
 
-    class Net(nn.Module):
-        features: list | tuple = (3,)
+    field: Any
 
-        @nn.compact
-        def __call__(self, x):
-            return nn.Dense(2)(nn.relu(nn.Dense(self.features[0])(x)))
+    def __call__(self, x):
+        return nn.relu(x @ jnp.eye(3))
 
-    neuron = jsnn.lif(jsnn.surrogate.linear())
-    assert jsnn.spiking(Net().apply, neuron) is jsnn.spiking(Net().apply, neuron)
-    assert jsnn.accelerate(Net().apply) is jsnn.accelerate(Net().apply)
-    assert jsnn.spiking(Net((4,)).apply, neuron) is not jsnn.spiking(Net().apply, neuron)
-    unhashable = Net([3])
-    variables = unhashable.init(jax.random.key(0), jnp.ones((1, 4)))
-    assert set(jsnn.spiking(unhashable.apply, neuron).init(variables, jnp.ones((1, 4)))["neurons"]) == {"Dense_1"}
+
+@dataclass(frozen=True)
+class Scaled:
+    """A function whose equal instances are not one function."""
+
+    factor: float
+    rule: str = field(default="relu", compare=False)
+
+    def apply(self, variables, x):
+        return (jax.nn.relu if self.rule == "relu" else jax.nn.relu6)(x @ variables["w"] / self.factor)
+
+
+MODELS = [
+    *((Net(one), Net(other)) for one, other in ((1, True), (1, 1.0), ((1,), (True,)), ((3,), (4,)))),
+    (Net(FrozenDict({"a": 1})), Net(FrozenDict({"a": True}))),
+    *((Scaled(1.0), Scaled(1.0, "relu6")), (Scaled(0.0), Scaled(-0.0))),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), MODELS)
+def test_equal_models_give_the_same_functions_and_others_others(one, other):
+    """And so the same programs; others are also those that equal by `==` alone."""
+    for made in (jsnn.spiking, jsnn.accelerate):
+        assert made(one.apply) is made(replace(one).apply)
+        assert made(one.apply) is not made(other.apply)
+
+
+def test_a_model_that_cannot_be_hashed_is_made_spiking_as_any_other():
+    x = jnp.ones((1, 3))
+    assert len(jsnn.spiking(Net([3]).apply).init({}, x)["neurons"]) == 1
 
 
 def test_arguments_of_another_type_or_sign_of_zero_are_other_arguments():
@@ -45,30 +67,12 @@ def test_arguments_of_another_type_or_sign_of_zero_are_other_arguments():
     np.testing.assert_allclose(results, [3 * results[1], results[1], results[1], -results[1]])
 
 
-def test_models_with_fields_of_another_type_are_other_models():
-    class Net(nn.Module):
-        gain: Any
-
-        def __call__(self, x):
-            return nn.relu(x)
-
-    for one, other in ((1, True), (1, 1.0), ((1,), (True,)), (FrozenDict({"a": 1}), FrozenDict({"a": True}))):
-        assert jsnn.spiking(Net(one).apply) is jsnn.spiking(Net(one).apply)
-        assert jsnn.spiking(Net(one).apply) is not jsnn.spiking(Net(other).apply), (one, other)
-
-
 def test_modules_that_are_bound_hold_themselves():
     """Flax's hold their parents, and these them."""
 
-    class Outer(nn.Module):
-        inner: nn.Module
-
-        def __call__(self, x):
-            return self.inner(x)
-
-    outer, x = Outer(nn.Dense(2)), jnp.ones((1, 3))
+    outer, x = nn.Sequential([nn.Dense(2)]), jnp.ones((1, 3))
     bound = outer.bind(outer.init(jax.random.key(0), x))
-    for call in (bound.__call__, bound.inner.__call__):
+    for call in (bound.__call__, bound.layers[0].__call__):
         np.testing.assert_allclose(jsnn.accelerate(call)(x), bound(x), rtol=1e-6)
 
 
@@ -85,26 +89,9 @@ def test_a_graph_is_of_the_precision_that_it_was_traced_with():
     assert precisions() == [None]
 
 
-@dataclass(frozen=True)
-class Scaled:
-    """A function whose equal instances are not one function."""
-
-    factor: float
-    rule: str = field(default="relu", compare=False)
-
-    def apply(self, variables, x):
-        return (jax.nn.relu if self.rule == "relu" else jax.nn.relu6)(x @ variables["w"] / self.factor)
-
-
-def test_what_equals_but_computes_another_thing_has_an_snn_of_its_own():
-    relu, relu6 = Scaled(1.0), Scaled(1.0, "relu6")
-    assert relu == relu6
-    assert jsnn.spiking(relu.apply) is not jsnn.spiking(relu6.apply)
-    assert jsnn.spiking(relu.apply) is jsnn.spiking(Scaled(1.0).apply)
-    assert jsnn.spiking(Scaled(0.0).apply) is not jsnn.spiking(Scaled(-0.0).apply)
-    for net, ceiling in ((relu, None), (relu6, 6.0)):
-        graph, _ = jsnn.spiking(net.apply).trace(HIDDEN, jnp.ones((1, 3)))
-        assert graph.layers["w"].ceiling == ceiling
+def test_what_equals_but_computes_another_thing_has_a_graph_of_its_own():
+    graphs = [jsnn.spiking(Scaled(1.0, rule).apply).trace(HIDDEN, jnp.ones((1, 3)))[0] for rule in ("relu", "relu6")]
+    assert [graph.layers["w"].ceiling for graph in graphs] == [None, 6.0]
 
 
 def test_only_the_latest_results_and_graphs_are_held():

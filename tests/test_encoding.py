@@ -5,8 +5,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import jsnn
 from jsnn.encoding import constant, events, poisson, poisson_straight_through
@@ -16,7 +14,7 @@ KEY = jax.random.key(3)
 present = jax.jit(poisson)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_poisson_rate_and_sign_are_the_pixels(seed):
     """Of any key, sample and pixel: within six deviations of as many draws."""
     rng, num_steps = np.random.default_rng(seed), 512
@@ -31,26 +29,21 @@ def test_poisson_rate_and_sign_are_the_pixels(seed):
     assert (np.abs(spikes.mean(0) - images) <= 6 * deviation + 1 / num_steps).all()
 
 
-@settings(max_examples=20, deadline=None)
-@given(cut=st.sampled_from([1, 4, 9]), order=st.permutations(range(4)))  # few: each length is compiled
+@pytest.mark.parametrize(("cut", "order"), [(1, [0, 1, 2, 3]), (4, [2, 0, 3, 1]), (9, [3, 2, 1, 0])])
 def test_a_draw_depends_on_key_sample_and_time_alone(cut, order):
     images = np.random.default_rng(0).uniform(-1, 1, (4, 3, 5)).astype(np.float32)
     index, time = np.array([7, 0, 12, 3], np.int32), np.arange(10, dtype=np.int32)
     at_once = np.asarray(present(images, KEY, index, time))
     chunked = [present(images, KEY, index, part) for part in (time[:cut], time[cut:])]
     np.testing.assert_array_equal(np.concatenate(chunked), at_once)
-    order = np.array(order)
     np.testing.assert_array_equal(present(images[order], KEY, index[order], time), at_once[:, order])
     np.testing.assert_array_equal(present(images[1:2], KEY, index[1:2], time), at_once[:, 1:2])
 
 
 def test_samples_steps_and_keys_differ():
-    images = jnp.full((2, 200), 0.5)
-    index, time = jnp.array([0, 1]), jnp.arange(2)
-    spikes, other = (np.asarray(present(images, key, index, time)) for key in (KEY, jax.random.key(4)))
-    assert (spikes[0, 0] != spikes[0, 1]).any()
-    assert (spikes[0, 0] != spikes[1, 0]).any()
-    assert (spikes != other).any()
+    images, index, time = jnp.full((2, 200), 0.5), jnp.arange(2), jnp.arange(2)
+    draws = [draw for key in (KEY, jax.random.key(4)) for draw in present(images, key, index, time).reshape(4, 200)]
+    assert len(np.unique(draws, axis=0)) == 8
 
 
 def test_constant_repeats_the_image_as_often_as_there_are_steps():
@@ -62,18 +55,18 @@ def test_constant_repeats_the_image_as_often_as_there_are_steps():
 
 def test_what_is_the_same_at_every_step_is_computed_once():
     def apply(variables, x):
-        first = x @ variables["params"]["first"]
-        return jax.nn.relu(first) @ variables["params"]["second"] + first[:, :3]
+        first = x @ variables["first"]
+        return jax.nn.relu(first) @ variables["second"] + first[:, :3]
 
-    params = {name: jax.random.normal(KEY, (4, width)) for name, width in (("first", 4), ("second", 3))}
+    weights = {name: jax.random.normal(KEY, (4, width)) for name, width in (("first", 4), ("second", 3))}
     images, snn = jax.random.normal(KEY, (2, 4)), jsnn.spiking(apply)
-    variables = snn.init({"params": params}, images)
+    variables = snn.init(weights, images)
     state, held = snn.initial_state(variables, images), constant(images, KEY, jnp.arange(2), jnp.arange(5))
-    results, later = jax.jit(snn.apply)(variables, state, held)
-    expected, expected_later = jax.jit(snn.apply)(variables, state, jnp.asarray(np.asarray(held)))
-    chex.assert_trees_all_close((results, later), (expected, expected_later), rtol=1e-6)
+    run = jax.jit(snn.apply)
+    results, later = run(variables, state, held)
+    chex.assert_trees_all_close((results, later), run(variables, state, jnp.asarray(np.asarray(held))), rtol=1e-6)
     assert results.shape == (5, 2, 3)
-    text = jax.jit(snn.apply).lower(variables, state, held).as_text()
+    text = run.lower(variables, state, held).as_text()
     assert "tensor<2x4xf32>, tensor<4x4xf32>" in text  # one step of the first product
     assert "tensor<10x4xf32>, tensor<4x4xf32>" not in text
 
