@@ -48,11 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _programs_dropped():
-    """Unload the programs that a test file compiled.
-
-    Each takes a few mappings of memory; a whole run would exceed the 65,530 that Linux grants a process, after which
-    XLA can load no further program, and hangs.
-    """
+    """Unload a file's programs: those of a whole run exceed the 65,530 mappings of a process, and XLA would hang."""
     yield
     jax.clear_caches()
 
