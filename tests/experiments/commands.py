@@ -14,7 +14,6 @@ import pytest
 
 from experiments import hybrid
 from experiments.runs.command_line import main
-from experiments.runs.stages import reopen
 from experiments.runs.workdir import Record, Run, read_record, read_results, write_record
 from tests.conftest import ROOT
 
@@ -24,7 +23,6 @@ TINY = """
     --finetune.surrogate stdb --finetune.lr 1e-3
 """.split()
 SHORT = "--eval-steps 4 --streams 1".split()  # one program to evaluate SNNs instead of two
-PIPELINE = hybrid.hybrid
 
 
 class Killed(BaseException):
@@ -46,12 +44,6 @@ def refused(capsys: pytest.CaptureFixture, *arguments: str) -> str:
     assert status == 2
     assert "Traceback" not in captured.err
     return " ".join(captured.err.replace("│", " ").split())
-
-
-def again(name: str, stage: Callable[[Run], None], run: Run) -> None:
-    """A stage as its own command does it: anew, with what follows undone."""
-    reopen(run, name)
-    stage(run)
 
 
 def start(*arguments: str, devices: int = 1, module: str = "experiments.hybrid") -> subprocess.Popen:
