@@ -12,16 +12,15 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import jsnn
 from jsnn.models import dropout_of
 from jsnn.network.chunks import time_chunks
-from jsnn.network.simulation import simulate, spikes_per_neuron
+from jsnn.network.simulation import simulate
 from jsnn.network.transformation import NEURONS
 from tests.networks import TINY_VGG, random_inputs, random_snn
 from tests.neurons.numpy_reference import lif_loop
-from tests.plain_networks import PLAIN, ROWS, dense, drawn, plain, run
+from tests.plain_networks import PLAIN, dense, drawn, plain, run
 
 STEPS = 10
 
 
-@partial(jax.jit, static_argnums=(0, 1))
 def in_chunks(chunk, snn, variables, inputs):
     def at(time):
         return inputs.at[time].get(mode="fill", fill_value=7)  # a value of its own behind the last step
@@ -29,7 +28,6 @@ def in_chunks(chunk, snn, variables, inputs):
     return jsnn.simulate(snn, variables, at, lambda observed: observed.results, num_steps=STEPS, chunk=chunk)
 
 
-@partial(jax.jit, static_argnums=0)
 def by_scan(snn, variables, inputs):
     def step(state, inputs):
         results, state = snn.apply(variables, state, inputs)
@@ -59,11 +57,12 @@ def by_sharding(snn, variables, inputs):
     return results
 
 
+compiled = partial(jax.jit, static_argnums=0)
 WAYS = {
-    "in chunks with padding behind": partial(in_chunks, 3),
-    "in chunks that divide": partial(in_chunks, 5),
-    "in a chunk that is too long": partial(in_chunks, 100),
-    "by jax.lax.scan": by_scan,
+    "in chunks with padding behind": compiled(partial(in_chunks, 3)),
+    "in chunks that divide": compiled(partial(in_chunks, 5)),
+    "in a chunk that is too long": compiled(partial(in_chunks, 100)),
+    "by jax.lax.scan": compiled(by_scan),
     "by jax.pmap": by_pmap,
     "by sharded arrays": by_sharding,
 }
@@ -77,14 +76,16 @@ def test_results_are_those_of_one_call(way, small):
 def test_vmap_of_a_gradient_is_the_gradient_of_each(small):
     snn, variables, inputs = small
     others = {**variables, "conv": -variables["conv"]}
-    both = jax.tree.map(lambda *leaves: jnp.stack(leaves), variables, others)
+
+    def stacked(*trees):
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
     @jax.grad
     def gradient(variables):
         return (run(snn, variables, inputs).mean(0) ** 2).sum()
 
-    together, one_by_one = jax.jit(jax.vmap(gradient))(both), jax.jit(gradient)
-    alone = jax.tree.map(lambda *leaves: jnp.stack(leaves), one_by_one(variables), one_by_one(others))
+    together, one_by_one = jax.jit(jax.vmap(gradient))(stacked(variables, others)), jax.jit(gradient)
+    alone = stacked(one_by_one(variables), one_by_one(others))
     assert all(np.abs(leaf[i]).max() > 0 for leaf in jax.tree.leaves(alone) for i in (0, 1))
     chex.assert_trees_all_close(together, alone, rtol=1e-4, atol=1e-5)
 
@@ -113,36 +114,16 @@ def test_batches_that_are_split_over_explicit_axes_are_refused(small):
     np.testing.assert_allclose(run(snn, everywhere, inputs), run(*small), rtol=1e-5, atol=1e-6)
 
 
-def test_results_are_a_tree():
+def test_results_are_a_tree_and_integers_go_in():
     def network(params, x):
-        hidden = jax.nn.relu(dense(params["hidden"], x))
+        hidden = jax.nn.relu(dense(params["hidden"], x.astype(jnp.float32) / 255))
         return {"logits": dense(params["out"], hidden), "features": (hidden, x)}
 
-    snn = jsnn.spiking(network)
-    results = run(snn, snn.init(drawn(PLAIN), ROWS), ROWS[None])
-    shapes = jax.tree.map(jnp.shape, results)
-    assert shapes == {"logits": (1, 4, 3), "features": ((1, 4, 6), (1, 4, 5))}
-
-
-def test_integers_go_in():
-    apply, variables = plain(jax.nn.relu), drawn(PLAIN)
-    x = jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, 5)), jnp.uint8)
-    snn = jsnn.spiking(lambda params, x: apply(params, x.astype(jnp.float32) / 255))
-    spiking = snn.init(variables, x)
-    expected = run(jsnn.spiking(apply), spiking, jnp.stack([x / 255] * 3))
-    np.testing.assert_allclose(run(snn, spiking, jnp.stack([x] * 3)), expected, rtol=1e-5)
-
-
-def test_spikes_per_neuron_are_means_over_units():
-    rng, bits = np.random.default_rng(0), 1 << np.arange(STEPS, dtype=np.uint16)
-    spikes_of = {
-        name: rng.random((STEPS, 2, *shape)) < 0.3 for name, shape in {"conv": (3, 4, 5), "hidden": (7,)}.items()
-    }
-    words = {name: jnp.asarray(np.tensordot(bits, spikes, axes=1)) for name, spikes in spikes_of.items()}
-    counted = spikes_per_neuron(words, STEPS, dict.fromkeys(words, 0), 2)
-    assert set(counted) == set(spikes_of)
-    for name, values in counted.items():
-        np.testing.assert_allclose(values, spikes_of[name].reshape(STEPS, 2, -1).mean(-1), rtol=1e-5)
+    x, snn = np.random.default_rng(0).integers(0, 256, (4, 5), np.uint8), jsnn.spiking(network)
+    variables = snn.init(drawn(PLAIN), x)
+    results, apply = run(snn, variables, jnp.stack([x] * 3)), jsnn.spiking(plain(jax.nn.relu))
+    assert jax.tree.map(jnp.shape, results) == {"logits": (3, 4, 3), "features": ((3, 4, 6), (3, 4, 5))}
+    np.testing.assert_allclose(results["logits"], run(apply, variables, jnp.stack([x / 255] * 3)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 4, 10, 32])
@@ -158,16 +139,17 @@ def test_the_spikes_of_states_have_the_gradient_of_spikes():
     """Between chunks they are kept in a byte, which carries none, only where nobody asks for states."""
     (snn, variables), inputs = random_snn(TINY_VGG, seed=1, leak=0.9), random_inputs(STEPS, batch=2)
 
-    def total(of_states, params):
-        def observe(observed):
-            states, spikes = observed.layers["states"]["conv0"], observed.layers["spikes"]["conv0"]
-            return (states.spikes if of_states else spikes).sum(axis=tuple(range(1, spikes.ndim)))
+    @partial(jax.jit, static_argnums=0)
+    @partial(jax.grad, argnums=1)
+    def gradient(observe, params):
+        given, options = {"params": params, NEURONS: variables[NEURONS]}, dropout_of(jnp.arange(2), jax.random.key(5))
+        seen = partial(simulate, snn, given, lambda time: inputs[time], observe, num_steps=STEPS, chunk=5)
+        return seen(collect=("states", "spikes"), **options).sum()
 
-        given = {"params": params, NEURONS: variables[NEURONS]}
-        run = partial(simulate, snn, given, lambda time: inputs[time], observe, num_steps=STEPS, chunk=5)
-        return run(collect=("states", "spikes"), **dropout_of(jnp.arange(2), jax.random.key(5))).sum()
-
-    of_states, of_spikes = (jax.jit(jax.grad(partial(total, way)))(variables["params"]) for way in (True, False))
+    of_states, of_spikes = (
+        gradient(observe, variables["params"])
+        for observe in (lambda seen: seen.layers["states"]["conv0"].spikes, lambda seen: seen.layers["spikes"]["conv0"])
+    )
     chex.assert_trees_all_close(of_states, of_spikes, rtol=1e-6)
     assert float(jnp.abs(of_states["conv0"]["kernel"]).max()) > 0
 
@@ -180,20 +162,13 @@ def test_what_is_recorded_is_what_loops_in_numpy_give(float64):
     weights, snn = {name: rng.normal(size=shape) for name, shape in shapes.items()}, jsnn.spiking(network)
     by_channel, inputs = np.array([0.2, 0.4, 0.6, 0.8, 1.0, 1.2]), rng.normal(size=(STEPS, 3, 4))
     variables = jsnn.convert(snn, weights, {"first": by_channel, "second": 0.9}, leak=0.8)
-    shown = jsnn.record(
-        snn,
-        variables,
-        lambda time: jnp.asarray(inputs).at[time].get(mode="fill", fill_value=0),
-        num_steps=STEPS,
-        what=("spikes", "membranes", "currents"),
-        chunk=4,
-    )
+    options = {"num_steps": STEPS, "what": ("spikes", "membranes", "currents"), "chunk": 4}
+    shown = jsnn.record(snn, variables, jnp.concatenate([inputs, inputs]).__getitem__, **options)
     current = inputs @ weights["first"] + weights["bias"]
     for layer, threshold in (("first", by_channel), ("second", 0.9)):
         membranes, spikes = lif_loop(current, threshold, 0.8)
-        np.testing.assert_allclose(shown["currents"][layer], current, rtol=1e-12, atol=1e-12)
-        np.testing.assert_allclose(shown["membranes"][layer], membranes, rtol=1e-12, atol=1e-12)
-        np.testing.assert_array_equal(shown["spikes"][layer], spikes)
+        for what, expected in {"currents": current, "membranes": membranes, "spikes": spikes}.items():
+            np.testing.assert_allclose(shown[what][layer], expected, rtol=1e-12, atol=1e-12)
         assert 0 < spikes.mean() < 1
         current = threshold * spikes @ weights["second"] if layer == "first" else None
     halved = jsnn.scale_thresholds(variables, 0.5)["neurons"]["first"]["threshold"]
