@@ -1,6 +1,7 @@
-"""Every neuron equals a loop in NumPy, may be cut in time, keeps what comes in, and refuses bad arguments."""
+"""Neurons and their gradients equal loops in NumPy and PyTorch, may be cut in time, and refuse bad arguments."""
 
 from functools import partial
+from importlib.util import find_spec
 
 import chex
 import jax
@@ -15,7 +16,13 @@ from jsnn.neurons import adaptive_lif, current_lif, hard_reset_lif, lif, over_ti
 from jsnn.neurons.neuron import record
 from jsnn.neurons.packing import unpack
 from jsnn.neurons.surrogate import boxcar, from_spike_time, linear, stdb
-from tests.neurons.numpy_reference import adaptive_lif_loop, current_lif_loop, hard_reset_lif_loop, lif_loop
+from tests.neurons.numpy_reference import (
+    adaptive_lif_loop,
+    current_lif_loop,
+    hard_reset_lif_loop,
+    lif_loop,
+    stdb_gradient_loop,
+)
 from tests.neurons.random_neurons import CHANNELS, currents, one_over, parameters_of, run
 from tests.properties import many
 
@@ -63,11 +70,6 @@ def test_a_neuron_equals_a_numpy_loop_whole_or_in_pieces_kept_as_bits(float64, n
         in_words, later = run_in_words(neuron, parameters, current)
         np.testing.assert_array_equal(in_words, spikes)
         chex.assert_trees_all_close(later, end, rtol=1e-12, atol=1e-13)
-
-
-def test_a_refractory_neuron_pauses():
-    spikes = run(refractory_lif(period=2), {"threshold": 1.0, "leak": 1.0}, jnp.full((8, 1), 3.0))[0]
-    np.testing.assert_array_equal(spikes[:, 0], [1, 0, 0, 1, 0, 0, 1, 0])
 
 
 def test_a_membrane_at_the_threshold_does_not_fire():
@@ -130,6 +132,61 @@ def test_a_soft_reset_keeps_the_residue(seed, shape, num_steps, exponent):
     np.testing.assert_array_equal(current.sum(0), residue + threshold * spikes.sum(0))
     assert set(np.unique(spikes)) <= {0, 1}
     np.testing.assert_array_equal(state.age, np.where(spikes.any(0), 1 + np.argmax(spikes[::-1], 0), 0))
+
+
+def test_stdb_gradient_equals_the_backward_recursion(float64):
+    current, cotangent = currents(40), currents(40, seed=1)
+
+    @jax.jit
+    @jax.grad
+    def gradient(current, leak):
+        parameters = {"threshold": 0.7, "leak": leak, "initial": 0.0}
+        return (run(lif(stdb(0.3, 0.05)), parameters, current)[0] * cotangent).sum()
+
+    for leak in (1.0, 0.9):
+        expected = stdb_gradient_loop(current, 0.7, leak, 0.3, 0.05, cotangent)
+        np.testing.assert_allclose(gradient(current, leak), expected, rtol=1e-12, atol=1e-14)
+        assert np.abs(expected).max() > 0
+
+
+def test_the_reset_carries_no_gradient(float64):
+    """u[1] = I[0] + I[1] - v * o[0]: with a gradient of the reset, d u[1] / d I[0] would differ from 1."""
+
+    def membrane(current):
+        return run(lif(linear()), {"threshold": 1.0, "leak": 1.0, "initial": 0.0}, current)[1].membrane
+
+    np.testing.assert_array_equal(jax.grad(membrane)(jnp.array([1.2, 0.1])), [1, 1])
+
+
+@pytest.mark.torch
+@pytest.mark.skipif(find_spec("torch") is None, reason="parity needs PyTorch: pip install torch")
+@pytest.mark.parametrize("shape", [(), (CHANNELS,)], ids=["scalars", "by channel"])
+@pytest.mark.parametrize("detach_spike", [True, False])
+@pytest.mark.parametrize(
+    ("make", "options"), [(hard_reset_lif, {}), *((lif, {"detach_threshold": b}) for b in (True, False))]
+)
+def test_gradients_of_weights_and_parameters_equal_pytorchs(float64, make, options, detach_spike, shape):
+    from tests.network.torch_reference import dense_lif
+
+    neuron, rng = make(linear(0.4), detach_spike=detach_spike, **options), np.random.default_rng(3)
+    inputs = rng.choice([-1.0, 0, 1], (12, 5, 6), p=[0.2, 0.4, 0.4])
+    leaves = {"weights": rng.normal(0.1, 0.5, (6, CHANNELS)), **parameters_of(neuron, shape)}
+    of_spikes, of_end = rng.normal(size=(12, 5, CHANNELS)), rng.normal(size=(5, CHANNELS))
+
+    @jax.jit
+    @partial(jax.grad, has_aux=True)
+    def gradients_and_spikes(leaves):
+        spikes, end, _ = run(neuron, leaves, jnp.asarray(inputs) @ leaves["weights"])
+        return (spikes * of_spikes).sum() + (end.membrane * of_end).sum(), spikes
+
+    gradients, spikes = gradients_and_spikes(leaves)
+    how = {"hard_reset": make is hard_reset_lif, "detach_spike": detach_spike, "detach_threshold": False, **options}
+    expected_spikes, expected = dense_lif(inputs, leaves, 0.4, of_spikes, of_end, **how)
+    np.testing.assert_array_equal(spikes, expected_spikes)
+    assert 0.1 < expected_spikes.mean() < 0.6
+    for name, gradient in expected.items():
+        assert np.linalg.norm(gradient) > 0, name
+        assert np.linalg.norm(gradients[name] - gradient) <= 1e-10 * np.linalg.norm(gradient), name
 
 
 def test_the_parameters_before_anything_is_known():
