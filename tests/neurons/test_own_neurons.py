@@ -26,6 +26,7 @@ from tests.network.own_network import (
     recorded,
     spiking,
 )
+from tests.neurons.numpy_reference import hard_reset_lif_loop
 from tests.neurons.random_neurons import currents, run
 
 
@@ -34,34 +35,33 @@ class State(NamedTuple):
     spikes: jax.Array
 
 
-def own_neuron():
-    """A neuron that is inhibited by its own spikes: two thresholds are taken off, where lif takes one."""
+def init(neuron, current):
+    return State(jnp.zeros_like(current), jnp.zeros_like(current))
 
-    def init(neuron, current):
-        return State(jnp.zeros_like(current), jnp.zeros_like(current))
 
-    def step(neuron, state, current):
-        reset = (1 + neuron["inhibition"]) * neuron["threshold"] * jax.lax.stop_gradient(state.spikes)
-        membrane = neuron["leak"] * state.membrane + current - reset
-        spikes = jsnn.surrogate.arctan().spike(membrane / neuron["threshold"] - 1, None)
-        return spikes, State(membrane, spikes)
+def step(neuron, state, current):
+    membrane = neuron["leak"] * state.membrane * (1 - state.spikes) + neuron["gain"] * current
+    spikes = jsnn.surrogate.linear().spike(membrane / neuron["threshold"] - 1, None)
+    return spikes, State(membrane, spikes)
 
-    return jsnn.Neuron(lambda: {"threshold": 1.0, "leak": 1.0, "inhibition": 1.0}, init, step)
+
+# That of the text of `jsnn.neurons.neuron`, with a parameter more.
+OWN = jsnn.Neuron(lambda: {"threshold": 1.0, "leak": 0.9, "gain": 1.0}, init, step)
 
 
 def test_an_own_neuron_through_every_stage(tmp_path):
-    snn = jsnn.spiking(MODEL.apply, own_neuron())
+    snn = jsnn.spiking(MODEL.apply, OWN)
     thresholds = jsnn.balance_thresholds(snn, ann(), IMAGES, CONSTANT, KEY, num_steps=STEPS, batch_size=4)
-    variables = jsnn.convert(snn, ann(), thresholds, inhibition=0.5)
+    variables = jsnn.convert(snn, ann(), thresholds, gain=1.5)
     assert set(variables["neurons"]) == set(THRESHOLDS)
-    assert all(values["inhibition"] == 0.5 for values in variables["neurons"].values())
+    assert all(values["gain"] == 1.5 for values in variables["neurons"].values())
     presentation = jsnn.Presentation(snn, CONSTANT, STEPS, 4)
     optimizer = optax.adam(1e-2)
-    step = jax.jit(jsnn.train_step(SOURCE, jsnn.snn_forward(presentation, jsnn.averaged), optimizer))
+    train = jax.jit(jsnn.train_step(SOURCE, jsnn.snn_forward(presentation, jsnn.averaged), optimizer))
     state, losses = jsnn.init_state(variables, optimizer), []
     for epoch in range(5):
         for item in SOURCE.shuffled(BATCH, 0, epoch, 0):
-            state, metrics = step(state, SOURCE.resident, item, KEY)
+            state, metrics = train(state, SOURCE.resident, item, KEY)
             losses.append(float(metrics.loss))
     assert np.mean(losses[-2:]) < np.mean(losses[:2])
 
@@ -77,33 +77,18 @@ def test_an_own_neuron_through_every_stage(tmp_path):
         expected = shown["spikes"][layer].reshape(STEPS, 8, -1).mean(-1).sum(1)
         np.testing.assert_allclose(actual.spikes[layer], expected, rtol=1e-5)
         values = jax.device_get(again.variables()["neurons"][layer])
-        np.testing.assert_array_equal(shown["spikes"][layer], inhibited(np.asarray(shown["currents"][layer]), values))
+        current = values["gain"] * np.asarray(shown["currents"][layer])
+        _, by_loop = hard_reset_lif_loop(current, values["threshold"], values["leak"])
+        np.testing.assert_array_equal(shown["spikes"][layer], by_loop)
 
 
-def inhibited(current, neuron):
-    """The spikes of the own neuron, written once more."""
-    spikes, membrane, spike = np.zeros_like(current), 0 * current[0], 0 * current[0]
-    for t, now in enumerate(current):
-        reset = (1 + neuron["inhibition"]) * neuron["threshold"] * spike
-        membrane = neuron["leak"] * membrane + now - reset
-        spikes[t] = spike = (membrane / neuron["threshold"] - 1 > 0).astype(current.dtype)
-    return spikes
-
-
-def test_the_neuron_of_the_modules_text_is_the_hard_reset_neuron():
+def test_an_own_neuron_with_a_hard_reset_is_the_hard_reset_neuron():
     """It lacks the options, but has the same spikes and gradients."""
-
-    def init(neuron, current):
-        return State(jnp.zeros_like(current), jnp.zeros_like(current))
-
-    def step(neuron, state, current):
-        membrane = neuron["leak"] * state.membrane * (1 - state.spikes) + current
-        spikes = jsnn.surrogate.linear().spike(membrane / neuron["threshold"] - 1, None)
-        return spikes, State(membrane, spikes)
-
-    mine = jsnn.Neuron(lambda: {"threshold": 1.0, "leak": 0.9}, init, step)
     theirs = jsnn.hard_reset_lif(jsnn.surrogate.linear(), detach_spike=False)
-    parameters, current = {"threshold": 0.7, "leak": 0.9, "initial": 0.0}, jnp.asarray(currents(20), jnp.float32)
+    parameters, current = (
+        {"threshold": 0.7, "leak": 0.9, "initial": 0.0, "gain": 1.0},
+        jnp.asarray(currents(20), jnp.float32),
+    )
 
     @partial(jax.jit, static_argnums=0)
     def both(neuron):
@@ -113,16 +98,16 @@ def test_the_neuron_of_the_modules_text_is_the_hard_reset_neuron():
 
         return jax.grad(total, has_aux=True)(current)
 
-    chex.assert_trees_all_equal(both(mine), both(theirs))
+    chex.assert_trees_all_equal(both(OWN), both(theirs))
 
 
 def test_thresholds_and_leaks_are_trained():
     snn, variables = spiking(jsnn.lif(jsnn.surrogate.linear()))
     presentation, trained = jsnn.Presentation(snn, CONSTANT, STEPS, 4), ("params", "neurons")
     optimizer = optax.sgd(0.1)
-    step = jax.jit(jsnn.train_step(SOURCE, jsnn.snn_forward(presentation, jsnn.averaged, trained), optimizer))
+    train = jax.jit(jsnn.train_step(SOURCE, jsnn.snn_forward(presentation, jsnn.averaged, trained), optimizer))
     item = np.arange(BATCH, dtype=np.int32)
-    state, metrics = step(jsnn.init_state(variables, optimizer, trained), SOURCE.resident, item, KEY)
+    state, metrics = train(jsnn.init_state(variables, optimizer, trained), SOURCE.resident, item, KEY)
 
     @jax.grad
     def gradient(variables):
