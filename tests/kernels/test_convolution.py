@@ -28,14 +28,12 @@ SOME = {
 }
 
 
-@cache
-def expected_of(group):
-    return results_of(group, reference)
-
-
-def results_of(group, convolve):
+def results_of(convolve, group):
     """Results and gradients of a group's cases."""
     return with_gradients(*((partial(convolve, stride=s, padding=p), *arrays(*of)) for *of, s, p in GROUPS[group]))
+
+
+expected_of = cache(partial(results_of, reference))
 
 
 @pytest.mark.parametrize(("group", "way"), [(group, way) for group in GROUPS for way in SOME.get(group, WAYS)])
@@ -46,7 +44,7 @@ def test_results_and_gradients_equal_those_of_autodiff(group, way, monkeypatch):
         monkeypatch.setattr(winograd, "NUMBERS_AT_ONCE", 20_000)
         monkeypatch.setattr(strips, "NUMBERS_AT_ONCE", 20_000)
         monkeypatch.setattr(strips, "STRIPS_AT_ONCE", 1)
-    assert_close(results_of(group, ours), expected_of(group), 1e-6)
+    assert_close(results_of(ours, group), expected_of(group), 1e-6)
 
 
 def test_double_precision_is_kept(float64):

@@ -1,4 +1,4 @@
-"""Convolutions of every kind, grouped, dilated, transposed and of one to three dimensions, equal those of jax.lax."""
+"""Convolutions of every kind, as grouped, dilated or in one dimension, and sums over pools equal those of jax.lax."""
 
 from functools import partial
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsnn.kernels import fast_kernels, xla_kernels
+from jsnn.kernels import fast_kernels, pool_sum, xla_kernels
 from jsnn.network.rules import convolve_batch, multiply_batch
 from tests.kernels.convolutions import SHAPES, arrays, assert_close, with_gradients
 
@@ -81,3 +81,34 @@ def test_what_has_no_batch_in_front_is_left_to_jax():
     for axes in ((((1,), (0,)), ((), ())), (((2,), (1,)), ((), ())), (((2,), (0,)), ((0,), (1,)))):
         assert multiply_batch(fast_kernels(), {"dimension_numbers": axes}, x[0], kernel[0, 0]) is None
     assert multiply_batch(fast_kernels(), {"dimension_numbers": (((3,), (2,)), ((), ()))}, x, kernel) is None
+
+
+PLAIN = {"padding": [(0, 0)] * 4, "base_dilation": (1,) * 4, "window_dilation": (1,) * 4}
+
+
+@pytest.mark.parametrize(
+    ("window", "shape"), [((2, 2, 1), (3, 6, 8, 5)), ((4, 4, 1), (2, 8, 9, 3)), ((3, 1, 2), (2, 7, 4, 5))], ids=str
+)
+def test_a_pool_equals_a_window_reduction(window, shape):
+    x, sides = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32), (1, *window)
+    ways = (
+        lambda x: pool_sum(x, sides, sides, PLAIN),
+        lambda x: jax.lax.reduce_window(x, 0.0, jax.lax.add, sides, sides, "VALID"),
+    )
+    assert_close(*with_gradients(*((way, x) for way in ways)), 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("window", "strides", "change"),
+    [
+        ((1, 3, 3, 1), (1, 2, 2, 1), {}),
+        ((1, 2, 2, 1), (1, 2, 2, 1), {"padding": [(0, 0), (0, 1), (0, 0), (0, 0)]}),
+        ((1, 2, 2, 1), (1, 2, 2, 1), {"base_dilation": (1, 2, 1, 1)}),
+        ((1, 2, 2, 1), (1, 2, 2, 1), {"window_dilation": (1, 2, 1, 1)}),
+        ((1, 5, 5, 1), (1, 5, 5, 1), {}),
+        ((4, 1, 1, 1), (4, 1, 1, 1), {}),
+    ],
+    ids=["overlapping", "padded", "dilated", "with a dilated window", "large", "larger than the image"],
+)
+def test_other_pools_are_left_to_jax(window, strides, change):
+    assert pool_sum(jnp.ones((2, 10, 10, 3)), window, strides, {**PLAIN, **change}) is None

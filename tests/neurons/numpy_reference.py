@@ -10,34 +10,27 @@ Parameter = float | np.ndarray
 
 
 def lif_loop(
-    current: np.ndarray, threshold: Parameter, leak: Parameter, initial: Parameter = 0.0, period: int = 0
+    current: np.ndarray,
+    threshold: Parameter,
+    leak: Parameter,
+    initial: Parameter = 0.0,
+    period: int = 0,
+    hard_reset: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Drive neurons with currents [T, ...]; return their membranes u and spikes o, both [T, ...].
 
     u[t] = leak * u[t-1] + I[t] - v * o[t-1],    u[-1] = initial * v    and    o[t] = 1 if u[t] / v - 1 > 0 else 0.
 
-    No spike where there was one in the last `period` steps.
+    No spike where there was one in the last `period` steps; a hard reset sets u[t-1] to 0 in place of taking v off.
     """
     membranes, spikes = np.zeros_like(current), np.zeros_like(current)
     membrane, spike = np.zeros_like(current[0]) + initial * threshold, np.zeros_like(current[0])
     for t in range(len(current)):
-        membrane = leak * membrane + current[t] - threshold * spike
+        kept, reset = (membrane * (1 - spike), 0) if hard_reset else (membrane, threshold * spike)
+        membrane = leak * kept + current[t] - reset
         has_fired = spikes[max(0, t - period) : t].any(0)
         spike = ((membrane / threshold - 1 > 0) & ~has_fired).astype(current.dtype)
         membranes[t], spikes[t] = membrane, spike
-    return membranes, spikes
-
-
-def hard_reset_lif_loop(
-    current: np.ndarray, threshold: Parameter, leak: Parameter, initial: Parameter = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
-    """The same where a spike sets the membrane to 0 before the next step."""
-    membranes, spikes = np.zeros_like(current), np.zeros_like(current)
-    membrane = np.zeros_like(current[0]) + initial * threshold
-    for t in range(len(current)):
-        membranes[t] = leak * membrane + current[t]
-        spikes[t] = membranes[t] / threshold - 1 > 0
-        membrane = np.where(spikes[t] > 0, 0, membranes[t])
     return membranes, spikes
 
 

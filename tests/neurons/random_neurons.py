@@ -9,13 +9,8 @@ import numpy as np
 
 from jsnn.neurons import Neuron, over_time
 
-RANGES = {
-    "threshold": (0.5, 1.2),
-    "leak": (0.7, 1.0),
-    "initial": (0.2, 0.9),
-    "decay": (0.2, 0.9),
-    "strength": (0.1, 0.6),
-}
+RANGES = {"threshold": (0.5, 1.2), "leak": (0.7, 1.0), "initial": (0.2, 0.9)}
+RANGES |= {"decay": (0.2, 0.9), "strength": (0.1, 0.6)}
 CHANNELS = 4
 
 

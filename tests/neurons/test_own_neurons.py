@@ -26,7 +26,7 @@ from tests.network.own_network import (
     recorded,
     spiking,
 )
-from tests.neurons.numpy_reference import hard_reset_lif_loop
+from tests.neurons.numpy_reference import lif_loop
 from tests.neurons.random_neurons import currents, run
 
 
@@ -78,7 +78,7 @@ def test_an_own_neuron_through_every_stage(tmp_path):
         np.testing.assert_allclose(actual.spikes[layer], expected, rtol=1e-5)
         values = jax.device_get(again.variables()["neurons"][layer])
         current = values["gain"] * np.asarray(shown["currents"][layer])
-        _, by_loop = hard_reset_lif_loop(current, values["threshold"], values["leak"])
+        _, by_loop = lif_loop(current, values["threshold"], values["leak"], hard_reset=True)
         np.testing.assert_array_equal(shown["spikes"][layer], by_loop)
 
 
@@ -111,10 +111,9 @@ def test_thresholds_and_leaks_are_trained():
 
     @jax.grad
     def gradient(variables):
-        logits = jsnn.simulate(
-            snn, variables, held(IMAGES[:BATCH]), lambda observed: observed.results, num_steps=STEPS, chunk=STEPS
-        ).mean(0)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS[:BATCH]).mean()
+        inputs, logits = held(IMAGES[:BATCH]), lambda observed: observed.results
+        every = jsnn.simulate(snn, variables, inputs, logits, num_steps=STEPS, chunk=STEPS)
+        return optax.softmax_cross_entropy_with_integer_labels(every.mean(0), LABELS[:BATCH]).mean()
 
     expected = jax.tree.map(lambda leaf, slope: leaf - 0.1 * slope, variables, jax.jit(gradient)(variables))
     chex.assert_trees_all_close(state.variables(), expected, rtol=1e-5, atol=1e-6)

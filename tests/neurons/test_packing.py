@@ -48,12 +48,6 @@ def test_ages_equal_a_loop(spikes, age):
     assert age_after(words, np.int32(age), len(spikes)) == expected[-1]
 
 
-@pytest.mark.parametrize("num_steps", [1, 7, 8, 9, 16, 17, 32])
-def test_unpacking_inverts_packing(num_steps):
-    spikes = np.random.default_rng(num_steps).random((num_steps, 3, 2)) < 0.4
-    np.testing.assert_array_equal(unpack(pack(spikes), num_steps, jnp.float32), spikes)
-
-
 def test_words_and_ages_are_as_small_as_can_be():
     assert [word_dtype(k).itemsize for k in (1, 8, 9, 16, 17, 32)] == [1, 1, 2, 2, 4, 4]
     assert [age_dtype(k).itemsize for k in (1, 255, 256, 65535, 65536)] == [1, 1, 2, 2, 4]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jsnn.neurons import hard_reset_lif, lif, over_time
+from jsnn.neurons import adaptive_lif, current_lif, hard_reset_lif, lif, over_time, refractory_lif
 from jsnn.neurons.surrogate import (
     arctan,
     boxcar,
@@ -38,15 +38,20 @@ AGES = jnp.asarray(AGE)
 
 
 @pytest.mark.parametrize("name", SURROGATES)
-def test_a_derivative_is_its_formula(float64, name):
+def test_a_derivative_is_its_formula_in_the_dtype_of_distances(float64, name):
     surrogate, formula = SURROGATES[name]
     expected, weights = formula(Z, AGE), np.linspace(1, 2, len(Z))
 
     @jax.jit
     def every_way(z):
+        vector = jnp.asarray(weights, z.dtype)
         spikes, backward = jax.vjp(lambda z: surrogate.spike(z, AGES), z)
-        other_spikes, slope = jax.jvp(lambda z: forward_mode(surrogate).spike(z, AGES), (z,), (weights,))
-        return (spikes, other_spikes), (backward(weights)[0], slope), surrogate.derivative(z, AGES)
+        other_spikes, slope = jax.jvp(lambda z: forward_mode(surrogate).spike(z, AGES), (z,), (vector,))
+        return (spikes, other_spikes), (backward(vector)[0], slope), surrogate.derivative(z, AGES)
+
+    for dtype in ("float32", "bfloat16"):
+        shapes = jax.tree.leaves(jax.eval_shape(every_way, jnp.asarray(Z, dtype)))
+        assert {shape.dtype.name for shape in shapes} == {dtype}
 
     spikes, slopes, derivative = every_way(Z)
     for each in spikes:
@@ -59,18 +64,6 @@ def test_a_derivative_is_its_formula(float64, name):
     else:
         assert surrogate.by_age is None
         np.testing.assert_allclose(surrogate.derivative(jnp.asarray(Z), None), expected, rtol=1e-14)
-
-
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("name", SURROGATES)
-def test_spikes_and_derivatives_keep_the_dtype(name, dtype):
-    surrogate = SURROGATES[name][0]
-
-    def results(z):
-        spikes, backward = jax.vjp(lambda z: surrogate.spike(z, AGES), z)
-        return spikes, *backward(jnp.ones_like(z)), surrogate.derivative(z, AGES)
-
-    assert {result.dtype for result in jax.eval_shape(results, jnp.asarray(Z, dtype))} == {jnp.dtype(dtype)}
 
 
 @pytest.mark.parametrize(
@@ -135,10 +128,12 @@ def test_the_default_numbers_of_surrogates():
     np.testing.assert_array_equal(boxcar().derivative(jnp.array([-0.51, -0.49, 0.49, 0.51]), None), [0, 1, 1, 0])
 
 
-def test_the_same_arguments_give_the_same_surrogate():
+def test_the_same_arguments_give_the_same_surrogate_or_neuron():
     calls = [
         *(partial(make, 0.3) for make in (stdb, linear, arctan, fast_sigmoid, boxcar)),
         *(partial(from_derivative, a_bell), partial(from_spike_time, one_over), partial(forward_mode, linear())),
+        *(partial(make, linear(g)) for make in (lif, hard_reset_lif, adaptive_lif, current_lif) for g in (0.2, 0.3)),
+        *(partial(refractory_lif, linear(), period) for period in (1, 2)),
     ]
     assert all(make() is make() for make in calls)
     assert len({make() for make in calls}) == len(calls)
