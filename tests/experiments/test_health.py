@@ -10,23 +10,19 @@ from experiments.config import with_fields
 from experiments.fields import AUTO
 from experiments.hybrid import hybrid
 from experiments.networks import random_key, stream_keys
-from experiments.runs.health import warn_of_silent_layers
 from experiments.runs.workdir import read_results, write_record
 from experiments.scoring import images_for_choices, images_for_comparison
 from jsnn.training.evaluation import Evaluation
 from tests.experiments.commands import TINY, metrics, opened, run, undone
 
 
-def test_numbers_that_are_not_finite_stop_the_run(tmp_path, capsys):
+def test_numbers_that_are_not_finite_stop_the_run_and_nothing_but_skipping_does_too(tmp_path, capsys):
     assert run(train_ann.train_ann, tmp_path, *TINY, "--ann.lr", "1e30") == 1
     assert capsys.readouterr().err == (
         "error: in step 2 of epoch 1 of ann the loss is nan, the gradient of readout too: lower ann.lr (1e+30), "
         "or skip such steps by --on-nan=skip; what was saved is kept.\n"
     )
     assert metrics(tmp_path) == []
-
-
-def test_a_run_that_only_skips_stops_too(tmp_path, capsys):
     assert run(train_ann.train_ann, tmp_path, *TINY, "--ann.lr", "1e30", "--on-nan", "skip") == 1
     captured = capsys.readouterr()
     assert "error: all 20 steps of epoch 2 of ann were skipped: lower ann.lr" in captured.err
@@ -58,21 +54,13 @@ def test_a_bad_step_can_be_skipped_and_is_counted(monkeypatch, tmp_path, capsys)
     assert capsys.readouterr().out.count("skipped") == 3
 
 
-def test_silent_layers_are_named(capsys):
-    warn_of_silent_layers("hybrid", {"conv0": 0.2, "conv1": 0.0, "dense0": 0.0})
-    assert "warning: the hybrid net is dead: no neuron of conv1, dense0 spikes for any image" in capsys.readouterr().out
-    warn_of_silent_layers("hybrid", {"conv0": 1e-9})
-    assert capsys.readouterr().out == ""
-
-
 @pytest.mark.slow
 def test_a_run_whose_layers_fall_silent_says_so(tiny, tmp_path, capsys):
     fields = ["--scaling-factor", "50", "--finetune.epochs", "1", "--from-run", str(tiny)]
     assert run(hybrid, tmp_path, *TINY, *fields) == 0
-    output = capsys.readouterr().out
-    assert "warning: the converted net is dead" in output
-    assert "warning: the fine-tuned net is dead" in output
-    results = read_results(tmp_path)
+    output, results = capsys.readouterr().out, read_results(tmp_path)
+    for network in ("converted", "fine-tuned"):
+        assert f"warning: the {network} net is dead: no neuron of conv0, conv1, conv2, dense0 spikes for any" in output
     assert results["converted"]["accuracy"] == results["hybrid"]["accuracy"] == 0
 
 
@@ -137,15 +125,8 @@ def test_the_comparison_is_on_images_and_noise_that_chose_nothing(tiny, monkeypa
     assert kept["comparison"] == read_results(tiny)["hybrid"]["comparison"]
 
 
-@pytest.mark.parametrize(
-    ("fields", "images"),
-    [
-        ({}, range(71, 143)),
-        ({"convert.scaling_factor": 1.0}, range(71, 143)),
-        ({"finetune.logit_scale": 1.0}, range(71, 143)),
-        ({"convert.scaling_factor": 1.0, "finetune.logit_scale": 1.0}, range(143)),
-    ],
-)
-def test_nets_are_compared_on_all_images_where_none_chose_anything(tiny, fields, images):
-    choosing = {"convert.scaling_factor": AUTO, "finetune.logit_scale": AUTO}
-    assert images_for_comparison(with_fields(opened(tiny).config, choosing | fields)) == images
+def test_nets_are_compared_on_all_images_where_none_chose_anything(tiny):
+    config = opened(tiny).config
+    for factor, logit_scale, first in ((AUTO, AUTO, 71), (1.0, AUTO, 71), (AUTO, 1.0, 71), (1.0, 1.0, 0)):
+        fields = {"convert.scaling_factor": factor, "finetune.logit_scale": logit_scale}
+        assert images_for_comparison(with_fields(config, fields)) == range(first, 143)
