@@ -18,7 +18,6 @@ from experiments.study.work import ann_tested, as_far_as, conversion, diagnosed,
 
 FASHION, CIFAR = "fashion_mnist_cpu", "cifar10_cpu"
 FASHION_FEW, CIFAR_FEW = "fashion_mnist_t4", "cifar10_t4"
-FULL_SIZE = "vgg5_cifar10"
 Numbers = tuple[int, ...]
 SEEDS, ONE = (0, 1, 2), (0,)
 
@@ -42,18 +41,19 @@ def config_of_trial(preset: str, trial: Trial, seed: int) -> Config:
     return replace(with_fields(PRESETS[preset].config, trial.fields), seed=seed)
 
 
+def _trials(named: Mapping[str, Fields], *how: object) -> Trials:
+    """Trials by their names, which have all else in common."""
+    return tuple(Trial(name, fields, *how) for name, fields in named.items())
+
+
 # Questions a, d and e: the whole pipeline with a surrogate at a T. The presets' own recipe is linear.
 PLAIN = {"finetune.logit_scale": 1.0}  # as in the paper
 STDB = {"finetune.surrogate": "stdb", "finetune.lr": 3e-5, **PLAIN}
 BOTH: dict[str, Fields] = {"linear": {}, "stdb": STDB}
-
-
-def _hybrids(preset: str, *nets: tuple[str, int], seeds: Numbers = SEEDS) -> Trials:
-    most = PRESETS[preset].config.evaluate.eval_steps
-    steps = {t: {"convert.num_steps": t, "evaluate.eval_steps": min(8 * t, most)} for _, t in nets}
-    return tuple(Trial(f"{name}-t{t}", steps[t] | BOTH[name], tested, seeds) for name, t in nets)
-
-
+AT_T: dict[str, Fields] = {
+    f"{name}-t{t}": BOTH[name] | {"convert.num_steps": t, "evaluate.eval_steps": 8 * t}
+    for name, t in (("linear", 8), ("linear", 4), ("linear", 2), ("stdb", 4))
+}
 # Question b: from random weights, by SURROGATE[-LENGTH] for so many epochs. The least number takes the operations of
 # the hybrid run, long and longest ones twice and three times as many.
 SCRATCH_RATES = {"stdb": (1e-4, 3e-4, 1e-3), "linear": (3e-4, 1e-3, 3e-3)}
@@ -67,8 +67,8 @@ def _scratch(name: str, num_steps: int, epochs: int) -> Fields:
     return fields | PLAIN | {"convert.num_steps": num_steps, "finetune.epochs": epochs}
 
 
-def _lengths(num_steps: int, epochs: dict[str, int]) -> Trials:
-    return tuple(Trial(f"scratch-{name}", _scratch(name, num_steps, n), tested, ONE) for name, n in epochs.items())
+def _from_scratch(num_steps: int, epochs: dict[str, int]) -> Trials:
+    return _trials({f"scratch-{name}": _scratch(name, num_steps, n) for name, n in epochs.items()}, tested, ONE)
 
 
 SCRATCH_BY_RATE = {
@@ -111,17 +111,15 @@ NETS: dict[str, Fields] = {
     "resnet8-norm": HALF | {"network.architecture": "resnet8", "network.norm": "batch"},
     "vgg11-norm": HALF | {"network.architecture": "vgg11", "network.norm": "batch"},
 }
-OTHER_NETS = ("vgg5-norm", "resnet8", "resnet8-norm")
 ACTIVATIONS: dict[str, Fields] = {"relu": {"network.levels": None}, "qcfs": {}}
-FieldsAt = Mapping[int, Fields]  # T -> what the fine-tune takes at it, where it is not the recipe's
-OF_ALL: FieldsAt = {8: {"finetune.epochs": 3}}  # where epochs take long
-OF_THE_RECIPE: FieldsAt = {}
-# On validation better than the recipe's.
-OF_FASHION: FieldsAt = {t: {"finetune.lr": 5e-4} for t in (1, 2)}
-OF_NETS: dict[str, FieldsAt] = {
-    "resnet8-norm": {t: {"finetune.lr": 1e-3, "finetune.epochs": 9} for t in (1, 2, 4)} | {8: {"finetune.lr": 1e-3}}
-}
-# Variations of `qcfs-diet` in the narrow VGG5. Of its parts: what is trained, by labels alone.
+# What a fine-tune takes at a T: fewer epochs where they take long, and what is better on validation than the recipe's.
+FieldsAt = Mapping[int, Fields]
+OF_ALL: FieldsAt = {8: {"finetune.epochs": 3}}
+OF_FASHION: FieldsAt = OF_ALL | {t: {"finetune.lr": 5e-4} for t in (1, 2)}
+OF_NORM: FieldsAt = {t: {"finetune.lr": 1e-3, "finetune.epochs": 3 if t == 8 else 9} for t in STEPS}
+OTHER_NETS: dict[str, FieldsAt] = {"vgg5-norm": OF_ALL, "resnet8": OF_ALL, "resnet8-norm": OF_NORM}  # on CIFAR-10
+# Variations of `qcfs-diet` in the narrow VGG5, beside which they stand. Of its parts: what is trained, by labels alone.
+QCFS_DIET = f"{NARROW}-qcfs-diet-t"  # and T
 LABELS: Fields = {"finetune.distillation": 0.0, "finetune.temperature": 1.0}
 SOME_TRAINED = "weights weights-threshold weights-leak weights-initial threshold-leak-initial".split()
 PARTS: dict[str, Fields] = {
@@ -138,49 +136,26 @@ def activation_of(recipe: str) -> str:
     return "relu" if RECIPES[recipe]["network.levels"] is None else "qcfs"
 
 
-def _anns(net: str, seeds: Numbers = SEEDS) -> Trials:
-    """The ANNs of a net."""
-    names = {f"{net}-{activation}": NETS[net] | fields for activation, fields in ACTIVATIONS.items()}
-    return tuple(Trial(name, fields, ann_tested, seeds, name) for name, fields in names.items())
-
-
-def _few(
-    net: str, recipes: str, steps: Numbers = STEPS, seeds: Numbers = SEEDS, own: FieldsAt = OF_THE_RECIPE
-) -> Trials:
+def _few(net: str, recipes: str, seeds: Numbers = SEEDS, own: FieldsAt = OF_ALL, steps: Numbers = STEPS) -> Trials:
     """The whole pipeline of a net by several recipes at each T."""
     trials = []
     for recipe, t in product(recipes.split(), steps):
-        fields = NETS[net] | RECIPES[recipe]
-        fields |= _at(t, own if fields["finetune.trained"] else OF_THE_RECIPE)
+        fields = NETS[net] | RECIPES[recipe] | {"convert.num_steps": t}
+        fields |= (own if fields["finetune.trained"] else OF_ALL).get(t, {})
         trials.append(Trial(f"{net}-{recipe}-t{t}", fields, tested, seeds, f"{net}-{activation_of(recipe)}"))
     return tuple(trials)
 
 
-def _at(t: int, own: FieldsAt) -> Fields:
-    return {"convert.num_steps": t} | OF_ALL.get(t, {}) | own.get(t, {})
+def _with_anns(net: str, recipes: str, seeds: Numbers = SEEDS, own: FieldsAt = OF_ALL) -> Trials:
+    """The same, and the ANNs of the net."""
+    anns = {f"{net}-{activation}": NETS[net] | fields for activation, fields in ACTIVATIONS.items()}
+    return *(Trial(name, anns[name], ann_tested, seeds, name) for name in anns), *_few(net, recipes, seeds, own)
 
 
-def qcfs_diet(t: int) -> str:
-    """The trial of the narrow VGG5 by `qcfs-diet` as it is, which its variations stand beside."""
-    return f"{NARROW}-qcfs-diet-t{t}"
-
-
-def _varied(named: dict[str, Fields], t: int, seeds: Numbers = SEEDS, own: FieldsAt = OF_THE_RECIPE) -> Trials:
+def _varied(named: dict[str, Fields], t: int, seeds: Numbers = SEEDS, own: FieldsAt = OF_ALL) -> Trials:
     """Variations of `qcfs-diet` by these names at one T."""
-    return tuple(Trial(name, fields | _at(t, own), tested, seeds, f"{NARROW}-qcfs") for name, fields in named.items())
-
-
-def _on_fashion(net: str, recipes: str, seeds: Numbers) -> Trials:
-    return _anns(net, seeds) + _few(net, recipes, seeds=seeds, own=OF_FASHION)
-
-
-def _finetuned(net: str, steps: Numbers, seeds: Numbers) -> Trials:
-    return _few(net, "qcfs-diet", steps, seeds, OF_NETS.get(net, {}))
-
-
-def _at_four(net: str, seeds: Numbers) -> Trials:
-    """Another net converted at each T and fine-tuned at T = 4."""
-    return _anns(net, seeds) + _few(net, "qcfs", seeds=seeds) + _finetuned(net, (4,), seeds)
+    at: Fields = {"convert.num_steps": t} | own.get(t, {})
+    return _trials({name: fields | at for name, fields in named.items()}, tested, seeds, f"{NARROW}-qcfs")
 
 
 # The paper's own row: VGG5 on CIFAR-10 at its size, by STDB at T = 75 as in the paper, and at few steps. There two CPU
@@ -203,30 +178,27 @@ BEST_FACTOR: Fields = {"convert.scaling_factor": AUTO, "finetune.trained": ()}
 # the recipe's, chosen at a quarter of the width. At the recipe's own, `qcfs-diet` at T = 8 ends 0.8 points below the
 # converted net (validation).
 BY_DIET: Fields = RECIPES["diet"] | {"finetune.lr": 5e-5}
-AT: dict[int, Fields] = {
-    t: {"convert.num_steps": t, "finetune.epochs": epochs, "evaluate.eval_steps": 16} for t, epochs in ((8, 3), (4, 6))
-}
+AT_8: Fields = {"convert.num_steps": 8, "finetune.epochs": 3, "evaluate.eval_steps": 16}
+AT_4: Fields = AT_8 | {"convert.num_steps": 4, "finetune.epochs": 6}
 
 STUDIES: dict[str, dict[str, Trials]] = {
     FASHION: {
-        "steps": _hybrids(FASHION, ("linear", 8), ("linear", 4), ("linear", 2), ("stdb", 4)),
+        "steps": _trials(AT_T, tested),
         "explain": (Trial("explain", ONE_EPOCH_AT_4, explained),),
         "rates": tuple(Trial(n, ONE_EPOCH_AT_4 | RATES[n], seeds=SEEDS if n in REPEATED else ONE) for n in RATES),
-        "harms": tuple(Trial(name, fields, diagnosed) for name, fields in HARMS.items()),
-        "scratch": (
-            *(Trial(name, fields, seeds=ONE) for name, fields in SCRATCH_BY_RATE.items()),
-            *_lengths(4, {"stdb": 14, "linear": 14, "linear-long": 28}),
-        ),
+        "harms": _trials(HARMS, diagnosed),
+        "scratch": _trials(SCRATCH_BY_RATE, validated, ONE)
+        + _from_scratch(4, {"stdb": 14, "linear": 14, "linear-long": 28}),
         "conversion": (Trial("conversion", {}, partial(conversion, 2048)),),
     },
     CIFAR: {
-        "steps": _hybrids(CIFAR, ("linear", 32), ("linear", 16), ("linear", 8), seeds=ONE),
+        "steps": _trials({f"linear-t{t}": {"convert.num_steps": t} for t in (32, 16, 8)}, tested, ONE),
         "rates": (
             Trial("maximum-lr0.0003", MAXIMUM | {"finetune.lr": 3e-4}, tested, ONE),
             Trial("maximum-lr0.001", MAXIMUM | {"finetune.lr": 1e-3}, partial(as_far_as, "finetune"), ONE),
         ),
         "conversion": (Trial("conversion", {}, partial(conversion, 1024)),),
-        "scratch": _lengths(8, {"linear": 11, "linear-long": 22, "linear-longest": 33}),
+        "scratch": _from_scratch(8, {"linear": 11, "linear-long": 22, "linear-longest": 33}),
         "paper": (
             Trial("paper-t75", QUARTER | BY_STDB, tested, ONE),
             Trial("calibrated-t75", QUARTER | CALIBRATED, tested, ONE),
@@ -234,30 +206,34 @@ STUDIES: dict[str, dict[str, Trials]] = {
         ),
     },
     FASHION_FEW: {
-        "few": _on_fashion(NARROW, "qcfs qcfs-diet diet", SEEDS),
-        "nets": tuple(trial for net in OTHER_NETS for trial in _on_fashion(net, "qcfs qcfs-diet", ONE)),
+        "few": _with_anns(NARROW, "qcfs qcfs-diet diet", own=OF_FASHION),
+        "nets": tuple(one for net in OTHER_NETS for one in _with_anns(net, "qcfs qcfs-diet", ONE, OF_FASHION)),
         "parts": _varied(PARTS, 2, own=OF_FASHION),
         "penalties": _varied(PENALTIES, 4),
         "residuals": _varied(BYTES, 8),
     },
     CIFAR_FEW: {
-        "few": _anns(NARROW) + _few(NARROW, "qcfs qcfs-diet diet"),
-        "nets": tuple(trial for net in OTHER_NETS for trial in _at_four(net, SEEDS)),
-        "steps": tuple(trial for net in OTHER_NETS for trial in _finetuned(net, (1, 2, 8), (2,))),
-        "depth": _at_four("vgg11-norm", ONE),
+        "few": _with_anns(NARROW, "qcfs qcfs-diet diet"),
+        "nets": tuple(
+            one
+            for net, own in OTHER_NETS.items()
+            for one in (*_with_anns(net, "qcfs"), *_few(net, "qcfs-diet", own=own, steps=(4,)))
+        ),
+        "steps": tuple(one for n, own in OTHER_NETS.items() for one in _few(n, "qcfs-diet", (2,), own, (1, 2, 8))),
+        "depth": _with_anns("vgg11-norm", "qcfs", ONE) + _few("vgg11-norm", "qcfs-diet", ONE, steps=(4,)),
         "parts": _varied(PARTS, 2, ONE),
     },
-    FULL_SIZE: {
+    "vgg5_cifar10": {
         "paper": (  # with its factor on thresholds, and the conversion by the best factor
             Trial("relu", WHOLE, ann_tested, ONE, "relu"),
             Trial("stdb-t75", WHOLE | BY_STDB, tested, ONE, "relu"),
             Trial("converted-t75", WHOLE | BEST_FACTOR, tested, ONE, "relu"),
         ),
         "few": (
-            Trial("diet-t8", WHOLE | BY_DIET | AT[8], tested, ONE, "relu"),
-            Trial("diet-t4", WHOLE | BY_DIET | AT[4], tested, ONE, "relu"),
+            Trial("diet-t8", WHOLE | BY_DIET | AT_8, tested, ONE, "relu"),
+            Trial("diet-t4", WHOLE | BY_DIET | AT_4, tested, ONE, "relu"),
             Trial("qcfs", WHOLE_QCFS, ann_tested, ONE, "qcfs"),
-            Trial("qcfs-diet-t8", WHOLE_QCFS | RECIPES["qcfs-diet"] | AT[8], tested, ONE, "qcfs"),
+            Trial("qcfs-diet-t8", WHOLE_QCFS | RECIPES["qcfs-diet"] | AT_8, tested, ONE, "qcfs"),
         ),
     },
 }

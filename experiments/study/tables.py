@@ -1,16 +1,19 @@
-"""The tables of experiments/README.md but for question f, and how all of them are written."""
+"""The tables of experiments/README.md, from what is kept."""
 
 from collections.abc import Iterable
+from itertools import product
 from statistics import mean, stdev
 
 import pandas as pd
 from pandas import DataFrame, Series
 
+from experiments.fields import TRAINED
+from experiments.recipes import RECIPES
 from experiments.reports.table import aligned
 from experiments.runs.workdir import CONVERTED
 from experiments.study import work
-from experiments.study.costs import SPIKES, by_operations, image_cost, macs_of, sizes
-from experiments.study.plan import HARMS, RATES
+from experiments.study.costs import SPIKES, by_operations, image_cost, macs_of, operations_of_training, sizes
+from experiments.study.plan import ACTIVATIONS, HARMS, NETS, PARTS, PENALTIES, QCFS_DIET, RATES, STEPS, activation_of
 from experiments.study.results import RESULTS, RUN_COLUMNS, measurements
 
 # The paper's table 1, accuracies in %, as the rows of ours; our runs of each are those of a preset's trial.
@@ -24,6 +27,10 @@ SCRATCH = {
     "scratch-linear-long": "from scratch, linear, twice as long",
     "scratch-linear-longest": "from scratch, linear, three times as long",
 }
+UNITS = {"loss": 1e3, "accuracy": 100, "share": 1}  # of a score, in one
+# Trials of question f -> net and recipe.
+NAMES = {f"{net}-{recipe}-t{t}": (net, recipe) for net, recipe, t in product(NETS, RECIPES, STEPS)}
+MEMORY = ["all", "spikes", "energy", "with memory traffic"]
 
 
 def of_trials(runs: DataFrame, trials: Iterable[str]) -> DataFrame:
@@ -81,17 +88,17 @@ def seeds(nets: DataFrame | Series) -> str:
     return f"{len(nets)} seed{'s' * (len(nets) > 1)}"
 
 
-def _spreads(data: DataFrame, columns: Iterable[str], digits: int = 2, **rows: Iterable[str]) -> DataFrame:
-    """Spreads of measurements over seeds, rows and columns in the order of the data."""
-    table = data.assign(columns=columns, **rows)
-    table = table.pivot_table("value", [*rows], "columns", lambda values: spread(values, digits), sort=False)
+def _spreads(data: DataFrame, values: Series, columns: Series, digits: int = 2, **rows: Series) -> DataFrame:
+    """Spreads over seeds of values of measurements, rows and columns in the order of the data."""
+    data = data.assign(value=values, columns=columns, **rows)
+    table = data.pivot_table("value", [*rows], "columns", lambda values: spread(values, digits), sort=False)
     return table.rename_axis(columns=None).rename_axis([name.replace("_", " ") for name in rows])
 
 
 def _markdown(table: DataFrame) -> str:
     """The table, the names of its rows first."""
-    cells = table.fillna("").reset_index()
-    return aligned([[*map(str, cells.columns)], *cells.astype(str).values.tolist()])
+    cells = table.fillna("").reset_index().astype(str)
+    return aligned([[*map(str, cells.columns)], *cells.values.tolist()])
 
 
 def paper_table(runs: DataFrame) -> str:
@@ -170,10 +177,9 @@ def conversion_table(runs: DataFrame) -> str:
 
 def evaluation_table(runs: DataFrame) -> str:
     """Question e: test accuracy of nets trained at one T and evaluated at others."""
-    data = measurements(hybrid_trials(runs), "(?P<net>hybrid)/accuracy_by_step")
-    data = data[data.step.isin([2, 4, 8, 16, 32, 64])].assign(value=lambda data: 100 * data.value)
+    data = measurements(hybrid_trials(runs), "(?P<net>hybrid)/accuracy_by_step").query("step in [2, 4, 8, 16, 32, 64]")
     trained = "T = " + data["T"].map(str) + ", " + data.surrogate
-    return _markdown(_spreads(data, "evaluated at T = " + data.step.map(str), trained_at=trained))
+    return _markdown(_spreads(data, 100 * data.value, "evaluated at T = " + data.step.map(str), trained_at=trained))
 
 
 def scratch_trials(runs: DataFrame, num_steps: int) -> dict[str, DataFrame]:
@@ -216,8 +222,8 @@ def descent_table(runs: DataFrame) -> str:
     """Question c: what a small step along each surrogate's gradient does to loss and accuracy, by layer."""
     data = measurements(runs, "descent/(?P<gradient>.+)/(?P<score>.+)/(?P<layer>.+)")
     changes = data.score.map({"loss": "loss [10^-3 nats]", "accuracy": "accuracy [%]"})
-    data["value"] *= data.score.map({"loss": 1e3, "accuracy": 100})
-    return _markdown(_spreads(data, data.layer, a_step_downhill_by=data.gradient, changes=changes))
+    values = data.value * data.score.map(UNITS)
+    return _markdown(_spreads(data, values, data.layer, a_step_downhill_by=data.gradient, changes=changes))
 
 
 def agreement_table(runs: DataFrame) -> str:
@@ -225,16 +231,17 @@ def agreement_table(runs: DataFrame) -> str:
     data = measurements(of_trials(runs, HARMS), "agreement/(?P<net>.+)/(?P<score>.+)/(?P<layer>.+)")
     data = data[(data.net == "after") | ~data.trial.str.endswith("-fast")]
     names = data.finetune.where(data.net == "after", data.surrogate) + ", " + data.net
+    values = data.value * data.score.map(UNITS)
     measured = data.score.map({"share": "batches agree", "loss": "a step changes the loss [10^-3 nats]"})
-    data = data.assign(value=data.value * data.score.map({"share": 1, "loss": 1e3}))
-    return _markdown(_spreads(data, data.layer, gradient_of=names, measured=measured))
+    return _markdown(_spreads(data, values, data.layer, gradient_of=names, measured=measured))
 
 
 def silent_neurons_table(runs: DataFrame) -> str:
     """Question c: share of neurons that never fire, before and after fine-tunes that help and that harm."""
-    silent = measurements(of_trials(runs, HARMS), "silence/(?P<net>.+)/never/(?P<layer>.+)")
-    silent = silent[(silent.net == "after") | (silent.trial == "harm-stdb")].assign(value=lambda data: 100 * data.value)
-    table = _spreads(silent, silent.layer, digits=1, net=silent.finetune.where(silent.net == "after", "before"))
+    data = measurements(of_trials(runs, HARMS), "silence/(?P<net>.+)/never/(?P<layer>.+)")
+    data = data[(data.net == "after") | (data.trial == "harm-stdb")]
+    names = data.finetune.where(data.net == "after", "before")
+    table = _spreads(data, 100 * data.value, data.layer, digits=1, net=names)
     accuracies = _on_validation(runs, HARMS).groupby("trial", sort=False).agg(percent)
     table["validation accuracy [%]"] = [accuracies.converted.iloc[0], *accuracies.hybrid]
     return _markdown(table.rename_axis("never fire in a presentation [%]"))
@@ -267,3 +274,111 @@ def operations_table(runs: DataFrame, trials: Iterable[str]) -> str:
             shares = f"{accumulates.sum() / macs.sum():.2f}", f"{energy:.2f}", f"{t / energy:.0f}"
             rows.append([f"{net}, T = {t}, AC", *thousands(accumulates), *shares])
     return aligned(rows)
+
+
+def of_recipes(runs: DataFrame) -> DataFrame:
+    """The runs of question f with their net and recipe as columns, in the order of both and of T."""
+    chosen = of_trials(runs, NAMES)
+    return chosen.join(DataFrame(chosen.trial.map(NAMES).tolist(), columns=["net", "recipe"]))
+
+
+def of_penalties(runs: DataFrame, num_steps: int) -> DataFrame:
+    """The runs at one T without a penalty on rates, and with it, as a column."""
+    chosen = of_trials(runs, [f"{QCFS_DIET}{num_steps}", *PENALTIES])
+    return chosen.assign(penalty=chosen.config.map(lambda config: config.finetune.rate_penalty))
+
+
+def accuracy_table(runs: DataFrame) -> str:
+    """Test accuracy in % by net and recipe, and by seed how far the best recipe is from the ANN and from conversion."""
+    rows = [["net", "", "ANN", *(f"T = {t}" for t in STEPS)]]
+    for net, of_net in of_recipes(runs).groupby("net", sort=False):
+        relu, qcfs = (_by_seed(runs, f"{net}-{activation}")["ann/accuracy"] for activation in ACTIVATIONS)
+        rows += [[net, name, percent(ann), *[""] * len(STEPS)] for name, ann in (("ReLU", relu), ("QCFS", qcfs))]
+        for recipe, one in of_net.groupby("recipe", sort=False):
+            converted, hybrid, lines = one["converted/accuracy"], one["hybrid/accuracy"], []
+            if activation_of(recipe) == "relu":
+                lines.append((f"{recipe}, converted", percent, converted))
+            lines.append((recipe, percent, hybrid))
+            if recipe == "qcfs-diet":
+                lines.append(("qcfs-diet above the ReLU ANN", signed, hybrid - one.seed.map(relu)))
+                lines.append(("qcfs-diet above qcfs", signed, hybrid - converted))
+            for name, text, values in lines:
+                rows.append([net, name, "", *(text(values[one["T"] == t]) for t in STEPS)])
+    return aligned(rows)
+
+
+def exit_table(runs: DataFrame) -> str:
+    """Early exit: accuracy against the mean number of steps, the confidence chosen on validation."""
+    rows = [["net", "recipe", "T", "accuracy at T [%]", "with early exit [%]", "steps on average"]]
+    for (*names, t), one in of_recipes(runs[runs["T"] > 1]).groupby(["net", "recipe", "T"], sort=False):
+        accuracies = percent(one["hybrid/accuracy"]), percent(one["early_exit/accuracy"])
+        rows.append([*names, f"{t}", *accuracies, spread(one["early_exit/steps"])])
+    return aligned(rows)
+
+
+def cost_table(runs: DataFrame) -> str:
+    """Operations of training beside accuracy, those of the ANN in them."""
+    rows = [["net", "recipe", "T", "ANN epochs", "SNN epochs", "operations [10^12 MAC]", "test accuracy [%]"]]
+    for (*names, t), one in of_recipes(runs).groupby(["net", "recipe", "T"], sort=False):
+        costs, (ann, snn) = operations_of_training(one.config.iloc[0]), one.iloc[0][["ann/epochs", "hybrid/epochs"]]
+        total = (ann * costs["ann epoch"] + costs["conversion"] + snn * costs["snn epoch"]) / 1e12
+        rows.append([*names, f"{t}", f"{ann:g}", f"{snn:g}", f"{total:.1f}", percent(one["hybrid/accuracy"])])
+    return aligned(rows)
+
+
+def energy_table(runs: DataFrame, net: str) -> str:
+    """Spikes, operations by layer and energy of an image against the ANN's, with and without memory traffic."""
+    chosen = of_recipes(runs).query("net == @net")
+    macs = macs_of(chosen)
+    rows = [["operations for an image [10^3]", *macs.index, *MEMORY], ["ANN, MAC", *thousands(macs), "", "1", "1"]]
+    for (recipe, t), one in chosen.groupby(["recipe", "T"], sort=False):
+        rows.append([f"{recipe}, T = {t}", *_cells(one)])
+    return aligned(rows)
+
+
+def rates_table(runs: DataFrame, num_steps: int) -> str:
+    """A penalty on rates at one T: accuracy, and operations, spikes and energy of an image."""
+    chosen = of_penalties(runs, num_steps)
+    rows = [["penalty", "accuracy [%]", *macs_of(chosen).index, *MEMORY]]
+    for penalty, one in chosen.groupby("penalty"):
+        rows.append([f"{penalty:g}", percent(one["hybrid/accuracy"]), *_cells(one)])
+    return aligned(rows)
+
+
+def _cells(runs: DataFrame) -> list[str]:
+    """Operations by layer and of all and spikes, in thousands, and energies."""
+    operations, spikes, energy, with_memory = image_cost(runs)
+    return [*thousands(operations), f"{spikes / 1e3:.1f}", f"{energy:.2f}", f"{with_memory:.2f}"]
+
+
+def parts_table(runs: DataFrame, num_steps: int) -> str:
+    """What each part of `qcfs-diet` adds at one T, by seed above conversion and above the weights by labels alone.
+
+    Of the seeds that have the weights alone.
+    """
+    rows = [["trained", "loss", "accuracy [%]", "above conversion", "above the weights alone"]]
+    weights, (*by_labels, by_channel) = _by_seed(runs, "part-weights")["hybrid/accuracy"], PARTS
+    for trial in (*by_labels, f"{QCFS_DIET}{num_steps}", by_channel):
+        one = _by_seed(runs[runs.seed.isin(weights.index)], trial)
+        accuracy, finetune = one["hybrid/accuracy"], one.config.iloc[0].finetune
+        trained = "all" if finetune.trained == TRAINED else ", ".join(finetune.trained)
+        what = trained + ", by channel" * finetune.by_channel, "labels" + ", logits" * bool(finetune.distillation)
+        gains = accuracy - one["converted/accuracy"], accuracy - weights
+        rows.append([*what, percent(accuracy), *map(signed, gains)])
+    return aligned(rows)
+
+
+def residuals_table(runs: DataFrame, num_steps: int) -> str:
+    """`qcfs-diet` at one T with exact residuals and with a byte of each, and by seed their difference."""
+    rows = [["residuals", "exact", "byte", "byte above exact"]]
+    for name, column in (
+        ("the fine-tuned net, validation [%]", "hybrid/validation_accuracy"),
+        ("the net that is kept, test [%]", "hybrid/accuracy"),
+    ):
+        exact, byte = (_by_seed(runs, trial)[column] for trial in (f"{QCFS_DIET}{num_steps}", f"byte-t{num_steps}"))
+        rows.append([name, percent(exact), percent(byte), signed(byte - exact)])
+    return aligned(rows)
+
+
+def _by_seed(runs: DataFrame, trial: str) -> DataFrame:
+    return runs[runs.trial == trial].set_index("seed")

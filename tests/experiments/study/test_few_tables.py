@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.fields import TRAINED
-from experiments.study import few_tables, plan
+from experiments.study import plan, tables
 from experiments.study.results import read_runs
 from tests.experiments.study.tiny_study import LAYERS, cells, keep
 
@@ -27,7 +27,7 @@ def runs(keep, tmp_path):
 
 
 def test_hybrid_nets_stand_beside_their_anns_seed_by_seed(runs):
-    table = few_tables.accuracy_table(runs)
+    table = tables.accuracy_table(runs)
     rows = {line.split("|")[2].strip(): [cell.strip() for cell in line.split("|")[3:-1]] for line in table.splitlines()}
     assert rows["ReLU"][0] == "81.00 ± 1.41"
     assert rows["QCFS"][0] == "82.00 ± 1.41"
@@ -42,7 +42,7 @@ def test_recipes_that_balance_also_show_their_converted_nets(keep, tmp_path):
     keep("vgg5-relu", 0, ann={"accuracy": 0.8})
     keep("vgg5-qcfs", 0, ann={"accuracy": 0.8})
     keep_run(keep, "diet", 4, 0.75, converted=0.6)
-    assert "| diet, converted " in (table := few_tables.accuracy_table(read_runs(tmp_path)))
+    assert "| diet, converted " in (table := tables.accuracy_table(read_runs(tmp_path)))
     assert "60.00" in table
     assert "above" not in table  # there is no net of qcfs-diet
 
@@ -50,17 +50,17 @@ def test_recipes_that_balance_also_show_their_converted_nets(keep, tmp_path):
 def test_early_exit_costs_are_told_where_there_is_more_than_one_step(keep, tmp_path):
     keep_run(keep, "qcfs", 1, 0.6, early_exit={"accuracy": 0.6, "steps": 1.0})
     keep_run(keep, "qcfs", 4, 0.8, early_exit={"accuracy": 0.79, "steps": 2.5})
-    table = few_tables.exit_table(read_runs(tmp_path))
+    table = tables.exit_table(read_runs(tmp_path))
     assert cells(table, "vgg5") == ["qcfs", "4", "80.00", "79.00", "2.50"]
     assert len(table.splitlines()) == 3
 
 
 def test_training_costs_are_those_of_ann_conversion_and_snn(runs, monkeypatch):
     costs = {"ann epoch": 2e12, "conversion": 5e12, "snn epoch": 0.5e12}
-    monkeypatch.setattr(few_tables, "operations_of_training", lambda config: costs)
-    run = few_tables.of_recipes(runs).iloc[0]
+    monkeypatch.setattr(tables, "operations_of_training", lambda config: costs)
+    run = tables.of_recipes(runs).iloc[0]
     total = run["ann/epochs"] * 2 + 5 + run["hybrid/epochs"] * 0.5
-    row = few_tables.cost_table(runs).splitlines()[-1].split("|")
+    row = tables.cost_table(runs).splitlines()[-1].split("|")
     assert [cell.strip() for cell in row[2:-1]] == ["qcfs-diet", "2", "3", "2", f"{total:.1f}", "79.50 ± 2.12"]
 
 
@@ -78,7 +78,7 @@ def test_parts_are_compared_seed_by_seed(keep, tmp_path):
             keep_part(keep, name, hybrid, seed, trained=TRAINED, distillation=0.5, by_channel=of_channels)
     keep_part(keep, "part-weights", 0.77, seed=1, trained=("weights",), distillation=0.0)
     keep_part(keep, "vgg5-qcfs-diet-t2", 0.2, seed=2, trained=TRAINED, distillation=0.5)  # has no parts
-    table = few_tables.parts_table(read_runs(tmp_path), 2)
+    table = tables.parts_table(read_runs(tmp_path), 2)
     assert cells(table, "weights  ") == ["labels", "76.00 ± 1.41", "+6.00 ± 1.41", "0.00 ± 0.00"]
     assert cells(table, "weights, threshold ") == ["labels", "75.00", "+5.00", "0.00"]
     distilled = "\n".join(line for line in table.splitlines() if "logits" in line)
@@ -91,7 +91,7 @@ def test_penalties_show_accuracy_and_what_an_image_costs(keep, tmp_path):
     for trial, penalty, spikes in (("rate-1", 1.0, 0.1), ("vgg5-qcfs-diet-t4", 0.0, 0.2)):
         scores = {"spikes_per_neuron": {"hybrid": dict.fromkeys(LAYERS, spikes)}, "hybrid": {"accuracy": 0.75}}
         keep(trial, 0, finetune={"rate_penalty": penalty}, **scores)
-    table = few_tables.rates_table(read_runs(tmp_path), 4)
+    table = tables.rates_table(read_runs(tmp_path), 4)
     assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == ["0", "1"]
     free, saving = (cells(table, penalty) for penalty in "01")
     assert free[0] == saving[0] == "75.00"
@@ -104,6 +104,6 @@ def test_bytes_stand_beside_exact_residuals_seed_by_seed(keep, tmp_path):
     for seed, accuracy in enumerate((0.90, 0.91)):
         keep_run(keep, "qcfs-diet", 8, accuracy, seed=seed)
         keep("byte-t8", seed, hybrid={"accuracy": accuracy + 0.001, "validation_accuracy": 0.95 - 0.001 * seed})
-    table = few_tables.residuals_table(read_runs(tmp_path), 8)
+    table = tables.residuals_table(read_runs(tmp_path), 8)
     assert cells(table, "the net that is kept, test [%]") == ["90.50 ± 0.71", "90.60 ± 0.71", "+0.10 ± 0.00"]
     assert cells(table, "the fine-tuned net, validation [%]")[1] == "94.95 ± 0.07"

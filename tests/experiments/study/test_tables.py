@@ -5,7 +5,7 @@ import pytest
 from experiments.config import with_fields
 from experiments.presets import PRESETS
 from experiments.reports.plots import sheet
-from experiments.study import costs, figures, plan, tables
+from experiments.study import costs, page, plan, tables
 from experiments.study.results import read_runs
 from tests.experiments.study.tiny_study import LAYERS, cells, keep, measured
 
@@ -60,7 +60,7 @@ def test_an_ann_counts_once_however_many_hybrid_nets_start_from_it(keep, tmp_pat
     lines = []
     monkeypatch.setattr("matplotlib.axes.Axes.axhline", lambda _, accuracy, **style: lines.append(accuracy))
     with sheet(tmp_path / "e.png") as axes:
-        figures.draw_evaluation(axes, read_runs(tmp_path))
+        page.draw_evaluation(axes, read_runs(tmp_path))
     assert lines == [pytest.approx(100 * (0.9 + 0.9 + 0.6) / 3)]
 
 
