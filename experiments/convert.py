@@ -48,13 +48,16 @@ def convert_ann(run: Run) -> None:
 
 def balance(run: Run, ann: Variables) -> Thresholds:
     """Thresholds for the weights of an ANN, as it is converted, on training images as evaluation sees them."""
-    config, options = run.config, run.config.convert
+    config, options, source = run.config, run.config.convert, open_source(run.config, TRAIN)
     presentation = networks.presentation_of(config, options.balance_steps, this_machine()._replace(num_devices=1))
-    images, index = _training_images(run)
+    count = min(options.balance_images, source.num_examples)
+    count -= count % jax.process_count()  # all processes have as many, each its own share
+    batch = source.take(source.resident, next(source.in_order(count, 0, None)))
+    images, index = jax.device_put((batch.images, batch.index), jax.local_devices()[0])
     return balance_thresholds(
         presentation.snn,
         ann,
-        images,
+        scale(images),  # in [-1, 1], not augmented
         presentation.encode,
         networks.random_key(config, "balance"),
         num_steps=presentation.num_steps,
@@ -62,7 +65,7 @@ def balance(run: Run, ann: Variables) -> Thresholds:
         layers=networks.build_ann(config).stem_layers if options.balance == "stem" else None,
         chunk=presentation.chunk,
         batch_size=config.run.eval_batch_size,
-        index=index,
+        index=jnp.asarray(index),
         fold=watched,
         all_gather=all_gather,
     )
@@ -87,16 +90,6 @@ def chosen_factor(run: Run) -> float:
 def calibrated_scale(run: Run) -> float:
     """The factor that calibrates the logits of the run's converted net."""
     return read_results(run.directory)["converted"]["logit_scale"]
-
-
-def _training_images(run: Run) -> tuple[jax.Array, jax.Array]:
-    """The first images of the training split in [-1, 1], not augmented, and their indices; of this process's share."""
-    source = open_source(run.config, TRAIN)
-    count = min(run.config.convert.balance_images, source.num_examples)
-    count -= count % jax.process_count()  # all processes have as many
-    batch = source.take(source.resident, next(source.in_order(count, 0, None)))
-    images, index = jax.device_put((batch.images, batch.index), jax.local_devices()[0])
-    return scale(images), jnp.asarray(index)
 
 
 def _best_factor(run: Run, snn: Variables) -> Results:

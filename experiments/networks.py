@@ -51,19 +51,13 @@ def ann_function(config: Config) -> Callable[..., Any]:
 
 def build_snn(config: Config) -> SNN:
     """The SNN of a config, with its surrogate."""
-    model = _build(config, "folded") if config.convert.fold else build_ann(config)
-    return spiking(model.apply, lif(surrogate_of(config)), _operands(config))
+    options, model = config.finetune, _build(config, "folded") if config.convert.fold else build_ann(config)
+    stdb, linear = surrogate.stdb(options.alpha, options.beta), surrogate.linear(options.gamma)
+    return spiking(model.apply, lif(stdb if options.surrogate == "stdb" else linear), _operands(config))
 
 
 def _operands(config: Config) -> jnp.dtype | None:
     return None if config.network.precision == "float32" else jnp.dtype(config.network.precision)
-
-
-def surrogate_of(config: Config) -> surrogate.Surrogate:
-    """The surrogate of a config."""
-    if config.finetune.surrogate == "stdb":
-        return surrogate.stdb(config.finetune.alpha, config.finetune.beta)
-    return surrogate.linear(config.finetune.gamma)
 
 
 def training_presentation(config: Config, machine: Machine) -> Presentation:

@@ -98,7 +98,11 @@ def _adopt(run: Run, donor: Path, stages: Sequence[str]) -> None:
     for stage in (stage for stage in stages if has_done(donor, run.config, stage)):
         done = theirs.stages[stage]
         if stage not in own.stages:
-            _copy(donor / NETWORK_OF[stage], run.directory / NETWORK_OF[stage])
+            arriving, arrived = run.directory / "arriving", run.directory / NETWORK_OF[stage]
+            for folder in (arriving, arrived):
+                shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(donor / NETWORK_OF[stage], arriving)
+            arriving.rename(arrived)  # it gets its name when it is complete
             if stage == "train_ann":
                 write_metrics(run.directory, "ann", done.results["ann"]["history"])
             own.stages[stage] = done
@@ -107,11 +111,3 @@ def _adopt(run: Run, donor: Path, stages: Sequence[str]) -> None:
         elif own.stages[stage] != done:
             say(f"{stage}: {donor} has done it otherwise, so that nothing made of it is taken over")
             return
-
-
-def _copy(checkpoints: Path, to: Path) -> None:
-    arriving = to.with_name("arriving")  # it gets its name when it is complete
-    for folder in (arriving, to):
-        shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(checkpoints, arriving)
-    arriving.rename(to)
