@@ -1,5 +1,7 @@
 """A researcher's own networks, inputs and losses are trained and balanced; what a network costs is counted."""
 
+from functools import partial
+
 import chex
 import flax.linen as nn
 import jax
@@ -14,6 +16,7 @@ from jsnn.network.operations import LayerShape, accumulates, layer_shapes, multi
 from jsnn.training.checkpoint import restore, save
 from jsnn.training.parallel import replicate, split_over_devices
 from tests.network.own_network import CONSTANT, IMAGES, KEY, LABELS, SOURCE, STEPS, spiking
+from tests.plain_networks import run
 
 RNG = np.random.default_rng(5)
 ITEM = np.arange(8, dtype=np.int32)
@@ -36,18 +39,15 @@ def test_batch_norm_is_trained_on_four_devices_and_resumed_to_the_bit(tmp_path):
     first = jax.device_get(step(replicate(jsnn.init_state(variables, optimizer)), *batch)[0])
 
     @jax.jit
-    def gradient(images, labels):
-        def objective(params):
-            logits, changed = model.apply({**variables, "params": params}, images, **training)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), changed
+    @partial(jax.grad, has_aux=True)
+    def gradient(params, images, labels):
+        logits, changed = model.apply({**variables, "params": params}, images, **training)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), changed
 
-        return jax.grad(objective, has_aux=True)(variables["params"])
-
-    parts = [gradient(IMAGES[i : i + 2], LABELS[i : i + 2]) for i in range(0, 8, 2)]
+    parts = [gradient(variables["params"], IMAGES[i : i + 2], LABELS[i : i + 2]) for i in range(0, 8, 2)]
     gradients, statistics = jax.tree.map(lambda *leaves: sum(leaves) / 4, *parts)
     expected = jax.tree.map(lambda leaf, slope: leaf - 0.1 * slope, variables["params"], gradients)
-    chex.assert_trees_all_close(first.fixed, statistics, rtol=1e-5, atol=1e-6)
-    chex.assert_trees_all_close(first.params["params"], expected, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close((first.fixed, first.params["params"]), (statistics, expected), rtol=1e-5, atol=1e-6)
 
     save(tmp_path, 1, first, {})
     second = jax.device_get(step(replicate(first), *batch)[0])
@@ -61,17 +61,15 @@ def test_batch_norm_is_trained_on_four_devices_and_resumed_to_the_bit(tmp_path):
 
 
 def test_events_are_trained_balanced_and_evaluated():
-    events = np.random.default_rng(4).poisson(0.3, (8, STEPS, 6, 6, 2)).astype(np.uint8)
-    source, optimizer = event_source(events, LABELS), optax.sgd(0.1)
-    snn, variables = spiking()
+    events = RNG.poisson(0.3, (8, STEPS, 6, 6, 2)).astype(np.uint8)
+    source, optimizer, (snn, variables) = event_source(events, LABELS), optax.sgd(0.1), spiking()
     presentation = jsnn.Presentation(snn, jsnn.encoding.events, STEPS, 4)
     actual = jax.jit(jsnn.snn_evaluation(presentation, source))(variables, source.resident, ITEM, KEY)
-    inputs = jnp.asarray(events, jnp.float32).swapaxes(0, 1)
-    results = jax.jit(lambda: snn.apply(variables, snn.initial_state(variables, inputs[0]), inputs)[0])()
-    losses = optax.softmax_cross_entropy_with_integer_labels(results.cumsum(0), jnp.asarray(LABELS)[None])
+    totals = run(snn, variables, jnp.asarray(events, jnp.float32).swapaxes(0, 1)).cumsum(0)
+    losses = optax.softmax_cross_entropy_with_integer_labels(totals, jnp.asarray(LABELS)[None])
     np.testing.assert_allclose(actual.loss, losses.sum(1), rtol=1e-4)
 
-    balanced = (snn, variables, inputs.swapaxes(0, 1), jsnn.encoding.events, KEY)
+    balanced = (snn, variables, jnp.asarray(events, jnp.float32), jsnn.encoding.events, KEY)
     at_once = jsnn.balance_thresholds(*balanced, num_steps=STEPS)
     of_parts = jsnn.balance_thresholds(*balanced, num_steps=STEPS, batch_size=3)  # cut by samples, not by steps
     chex.assert_trees_all_close(of_parts, at_once, rtol=1e-6)
@@ -93,8 +91,7 @@ def regression(outputs, batch):
 
 def test_a_loss_of_every_step_and_every_spike_is_trained():
     snn, variables = spiking()
-    targets = np.random.default_rng(3).normal(size=(8, 3)).astype(np.float32)
-    source, optimizer = array_source(IMAGES, targets), optax.adam(1e-2)
+    source, optimizer = array_source(IMAGES, RNG.normal(size=(8, 3)).astype(np.float32)), optax.adam(1e-2)
     forward = jsnn.snn_forward(jsnn.Presentation(snn, CONSTANT, STEPS, 8), lambda outcome: outcome)
     step = jax.jit(jsnn.train_step(source, forward, optimizer, loss=regression))
     state, errors = jsnn.init_state(variables, optimizer), []
@@ -109,7 +106,7 @@ def test_a_loss_of_every_step_and_every_spike_is_trained():
 def test_a_network_of_one_batch_size_is_balanced_in_batches_of_it():
     snn = jsnn.spiking(lambda variables, x: jax.nn.relu(x.reshape(4, -1) @ variables["w"]))
     x = jnp.asarray(RNG.normal(size=(8, 3, 1)), jnp.float32)
-    actual = jsnn.balance_thresholds(snn, {"w": jnp.eye(3)}, x, jsnn.encoding.constant, KEY, num_steps=2, batch_size=4)
+    actual = jsnn.balance_thresholds(snn, {"w": jnp.eye(3)}, x, CONSTANT, KEY, num_steps=2, batch_size=4)
     assert float(actual["w"]) == float(x.max())
 
 
@@ -125,7 +122,7 @@ class Residual(nn.Module):
 
 def test_layer_shapes_and_costs_of_a_residual_network_by_hand():
     model, x = Residual(), jax.ShapeDtypeStruct((1, 6, 6, 2), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    variables = jax.eval_shape(model.init, KEY, x)
     shapes = layer_shapes(model.apply, variables, x)
     layers = jsnn.spiking(model.apply).trace(variables, x)[0].layers
     summed = list(layers)[2]
@@ -143,9 +140,8 @@ def test_layer_shapes_and_costs_of_a_residual_network_by_hand():
     macs = {"stem": 2592, "down": 1620, "up": 1620, "short": 144, "linear": 1296, "out": 28}
     assert multiply_accumulates(shapes) == macs
     costs = accumulates(shapes, {"input": 72.0, "stem": 14.4, "down": 9.0, summed: 3.6})
-    assert costs == pytest.approx(
-        {"stem": 2592, "down": 162, "up": 324, "short": 14.4, "linear": 129.6, "out": 3.6 * 7}
-    )
+    expected = {"stem": 2592, "down": 162, "up": 324, "short": 14.4, "linear": 129.6, "out": 3.6 * 7}
+    assert costs == pytest.approx(expected)
 
 
 def test_a_transposed_convolution_has_synapses_where_there_are_pixels():
@@ -153,7 +149,7 @@ def test_a_transposed_convolution_has_synapses_where_there_are_pixels():
     for size, fan_in in ((2, 3), (3, 6.75)):
         up = nn.ConvTranspose(5, (size, size), strides=(2, 2), name="up")
         x = jax.ShapeDtypeStruct((1, 4, 4, 3), jnp.float32)
-        shapes = layer_shapes(up.apply, jax.eval_shape(up.init, jax.random.key(0), x), x)
+        shapes = layer_shapes(up.apply, jax.eval_shape(up.init, KEY, x), x)
         (shape,) = shapes.values()
         assert shape == LayerShape(48, 8 * 8 * 5, fan_in, ("input",))
         assert list(multiply_accumulates(shapes).values()) == [320 * fan_in]
