@@ -1,3 +1,5 @@
+"""Learning rates by hand, optimisers against their formulas, and what is refused."""
+
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -6,81 +8,49 @@ import pytest
 from jsnn.training.optimizers import learning_rate, optimizer
 
 
-def test_tenths_divide_at_60_80_and_90_percent():
-    rate = learning_rate("tenths", 1.0, epochs=10, steps_per_epoch=7)
-    by_epoch = [float(rate(epoch * 7)) for epoch in range(10)]
-    np.testing.assert_allclose(by_epoch, [1] * 6 + [0.1] * 2 + [0.01, 0.001], rtol=1e-5)
-    np.testing.assert_allclose([rate(41), rate(42)], [1, 0.1], rtol=1e-5)
+@pytest.mark.parametrize(
+    ("name", "rate", "epochs", "steps_per_epoch", "warmup", "expected"),
+    [
+        ("tenths", 1.0, 10, 7, 0, {0: 1, 35: 1, 41: 1, 42: 0.1, 55: 0.1, 56: 0.01, 62: 0.01, 63: 0.001}),
+        ("tenths", 1.0, 2, 10, 0, {11: 1, 12: 0.1, 15: 0.1, 16: 0.01, 18: 0.001}),  # within the epochs of a short run
+        ("halvings", 1.0, 12, 2, 0, {0: 1, 8: 1, 10: 0.5, 18: 0.5, 20: 0.25, 22: 0.25}),
+        ("cosine", 2.0, 4, 5, 0, {step: 1 + np.cos(np.pi * step / 20) for step in range(21)}),
+        ("constant", 0.5, 12, 2, 0, {0: 0.5, 23: 0.5}),
+        ("tenths", 1.0, 10, 4, 2.0, {0: 1 / 8, 3: 0.5, 7: 1, 8: 1, 23: 1, 24: 0.1}),
+    ],
+)
+def test_the_rate_falls_as_its_schedule_says_after_a_warmup(name, rate, epochs, steps_per_epoch, warmup, expected):
+    actual = learning_rate(name, rate, epochs, steps_per_epoch, warmup)
+    rtol, atol = (1e-6 if name == "tenths" else 1e-7, 1e-6 if name == "cosine" else 0)
+    np.testing.assert_allclose([actual(step) for step in expected], [*expected.values()], rtol=rtol, atol=atol)
 
 
-def test_tenths_of_a_short_run_fall_within_its_epochs():
-    rate = learning_rate("tenths", 1.0, epochs=2, steps_per_epoch=10)
-    rates = [rate(step) for step in (11, 12, 15, 16, 18)]
-    np.testing.assert_allclose(rates, [1, 0.1, 0.1, 0.01, 0.001], rtol=1e-5)
-
-
-def test_halvings_come_every_five_epochs():
-    rate = learning_rate("halvings", 1.0, epochs=12, steps_per_epoch=2)
-    np.testing.assert_allclose([float(rate(2 * e)) for e in (0, 4, 5, 9, 10, 11)], [1, 1, 0.5, 0.5, 0.25, 0.25])
-
-
-def test_cosine_falls_to_nothing_in_half_a_wave():
-    rate = learning_rate("cosine", 2.0, epochs=4, steps_per_epoch=5)
-    np.testing.assert_allclose([rate(step) for step in range(21)], 1 + np.cos(np.pi * np.arange(21) / 20), atol=1e-6)
-
-
-def test_constant_is_constant():
-    rate = learning_rate("constant", 0.5, epochs=12, steps_per_epoch=2)
-    assert rate(0) == rate(23) == 0.5
-
-
-def test_warmup_rises_to_the_schedule():
-    rate = learning_rate("tenths", 1.0, epochs=10, steps_per_epoch=4, warmup=2.0)
-    np.testing.assert_allclose([rate(step) for step in (0, 3, 7, 8, 23, 24)], [1 / 8, 0.5, 1, 1, 1, 0.1], rtol=1e-6)
-
-
-def test_clipping_scales_the_whole_gradient_down_before_anything_else():
+@pytest.mark.parametrize(("gradient", "clipped"), [((6.0, 8.0), (0.6, 0.8)), ((0.3, 0.4), (0.3, 0.4))])
+def test_clipping_scales_the_whole_gradient_down_before_anything_else(gradient, clipped):
     rule = optimizer("sgd", optax.constant_schedule(1.0), 0.5, clip=1.0)
-    weights = {"a": jnp.array(2.0), "b": jnp.array(0.0)}
-    change, _ = rule.update({"a": jnp.array(6.0), "b": jnp.array(8.0)}, rule.init(weights), weights)
-    np.testing.assert_allclose([change["a"], change["b"]], [-(0.6 + 0.5 * 2), -0.8], rtol=1e-6)
-    small, _ = rule.update({"a": jnp.array(0.3), "b": jnp.array(0.4)}, rule.init(weights), weights)
-    np.testing.assert_allclose([small["a"], small["b"]], [-(0.3 + 0.5 * 2), -0.4], rtol=1e-6)
+    weights, gradients = ({"a": jnp.array(a), "b": jnp.array(b)} for a, b in ((2.0, 0.0), gradient))
+    change, _ = rule.update(gradients, rule.init(weights), weights)
+    np.testing.assert_allclose([change["a"], change["b"]], [-(clipped[0] + 0.5 * 2), -clipped[1]], rtol=1e-6)
 
 
-def updates(name, gradients, weight=2.0, decay=0.1, rate=0.5):
-    """Weights after each of several steps on one scalar weight."""
-    rule = optimizer(name, optax.constant_schedule(rate), decay)
-    weight = jnp.array(weight)
-    state, weights = rule.init(weight), []
-    for gradient in gradients:
-        change, state = rule.update(jnp.array(gradient), state, weight)
-        weight = optax.apply_updates(weight, change)
-        weights.append(float(weight))
-    return weights
-
-
-def test_sgd_adds_the_decay_to_the_gradient_before_the_momentum():
-    weight, momentum, expected = 2.0, 0.0, []
-    for gradient in (1.0, -0.5, 0.25):
-        momentum = 0.9 * momentum + (gradient + 0.1 * weight)
-        weight -= 0.5 * momentum
-        expected.append(weight)
-    np.testing.assert_allclose(updates("sgd", (1.0, -0.5, 0.25)), expected, rtol=1e-6)
-
-
-@pytest.mark.parametrize("name", ["adam", "amsgrad"])
-def test_adam_adds_the_decay_to_the_gradient_before_the_moments(name):
-    weight, first, second, largest, expected = 2.0, 0.0, 0.0, 0.0, []
+@pytest.mark.parametrize("name", ["sgd", "adam", "amsgrad"])
+def test_the_decay_is_added_to_the_gradient_before_the_moments(name):
+    rule, actual = optimizer(name, optax.constant_schedule(0.5), 0.1), jnp.array(2.0)
+    state, weight, first, second, largest = rule.init(actual), 2.0, 0.0, 0.0, 0.0
     for step, gradient in enumerate((3.0, -0.5, 0.25), start=1):
+        change, state = rule.update(jnp.array(gradient), state, actual)
+        actual = optax.apply_updates(actual, change)
         gradient += 0.1 * weight
-        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
-        corrected = second / (1 - 0.999**step)
-        largest = max(largest, corrected)
-        scale = largest if name == "amsgrad" else corrected
-        weight -= 0.5 * first / (1 - 0.9**step) / (np.sqrt(scale) + 1e-8)
-        expected.append(weight)
-    np.testing.assert_allclose(updates(name, (3.0, -0.5, 0.25)), expected, rtol=1e-5)
+        if name == "sgd":
+            first = 0.9 * first + gradient
+            weight -= 0.5 * first
+        else:
+            first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+            corrected = second / (1 - 0.999**step)
+            largest = max(largest, corrected)
+            scale = largest if name == "amsgrad" else corrected
+            weight -= 0.5 * first / (1 - 0.9**step) / (np.sqrt(scale) + 1e-8)
+        np.testing.assert_allclose(actual, weight, rtol=1e-6 if name == "sgd" else 1e-5)
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,8 @@ from jsnn.training.parallel import parallel_evaluation, parallel_train_step, rep
 from jsnn.training.step import init_state, mean_over_parts, train_step
 from jsnn.training.within_bounds import weights_and_neurons
 from tests.networks import IMAGE_SHAPE, TINY_VGG, random_snn
-from tests.training.tiny_split import KEY, SOURCE, SPLIT, STEPS, ann, snn
+from tests.training.tiny_split import BATCH, KEY, SOURCE, SPLIT, STEPS, ann, snn
 
-BATCH = 8
 RULE = optimizer("adam", optax.constant_schedule(1e-3), 5e-4)
 
 
