@@ -33,17 +33,12 @@ def assert_same_to_the_bit(workdir, other):
 
 
 def last_saved(workdir):
-    """The stage that is under way and the number of its last checkpoint."""
+    """The network that is trained and the number of its last checkpoint; larger for later ones: ann < hybrid."""
     for network in ("hybrid", "ann"):
         numbers = [int(path.name) for path in (workdir / network).glob("*") if path.name.isdecimal()]
         if numbers:
             return network, max(numbers)
     return "ann", 0
-
-
-def is_later(saved, before):
-    """Whether a checkpoint was saved after another, each as of `last_saved`."""
-    return (saved[0] == "hybrid", saved[1]) > (before[0] == "hybrid", before[1])
 
 
 def assert_goes_on(output, before):
@@ -57,28 +52,24 @@ def assert_goes_on(output, before):
 @pytest.fixture
 def hit(monkeypatch):
     """Has the run in this process killed, or asked to stop, at its so manieth event: a line or a training step."""
-    write, split = progress._write, loop.split_over_devices
 
     def arrange(event, number):
         left = [event]
 
-        def happen():
-            left[0] -= 1
-            if left[0] == 0 and number == KILL:
-                raise Killed
-            if left[0] == 0:
-                os.kill(os.getpid(), TERM)
+        def counted(work):
+            def counting(argument):
+                left[0] -= 1
+                if left[0] == 0 and number == KILL:
+                    raise Killed
+                if left[0] == 0:
+                    os.kill(os.getpid(), TERM)
+                return work(argument)
 
-        def writing(text):
-            write(text)
-            happen()
+            return counting
 
-        def splitting(item):
-            happen()
-            return split(item)
-
-        monkeypatch.setattr(progress, "_write", writing)
-        monkeypatch.setattr(loop, "split_over_devices", splitting)
+        monkeypatch.undo()
+        for module, function in ((progress, "_write"), (loop, "split_over_devices")):
+            monkeypatch.setattr(module, function, counted(getattr(module, function)))
 
     return arrange
 
@@ -98,7 +89,7 @@ def test_a_run_interrupted_at_random_moments_ends_as_if_it_had_not_been(hit, tin
         output = capsys.readouterr().out
         assert_goes_on(output, before)
         if "stopped on request in epoch" in output:  # it was amid an epoch, and has saved after the signal
-            assert is_later(last_saved(workdir), before)
+            assert last_saved(workdir) > before
         if status == 0:
             break
         assert status == (-KILL if number == KILL else STOPPED)
@@ -122,7 +113,7 @@ def test_real_signals_at_random_moments_are_survived(tiny, tmp_path):
         assert status == (-KILL if number == KILL else STOPPED), rest
         assert_goes_on(output, before)
         if number == TERM:  # it was amid an epoch, and has saved after the signal
-            assert is_later(last_saved(tmp_path), asked_at)
+            assert last_saved(tmp_path) > asked_at
             assert "stopped on request" in rest
     status, output = finish(start(*COMMAND, "--workdir", tmp_path, devices=4))
     assert status == 0, output

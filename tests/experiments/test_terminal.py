@@ -14,7 +14,7 @@ import pytest
 from experiments.hybrid import hybrid
 from experiments.runs import progress
 from experiments.runs.command_line import report_error
-from experiments.runs.progress import duration, say
+from experiments.runs.progress import duration
 from experiments.runs.stopping import STOPPED, is_asked, on_signals
 from experiments.train_ann import train_ann
 from tests.conftest import ROOT
@@ -34,13 +34,6 @@ def test_a_run_goes_on_when_the_reader_of_its_pipe_is_gone(pipe, tiny, tmp_path)
     pipe()
     assert run(train_ann, tmp_path, *TINY) == 0
     assert outcome(tmp_path)[1] == outcome(tiny)[1][:3]
-
-
-def test_lines_go_nowhere_when_nobody_reads(pipe):
-    say("read")
-    pipe()
-    say("lost " * 99_999)
-    say("lost too")
 
 
 def test_an_ascii_stdout_shows_the_table(tiny_copy, monkeypatch):
@@ -69,17 +62,13 @@ def test_a_full_disk_is_told_in_one_sentence(tiny_copy, caplog, capsys):
     assert not caplog.records
 
 
-SLOW = (signal.SIGTERM, signal.SIGINT)  # the second tier
-
-
-@pytest.mark.parametrize("number", [signal.SIGHUP, *(pytest.param(each, marks=pytest.mark.slow) for each in SLOW)])
-def test_any_signal_saves_and_stops(number, tiny, tmp_path, monkeypatch, capsys):
+def test_a_terminal_that_hangs_up_makes_a_run_save_and_stop(tiny, tmp_path, monkeypatch, capsys):
     lines = []
 
     def line(text):
         lines.append(text)
         if "epoch 2/3" in text:
-            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), signal.SIGHUP)
 
     with monkeypatch.context() as patch:
         patch.setattr(progress, "_write", line)
@@ -121,20 +110,22 @@ def test_on_a_terminal_the_line_moves_and_goes_away(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("redirection", ["", "2>&1 | true", ">&-"])
-def test_a_report_has_its_status_in_ascii_and_to_nobody(redirection, tiny, tmp_path):
-    command = f"{sys.executable} -m experiments.report {tiny} --output {tmp_path}"
+@pytest.mark.parametrize(
+    ("command", "redirection", "status"),
+    [
+        ("report {tiny} --output {folder}", "", 0),
+        ("report {tiny} --output {folder}", "2>&1 | true", 0),
+        ("report {tiny} --output {folder}", ">&-", 0),
+        ("hybrid --num-steps 0", "2>&1 | true", 2),
+    ],
+)
+def test_a_command_has_its_status_in_ascii_and_to_nobody(command, redirection, status, tiny, tmp_path):
+    command = f"{sys.executable} -m experiments.{command.format(tiny=tiny, folder=tmp_path)}"
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     script = ["bash", "-c", f"{command} {redirection}; exit ${{PIPESTATUS[0]}}"]
     done = subprocess.run(script, cwd=ROOT, env=environment, capture_output=True, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, done.stderr) == (status, b"")
     assert (b" ? " in done.stdout) == (not redirection)
-
-
-@pytest.mark.slow
-def test_a_refusal_that_nobody_reads_has_its_status():
-    line = f"{sys.executable} -m experiments.hybrid --num-steps 0 2>&1 | true; exit ${{PIPESTATUS[0]}}"
-    assert subprocess.run(["bash", "-c", line], cwd=ROOT, check=False).returncode == 2
 
 
 def test_memory_that_runs_out_is_an_error_in_a_sentence(capsys):
