@@ -1,6 +1,6 @@
-"""Scores at every step from one pass, in memory that does not depend on the number of steps."""
+"""Scores at every step, in memory that does not depend on their number, whatever the batch, chunk, devices or dtype."""
 
-from functools import cache
+from functools import cache, partial
 
 import chex
 import jax
@@ -9,37 +9,32 @@ import numpy as np
 import pytest
 
 from jsnn.conversion import scale_paper_thresholds
+from jsnn.conversion.scaling import scale_thresholds
 from jsnn.data.datasets import Split
-from jsnn.data.sources import PADDING, resident_source
+from jsnn.data.sources import PADDING, array_source, resident_source
 from jsnn.encoding import poisson
 from jsnn.network.simulation import Presentation, simulate
 from jsnn.network.transformation import NEURONS
 from jsnn.training.evaluation import ann_evaluation, factor_sweep, mean, snn_evaluation, sum_over_time
 from jsnn.training.forward import snn_forward, summed
 from jsnn.training.loss import correct
-from jsnn.training.optimizers import optimizer
+from jsnn.training.parallel import check_batch_size, evaluate_split, fitting_batch_size, parallel_evaluation
 from jsnn.training.step import init_state, train_step
 from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG, TINY_VGG, last_threshold, random_snn
+from tests.training.tiny_split import KEY, RULE, SOURCE, SPLIT, STEPS, ann
 
-KEY = jax.random.key(0)
-RNG = np.random.default_rng(0)
-SPLIT = Split(RNG.integers(0, 256, (9, *IMAGE_SHAPE), np.uint8), RNG.integers(0, 3, 9).astype(np.int32))
-SOURCE = resident_source(SPLIT)
 ITEM = np.array([0, 4, 8, 2, PADDING, PADDING], np.int32)
-STEPS = 11
 NET = TINY_VGG.clone(stages=(4, "A"))  # where only the number of steps matters
 
 
+@cache
 def paper_unit(ann):
     """The unit of the paper's logits."""
     return lambda variables: 1 / last_threshold(variables, ann)
 
 
-PAPERS = {ann: paper_unit(ann) for ann in (SMALL_VGG, SMALL_RESNET)}
-
-
 @cache
-def evaluation(ann, num_steps, chunk, unit=sum_over_time):
+def evaluation(ann, num_steps=STEPS, chunk=4, unit=sum_over_time):
     snn, variables = random_snn(ann, seed=3, leak=0.95)
     return jax.jit(snn_evaluation(Presentation(snn, poisson, num_steps, chunk), SOURCE, unit)), variables
 
@@ -49,20 +44,10 @@ def plain_run(ann):
     """Sums of the results and spikes of the samples in ITEM at every step, all steps at once."""
     snn, variables = random_snn(ann, seed=3, leak=0.95)
     images = jnp.asarray(SPLIT.images[ITEM[:4]] / 127.5 - 1, jnp.float32)
-
-    @jax.jit
-    def run(variables):
-        return simulate(
-            snn,
-            variables,
-            lambda time: poisson(images, KEY, ITEM[:4], time),
-            lambda observed: (observed.results.cumsum(0), observed.layers["spikes"]),
-            num_steps=STEPS,
-            chunk=STEPS,
-            collect=("spikes",),
-        )
-
-    return jax.device_get(run(variables))
+    encode = lambda time: poisson(images, KEY, ITEM[:4], time)  # noqa: E731
+    shown = lambda observed: (observed.results.cumsum(0), observed.layers["spikes"])  # noqa: E731
+    run = partial(simulate, snn, num_steps=STEPS, chunk=STEPS, collect=("spikes",))
+    return jax.device_get(jax.jit(lambda variables: run(variables, encode, shown))(variables))
 
 
 def loss_at_every_step(logits):
@@ -71,7 +56,7 @@ def loss_at_every_step(logits):
 
 @pytest.mark.parametrize("ann", [SMALL_VGG, SMALL_RESNET], ids=["vgg", "resnet"])
 def test_scores_are_those_of_the_logits_and_spikes_at_every_step(ann):
-    evaluate, variables = evaluation(ann, STEPS, chunk=4, unit=PAPERS[ann])
+    evaluate, variables = evaluation(ann, unit=paper_unit(ann))
     scores = mean(evaluate(variables, SPLIT, ITEM, KEY))
     sums, spikes = plain_run(ann)
     logits = sums / last_threshold(variables, ann)
@@ -83,38 +68,24 @@ def test_scores_are_those_of_the_logits_and_spikes_at_every_step(ann):
     assert scores.count == 4
 
 
-def test_the_chunk_does_not_change_the_scores():
-    (one, variables), (other, _) = (evaluation(SMALL_VGG, STEPS, chunk) for chunk in (1, 4))
-    chex.assert_trees_all_close(one(variables, SPLIT, ITEM, KEY), other(variables, SPLIT, ITEM, KEY), rtol=1e-5)
+def scaled(variables, factor):
+    return scale_paper_thresholds(variables, factor, SMALL_VGG.spiking_layers)
 
 
-def test_logit_scales_change_the_loss_and_no_decision():
-    evaluate, variables = evaluation(SMALL_VGG, STEPS, chunk=4)
-    expected = mean(evaluate(variables, SPLIT, ITEM, KEY))
-    snn, _ = random_snn(SMALL_VGG, seed=3, leak=0.95)
-    sweep = factor_sweep(Presentation(snn, poisson, STEPS, 4), SOURCE, (1.0,), (1.0, 0.25))
-    scores = mean(jax.jit(sweep)(variables, SPLIT, ITEM, KEY))
-    np.testing.assert_allclose(scores.accuracy[0], expected.accuracy)
-    np.testing.assert_allclose(scores.loss[0, :, 0], expected.loss, rtol=1e-5)
-    sums, _ = plain_run(SMALL_VGG)
-    losses = [loss_at_every_step(scale * sums) for scale in (1.0, 0.25)]
-    np.testing.assert_allclose(scores.loss[0].T, losses, rtol=1e-4)
-
-
-def test_a_sweep_of_the_paper_s_factors_has_the_logits_in_the_unit_of_each():
-    evaluate, variables = evaluation(SMALL_VGG, STEPS, chunk=4, unit=PAPERS[SMALL_VGG])
-    snn, _ = random_snn(SMALL_VGG, seed=3, leak=0.95)
-    factors, presentation = (1.0, 0.8), Presentation(snn, poisson, STEPS, 4)
-
-    def scaled(variables, factor):
-        return scale_paper_thresholds(variables, factor, SMALL_VGG.spiking_layers)
-
-    sweep = factor_sweep(presentation, SOURCE, factors, (1.0,), scaled, PAPERS[SMALL_VGG])
-    scores = jax.jit(sweep)(variables, SPLIT, ITEM, KEY)
-    for i, factor in enumerate(factors):
-        alone = evaluate(scaled(variables, factor), SPLIT, ITEM, KEY)
-        np.testing.assert_allclose(scores.loss[i, :, 0], alone.loss, rtol=1e-5)
+@pytest.mark.parametrize(
+    ("options", "unit"), [((), sum_over_time), ((scaled, paper_unit(SMALL_VGG)), paper_unit(SMALL_VGG))]
+)
+def test_a_sweep_equals_one_evaluation_per_factor_and_scales_of_logits_change_no_decision(options, unit):
+    evaluate, variables = evaluation(SMALL_VGG, unit=unit)
+    presentation = Presentation(random_snn(SMALL_VGG, seed=3, leak=0.95)[0], poisson, STEPS, 4)
+    sweep = jax.jit(factor_sweep(presentation, SOURCE, (1.0, 0.5), (1.0, 0.25), *options))
+    scores = mean(sweep(variables, SPLIT, ITEM, KEY))
+    for i, factor in enumerate((1.0, 0.5)):
+        alone = mean(evaluate((options or [scale_thresholds])[0](variables, factor), SPLIT, ITEM, KEY))
         np.testing.assert_array_equal(scores.accuracy[i], alone.accuracy)
+        np.testing.assert_allclose(scores.loss[i, :, 0], alone.loss, rtol=1e-5)
+    losses = [loss_at_every_step(scale * unit(variables) * plain_run(SMALL_VGG)[0]) for scale in (1.0, 0.25)]
+    np.testing.assert_allclose(scores.loss[0].T, losses, rtol=1e-4)
     assert not np.allclose(scores.loss[0], scores.loss[1], rtol=0.01)
 
 
@@ -130,6 +101,44 @@ def test_memory_does_not_grow_with_the_number_of_steps():
     assert per_step <= 16 * (2 + len(NET.spiking_layers))  # a few scores for each step, whatever the batch
 
 
+@cache
+def parallel_scores():
+    return parallel_evaluation(evaluation(SMALL_VGG)[0])
+
+
+@pytest.mark.parametrize("batch_size", [4, 8, 24])
+def test_scores_depend_neither_on_the_batch_nor_on_the_chunk(batch_size):
+    """21 samples over 4 devices: padding counts nowhere."""
+    (at_once, variables), everything = evaluation(SMALL_VGG, chunk=1), np.arange(21, dtype=np.int32)
+    expected = jax.device_get(mean(at_once(variables, SPLIT, everything, KEY)))
+    scores = evaluate_split(parallel_scores(), variables, SOURCE, batch_size, KEY)
+    chex.assert_trees_all_close(scores, expected, rtol=1e-5)
+    assert scores.count == 21
+    assert scores.accuracy.shape == scores.loss.shape == (STEPS,)
+    assert set(scores.spikes) == set(SMALL_VGG.spiking_layers)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16], ids=str)
+def test_images_are_counted_alike_whatever_the_dtype_of_logits(dtype):
+    """Four by four, a sum in bfloat16 would end at 1024."""
+    source = array_source(np.ones((1200, 1), np.float32), np.zeros(1200, np.int32))
+    certain = ann_evaluation(lambda _, x: jnp.concatenate([x, 0 * x], 1).astype(dtype), source)
+    scores = evaluate_split(parallel_evaluation(certain), {}, source, 4, KEY)
+    assert scores.accuracy[-1] == 1
+    assert scores.loss[-1] == pytest.approx(np.log1p(np.exp(-1)), rel=1e-5)
+
+
+def test_ann_evaluation_counts_by_hand_and_on_two_devices_of_four():
+    (variables, _), evaluate, two = ann(), ann_evaluation(TINY_VGG.apply, SOURCE), jax.devices()[:2]
+    scores = evaluate_split(parallel_evaluation(evaluate), variables, SOURCE, batch_size=8, key=KEY)
+    logits = jax.jit(TINY_VGG.apply)(variables, jnp.asarray(SPLIT.images / 127.5 - 1, jnp.float32))
+    assert scores.accuracy[-1] == pytest.approx((np.argmax(logits, -1) == SPLIT.labels).mean())
+    probabilities = jax.nn.softmax(logits)[np.arange(21), SPLIT.labels]
+    assert scores.loss[-1] == pytest.approx(-np.log(probabilities).mean(), rel=1e-4)
+    of_two = evaluate_split(parallel_evaluation(evaluate, two), variables, SOURCE, 6, KEY, devices=two)
+    chex.assert_trees_all_close(of_two, scores)
+
+
 @pytest.mark.parametrize("shape", [(6,), (3, 6)])
 def test_only_a_largest_logit_is_a_decision(shape):
     labels = jnp.zeros(shape[-1], jnp.int32)
@@ -139,25 +148,32 @@ def test_only_a_largest_logit_is_a_decision(shape):
     assert not correct(undecided.at[..., 1].add(jnp.abs(undecided[..., 1]) + 1), labels).any()
 
 
-def dead():
+def test_a_dead_network_classifies_nothing():
     """A network whose thresholds no current reaches, with images of class 0."""
     snn, variables = random_snn(TINY_VGG, seed=0, leak=1.0)
     for values in variables[NEURONS].values():
         values["threshold"] = jnp.full_like(values["threshold"], 1e9)
-    images = np.full((8, *IMAGE_SHAPE), 200, np.uint8)
-    return Presentation(snn, poisson, 3, 3), variables, resident_source(Split(images, np.zeros(8, np.int32)))
-
-
-def test_a_dead_network_classifies_nothing():
-    presentation, variables, source = dead()
-    evaluate = jax.jit(snn_evaluation(presentation, source))
-    scores = mean(evaluate(variables, source.resident, jnp.arange(8), jax.random.key(0)))
+    source = resident_source(Split(np.full((8, *IMAGE_SHAPE), 200, np.uint8), np.zeros(8, np.int32)))
+    presentation, sample = Presentation(snn, poisson, 3, 3), (source.resident, jnp.arange(8), KEY)
+    scores = mean(jax.jit(snn_evaluation(presentation, source))(variables, *sample))
     assert not np.asarray(scores.accuracy).any()
     np.testing.assert_allclose(scores.loss, np.log(3), rtol=1e-6)
-    rule = optimizer("adam", lambda _: 1e-3, 0.0)
-    step = jax.jit(train_step(source, snn_forward(presentation, summed), rule))
-    _, metrics = step(init_state(variables, rule), source.resident, jnp.arange(8), jax.random.key(0))
-    assert float(metrics.scores["accuracy"]) == 0
+    step = jax.jit(train_step(source, snn_forward(presentation, summed), RULE))
+    assert float(step(init_state(variables, RULE), *sample)[1].scores["accuracy"]) == 0
     nothing = {"params": jax.tree.map(jnp.zeros_like, variables["params"])}
-    of_ann = ann_evaluation(TINY_VGG.apply, source)(nothing, source.resident, jnp.arange(8), jax.random.key(0))
-    assert float(of_ann.accuracy[0]) == 0
+    assert float(ann_evaluation(TINY_VGG.apply, source)(nothing, *sample).accuracy[0]) == 0
+
+
+@pytest.mark.parametrize("batch_size", [0, 6, 9])
+def test_batches_that_do_not_divide_by_the_devices_are_refused(batch_size):
+    with pytest.raises(ValueError, match=f"batch_size {batch_size} can't be split evenly over 4 devices"):
+        check_batch_size(batch_size, "batch_size")
+
+
+@pytest.mark.parametrize(
+    ("num_examples", "most", "expected"),
+    [(143, 10**6, 144), (143, 256, 144), (143, 64, 64), (4, 8, 4), (1, 8, 4), (100, 10, 8), (100, 2, 4)],
+)
+def test_a_batch_is_no_larger_than_the_split(num_examples, most, expected):
+    """On four devices."""
+    assert fitting_batch_size(most, num_examples) == expected

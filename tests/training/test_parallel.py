@@ -17,41 +17,40 @@ from jsnn.neurons.surrogate import linear
 from jsnn.training.evaluation import snn_evaluation
 from jsnn.training.forward import TEACHER, snn_forward, summed, with_rates, with_teacher
 from jsnn.training.loss import few_steps_loss
-from jsnn.training.optimizers import optimizer
 from jsnn.training.parallel import parallel_evaluation, parallel_train_step, replicate, split_over_devices
 from jsnn.training.step import init_state, mean_over_parts, train_step
 from jsnn.training.within_bounds import weights_and_neurons
 from tests.networks import IMAGE_SHAPE, TINY_VGG, random_snn
-from tests.training.tiny_split import BATCH, KEY, SOURCE, SPLIT, STEPS, ann, snn
+from tests.training.tiny_split import BATCH, KEY, RULE, SOURCE, SPLIT, STEPS, ann, snn
 
-RULE = optimizer("adam", optax.constant_schedule(1e-3), 5e-4)
+ITEM = np.arange(BATCH, dtype=np.int32)
 
 
 @cache
-def single_step(network, rule=RULE):
-    """The training step on one device."""
-    return jax.jit(train_step(SOURCE, network()[1], rule))
+def single_step(rule=RULE):
+    """The ANN's training step on one device."""
+    return jax.jit(train_step(SOURCE, ann()[1], rule))
 
 
-def test_one_device_equals_four_with_dropout_and_augmentation_on():
-    """For spiking networks `test_devices` shows it."""
+def test_four_devices_and_parts_of_a_batch_equal_one_device_with_dropout_and_augmentation_on():
+    """For spiking networks `test_devices` shows it. Dropout and augmentation belong to samples."""
     variables, forward = ann()
-    single = single_step(ann)
-    parallel = parallel_train_step(SOURCE, forward, RULE)
-    one, four = init_state(variables, RULE), replicate(init_state(variables, RULE))
-    resident = replicate(SPLIT)
+    parts = jax.jit(train_step(SOURCE, forward, RULE, accumulate=4))
+    parallel, both = (parallel_train_step(SOURCE, forward, RULE, accumulate=parts) for parts in (1, 2))
+    state, resident = init_state(variables, RULE), replicate(SPLIT)
+    others = {parts: state, parallel: replicate(jax.tree.map(jnp.copy, state)), both: replicate(state)}
     assert jax.device_count() == 4
     for item in SOURCE.shuffled(BATCH, seed=0, epoch=1):
-        one, metrics_of_one = single(one, SPLIT, item, KEY)
-        four, metrics_of_four = parallel(four, resident, split_over_devices(item), KEY)
-        # The mean over devices adds in another order than the mean over the batch; Adam's division enlarges it.
-        chex.assert_trees_all_close(metrics_of_four, metrics_of_one, rtol=1e-5)
-    assert one.step == four.step == 2
-    chex.assert_trees_all_close(jax.device_get(four.params), jax.device_get(one.params), atol=1e-5)
-    assert set(one.fixed) == set(variables) - {"params"}
-    for fixed in (one.fixed, four.fixed):
-        chex.assert_trees_all_equal(jax.device_get(fixed), {name: variables[name] for name in fixed})
-    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), one.params["params"], variables["params"])
+        state, expected = single_step()(state, SPLIT, item, KEY)
+        for step in others:
+            batch = (SPLIT, item) if step is parts else (resident, split_over_devices(item))
+            others[step], metrics = step(others[step], *batch, KEY)
+            # The mean over devices adds in another order than the mean over the batch; Adam's division enlarges it.
+            chex.assert_trees_all_close(metrics, expected, rtol=1e-5)
+    for other in others.values():
+        assert other.step == state.step == 2
+        chex.assert_trees_all_close(jax.device_get(other.params), jax.device_get(state.params), atol=1e-5)
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), state.params["params"], variables["params"])
     assert min(jax.tree.leaves(moved)) > 1e-4
 
 
@@ -65,9 +64,8 @@ def test_what_is_no_floating_point_number_is_not_averaged():
         outputs, _ = forward({"params": variables["params"]}, inputs, index, key)
         return outputs, after
 
-    item = np.arange(BATCH, dtype=np.int32)
     state, resident = replicate((init_state({**variables, **others}, RULE), SPLIT))
-    state, _ = parallel_train_step(SOURCE, counting, RULE)(state, resident, split_over_devices(item), KEY)
+    state, _ = parallel_train_step(SOURCE, counting, RULE)(state, resident, split_over_devices(ITEM), KEY)
     chex.assert_trees_all_equal(jax.device_get(state.fixed), jax.device_get(after))
     chex.assert_trees_all_equal_dtypes(state.fixed, after)
 
@@ -77,23 +75,7 @@ def test_a_collection_that_the_variables_do_not_have_is_refused():
     sowing = lambda *arguments: (forward(*arguments)[0], {"intermediates": {"x": jnp.ones(2)}})  # noqa: E731
     step = train_step(SOURCE, sowing, RULE)
     with pytest.raises(ValueError, match="changes the collection 'intermediates', but what it may change is none"):
-        step(init_state(variables, RULE), SPLIT, np.arange(BATCH, dtype=np.int32), KEY)
-
-
-def test_a_batch_in_parts_equals_the_whole_on_one_device_and_on_four():
-    """Gradients and metrics are means over the parts; dropout and augmentation belong to samples."""
-    (variables, forward), item = ann(), np.arange(BATCH, dtype=np.int32)
-    at_once, expected = single_step(ann)(init_state(variables, RULE), SPLIT, item, KEY)
-    parts = jax.jit(train_step(SOURCE, forward, RULE, accumulate=4))
-    parallel = parallel_train_step(SOURCE, forward, RULE, accumulate=2)
-    one, metrics = parts(init_state(variables, RULE), SPLIT, item, KEY)
-    state, resident = replicate((init_state(variables, RULE), SPLIT))
-    four, metrics_of_four = parallel(state, resident, split_over_devices(item), KEY)
-    for actual in (metrics, metrics_of_four):
-        chex.assert_trees_all_close(actual, expected, rtol=1e-5)
-    for state in (one, four):
-        assert state.step == 1
-        chex.assert_trees_all_close(jax.device_get(state.params), jax.device_get(at_once.params), atol=1e-5)
+        step(init_state(variables, RULE), SPLIT, ITEM, KEY)
 
 
 def test_neurons_and_a_teacher_are_the_same_on_one_device_on_four_and_in_parts():
@@ -102,13 +84,13 @@ def test_neurons_and_a_teacher_are_the_same_on_one_device_on_four_and_in_parts()
     presentation = Presentation(network, constant, 3, 3, dropout_of)
     forward = with_teacher(snn_forward(presentation, with_rates, collections), TINY_VGG.apply)
     adam, loss = optax.adam(1e-2), few_steps_loss(0.5, 2.0, 0.1)
-    rule, item = weights_and_neurons(adam, adam, trained), np.arange(BATCH, dtype=np.int32)
+    rule = weights_and_neurons(adam, adam, trained)
     taught = {**variables, TEACHER: {"params": variables["params"]}}
     step = jax.jit(train_step(SOURCE, forward, rule, None, loss))
-    one, expected = step(init_state(taught, rule, collections), SPLIT, item, KEY)
+    one, expected = step(init_state(taught, rule, collections), SPLIT, ITEM, KEY)
     parallel = parallel_train_step(SOURCE, forward, rule, loss, accumulate=2)
     state, resident = replicate((init_state(taught, rule, collections), SPLIT))
-    four, metrics = parallel(state, resident, split_over_devices(item), KEY)
+    four, metrics = parallel(state, resident, split_over_devices(ITEM), KEY)
     chex.assert_trees_all_close(metrics, expected, rtol=1e-5)
     chex.assert_trees_all_close(jax.device_get(four.params), jax.device_get(one.params), atol=1e-5)
     chex.assert_trees_all_equal(jax.device_get(four.fixed), {TEACHER: taught[TEACHER]})
@@ -122,7 +104,7 @@ def test_parts_that_do_not_divide_a_batch_are_refused(parts):
     variables, forward = ann()
     step = train_step(SOURCE, forward, RULE, accumulate=parts)
     with pytest.raises(ValueError, match=f"accumulate {parts} can't split 8 samples evenly: choose a divisor of 8"):
-        step(init_state(variables, RULE), SPLIT, np.arange(BATCH, dtype=np.int32), KEY)
+        step(init_state(variables, RULE), SPLIT, ITEM, KEY)
 
 
 def test_what_is_no_float_is_the_last_parts():
@@ -131,22 +113,18 @@ def test_what_is_no_float_is_the_last_parts():
     assert actual[1].dtype == jnp.int32
 
 
-def test_some_of_the_devices_can_be_named():
-    """Two of them give what all four do."""
-    (variables, forward), item = snn(), np.arange(BATCH, dtype=np.int32)
-    state, metrics = init_state(variables, RULE), []
-    for devices in (jax.devices(), jax.devices()[:2]):
-        step = parallel_train_step(SOURCE, forward, RULE, devices=devices)
-        parts = item.reshape(len(devices), -1)
-        metrics.append(step(jax.tree.map(jnp.copy, state), SPLIT, parts, KEY)[1])
-    chex.assert_trees_all_close(jax.device_get(metrics[0]), jax.device_get(metrics[1]), rtol=1e-5)
-
-
-def test_the_noise_is_really_on():
-    variables, step = snn()[0], single_step(snn)
-    item = np.arange(BATCH, dtype=np.int32)
-    losses = [float(step(init_state(variables, RULE), SPLIT, item, jax.random.key(seed))[1].loss) for seed in (0, 0, 1)]
-    assert losses[0] == losses[1] != losses[2]
+def test_an_snn_learns_the_same_on_two_devices_of_four_and_from_other_noise_something_else():
+    (variables, forward), two, rule = snn(), jax.devices()[:2], optax.sgd(0.1)
+    alone = jax.jit(train_step(SOURCE, forward, rule))
+    after, *others = (alone(init_state(variables, rule), SPLIT, ITEM, jax.random.key(seed)) for seed in (0, 0, 1))
+    assert after[1].loss == others[0][1].loss != others[1][1].loss
+    placed, resident = replicate((init_state(variables, rule), SPLIT), two)
+    step = parallel_train_step(SOURCE, forward, rule, devices=two)
+    state, metrics = jax.device_get(step(placed, resident, split_over_devices(ITEM, two), KEY))
+    chex.assert_trees_all_close(metrics, after[1], rtol=1e-5)
+    chex.assert_trees_all_close((state.params, metrics), (after[0].params, after[1]), rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="equally many of each process, got 0 of 0 here"):
+        split_over_devices(ITEM, [])
 
 
 @pytest.mark.parametrize("number", [jnp.nan, -jnp.inf])
@@ -164,7 +142,7 @@ def test_one_number_of_many_that_is_not_finite_is_told_of_its_layer(number):
     weights = {"hidden": jnp.ones((np.prod(IMAGE_SHAPE), 1000)), "readout": jnp.ones((1000, 3))}
     rule = optax.chain(optax.add_noise(0.1, 0.5, jax.random.key(0)), optax.stateless(spoil))
     state = init_state({"params": weights}, rule)
-    after, metrics = jax.jit(train_step(SOURCE, forward, rule))(state, SPLIT, np.arange(BATCH), KEY)
+    after, metrics = jax.jit(train_step(SOURCE, forward, rule))(state, SPLIT, ITEM, KEY)
     assert metrics.finite == {"hidden": False, "readout": True, "optimizer": True}
     chex.assert_trees_all_equal(after.params, state.params)
 
@@ -172,7 +150,7 @@ def test_one_number_of_many_that_is_not_finite_is_told_of_its_layer(number):
 @pytest.mark.parametrize("rule", [optax.scale(jnp.inf), optax.chain(optax.scale_by_adam(b2=jnp.inf), RULE)])
 def test_a_step_to_numbers_that_are_not_finite_is_told_and_not_taken(rule):
     state = init_state(ann()[0], rule)
-    after, metrics = single_step(ann, rule)(state, SPLIT, np.arange(BATCH), KEY)
+    after, metrics = single_step(rule)(state, SPLIT, ITEM, KEY)
     assert jnp.isfinite(metrics.loss)
     assert not jax.tree.all(metrics.finite)
     assert after.step == 1
@@ -184,8 +162,11 @@ def test_the_step_reduces_and_never_gathers():
     network, variables = random_snn(TINY_VGG.clone(stages=(4,)), seed=6, leak=0.95)
     presentation = Presentation(network, poisson, STEPS, 3, dropout_of)
     step = parallel_train_step(SOURCE, snn_forward(presentation, summed), RULE)
-    item = split_over_devices(np.arange(BATCH, dtype=np.int32))
-    text = step.lower(replicate(init_state(variables, RULE)), replicate(SPLIT), item, KEY).compile().as_text()
+    text = (
+        step.lower(replicate(init_state(variables, RULE)), replicate(SPLIT), split_over_devices(ITEM), KEY)
+        .compile()
+        .as_text()
+    )
     assert "all-reduce" in text
     assert "all-gather" not in text
     assert "all-to-all" not in text
@@ -205,8 +186,7 @@ def test_other_thresholds_leaks_and_factors_do_not_recompile():
         return snn_forward(presentation, summed)(*arguments)
 
     evaluate, step = parallel_evaluation(scored), parallel_train_step(SOURCE, forward, RULE)
-    item = split_over_devices(np.arange(BATCH, dtype=np.int32))
-    resident, losses = replicate(SPLIT), []
+    resident, item, losses = replicate(SPLIT), split_over_devices(ITEM), []
     for candidate in (variables, others, scale_thresholds(variables, 0.5)):
         losses.append(float(evaluate(replicate(candidate), resident, item, KEY).loss[-1]))
         state = replicate(init_state(candidate, RULE))
