@@ -48,9 +48,8 @@ def study(arguments: Arguments) -> None:
     for unknown in (name for name in arguments.questions if name not in questions):
         raise ValueError(f"there is no question {unknown!r}, only {', '.join(questions)}.")
     by_name = {ANN.name: ANN} | {one.name: one for trials in questions.values() for one in trials}
-    planned = [
-        (one, seed) for name in arguments.questions or questions for one in questions[name] for seed in one.seeds
-    ]
+    asked = [one for name in arguments.questions or questions for one in questions[name]]
+    planned = [(one, seed) for one in asked for seed in one.seeds]
     seeds = {seed for _, seed in planned}
     for unknown in (seed for seed in arguments.seeds if seed not in seeds):
         raise ValueError(f"no trial has the seed {unknown}, only {', '.join(map(str, sorted(seeds)))}.")
@@ -79,11 +78,8 @@ def _work(arguments: Arguments, trial: Trial, ann: Trial, seed: int) -> None:
 
 def _donor(folder: Path, config: Config) -> Path | None:
     """A run of the config's seed whose conversion is the same, else one whose ANN is; None where there is none."""
-    for stage in ("convert", "train_ann"):
-        for other in sorted(folder.glob(f"*/seed{config.seed}")):
-            if has_done(other, config, stage):
-                return other
-    return None
+    runs = sorted(folder.glob(f"*/seed{config.seed}"))
+    return next((one for stage in ("convert", "train_ann") for one in runs if has_done(one, config, stage)), None)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """What networks cost: operations of a run's training; spikes, operations and energy of an image beside the ANN's."""
 
-from functools import cache
+from functools import cache, partial
 from statistics import mean
 from typing import NamedTuple
 
@@ -36,7 +36,7 @@ class Sizes(NamedTuple):
 def sizes(data: Data, network: Network) -> Sizes:
     """The sizes of the layers of a network for a data set."""
     config = Config(data=data, network=network)
-    variables = jax.eval_shape(lambda: init_variables(config, "init"))
+    variables = jax.eval_shape(partial(init_variables, config, "init"))
     image = jax.ShapeDtypeStruct((1, *info(config.data.dataset).image_shape), "float32")
     shapes = operations.layer_shapes(build_ann(config).apply, variables, image)
     neurons = operations.neurons(build_snn(config).trace(variables, image)[0].layers)
@@ -52,8 +52,7 @@ def macs_of(runs: DataFrame) -> Series:
 def operations_of_training(config: Config, images_for_choices: int = FOR_CHOICES) -> dict[str, float]:
     """Multiply-accumulates by "ann epoch", "conversion" and "snn epoch", as jsnn executes them: an SNN's at every step.
 
-    A backward pass counts as two forward passes, a teacher as one. The conversion balances thresholds and tries all
-    factors on some validation images.
+    A backward pass counts as two forward passes, a teacher as one. Thresholds are balanced, and all factors tried.
     """
     convert, images, size = config.convert, TRAINING_IMAGES[config.data.dataset], sizes(config.data, config.network)
     of_image = int(size.macs.sum())
@@ -98,9 +97,9 @@ def image_cost(runs: DataFrame, net: str = "hybrid") -> tuple[Series, float, flo
         arriving[INPUT] = num_steps * mean(runs.input_rate) * shapes[first[0]].inputs
         first = []
     synapses = Series(operations.accumulates(shapes, arriving))
-    own = energies(macs[first].sum(), synapses.sum(), num_steps * neurons.sum())
-    shares = (cost / of_ann for cost, of_ann in zip(own, energies(macs.sum()), strict=True))
-    return synapses.add(macs[first], fill_value=0)[macs.index], of_layer.sum(), *shares
+    own, of_ann = energies(macs[first].sum(), synapses.sum(), num_steps * neurons.sum()), energies(macs.sum())
+    layers = synapses.add(macs[first], fill_value=0)[macs.index]
+    return layers, of_layer.sum(), own[0] / of_ann[0], own[1] / of_ann[1]
 
 
 def energies(mac: float, ac: float = 0.0, neuron: float = 0.0) -> tuple[float, float]:

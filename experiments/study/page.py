@@ -158,7 +158,7 @@ TABLES = {
     "residuals-fashion": (tables.residuals_table, FASHION_FEW, 8),
     "exit-cifar": (tables.exit_table, CIFAR_FEW),
     "cost-cifar": (tables.cost_table, CIFAR_FEW),
-    "energy-cifar": (tables.energy_table, CIFAR_FEW, "vgg5"),
+    "energy-cifar": (tables.energy_table, CIFAR_FEW, NARROW),
 }
 
 

@@ -295,9 +295,8 @@ def accuracy_table(runs: DataFrame) -> str:
         relu, qcfs = (_by_seed(runs, f"{net}-{activation}")["ann/accuracy"] for activation in ACTIVATIONS)
         rows += [[net, name, percent(ann), *[""] * len(STEPS)] for name, ann in (("ReLU", relu), ("QCFS", qcfs))]
         for recipe, one in of_net.groupby("recipe", sort=False):
-            converted, hybrid, lines = one["converted/accuracy"], one["hybrid/accuracy"], []
-            if activation_of(recipe) == "relu":
-                lines.append((f"{recipe}, converted", percent, converted))
+            converted, hybrid = one["converted/accuracy"], one["hybrid/accuracy"]
+            lines = [(f"{recipe}, converted", percent, converted)] if activation_of(recipe) == "relu" else []
             lines.append((recipe, percent, hybrid))
             if recipe == "qcfs-diet":
                 lines.append(("qcfs-diet above the ReLU ANN", signed, hybrid - one.seed.map(relu)))
@@ -309,11 +308,9 @@ def accuracy_table(runs: DataFrame) -> str:
 
 def exit_table(runs: DataFrame) -> str:
     """Early exit: accuracy against the mean number of steps, the confidence chosen on validation."""
-    rows = [["net", "recipe", "T", "accuracy at T [%]", "with early exit [%]", "steps on average"]]
-    for (*names, t), one in of_recipes(runs[runs["T"] > 1]).groupby(["net", "recipe", "T"], sort=False):
-        accuracies = percent(one["hybrid/accuracy"]), percent(one["early_exit/accuracy"])
-        rows.append([*names, f"{t}", *accuracies, spread(one["early_exit/steps"])])
-    return aligned(rows)
+    groups = of_recipes(runs[runs["T"] > 1]).groupby(["net", "recipe", "T"], sort=False)
+    table = groups.agg({"hybrid/accuracy": percent, "early_exit/accuracy": percent, "early_exit/steps": spread})
+    return _markdown(table.set_axis(["accuracy at T [%]", "with early exit [%]", "steps on average"], axis=1))
 
 
 def cost_table(runs: DataFrame) -> str:
@@ -352,10 +349,7 @@ def _cells(runs: DataFrame) -> list[str]:
 
 
 def parts_table(runs: DataFrame, num_steps: int) -> str:
-    """What each part of `qcfs-diet` adds at one T, by seed above conversion and above the weights by labels alone.
-
-    Of the seeds that have the weights alone.
-    """
+    """What each part of `qcfs-diet` adds at one T, by the seeds that have the weights by labels alone, above these."""
     rows = [["trained", "loss", "accuracy [%]", "above conversion", "above the weights alone"]]
     weights, (*by_labels, by_channel) = _by_seed(runs, "part-weights")["hybrid/accuracy"], PARTS
     for trial in (*by_labels, f"{QCFS_DIET}{num_steps}", by_channel):
@@ -370,13 +364,12 @@ def parts_table(runs: DataFrame, num_steps: int) -> str:
 
 def residuals_table(runs: DataFrame, num_steps: int) -> str:
     """`qcfs-diet` at one T with exact residuals and with a byte of each, and by seed their difference."""
+    names = {"the fine-tuned net, validation [%]": "validation_accuracy", "the net that is kept, test [%]": "accuracy"}
+    exact, byte = (_by_seed(runs, trial) for trial in (f"{QCFS_DIET}{num_steps}", f"byte-t{num_steps}"))
     rows = [["residuals", "exact", "byte", "byte above exact"]]
-    for name, column in (
-        ("the fine-tuned net, validation [%]", "hybrid/validation_accuracy"),
-        ("the net that is kept, test [%]", "hybrid/accuracy"),
-    ):
-        exact, byte = (_by_seed(runs, trial)[column] for trial in (f"{QCFS_DIET}{num_steps}", f"byte-t{num_steps}"))
-        rows.append([name, percent(exact), percent(byte), signed(byte - exact)])
+    for name, column in names.items():
+        pair = exact[f"hybrid/{column}"], byte[f"hybrid/{column}"]
+        rows.append([name, *map(percent, pair), signed(pair[1] - pair[0])])
     return aligned(rows)
 
 
