@@ -22,35 +22,27 @@ FACTOR = "factor"  # the collection of variables that holds the factor on an SNN
 
 
 def score(
-    config: Config,
-    program: Evaluate,
-    variables: Variables,
-    split: str,
-    key: jax.Array,
-    *,
-    images: range | None = None,
-    sums_of: Callable[..., Any] = Evaluation,
+    config: Config, program: Evaluate, variables: Variables, split: str, key: jax.Array, images: range | None = None
 ) -> Any:
     """Means over a split, or a range of its images, by a compiled evaluation."""
     source = open_source(config, split)
     source = source if images is None else subset(source, images)
     # The same for all splits and ranges of them, so that they share programs.
     batch_size = fitting_batch_size(config.run.eval_batch_size, evaluated_images(config))
-    return evaluate_split(program, variables, source, batch_size, key, fold=watched, name=split, sums_of=sums_of)
+    return evaluate_split(program, variables, source, batch_size, key, progress=watched, name=split)
 
 
 def score_ann(config: Config, variables: Variables, split: str, images: range | None = None) -> float:
     """The share of the images of a split, or of a range of them, that an ANN classifies correctly."""
-    return float(
-        score(config, ann_program(config), variables, split, random_key(config, split), images=images).accuracy[-1]
-    )
+    scores = score(config, ann_program(config), variables, split, random_key(config, split), images)
+    return float(scores.accuracy[-1])
 
 
 def score_snn(
     config: Config, variables: Variables, num_steps: int, split: str, key: jax.Array, images: range | None = None
 ) -> Evaluation:
     """Scores of one stream of noise after each of `num_steps` time steps, see `score`."""
-    return score(config, snn_program(config, num_steps), variables, split, key, images=images)
+    return score(config, snn_program(config, num_steps), variables, split, key, images)
 
 
 def score_exits(config: Config, variables: Variables, split: str, logit_scale: float) -> Exits:
@@ -59,7 +51,7 @@ def score_exits(config: Config, variables: Variables, split: str, logit_scale: f
     The confidence is that of the logits in the loss of fine-tuning, of a presentation of num_steps.
     """
     factored = {**variables, FACTOR: {"logits": jnp.float32(logit_scale)}}
-    return score(config, _exit_program(config), factored, split, random_key(config, split), sums_of=Exits)
+    return score(config, _exit_program(config), factored, split, random_key(config, split))
 
 
 def validator(config: Config, program: Evaluate) -> Callable[[Variables], float]:

@@ -13,7 +13,6 @@ from errno import EIO, EPIPE
 from typing import Any
 
 from experiments.runs.stopping import stop_if_asked
-from jsnn.folding import State
 from jsnn.training.hosts import is_first_process
 
 CLEAR = "\r\x1b[K"  # back to the beginning of a terminal's line, which is emptied
@@ -57,15 +56,13 @@ def moving_line(name: str, total: int, done: int = 0, pause: float = 0.0) -> Ite
         _write(CLEAR)
 
 
-def watched(name: str, total: int, items: Callable[[int], Iterable], add: Callable[[State, Any], State]) -> State:
-    """Folds with a moving line, and stops the run between two items where it is asked to; see `jsnn.folding.fold`."""
-    state = None
+def watched(items: Iterable[Any], name: str, total: int) -> Iterator[Any]:
+    """Watches a pass with a moving line, and stops the run between two items where it is asked to."""
     with moving_line(name, total, pause=SELDOM) as show:
-        for done, item in enumerate(items(0), start=1):
+        for done, item in enumerate(items, start=1):
             stop_if_asked()
-            state = add(state, item)
+            yield item
             show(done, f"batch {done} of {total}")
-    return state
 
 
 def duration(seconds: float) -> str:

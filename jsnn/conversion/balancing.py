@@ -6,7 +6,7 @@ start from them, so no layer runs again from the network's input.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,12 +18,12 @@ from jsnn.conversion.layerwise import Probe, bytes_of_spikes, inputs_like, layer
 from jsnn.conversion.percentile import all_finite, from_halves, lower_histogram, total, upper_half, upper_histogram
 from jsnn.conversion.thresholds import Thresholds, check_finite, thresholds_of_qcfs
 from jsnn.encoding import Encoding
-from jsnn.folding import Fold, State, fold
 from jsnn.network.calls import check_variables
 from jsnn.network.chunks import check_steps
 from jsnn.network.graph import Graph
 from jsnn.network.simulation import Presentation
 from jsnn.network.transformation import NEURONS, SNN, Variables
+from jsnn.progress import Progress, unwatched
 
 KEEP_BYTES = 2**31  # of a layer's spikes, in the host's memory
 
@@ -39,7 +39,7 @@ class Setting(NamedTuple):
     images: jax.Array  # [B, ...] as the encoding takes them
     index: jax.Array  # [B] int32, their indices
     batches: Sequence[slice]  # which images go through at a time
-    fold: Fold  # how a pass is run
+    progress: Progress  # watches a pass
     all_gather: AllGather  # gives the arrays of all processes
 
 
@@ -66,7 +66,7 @@ def balance_thresholds(
     batch_size: int = 64,
     keep_bytes: int = KEEP_BYTES,
     index: jax.Array | None = None,
-    fold: Fold = fold,
+    progress: Progress = unwatched,
     all_gather: AllGather = lambda value: value[None],
 ) -> Thresholds:
     """Thresholds for the weights of an ANN, layer by layer, with the earlier layers spiking.
@@ -94,7 +94,7 @@ def balance_thresholds(
         keep_bytes: the most that a layer's spikes may take in the host's memory, a word of at least 8 bits per neuron,
             image and chunk; a layer with more is run again for the layers behind it. Does not change the result.
         index: [B] int32, the images' indices in the data set, which their noise depends on; None counts from 0.
-        fold: how each pass over the batches is run, see `jsnn.folding.fold`; its state is a statistic of the currents.
+        progress: watches each pass over the batches, see `jsnn.progress.unwatched`.
         all_gather: an array [...] of each of P processes -> [P, ...] of all, see `jsnn.training.hosts.all_gather`; the
             default is that of a process alone.
 
@@ -114,7 +114,7 @@ def balance_thresholds(
     index = jnp.arange(len(images), dtype=jnp.int32) if index is None else index
     presentation = Presentation(snn, encode, num_steps, chunk)
     batches = [slice(number * batch_size, (number + 1) * batch_size) for number in range(num_batches)]
-    setting = Setting(presentation, key, images, index, batches, fold, all_gather)
+    setting = Setting(presentation, key, images, index, batches, progress, all_gather)
     x = inputs_like(presentation, (images[:batch_size], index[:batch_size], key))
     (graph, _), snn_variables = snn.trace(variables, x), snn.init(variables, x)
     chosen, trained = _checked_layers(graph, layers), thresholds_of_qcfs(snn, variables, x)
@@ -214,26 +214,17 @@ def maximum(current: jax.Array, counted: jax.Array) -> jax.Array:
 def _measured(
     setting: Setting, measure: Measure, layer: str, variables: Variables, words: Words, wanted: tuple[str, ...]
 ) -> tuple[Any, Words]:
-    """A statistic of a layer's current over all batches of all processes, and the spikes of layers before it.
-
-    There are no spikes where the pass went on from a state that was saved: then the next layer's gives them.
-    """
-    num_batches, recorded = len(setting.batches), {name: [] for name in wanted}
-
-    def items(start: int) -> Iterator[tuple]:
-        for number, batch in enumerate(setting.batches[start:], start):
-            presented = setting.images[batch], setting.index[batch], setting.key
-            if not words:
-                inputs_like(setting.presentation, presented)  # refuses pixels out of range, which jit does not know
-            yield presented, {name: kept[number] for name, kept in words.items()}
-
-    def add(state: State, batch: tuple) -> State:
-        probe = Probe(layer, wanted, measure.statistic)
-        value, spikes = probe_layer(setting.presentation, probe, variables, *batch, *measure.arguments)
+    """A statistic of a layer's current over all batches of all processes, and the spikes of layers before it."""
+    probe, recorded, result = Probe(layer, wanted, measure.statistic), {name: [] for name in wanted}, None
+    batches = setting.progress(setting.batches, f"{layer}, {measure.name}", len(setting.batches))
+    for number, batch in enumerate(batches):
+        presented = setting.images[batch], setting.index[batch], setting.key
+        if not words:
+            inputs_like(setting.presentation, presented)  # refuses pixels out of range, which jit does not know
+        kept = {name: of_batches[number] for name, of_batches in words.items()}
+        value, spikes = probe_layer(setting.presentation, probe, variables, presented, kept, *measure.arguments)
         for name, word in jax.device_get(spikes).items():
             recorded[name].append(word)
         value = measure.combine(setting.all_gather(measure.combine(np.asarray(value))))
-        return {"value": value if state is None else measure.combine([state["value"], value])}
-
-    value = setting.fold(f"{layer}, {measure.name}", num_batches, items, add)["value"]
-    return value, {name: kept for name, kept in recorded.items() if len(kept) == num_batches}
+        result = value if result is None else measure.combine([result, value])
+    return result, recorded

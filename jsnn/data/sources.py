@@ -45,8 +45,8 @@ class Source(NamedTuple):
         prepare: images -> what the encoding is given; runs inside the compiled step.
         shuffled: (batch_size, seed, epoch, start) -> this process's items of an epoch in random order, from its
             start-th batch on; the samples that do not fill a batch are left out. ValueError where they fill none.
-        in_order: (batch_size, start, images) -> this process's items of the split in order from the start-th on, the
-            last one padded; of the images of a range, or of all for None.
+        in_order: (batch_size, images) -> this process's items of the split in order, the last one padded; of the images
+            of a range, or of all for None.
         num_labels: how many classes the labels are of, at least; None where targets are no labels.
     """
 
@@ -56,7 +56,7 @@ class Source(NamedTuple):
     augment: Callable[[jax.Array, jax.Array], jax.Array]
     prepare: Callable[[jax.Array], jax.Array]
     shuffled: Callable[[int, int, int, int], Iterator[Any]]
-    in_order: Callable[[int, int, range | None], Iterator[Any]]
+    in_order: Callable[[int, range | None], Iterator[Any]]
     num_labels: int | None = None
 
 
@@ -161,9 +161,9 @@ def _resident(
         places = range(start * batch_size, num_examples - batch_size + 1, batch_size)
         return (process_share(order[first : first + batch_size]) for first in places)
 
-    def in_order(batch_size: int, start: int = 0, images: range | None = None) -> Iterator[np.ndarray]:
-        check_samples(batch_size, start)
-        return map(process_share, padded_batches(range(num_examples) if images is None else images, batch_size, start))
+    def in_order(batch_size: int, images: range | None = None) -> Iterator[np.ndarray]:
+        check_samples(batch_size)
+        return map(process_share, padded_batches(range(num_examples) if images is None else images, batch_size))
 
     return Source(num_examples, split, _take, augment, prepare, shuffled, in_order, num_labels)
 
@@ -200,8 +200,8 @@ def subset(source: Source, images: range) -> Source:
     if not part or images.start < 0 or images.step != 1:
         raise ValueError(f"a split of {source.num_examples} images has no {images}: name a part of it from 0 on.")
 
-    def in_order(batch_size: int, start: int = 0, images: range | None = None) -> Iterator[Any]:
-        return source.in_order(batch_size, start, part if images is None else part[images.start : images.stop])
+    def in_order(batch_size: int, images: range | None = None) -> Iterator[Any]:
+        return source.in_order(batch_size, part if images is None else part[images.start : images.stop])
 
     def shuffled(batch_size: int, seed: int, epoch: int, start: int = 0) -> Iterator[Any]:
         raise ValueError("a part of a split is for evaluation: train on the split's own source, or make one of arrays.")
@@ -226,9 +226,9 @@ def shuffled_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
     return np.asarray(jax.random.permutation(key, num_examples), np.int32)
 
 
-def padded_batches(images: range, batch_size: int, start: int = 0) -> Iterator[np.ndarray]:
-    """All indices of a range, int32 [batch_size] at a time from the start-th batch on, the last filled up with -1."""
-    for first in range(images.start + start * batch_size, images.stop, batch_size):
+def padded_batches(images: range, batch_size: int) -> Iterator[np.ndarray]:
+    """All indices of a range, int32 [batch_size] at a time, the last filled up with -1."""
+    for first in range(images.start, images.stop, batch_size):
         index = np.arange(first, first + batch_size, dtype=np.int32)
         yield np.where(index < images.stop, index, PADDING)
 

@@ -68,11 +68,11 @@ def source_of(examples: Examples, num_workers: int = 0) -> Source:
         items = grain.MapDataset.source(order).random_map(partial(_training_sample, examples), seed=mixed)
         return _batches(items, batch_size, num_workers, start)
 
-    def in_order(batch_size: int, start: int = 0, images: range | None = None) -> Iterator[Batch]:
-        check_samples(batch_size, start)
+    def in_order(batch_size: int, images: range | None = None) -> Iterator[Batch]:
+        check_samples(batch_size)
         index = np.concatenate(list(padded_batches(range(num_examples) if images is None else images, batch_size)))
         items = grain.MapDataset.source(index).map(partial(_evaluation_sample, examples))
-        return _batches(items, batch_size, num_workers, start)
+        return _batches(items, batch_size, num_workers)
 
     return Source(
         num_examples=num_examples,

@@ -3,7 +3,7 @@
 A single device is the same program with an axis of one.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -13,8 +13,8 @@ import optax
 
 from jsnn.checks import is_whole
 from jsnn.data.sources import Source
-from jsnn.folding import Fold, State, fold
 from jsnn.network.transformation import Variables
+from jsnn.progress import Progress, unwatched
 from jsnn.training.evaluation import Evaluate, Evaluation, mean
 from jsnn.training.forward import Forward
 from jsnn.training.loss import Loss, cross_entropy
@@ -74,9 +74,8 @@ def evaluate_split(
     batch_size: int,
     key: jax.Array,
     *,
-    fold: Fold = fold,
+    progress: Progress = unwatched,
     name: str = "evaluation",
-    sums_of: type = Evaluation,
     devices: Devices = None,
 ) -> Any:
     """Evaluate a whole split, every sample once.
@@ -87,13 +86,12 @@ def evaluate_split(
         source: the split.
         batch_size: samples at a time, over all devices, see `fitting_batch_size`; does not change the result.
         key: random key of the encoding.
-        fold: how the pass is run, see `jsnn.folding.fold`; its state is that of the sums.
-        name: of the pass, for the fold.
-        sums_of: what the evaluation gives, an Evaluation or `jsnn.training.early_exit.Exits`.
+        progress: watches the pass over the batches, see `jsnn.progress.unwatched`.
+        name: of the pass, to be shown.
         devices: those of the evaluation.
 
     Returns:
-        The means of that, as NumPy arrays.
+        The means of what the evaluation gives, as an Evaluation or Exits, as NumPy arrays.
 
     Raises:
         ValueError: where the batch does not divide by the number of devices, or these are not equally many of each
@@ -101,16 +99,12 @@ def evaluate_split(
     """
     check_batch_size(batch_size, "batch_size", None if devices is None else len(devices))
     variables, resident = replicate((variables, source.resident), devices)
-
-    def items(start: int) -> Iterator[Any]:
-        return source.in_order(batch_size, start, None)
-
-    def add(sums: State, item: Any) -> State:
-        scores = evaluate(variables, resident, split_over_devices(item, devices), key)._asdict()
+    batches, sums = source.in_order(batch_size, None), None
+    for item in progress(batches, name, -(-source.num_examples // batch_size)):
+        scores = evaluate(variables, resident, split_over_devices(item, devices), key)
         jax.block_until_ready(sums)  # the host is one batch ahead, no more
-        return scores if sums is None else jax.tree.map(jnp.add, sums, scores)
-
-    return mean(sums_of(**jax.device_get(fold(name, -(-source.num_examples // batch_size), items, add))))
+        sums = scores if sums is None else jax.tree.map(jnp.add, sums, scores)
+    return mean(jax.device_get(sums))
 
 
 def fitting_batch_size(max_batch_size: int, num_examples: int) -> int:

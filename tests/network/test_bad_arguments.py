@@ -119,7 +119,6 @@ OWN_SHAPES = r"neurons of a can't make a step with parameters of the shapes thre
         (lambda: resident_source(Split([np.zeros((4, 4, 1), np.uint8)], LABELS)), "images must be one array"),
         (lambda: source(LABELS).shuffled(2, 0, 0, -1), "start must be the number of a batch, from 0 on, got -1"),
         (lambda: source(LABELS).shuffled(2.5, 0, 0, 0), "batch_size must be a whole number of samples, got 2.5"),
-        (lambda: source(LABELS).in_order(2, -1, None), "start must be"),
         (lambda: jsnn.evaluate_split(None, VARIABLES, source(LABELS), 2.5, KEY), "whole number of samples, got 2.5"),
         (lambda: balanced(batch_size=2.5), "batch_size must be a whole number of images, got 2.5"),
         (lambda: balanced([np.ones(5)] * 4), "images must be one array, got a list"),

@@ -37,7 +37,7 @@ def test_samples_stop_where_a_loop_stops_them():
                     steps[place] += t
                     break
     evaluation = parallel_evaluation(exit_evaluation(PRESENTATION, SOURCE, lambda _: 1.0, CONFIDENCES))
-    actual = evaluate_split(evaluation, VARIABLES, SOURCE, 8, KEY, sums_of=Exits)
+    actual = evaluate_split(evaluation, VARIABLES, SOURCE, 8, KEY)
     assert actual.count == 21
     np.testing.assert_allclose(actual.accuracy * 21, hits, atol=1e-4)
     np.testing.assert_allclose(actual.steps * 21, steps, atol=1e-4)
