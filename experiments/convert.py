@@ -52,7 +52,7 @@ def balance(run: Run, ann: Variables) -> Thresholds:
     presentation = networks.presentation_of(config, options.balance_steps, this_machine()._replace(num_devices=1))
     count = min(options.balance_images, source.num_examples)
     count -= count % jax.process_count()  # all processes have as many, each its own share
-    batch = source.take(source.resident, next(source.in_order(count, None)))
+    batch = source.take(source.resident, next(source.in_order(count)))
     images, index = jax.device_put((batch.images, batch.index), jax.local_devices()[0])
     return balance_thresholds(
         presentation.snn,

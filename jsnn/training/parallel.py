@@ -99,7 +99,7 @@ def evaluate_split(
     """
     check_batch_size(batch_size, "batch_size", None if devices is None else len(devices))
     variables, resident = replicate((variables, source.resident), devices)
-    batches, sums = source.in_order(batch_size, None), None
+    batches, sums = source.in_order(batch_size), None
     for item in progress(batches, name, -(-source.num_examples // batch_size)):
         scores = evaluate(variables, resident, split_over_devices(item, devices), key)
         jax.block_until_ready(sums)  # the host is one batch ahead, no more
