@@ -151,23 +151,23 @@ def parse(program: str, description: str, arguments: Sequence[str]) -> Arguments
     Without a preset the config is the workdir's; in a new one the fields' own defaults with the recipe for its time
     steps where a data set is named, else the default preset. A recipe is laid over it, and fields over that.
     """
+    preset = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    options = arguments if preset is None else arguments[1:]
     # Which config the fields are laid over depends on what the command line says itself.
-    named, _ = tyro.cli(BaseConfig, args=arguments, return_unknown_args=True, add_help=False, prog=program)
-    if arguments and not arguments[0].startswith("-"):
-        choices = {
-            name: (text, Arguments(with_recipe(config, named.recipe), _workdir(name, named.recipe)))
-            for name, (text, config) in PRESETS.items()
-        }
-        return tyro.extras.overridable_config_cli(choices, prog=program, description=description, args=arguments)
-    workdir = named.workdir or _workdir(named.dataset or DIGITS.data.dataset, named.recipe)
-    record = None if {"--help", "-h"} & {*arguments} else read_record(workdir)
-    num_steps = named.num_steps or Config().convert.num_steps
-    fresh = with_recipe(Config(), recipe_for(num_steps)) if named.dataset else DIGITS
-    default = Arguments(with_recipe(record.config if record else fresh, named.recipe), workdir)
+    named, _ = tyro.cli(BaseConfig, args=options, return_unknown_args=True, add_help=False, prog=program)
+    name = preset or named.dataset or DIGITS.data.dataset
+    workdir = named.workdir or Path("runs") / (f"{name}-{named.recipe}" if named.recipe else name)
+    if preset is not None:
+        if preset not in PRESETS:
+            raise ValueError(f"there is no preset {preset}: choose one of {', '.join(PRESETS)}.")
+        config = PRESETS[preset].config
+    elif not {"--help", "-h"} & {*options} and (record := read_record(workdir)):
+        config = record.config
+    elif named.dataset:
+        config = with_recipe(Config(), recipe_for(named.num_steps or Config().convert.num_steps))
+    else:
+        config = DIGITS
     rows = (textwrap.fill(f"{name}: {preset.description}", 100) for name, preset in PRESETS.items())
     text = "\n\n".join([f"{description}\nPresets (the default is digits):", *rows])
-    return tyro.cli(Arguments, args=arguments, default=default, prog=f"{program} [PRESET]", description=text)
-
-
-def _workdir(name: str, recipe: str | None) -> Path:
-    return Path("runs") / (name if recipe is None else f"{name}-{recipe}")
+    default = Arguments(with_recipe(config, named.recipe), workdir)
+    return tyro.cli(Arguments, args=options, default=default, prog=f"{program} [PRESET]", description=text)

@@ -30,7 +30,7 @@ AHEAD = 2  # steps that the host may be ahead of the devices
 class Journal(NamedTuple):
     """The past of a training stage, which is saved with its state, so that it goes on as if it had never stopped."""
 
-    history: tuple[Results, ...] = ()  # the records of the epochs that are done, as in metrics.jsonl
+    history: tuple[Results, ...] = ()  # the records of the epochs that are done, as in ann.jsonl or hybrid.jsonl
     steps: int = 0  # steps taken in the epoch under way; its next batch is that of this number
     loss: float = 0.0  # sum of the losses of these steps
     accuracy: float = 0.0  # sum of their training accuracies
@@ -91,7 +91,7 @@ def train(run: Run, training: Training, state: TrainState) -> Journal:
 
 
 def _resume(run: Run, network: str, state: TrainState) -> tuple[TrainState, Journal]:
-    """The last state that was saved, or the first one, and its journal, which metrics.jsonl is made to say."""
+    """The last state that was saved, or the first one, and its journal, whose records are written."""
     checkpoint, journal = restore(run.directory / network, state), Journal()
     if checkpoint is not None:
         state, fields = checkpoint.tree, checkpoint.record["journal"]

@@ -1,7 +1,7 @@
 """The folder of a run.
 
 - results.json: the config that the folder belongs to, and what each stage has measured
-- metrics.jsonl: a record per epoch
+- ann.jsonl, hybrid.jsonl: a record per epoch
 - ann/, converted/, hybrid/: checkpoints
 - accuracy_by_step.png, training.png, spikes.png: plots; lock: names the process that works on it
 
@@ -113,14 +113,8 @@ def write_record(directory: Path, record: Record) -> None:
 
 
 def write_metrics(directory: Path, network: str, history: Sequence[Results]) -> None:
-    """Give a network the records in metrics.jsonl that it should have, one per epoch; those of others stay."""
-    path = directory / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    try:
-        others = [line for line in lines if json.loads(line)["stage"] != network]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): move it away.") from error
-    replace_text(path, "".join(f"{line}\n" for line in [*others, *map(json.dumps, history)]))
+    """Write the records of a network's epochs, one a line."""
+    replace_text(directory / f"{network}.jsonl", "".join(f"{json.dumps(record)}\n" for record in history))
 
 
 def read_results(directory: Path) -> Results:

@@ -107,9 +107,9 @@ def opened(workdir: Path) -> Run:
 
 
 def metrics(workdir: Path) -> list[dict[str, Any]]:
-    """The records of metrics.jsonl."""
-    path = workdir / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """The records of both trainings' epochs."""
+    paths = [path for network in ("ann", "hybrid") if (path := workdir / f"{network}.jsonl").exists()]
+    return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
 
 def arrays(workdir: Path, network: str) -> dict[str, Any]:
@@ -128,5 +128,4 @@ def without_time(value: Any) -> Any:
 
 def outcome(workdir: Path) -> tuple[dict, list[dict]]:
     """What a run has found and its metrics, without what differs from run to run."""
-    records = sorted(metrics(workdir), key=lambda record: (record["stage"], record["step"]))
-    return without_time(read_results(workdir)), without_time(records)
+    return without_time(read_results(workdir)), without_time(metrics(workdir))

@@ -45,7 +45,7 @@ def test_epochs_are_whole_numbers(epochs, axes):
 
 
 def test_training_is_drawn_from_the_results(tiny, tmp_path, monkeypatch):
-    """So that it is there where metrics.jsonl is lost."""
+    """So that it is there where ann.jsonl and hybrid.jsonl are lost."""
     drawn = []
     monkeypatch.setattr(plots, "_training", lambda axes, name, records: drawn.append([one["step"] for one in records]))
     plots.draw_run(tmp_path, read_results(tiny))

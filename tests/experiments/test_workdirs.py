@@ -32,11 +32,6 @@ def of_another_network(workdir):
     save(workdir / "ann", 61, init_state(random_snn(SMALL_VGG, 0, leak=1.0)[1], optax.adam(1e-3)), {})
 
 
-def with_damaged_metrics(workdir):
-    undone(workdir, "finetune", "evaluate")
-    (workdir / "metrics.jsonl").write_text("\0\0\0")
-
-
 def with_damaged_checkpoints(workdir):
     undone(workdir, *STAGES)
     for path in (workdir / "ann").rglob("metadata"):
@@ -60,7 +55,6 @@ OTHER_VERSION = "results.json is damaged or of another version of jsnn"
         ([], "[1]", OTHER_VERSION),
         ([], '{"config": 1}', f"{OTHER_VERSION} (config"),
         ([], of_another_network, "/ann/61 holds another network: start in a new workdir"),
-        ([], with_damaged_metrics, "metrics.jsonl is damaged"),
         ([], with_damaged_checkpoints, "/ann can be read: delete the folder to begin anew"),
         ([], without_a_checkpoint, "/converted holds no checkpoint"),
     ],
@@ -80,7 +74,7 @@ def test_folders_that_cannot_be_written_are_refused(tmp_path, capsys):
     for workdir in (tmp_path / "file", tmp_path / "file" / "below", "/proc/nowhere", "/dev/null/x"):
         assert refused(capsys, *TINY, "--workdir", str(workdir)).startswith("error: ")
     assert (tmp_path / "file").read_bytes() == b""
-    (tmp_path / "run" / "metrics.jsonl").mkdir(parents=True)
+    (tmp_path / "run" / "ann.jsonl").mkdir(parents=True)
     assert "Is a directory" in refused(capsys, *TINY, "--workdir", str(tmp_path / "run"))
 
 
