@@ -19,5 +19,5 @@ def first_images(name: str) -> Arrays:
 
 for known in ("fashion_mnist", "cifar10"):
     register(f"small_{known}", info(known)._replace(origin=partial(first_images, known)))
-PHOTOS = Info((64, 64, 3), 1000, "validation", streamed=True, origin=f"{DATA_DIR}/imagenet2012/5.1.0")
+PHOTOS = Info((32, 32, 3), 1000, "validation", streamed=True, origin=f"{DATA_DIR}/imagenet2012/5.1.0")
 register("small_imagenet2012", PHOTOS)

@@ -175,9 +175,8 @@ def test_durations_are_short():
     assert [duration(seconds) for seconds in (0.2, 89, 90, 3000, 20_000)] == ["0 s", "89 s", "2 min", "50 min", "5.6 h"]
 
 
-WITHOUT_ASSERTS = """
+BALANCING = """
 import jax, jsnn
-assert False, "asserts are on"
 ann = jsnn.models.build("vgg5", 3, width=0.05, hidden=(5,))
 images, snn = jax.random.uniform(jax.random.key(0), (4, 8, 8, 1)), jsnn.spiking(ann.apply)
 variables, poisson = ann.init(jax.random.key(1), images), jsnn.encoding.poisson
@@ -187,14 +186,9 @@ print({layer: float(value) for layer, value in thresholds.items()})
 
 
 @pytest.mark.slow
-def test_python_without_asserts_balances_alike():
-    """Two processes that import jax and compile a few programs."""
-
-    def thresholds(*options):
-        code = WITHOUT_ASSERTS if options else WITHOUT_ASSERTS.replace('assert False, "asserts are on"', "")
-        command = [sys.executable, *options, "-c", code]
-        process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert process.returncode == 0, process.stderr
-        return process.stdout
-
-    assert thresholds("-O") == thresholds()
+def test_python_without_asserts_balances_alike(capsys):
+    command = [sys.executable, "-O", "-c", f"assert False, 'asserts are on'\n{BALANCING}"]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    exec(BALANCING, {})
+    assert process.stdout == capsys.readouterr().out
