@@ -24,7 +24,7 @@ from experiments.fields import Config, Unprefixed
 from experiments.presets import DIGITS, PRESETS
 from experiments.recipes import RECIPES, recipe_for, with_recipe
 from experiments.runs import stopping
-from experiments.runs.programs import keep_freed_memory, return_memory, set_compiler
+from experiments.runs.programs import keep_freed_memory, set_compiler
 from experiments.runs.progress import say
 from experiments.runs.stages import OFFERED, adopt, reopen
 from experiments.runs.workdir import STAGES, Run, open_run, read_record
@@ -95,7 +95,6 @@ def main(
         parsed = parse(program, description, arguments)
         set_compiler(parsed.config.run.compile_effort, parsed.config.run.compilation_cache)
         keep_freed_memory()
-        return_memory()
         hosts.join(parsed.coordinator, parsed.num_processes, parsed.process_id)
         if not parsed.debug:  # which shows what libraries say on the side of an error
             for library in ("absl", "asyncio"):  # orbax's threads and tasks log tracebacks of a full disk

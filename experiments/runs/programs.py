@@ -3,13 +3,10 @@
 import ctypes
 import os
 import sys
-from functools import cache
 
 import jax
 
 LESS_EFFORT = "--xla_backend_optimization_level=1"  # on a CPU the numbers stay the same, to the bit
-COMPILED = "/jax/core/compile/backend_compile_duration"  # an event of jax: a program is compiled, and not called yet
-LONG = 1.0  # seconds of compiling after which there is memory to give back
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 MOST = 2**31 - 1, 32 * 2**20  # bytes that are kept; older versions of glibc refuse the first
 NO_TRIMMING = -1
@@ -34,19 +31,3 @@ def keep_freed_memory() -> None:
     set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if set_option is not None and any(set_option(M_MMAP_THRESHOLD, size) for size in MOST):
         set_option(M_TRIM_THRESHOLD, NO_TRIMMING)
-
-
-@cache
-def return_memory() -> None:
-    """Give the system back what compiling took, where the C library is glibc, which keeps what XLA frees.
-
-    At 64 images and T = 4 that is a third of a training step's peak for VGG5. Further calls change nothing.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-
-    def after(event: str, duration: float, **_: object) -> None:
-        if event == COMPILED and duration > LONG:
-            trim(0)
-
-    if trim is not None:
-        jax.monitoring.register_event_duration_secs_listener(after)

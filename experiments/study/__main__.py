@@ -16,7 +16,7 @@ from experiments.config import with_fields
 from experiments.fields import Config
 from experiments.runs import stopping
 from experiments.runs.command_line import guarded
-from experiments.runs.programs import keep_freed_memory, return_memory
+from experiments.runs.programs import keep_freed_memory
 from experiments.runs.progress import say
 from experiments.runs.stages import adopt, has_done
 from experiments.runs.workdir import open_run
@@ -84,7 +84,6 @@ def _donor(folder: Path, config: Config) -> Path | None:
 
 def main() -> None:
     """Run what the command line names."""
-    return_memory()
     keep_freed_memory()
     arguments = tyro.cli(Arguments, prog="python -m experiments.study", description=__doc__)
     with stopping.on_signals():

@@ -158,13 +158,9 @@ def _varied(named: dict[str, Fields], t: int, seeds: Numbers = SEEDS, own: Field
     return _trials({name: fields | at for name, fields in named.items()}, tested, seeds, f"{NARROW}-qcfs")
 
 
-# The paper's own row: VGG5 on CIFAR-10 at its size, by STDB at T = 75 as in the paper, and at few steps. There two CPU
-# cores take hours: there is one seed, the ANN's epochs are fewer than the paper's 300 and follow a cosine from a higher
-# rate, thresholds are balanced over 250 steps, and nets are compared and tested on one Poisson stream. A batch is of
-# 128 images: in float32 with 64, what a step of the ANN does with each of its 51 million weights is 45 % of its time,
-# not 24 %. Matrix products take bfloat16, with which two cores with AMX take 0.74 of float32's time for a step. The
-# QCFS ANN has 40 epochs, which end at 86.30 %, short of the paper's 87.88; so the ReLU ANN has 100, and few steps begin
-# with it, too. A net of a quarter of the width, that of `cifar10_cpu`, is trained in an hour, and not in a night.
+# The paper's own row: VGG5 on CIFAR-10 at its size, by STDB at T = 75 as in the paper, and at few steps, see the page.
+# Two CPU cores take a night for it: so one seed, fewer epochs, fewer steps of balancing and one Poisson stream. A net
+# of a quarter of the width, that of `cifar10_cpu`, takes an hour.
 OF_75_STEPS: Fields = {"convert.balance_steps": 250, "evaluate.eval_steps": 75, "evaluate.streams": 1}
 BY_COSINE: Fields = {"ann.epochs": 100, "ann.lr": 0.04, "ann.schedule": "cosine"}
 WHOLE: Fields = OF_75_STEPS | BY_COSINE | {"data.batch_size": 128, "network.precision": "bfloat16"}
@@ -174,9 +170,8 @@ QUARTER |= {"convert.scaling_factor": 0.7, "convert.num_steps": 75, "finetune.al
 BY_STDB: Fields = {"finetune.epochs": 2, "finetune.comparison_streams": 1, "run.chunk": 15}  # 75 without padding
 CALIBRATED: Fields = BY_STDB | {"finetune.logit_scale": AUTO, "finetune.epochs": 1}
 BEST_FACTOR: Fields = {"convert.scaling_factor": AUTO, "finetune.trained": ()}
-# Adam moves each weight by the rate, and so the sum over a neuron's inputs by the rate times their number: a quarter of
-# the recipe's, chosen at a quarter of the width. At the recipe's own, `qcfs-diet` at T = 8 ends 0.8 points below the
-# converted net (validation).
+# A quarter of the recipe's rate, which was chosen at a quarter of the width: Adam moves the sum over a neuron's inputs
+# by the rate times their number.
 BY_DIET: Fields = RECIPES["diet"] | {"finetune.lr": 5e-5}
 AT_8: Fields = {"convert.num_steps": 8, "finetune.epochs": 3, "evaluate.eval_steps": 16}
 AT_4: Fields = AT_8 | {"convert.num_steps": 4, "finetune.epochs": 6}
