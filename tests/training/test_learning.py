@@ -23,10 +23,10 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, x, train=False):
-        x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(nn.Conv(16, (3, 3))(x)))
-        y = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(nn.Conv(16, (3, 3))(x)))
+        x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(nn.Conv(8, (3, 3))(x)))
+        y = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(nn.Conv(8, (3, 3))(x)))
         x = nn.avg_pool(x + y, (2, 2), (2, 2)).reshape(len(x), -1)
-        x = nn.Dropout(0.2, deterministic=not train)(nn.relu(nn.Dense(64)(x)))
+        x = nn.Dropout(0.2, deterministic=not train)(nn.relu(nn.Dense(32)(x)))
         return nn.Dense(10)(x)
 
 
@@ -95,13 +95,13 @@ def accuracy(evaluation, variables):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_of_your_own_is_converted_and_fine_tuned(name):
-    """Six trainings, of a minute together: what they reach is the point."""
+    """What three trainings reach is the point."""
     source, encode = source_of("train"), jsnn.encoding.constant
     images = source.prepare(source.resident.images[:256])
     make, initial = NETWORKS[name]
     apply, variables, in_training = make(images[:1])
     fast = jsnn.accelerate(apply)
-    variables = train(jsnn.ann_forward(fast, in_training), variables, 3e-3, 30)
+    variables = train(jsnn.ann_forward(fast, in_training), variables, 3e-3, 15)
     ann = accuracy(jsnn.ann_evaluation(fast, source_of("test")), variables)
     reached = {}
     for surrogate in (jsnn.surrogate.linear(), jsnn.surrogate.stdb()):
@@ -110,7 +110,7 @@ def test_a_network_of_your_own_is_converted_and_fine_tuned(name):
         spiking = jsnn.convert(snn, variables, thresholds, initial=initial)
         presentation = jsnn.Presentation(snn, encode, STEPS, STEPS)
         evaluation = jsnn.snn_evaluation(presentation, source_of("test"))
-        tuned = train(jsnn.snn_forward(presentation, jsnn.averaged), spiking, 3e-4, 8)
+        tuned = train(jsnn.snn_forward(presentation, jsnn.averaged), spiking, 3e-4, 5)
         reached[surrogate.by_age is None] = accuracy(evaluation, spiking), accuracy(evaluation, tuned)
     assert ann > 0.95
     for converted, tuned in reached.values():
