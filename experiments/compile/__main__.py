@@ -9,7 +9,6 @@ products at the chip's peak rate, or what they read and write at that of its mem
 
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,9 +16,8 @@ from typing import Annotated, Any, Literal
 import jax
 import tyro
 
-from experiments.compile import report
 from experiments.compile.chips import GB, Target, target_of
-from experiments.compile.compiled import compiled
+from experiments.compile.compiled import bounds, compiled, lines
 from experiments.compile.counting import Platform, count
 from experiments.compile.programs import ANN_STEP, HYBRID_STEP, IMAGES, PROGRAMS, is_run
 from experiments.config import check, with_fields
@@ -49,41 +47,35 @@ class Arguments:
 def compile_preset(preset: str, arguments: Arguments) -> dict[str, Any]:
     """Compile all programs that are asked for and tell of each; returns all numbers."""
     config, target = arguments.config, target_of(arguments.topology)
+    devices, num_devices, device_bytes = target.machine
     check(config)
-    _check_batches(config, target, arguments.programs)
-    there = f"{target.chip.device_bytes / GB:.2f} GB each"
-    say(f"{preset} on {target.name}, {target.machine.num_devices} x {target.machine.devices[0].device_kind}, {there}")
+    check_batch_size(config.data.batch_size, "batch_size", num_devices)
+    check_batch_size(config.run.eval_batch_size, "eval_batch_size", num_devices)
+    check_parts(config.data.batch_size // num_devices, config.run.accumulate)
+    if config.data.dataset not in IMAGES:
+        raise ValueError(f"programs are compiled for {', '.join(IMAGES)}, got {config.data.dataset}.")
+    if ANN_STEP in arguments.programs:
+        check_accumulate(config)
+    there = f"{num_devices} x {devices[0].device_kind}, {device_bytes / GB:.2f} GB each"
+    say(f"{preset} on {arguments.topology}, {there}")
     for name in (name for name in arguments.programs if not is_run(config, name)):
         say(f"{name:<12} is no program of this run")
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)  # before minutes of compiling
     names = [name for name in arguments.programs if is_run(config, name)]
-    results = {name: _program(config, target, name, arguments.optimize) for name in names}
     numbers = {
         "preset": preset,
-        "topology": target.name,
-        "devices": target.machine.num_devices,
-        "hosts": len({device.process_index for device in target.machine.devices}),
+        "topology": arguments.topology,
+        "devices": num_devices,
+        "hosts": len({device.process_index for device in devices}),
         "config": asdict(config),
         "optimize": arguments.optimize,
         "versions": {"jax": jax.__version__, "commit": environment()["commit"]},
-        "rates": target.chip.source,
-        "programs": results,
+        "programs": {name: _program(config, target, name, arguments.optimize) for name in names},
     }
     if arguments.out:
         arguments.out.write_text(json.dumps(numbers) + "\n")
     return numbers
-
-
-def _check_batches(config: Config, target: Target, programs: Sequence[str]) -> None:
-    devices = target.machine.num_devices
-    check_batch_size(config.data.batch_size, "batch_size", devices)
-    check_batch_size(config.run.eval_batch_size, "eval_batch_size", devices)
-    check_parts(config.data.batch_size // devices, config.run.accumulate)
-    if config.data.dataset not in IMAGES:
-        raise ValueError(f"programs are compiled for {', '.join(IMAGES)}, got {config.data.dataset}.")
-    if ANN_STEP in programs:
-        check_accumulate(config)
 
 
 def _program(config: Config, target: Target, name: str, optimize: bool) -> dict[str, Any]:
@@ -91,8 +83,10 @@ def _program(config: Config, target: Target, name: str, optimize: bool) -> dict[
     program, precision, chip = PROGRAMS[name](config, target.machine), config.network.precision, target.chip
     platform = Platform(chip.platform, chip.near_bytes, chip.operand_bytes[precision])
     work = count(program.on_one, program.arguments, platform, program.gathered)
-    numbers = report.record(target, precision, program.images, work, compiled(program.lower(), target, optimize))
-    say(report.lines(name, numbers))
+    numbers = compiled(program.lower(), target, optimize)
+    exchanged = (numbers["collectives"] or {}).get("all-reduce", {"bytes": 0})["bytes"]
+    numbers |= bounds(target, precision, program.images, work, exchanged)
+    say(lines(name, numbers))
     if not numbers["fits"]:
         numbers["way_out"] = way_out(config, target, name, optimize)
         say(f"{'':<12} {numbers['way_out']}")
@@ -101,35 +95,30 @@ def _program(config: Config, target: Target, name: str, optimize: bool) -> dict[
 
 def way_out(config: Config, target: Target, name: str, optimize: bool) -> str:
     """What fits with the fewest parts of a batch, tried by compiling."""
-    devices, in_training = target.machine.num_devices, name in (ANN_STEP, HYBRID_STEP)
-    samples = (config.data.batch_size if in_training else config.run.eval_batch_size) // devices
+    in_training, has_statistics = name in (ANN_STEP, HYBRID_STEP), config.network.norm == "batch"
+    batch = config.data.batch_size if in_training else config.run.eval_batch_size
+    samples = batch // target.machine.num_devices
     for parts in range((config.run.accumulate if in_training else 1) + 1, samples + 1):
-        if samples % parts == 0:
-            smaller, option = _in_parts(config, name, parts, samples // parts, devices)
-            if compiled(PROGRAMS[name](smaller, target.machine).lower(), target, optimize).fits(target):
-                return f"It fits with {option}."
+        if samples % parts:
+            continue
+        if not in_training:
+            field, value, note = "run.eval_batch_size", batch // parts, ""
+        elif name == ANN_STEP and has_statistics:
+            field, value, note = "data.batch_size", batch // parts, ": batch norm takes no parts of a batch"
+        else:
+            when = ", once the ANN is trained" if has_statistics else ""
+            field, value, note = "run.accumulate", parts, f", {samples // parts} images at a time on a device{when}"
+        smaller = with_fields(config, {field: value})
+        if compiled(PROGRAMS[name](smaller, target.machine).lower(), target, optimize)["fits"]:
+            return f"It fits with --{field.split('.')[1].replace('_', '-')} {value}{note}."
     return "It does not fit with one image on a device either: take fewer steps at once (--chunk) or a larger chip."
-
-
-def _in_parts(config: Config, name: str, parts: int, of_part: int, devices: int) -> tuple[Config, str]:
-    """A part of a batch at a time, and the option that does so."""
-    has_statistics, batch = config.network.norm == "batch", of_part * devices
-    if name == ANN_STEP and has_statistics:
-        option = f"--batch-size {batch}: batch norm takes no parts of a batch"
-        return with_fields(config, {"data.batch_size": batch}), option
-    if name in (ANN_STEP, HYBRID_STEP):
-        when = ", once the ANN is trained" if has_statistics else ""
-        option = f"--accumulate {parts}, {of_part} images at a time on a device{when}"
-        return with_fields(config, {"run.accumulate": parts}), option
-    return with_fields(config, {"run.eval_batch_size": batch}), f"--eval-batch-size {batch}"
 
 
 def main() -> None:
     """Compile what the command line names."""
     jax.config.update("jax_platforms", "cpu")  # the host; else jax looks for a TPU as soon as libtpu is installed
     choices = {name: (preset.description, Arguments(preset.config)) for name, preset in PRESETS.items()}
-    options = {"prog": "python -m experiments.compile", "description": __doc__}
-    arguments = tyro.extras.overridable_config_cli(choices, **options)
+    arguments = tyro.extras.overridable_config_cli(choices, prog="python -m experiments.compile", description=__doc__)
     compile_preset(sys.argv[1], arguments)
 
 

@@ -9,7 +9,7 @@ from jax.experimental import topologies
 
 from experiments.machine import Machine
 
-GIB, GB = 2**30, 1e9
+GB = 1e9
 
 
 class Chip(NamedTuple):
@@ -23,26 +23,20 @@ class Chip(NamedTuple):
     bytes_per_second: float  # to and from its memory
     link_bytes_per_second: float  # to all its neighbours, in one direction
     operand_bytes: dict[str, int]  # precision -> bytes of a number that enters a product
-    source: str  # of the rates
     options: dict[str, Any]  # of jax.experimental.topologies
-    compiler_options: dict[str, Any]
 
 
-# XLA gives a TPU's matrix unit bfloat16 also where operands are float32, and an H100's tensor cores TensorFloat-32.
-_TPU_OPERANDS = {"float32": 2, "bfloat16": 2}
+def _tpu(gib: float, near: int, teraflops: float, bandwidth: float, link: float, **options: Any) -> Chip:
+    memory, rates = (int(gib * 2**30), near * 2**20), dict.fromkeys(("float32", "bfloat16"), teraflops * 1e12)
+    return Chip("tpu", "libtpu", *memory, rates, bandwidth * GB, link * GB, dict.fromkeys(rates, 2), options)
 
 
-def _tpu(gib: float, near: int, teraflops: float, bandwidth: float, link: float, page: str, **options: Any) -> Chip:
-    rates = dict.fromkeys(_TPU_OPERANDS, teraflops * 1e12)
-    source = f"Google Cloud TPU documentation, {page}"
-    memory = int(gib * GIB), near * 2**20
-    return Chip("tpu", "libtpu", *memory, rates, bandwidth * GB, link * GB, _TPU_OPERANDS, source, options, {})
-
-
+# Rates are those of Google Cloud's TPU documentation, and of NVIDIA's data sheet of the H100 SXM, without sparsity. XLA
+# gives a TPU's matrix unit bfloat16 also where operands are float32, and an H100's tensor cores TensorFloat-32.
 CHIPS = {
-    "v4": _tpu(30.75, 160, 275, 1228, 300, "TPU v4", chip_config_name="megacore"),
-    "v5e": _tpu(15.75, 128, 197, 819, 200, "TPU v5e"),
-    "v6e": _tpu(31.25, 128, 918, 1640, 400, "TPU v6e"),
+    "v4": _tpu(30.75, 160, 275, 1228, 300, chip_config_name="megacore"),
+    "v5e": _tpu(15.75, 128, 197, 819, 200),
+    "v6e": _tpu(31.25, 128, 918, 1640, 400),
     "h100": Chip(
         platform="cuda",
         wheels="jax-cuda12-plugin, jax-cuda12-pjrt and nvidia-cuda-nvcc-cu12",
@@ -52,9 +46,7 @@ CHIPS = {
         bytes_per_second=3352 * GB,
         link_bytes_per_second=450 * GB,
         operand_bytes={"float32": 4, "bfloat16": 2},
-        source="NVIDIA H100 Tensor Core GPU data sheet, SXM, without sparsity",
         options={},
-        compiler_options={"xla_gpu_autotune_level": "0"},  # else it would run kernels
     ),
 }
 # XLA's description of an H100, of which the compiler needs the numbers: a driver would give them.
@@ -74,21 +66,16 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 class Target(NamedTuple):
     """Chips in a topology."""
 
-    name: str  # as v5e:2x4
     chip: Chip
     machine: Machine
 
 
 def target_of(topology: str) -> Target:
-    """The devices of a topology as v5e:2x4, v4:2x2x1 or h100:2.
-
-    Raises:
-        ValueError: where the topology is unknown, or the compiler for it is not installed.
-    """
+    """The devices of a topology as v5e:2x4 or h100:2; ValueError where it is unknown, or its compiler not installed."""
     named = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", topology)
     if named is None or named[1] not in CHIPS:
-        examples = "v5e:2x4, v4:2x2x1 or h100:2"
-        raise ValueError(f"there is no topology {topology!r}: name a chip and how many, as {examples}.")
+        sentence = f"there is no topology {topology!r}: name a chip and how many"
+        raise ValueError(f"{sentence}, as v5e:2x4, v4:2x2x1 or h100:2.")
     kind, shape = named.groups()
     chip, count = CHIPS[kind], math.prod(map(int, shape.split("x")))
     # libtpu asks the network which TPU it is on, complains of no answer, and refuses a second process, unless told.
@@ -102,4 +89,4 @@ def target_of(topology: str) -> Target:
     except Exception as error:
         sentence = f"programs can't be compiled for {topology} ({' '.join(str(error).split())[:200]})"
         raise ValueError(f"{sentence}: install {chip.wheels}, of the version that jax names.") from error
-    return Target(topology, chip, Machine(tuple(described.devices), count, chip.device_bytes))
+    return Target(chip, Machine(tuple(described.devices), count, chip.device_bytes))

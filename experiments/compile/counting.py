@@ -7,7 +7,7 @@ makes an operand, as spikes from bits, with the product.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,14 +15,12 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from jax.interpreters import partial_eval
 
-RESULT_BYTES = 4  # of a number: sums are float32
-
 
 class Work(NamedTuple):
     """What a program has to do."""
 
-    operations: float
-    bytes: float
+    operations: int
+    bytes: int
 
 
 class Platform(NamedTuple):
@@ -44,20 +42,16 @@ def count(function: Callable[..., Any], arguments: tuple, platform: Platform, ga
     inputs = zip(closed.jaxpr.invars, used, is_gathered, strict=True)
     read = [var for var, is_used, rows_alone in inputs if is_used and not rows_alone]
     once = sum(atom.aval.size * atom.aval.dtype.itemsize for atom in (*read, *jaxpr.outvars))
-    products = _work(jaxpr, platform)
-    return Work(products.operations, products.bytes + once)
+    operations, moved = map(int, _work(jaxpr, platform))
+    return Work(operations, moved + once)
 
 
-def _work(jaxpr: Jaxpr, platform: Platform, trips: int = 1) -> Work:
-    """All products of a jaxpr, so many times; a loop whose trips depend on values counts as one trip."""
-    return _sum((_of_equation(equation, platform) for equation in jaxpr.eqns), trips)
+def _work(jaxpr: Jaxpr, platform: Platform) -> np.ndarray:
+    """Operations and bytes of all products of a jaxpr; a loop whose trips depend on values counts as one trip."""
+    return sum((_of_equation(equation, platform) for equation in jaxpr.eqns), np.zeros(2, np.int64))
 
 
-def _sum(works: Iterable[Work], trips: int = 1) -> Work:
-    return Work(*(trips * sum(parts) for parts in zip((0, 0), *works, strict=True)))
-
-
-def _of_equation(equation: JaxprEqn, platform: Platform) -> Work:
+def _of_equation(equation: JaxprEqn, platform: Platform) -> np.ndarray:
     name, params = equation.primitive.name, equation.params
     if name in ("dot_general", "conv_general_dilated"):
         return _of_product(equation, platform)
@@ -65,21 +59,20 @@ def _of_equation(equation: JaxprEqn, platform: Platform) -> Work:
         platforms = params.get("branches_platforms") or [None] * len(params["branches"])
         mine = [one for one, of in zip(params["branches"], platforms, strict=True) if of is None or platform.name in of]
         chosen = mine[:1] if params.get("branches_platforms") else mine
-        return min((_work(branch.jaxpr, platform) for branch in chosen), key=lambda work: work.operations)
+        return min((_work(branch.jaxpr, platform) for branch in chosen), key=lambda work: work[0])
     inner = [leaf for leaf in jax.tree.leaves(list(params.values())) if isinstance(leaf, ClosedJaxpr | Jaxpr)]
     trips = params["length"] if name == "scan" else 1
-    return _sum(_work(getattr(leaf, "jaxpr", leaf), platform, trips) for leaf in inner)
+    return trips * sum((_work(getattr(leaf, "jaxpr", leaf), platform) for leaf in inner), np.zeros(2, np.int64))
 
 
-def _of_product(equation: JaxprEqn, platform: Platform) -> Work:
+def _of_product(equation: JaxprEqn, platform: Platform) -> np.ndarray:
     (x, weights), result = (atom.aval for atom in equation.invars), equation.outvars[0].aval
-    of_operand = platform.operand_bytes
-    sizes = (of_operand * x.size, of_operand * weights.size, RESULT_BYTES * result.size)
+    sizes = (platform.operand_bytes * x.size, platform.operand_bytes * weights.size, 4 * result.size)  # float32 sums
     moved = sum(max(0, size - platform.near_bytes) for size in sizes)
     if equation.primitive.name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
-        return Work(2 * result.size * math.prod(x.shape[axis] for axis in contracted), moved)
-    return Work(2 * _multiply_adds(equation, x, weights, result), moved)
+        return np.array([2 * result.size * math.prod(x.shape[axis] for axis in contracted), moved])
+    return np.array([2 * _multiply_adds(equation, x, weights, result), moved])
 
 
 def _multiply_adds(equation: JaxprEqn, x: Any, weights: Any, result: Any) -> int:

@@ -5,7 +5,6 @@ Another result is kept by `cat FILE >> experiments/results/compile.jsonl`.
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,19 +17,14 @@ from experiments.presets import PRESETS
 from experiments.reports.table import aligned, with_tables
 from experiments.runs.files import replace_text
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE, RESULTS = ROOT / "docs" / "accelerators.md", ROOT / "experiments" / "results" / "compile.jsonl"
 Numbers = dict[str, Any]  # of a command
 TABLES = {  # name on the page -> columns, see `_cells`
-    "presets": ("command", "ANN step, GB", "SNN step, GB", "spare", "SNN step at least, s", "SNN epoch, h", "row, h"),
-    "further": (
-        *("command", "temporaries, GB", "in all, GB", "spare", "step at least, s"),
-        *("computing", "moving", "exchanging"),
-    ),
-    "slices": (
-        *("command", "hosts", "images on a chip", "all-reduce, GB", "of the step"),
-        *("images/s", "for each host", "ANN, images/s", "ANN, for each host"),
-    ),
+    "presets": "command|ANN step, GB|SNN step, GB|spare|SNN step at least, s|SNN epoch, h|row, h",
+    "further": "command|temporaries, GB|in all, GB|spare|step at least, s|computing|moving|exchanging",
+    "slices": "command|hosts|images on a chip|all-reduce, GB|of the step|images/s|for each host|ANN, images/s|"
+    "ANN, for each host",
 }
 
 
@@ -38,21 +32,18 @@ def rebuild(page: Path = PAGE, results: Path = RESULTS) -> None:
     """Make the tables of the page anew; ValueError where it lacks the place of one."""
     presets, chips = [*PRESETS], [*CHIPS]
     kept = [json.loads(line) for line in results.read_text().splitlines()]
-    kept.sort(key=lambda of: (presets.index(of["preset"]), chips.index(_chip(of)), of["devices"]))
-    rows = {
-        "presets": [of for of in kept if _is_as_it_is(of)],
-        "further": [of for of in kept if not _is_as_it_is(of)],
-        "slices": [of for of in kept if _chip(of) == "v5e" and of["hosts"] > 1],
-    }
-    named = {name: _table(rows[name], columns) for name, columns in TABLES.items()}
-    commits = ", ".join(sorted({of["versions"]["commit"] for of in kept}))
-    replace_text(page, with_tables(page.read_text(), {**named, "commits": commits}))
-
-
-def _table(kept: Sequence[Numbers], columns: Sequence[str]) -> str:
-    """A row for each command."""
-    rows = [[cells[column] for column in columns] for cells in map(_cells, kept)]
-    return aligned([[column.replace("ANN, for", "for") for column in columns], *rows])
+    kept.sort(key=lambda of: (presets.index(of["preset"]), chips.index(of["topology"].split(":")[0]), of["devices"]))
+    rows = {"presets": [], "further": [], "slices": []}
+    for of in kept:
+        changed = difference(from_json(of["config"]), PRESETS[of["preset"]].config, "run")
+        rows["further" if changed else "presets"].append(of)
+        if of["topology"].startswith("v5e:") and of["hosts"] > 1:
+            rows["slices"].append(of)
+    named = {"commits": ", ".join(sorted({of["versions"]["commit"] for of in kept}))}
+    for name, head in TABLES.items():
+        cells = [[of_command[column] for column in head.split("|")] for of_command in map(_cells, rows[name])]
+        named[name] = aligned([head.replace("ANN, for", "for").split("|"), *cells])
+    replace_text(page, with_tables(page.read_text(), named))
 
 
 def _cells(of: Numbers) -> dict[str, str]:
@@ -60,12 +51,10 @@ def _cells(of: Numbers) -> dict[str, str]:
     config, (ann, snn) = from_json(of["config"]), (of["programs"][name] for name in (ANN_STEP, HYBRID_STEP))
     least, images_per_second = snn["least_seconds"], "images_per_second_at_most"
     hours = config.ann.epochs * ann["hours_at_least"] + config.finetune.epochs * snn["hours_at_least"]
-    step = {name: f"{one['bytes'] / GB:.2f}" for name, one in (("ANN", ann), ("SNN", snn))}
+    step = [f"{one['bytes'] / GB:.2f}{'' if one['fits'] else ', does not fit'}" for one in (ann, snn)]
     return {
         "command": command(of),
-        "ANN step, GB": step["ANN"] + ("" if ann["fits"] else ", does not fit"),
-        "SNN step, GB": step["SNN"] + ("" if snn["fits"] else ", does not fit"),
-        "in all, GB": step["SNN"],
+        **dict(zip(("ANN step, GB", "SNN step, GB", "in all, GB"), (*step, step[1]), strict=True)),
         "temporaries, GB": f"{(snn['memory'] or {}).get('temporaries', math.nan) / GB:.2f}",
         "spare": f"{1 - snn['bytes'] / snn['device_bytes']:.0%}",
         **dict.fromkeys(("SNN step at least, s", "step at least, s"), f"{least['total']:.3g}"),
@@ -93,12 +82,3 @@ def command(numbers: Numbers) -> str:
         changed = (name for name in fields if json.dumps(fields[name]) != json.dumps(of_preset[name]))
         options += [f"--{prefix}{name.replace('_', '-')} {fields[name]}" for name in changed]
     return f"`{' '.join([numbers['preset'], *options])}`"
-
-
-def _is_as_it_is(numbers: Numbers) -> bool:
-    """Whether a preset was compiled without another field."""
-    return difference(from_json(numbers["config"]), PRESETS[numbers["preset"]].config, "run") is None
-
-
-def _chip(numbers: Numbers) -> str:
-    return numbers["topology"].split(":")[0]

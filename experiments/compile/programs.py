@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import finetune, train_ann
-from experiments.compile.report import Images
 from experiments.fields import Config
 from experiments.machine import Machine
 from experiments.networks import build_ann, init_variables, logit_unit, presentation_of, snn_like
@@ -24,13 +23,12 @@ from jsnn.training.parallel import parallel_evaluation, parallel_train_step
 from jsnn.training.step import init_state, train_step
 
 ANN_STEP, HYBRID_STEP = "ann step", "hybrid step"
+KEY = jax.eval_shape(lambda: jax.random.key(0))
 # Images of the training split (validation's are taken off) and of the test split.
 IMAGES = {
     "digits": (1294, 360),
-    "mnist": (55_000, 10_000),
-    "fashion_mnist": (55_000, 10_000),
-    "cifar10": (45_000, 10_000),
-    "cifar100": (45_000, 10_000),
+    **dict.fromkeys(("mnist", "fashion_mnist"), (55_000, 10_000)),
+    **dict.fromkeys(("cifar10", "cifar100"), (45_000, 10_000)),
     "imagenet2012": (1_276_167, 50_000),
 }
 
@@ -42,14 +40,14 @@ class Program(NamedTuple):
     on_one: Callable[..., Any]
     arguments: tuple  # of that, as shapes
     gathered: tuple[int, ...]  # places of arguments of which only rows are taken: the data set's
-    images: Images  # over all devices
+    images: dict[str, int]  # of a "call", over all devices, and of an "epoch", or pass over the data
 
 
 def ann_step(config: Config, machine: Machine) -> Program:
     """A training step of the ANN."""
     rule = train_ann.rule_of(config, _num_images(config) // config.data.batch_size)
     state = jax.eval_shape(lambda: init_state(init_variables(config, "init"), rule))
-    return _training(config, machine, (train_ann.forward_of(config), rule, cross_entropy), state)
+    return _training(config, machine, state, (train_ann.forward_of(config), rule, cross_entropy))
 
 
 def hybrid_step(config: Config, machine: Machine) -> Program:
@@ -57,7 +55,7 @@ def hybrid_step(config: Config, machine: Machine) -> Program:
     rule = finetune.rule_of(config, _num_images(config) // config.data.batch_size)
     state = jax.eval_shape(lambda: finetune.state_of(config, snn_like(config), init_variables(config, "init"), rule))
     parts = finetune.forward_of(config, 1.0, machine), rule, finetune.loss_of(config)
-    return _training(config, machine, parts, state)
+    return _training(config, machine, state, parts)
 
 
 def evaluation(config: Config, machine: Machine) -> Program:
@@ -65,27 +63,27 @@ def evaluation(config: Config, machine: Machine) -> Program:
     source, snn = _source(config), jax.eval_shape(lambda: snn_like(config))
     presentation = presentation_of(config, config.convert.num_steps, machine)
     evaluate = snn_evaluation(presentation, source, partial(logit_unit, config))
-    on_all, samples = parallel_evaluation(evaluate, machine.devices), config.run.eval_batch_size // machine.num_devices
-    images = Images(config.run.eval_batch_size, IMAGES[config.data.dataset][1])
-    return _of_batches(config, machine.num_devices, source, (on_all, evaluate), (snn, samples, images))
+    images = {"call": config.run.eval_batch_size, "epoch": IMAGES[config.data.dataset][1]}
+    on_all = parallel_evaluation(evaluate, machine.devices)
+    return _of_batches(config, on_all, evaluate, snn, images, machine.num_devices)
 
 
 def balancing(config: Config, machine: Machine) -> Program:
     """The pass of balancing over the second layer and the first, those of most neurons; on one device, as it runs."""
     options, batch, snn = config.convert, config.run.eval_batch_size, jax.eval_shape(lambda: snn_like(config))
     presentation = presentation_of(config, options.balance_steps, machine._replace(num_devices=1))
-    images = jax.ShapeDtypeStruct((batch, *info(config.data.dataset).image_shape), jnp.float32)
-    graph, _ = presentation.snn.trace(snn, images)
+    shown = jax.ShapeDtypeStruct((batch, *info(config.data.dataset).image_shape), jnp.float32)
+    graph, _ = presentation.snn.trace(snn, shown)
     layer = (build_ann(config).stem_layers if options.balance == "stem" else list(graph.layers))[:2][-1]
     kept = {name: bytes_of_spikes(presentation, of.shape, options.balance_images) for name, of in graph.layers.items()}
     wanted = tuple(name for name in layers_run(graph, layer, {}) if kept[name] <= KEEP_BYTES)
     probe = Probe(layer, wanted, maximum if options.percentile == 100 else upper_histogram)
     place = None if machine.devices is None else jax.sharding.SingleDeviceSharding(machine.devices[0])
-    presented = images, jax.ShapeDtypeStruct((batch,), jnp.int32), _key()
+    presented = shown, jax.ShapeDtypeStruct((batch,), jnp.int32), KEY
     arguments = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), (snn, presented, {}))
-    lower = partial(probe_layer.lower, presentation, probe, *arguments)
-    on_one = partial(probe_layer, presentation, probe)
-    return Program(lower, on_one, arguments, (), Images(batch, options.balance_images))
+    lower, on_one = (partial(call, presentation, probe) for call in (probe_layer.lower, probe_layer))
+    images = {"call": batch, "epoch": options.balance_images}
+    return Program(partial(lower, *arguments), on_one, arguments, (), images)
 
 
 def is_run(config: Config, name: str) -> bool:
@@ -96,24 +94,29 @@ def is_run(config: Config, name: str) -> bool:
 PROGRAMS = {ANN_STEP: ann_step, HYBRID_STEP: hybrid_step, "balancing": balancing, "evaluation": evaluation}
 
 
-def _training(config: Config, machine: Machine, of_step: tuple[Any, Any, Any], state: Any) -> Program:
-    """A training step of what `parallel_train_step` takes: forward, optimiser and loss."""
+def _training(config: Config, machine: Machine, state: Any, of_step: tuple[Any, Any, Any]) -> Program:
+    """A training step of forward function, optimiser and loss."""
     (forward, rule, loss), source, parts = of_step, _source(config), config.run.accumulate
     on_all = parallel_train_step(source, forward, rule, loss, parts, machine.devices)
     on_one = train_step(source, forward, rule, None, loss, parts)
-    samples, images = config.data.batch_size // machine.num_devices, Images(config.data.batch_size, _num_images(config))
-    return _of_batches(config, machine.num_devices, source, (on_all, on_one), (state, samples, images))
+    images = {"call": config.data.batch_size, "epoch": _num_images(config)}
+    return _of_batches(config, on_all, on_one, state, images, machine.num_devices)
 
 
 def _of_batches(
-    config: Config, num_devices: int, source: Source, ways: tuple[Any, Any], of: tuple[Any, int, Images]
+    config: Config, on_all: Any, on_one: Any, variables: Any, images: dict[str, int], num_devices: int
 ) -> Program:
-    """A program of variables, the data set and items of it: on all devices and on one, so many samples on each."""
-    (on_all, on_one), (variables, samples, images) = ways, of
-    resident = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), source.resident)
-    together, alone = _item(config, num_devices, samples), _item(config, samples)
-    lower = partial(on_all.lower, variables, resident, together, _key())
-    return Program(lower, on_one, (variables, resident, alone, _key()), (1,), images)
+    """A program of variables, the data set and an item of it, of equally many images on each device."""
+    about, samples = info(config.data.dataset), images["call"] // num_devices
+    resident = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), _source(config).resident)
+
+    def item(*batch: int) -> Any:
+        index = jax.ShapeDtypeStruct(batch, jnp.int32)
+        pixels = jax.ShapeDtypeStruct((*batch, *about.image_shape), jnp.uint8)
+        return Batch(pixels, index, index) if about.streamed else index
+
+    lower = partial(on_all.lower, variables, resident, item(num_devices, samples), KEY)
+    return Program(lower, on_one, (variables, resident, item(samples), KEY), (1,), images)
 
 
 def _num_images(config: Config) -> int:
@@ -129,14 +132,3 @@ def _source(config: Config) -> Source:
         return source_of(Examples(data.dataset, about, range(_num_images(config))))
     images = np.broadcast_to(np.uint8(0), (_num_images(config), *about.image_shape))
     return resident_source(Split(images, np.zeros(len(images), np.int32)), data.crop_padding, data.flip)
-
-
-def _item(config: Config, *batch: int) -> Any:
-    """The shape of an item of the source."""
-    index, about = jax.ShapeDtypeStruct(batch, jnp.int32), info(config.data.dataset)
-    images = jax.ShapeDtypeStruct((*batch, *about.image_shape), jnp.uint8)
-    return Batch(images, index, index) if about.streamed else index
-
-
-def _key() -> Any:
-    return jax.eval_shape(lambda: jax.random.key(0))

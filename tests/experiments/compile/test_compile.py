@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from experiments.compile import __main__ as main
-from experiments.compile import compiled, page, report
+from experiments.compile import compiled, page
 from experiments.compile.__main__ import Arguments
 from experiments.compile.chips import CHIPS, Target, target_of
 from experiments.compile.counting import Work
@@ -38,22 +38,23 @@ TEXT = """
 
 def test_collectives_are_read_from_a_programs_text():
     assert compiled.collectives(TEXT) == {
-        "all-reduce": (2, 4 * 12 + 4 + 32),
-        "all-gather": (1, 32),
-        "collective-permute": (1, 16),
+        "all-reduce": {"count": 2, "bytes": 4 * 12 + 4 + 32},
+        "all-gather": {"count": 1, "bytes": 32},
+        "collective-permute": {"count": 1, "bytes": 16},
     }
 
 
-def target(chip, count):
-    return Target("", CHIPS[chip], Machine(None, count, CHIPS[chip].device_bytes))
-
-
-def test_the_least_time_is_that_of_the_longest_part():
-    chip = CHIPS["v5e"]
-    least = report.least_time(target("v5e", 4), "float32", Work(197e12, 8.19e9), int(chip.link_bytes_per_second))
-    assert least == pytest.approx((1, 0.01, 1.5))
-    assert max(least) == pytest.approx(1.5)
-    assert report.least_time(target("h100", 1), "bfloat16", Work(989.5e12, 0), 10**9) == pytest.approx((1, 0, 0))
+@pytest.mark.parametrize(
+    ("name", "count", "precision", "work", "exchanged", "seconds"),
+    [
+        ("v5e", 4, "float32", Work(197e12, 8.19e9), int(CHIPS["v5e"].link_bytes_per_second), (1, 0.01, 1.5, 1.5)),
+        ("h100", 1, "bfloat16", Work(989.5e12, 0), 10**9, (1, 0, 0, 1)),
+    ],
+)
+def test_the_least_time_is_that_of_the_longest_part(name, count, precision, work, exchanged, seconds):
+    target = Target(CHIPS[name], Machine(None, count, CHIPS[name].device_bytes))
+    least = compiled.bounds(target, precision, {"call": 1, "epoch": 1}, work, exchanged)["least_seconds"]
+    assert least == pytest.approx(dict(zip(("computing", "moving", "exchanging", "total"), seconds, strict=True)))
 
 
 def test_the_page_says_what_was_compiled(tmp_path):
@@ -117,10 +118,10 @@ def step_for(topology, config, num_steps):
     there = target_of(topology)
     config = with_fields(config, {"data.batch_size": 8 * there.machine.num_devices, "convert.num_steps": num_steps})
     actual = compiled.compiled(hybrid_step(config, there.machine).lower(), there, optimize=False)
-    assert actual.memory is not None
-    assert actual.needed < 0.1 * there.chip.device_bytes
-    assert [(name, count) for name, (count, _) in actual.collectives.items()] == [("all-reduce", 1)]
-    return actual.memory.temporaries
+    assert actual["memory"] is not None
+    assert actual["bytes"] < 0.1 * there.chip.device_bytes
+    assert {name: sent["count"] for name, sent in actual["collectives"].items()} == {"all-reduce": 1}
+    return actual["memory"]["temporaries"]
 
 
 @libtpu
@@ -153,7 +154,8 @@ def test_what_does_not_fit_is_told_with_a_way_out_that_was_compiled(monkeypatch,
 
     def watched(*arguments):
         calls.append(arguments)
-        return compiled.Compiled(None, 2**40, None) if len(calls) == 1 else compiler(*arguments)
+        given_up = {"fits": False, "bytes": 2**40, "memory": None, "collectives": None}
+        return given_up if len(calls) == 1 else compiler(*arguments)
 
     monkeypatch.setattr(main, "compiled", watched)
     arguments = Arguments(config, "v5e:1x1", ("evaluation",), out=tmp_path / "new" / "out.json")
@@ -184,7 +186,7 @@ def test_what_does_not_fit_is_said_with_the_fewest_parts_that_do(norm, program, 
         return SimpleNamespace(lower=lambda: config.data.batch_size // config.run.accumulate)
 
     monkeypatch.setitem(PROGRAMS, program, step)
-    monkeypatch.setattr(main, "compiled", lambda images, *_: SimpleNamespace(fits=lambda target: images <= fitting))
+    monkeypatch.setattr(main, "compiled", lambda images, *_: {"fits": images <= fitting})
     target = SimpleNamespace(machine=Machine(None, 1, None))
     config = with_fields(VGG5, {"network.norm": norm, "data.batch_size": 64})
     assert main.way_out(config, target, program, optimize=False).startswith(sentence)
