@@ -137,9 +137,9 @@ def test_initial_membranes_come_back_however_small(leak):
     initial = jnp.asarray([3e-5, 0.3, -0.7, 1e-3], jnp.float32)
     neurons = {"threshold": jnp.float32(0.37), "leak": jnp.float32(leak), "initial": initial}
     graph = to_nir(snn, {**variables, NEURONS: {layer: neurons}}, jnp.zeros((1, 4)), reset="exact")
-    (neurons,) = from_nir(graph)[1][NEURONS].values()
+    (back,) = from_nir(graph)[1][NEURONS].values()
     for name, value in neurons.items():
-        np.testing.assert_array_equal(neurons[name], value)
+        np.testing.assert_array_equal(back[name], value)
 
 
 def test_no_node_takes_the_name_of_another():
