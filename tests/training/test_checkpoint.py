@@ -15,14 +15,12 @@ import numpy as np
 import optax
 import pytest
 
+import jsnn
 from jsnn.training.checkpoint import restore, save
-from jsnn.training.optimizers import optimizer
 from jsnn.training.parallel import replicate
-from jsnn.training.step import init_state
 from tests.conftest import ROOT
 from tests.networks import SMALL_VGG, random_snn
 
-RULE = optimizer("adam", optax.constant_schedule(1e-3), 5e-4)
 ZERO = {"x": np.zeros((), np.int32)}
 
 
@@ -37,7 +35,7 @@ def save_numbers(folder, *steps, keep=2):
 
 
 def test_what_is_restored_is_what_was_saved(tmp_path):
-    state = init_state(random_snn(SMALL_VGG, 0, leak=0.9)[1], RULE)
+    state = jsnn.init_state(random_snn(SMALL_VGG, 0, leak=0.9)[1], optax.adam(1e-3))
     save(tmp_path / "ann", 3, replicate(state), {"seed": 1, "config": {"hidden": [4, 5]}})
     actual = restore(tmp_path / "ann", jax.eval_shape(lambda: state))
     assert actual.step == 3
@@ -45,8 +43,13 @@ def test_what_is_restored_is_what_was_saved(tmp_path):
     chex.assert_trees_all_equal(actual.tree, state)
     chex.assert_trees_all_equal_dtypes(actual.tree, state)
     assert float(actual.tree.fixed["neurons"]["conv0"]["leak"]) == pytest.approx(0.9)
-    with pytest.raises(ValueError, match="holds another network"):
-        restore(tmp_path / "ann", {"params": jnp.zeros(3)})
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    save(tmp_path, 1, {"x": jnp.ones(2)}, {})
+    for like in ({"x": jnp.ones(3)}, {"x": jnp.ones(2, int)}, {"y": jnp.ones(2)}, {"x": {"y": jnp.ones(2)}}):
+        with pytest.raises(ValueError, match="holds another network"):
+            restore(tmp_path, like)
 
 
 def test_random_keys_come_back_as_keys_and_numbers_as_arrays(tmp_path):
