@@ -1,4 +1,4 @@
-"""Four CPU devices for every test, programs dropped after every file, and where the real data is.
+"""Four CPU devices for every test, programs dropped after every file, what hypothesis tries, where the real data is.
 
 Compiled programs are kept on disk for the session: many tests, and the processes that they start, compile the same.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from hypothesis import HealthCheck, settings
 
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share the folder of the process that started them
     PROGRAMS = tempfile.TemporaryDirectory(prefix="jsnn-programs-")
@@ -34,6 +35,9 @@ gc.set_threshold(50_000, 20, 50)  # tracing makes objects that live on: looking 
 jax.config.update("jax_platforms", "cpu")
 os.environ["JAX_PLATFORMS"] = "cpu"  # where libtpu is installed, jax asks the network for a TPU first
 jax.config.update("jax_num_cpu_devices", 4)
+FIXTURES = [HealthCheck.function_scoped_fixture]  # but set how programs are compiled
+settings.register_profile("tests", max_examples=200, deadline=None, derandomize=True, suppress_health_check=FIXTURES)
+settings.load_profile("tests")
 
 LONG = "compile commands resume hosts real_data parity bptt trouble terminal".split()
 ROOT = Path(__file__).parent.parent
@@ -68,14 +72,6 @@ def float64():
     """Double precision for one test."""
     with jax.enable_x64(True):
         yield
-
-
-@pytest.fixture(scope="session")
-def small() -> tuple:
-    """A small SNN, its variables and inputs over time, see `tests.plain_networks.small_network`."""
-    from tests.plain_networks import small_network
-
-    return small_network()
 
 
 @pytest.fixture(scope="session")

@@ -12,10 +12,7 @@ import jsnn
 
 IMAGES = jax.random.uniform(jax.random.key(1), (4, 6, 6, 2), minval=-1)
 ROWS = jax.random.uniform(jax.random.key(2), (4, 5), minval=-1)
-PLAIN = {
-    "hidden": {"w": jax.ShapeDtypeStruct((5, 6), jnp.float32), "b": jax.ShapeDtypeStruct((6,), jnp.float32)},
-    "out": {"w": jax.ShapeDtypeStruct((6, 3), jnp.float32), "b": jax.ShapeDtypeStruct((3,), jnp.float32)},
-}
+PLAIN = {"hidden": {"w": jnp.zeros((5, 6)), "b": jnp.zeros(6)}, "out": {"w": jnp.zeros((6, 3)), "b": jnp.zeros(3)}}
 HIDDEN = {"w": jnp.eye(3), "out": jnp.eye(3)}
 
 
@@ -53,23 +50,6 @@ def converted(apply: Callable, variables: Any, x: jax.Array) -> tuple[jsnn.SNN, 
     snn = jsnn.spiking(apply)
     thresholds = jsnn.balance_thresholds(snn, variables, x, jsnn.encoding.constant, jax.random.key(0), num_steps=32)
     return snn, jsnn.convert(snn, variables, thresholds, initial=0.5)
-
-
-def small_network() -> tuple[jsnn.SNN, Any, jax.Array]:
-    """A plain function with a convolution as an SNN, its variables and inputs over time."""
-
-    def network(params, x):
-        x = jax.lax.conv_general_dilated(x, params["conv"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-        return dense(params["out"], jax.nn.relu(x).reshape(len(x), -1))
-
-    shapes = {
-        "conv": jax.ShapeDtypeStruct((3, 3, 2, 3), jnp.float32),
-        "out": {"w": jax.ShapeDtypeStruct((108, 3), jnp.float32), "b": jax.ShapeDtypeStruct((3,), jnp.float32)},
-    }
-    snn = jsnn.spiking(network, jsnn.lif(jsnn.surrogate.linear()))
-    variables = jsnn.convert(snn, drawn(shapes), {"conv": 0.4}, leak=0.9)
-    inputs = jax.random.uniform(jax.random.key(5), (10, 4, 6, 6, 2), minval=-1)
-    return snn, variables, inputs
 
 
 @partial(jax.jit, static_argnums=0)

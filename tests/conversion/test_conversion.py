@@ -12,21 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jsnn.conversion import (
-    balance_thresholds,
-    convert,
-    from_paper_thresholds,
-    paper_thresholds,
-    scale_paper_thresholds,
-    scale_thresholds,
-)
+from jsnn import balance_thresholds, convert, hard_reset_lif, paper_thresholds, scale_thresholds, simulate, spiking
+from jsnn.conversion import from_paper_thresholds, scale_paper_thresholds
 from jsnn.encoding import constant, poisson
 from jsnn.models import VGG, ResNet
-from jsnn.network.simulation import simulate
-from jsnn.network.transformation import NEURONS, spiking
-from jsnn.neurons import hard_reset_lif
 from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG, images, random_snn
-from tests.properties import many
 
 KEY = jax.random.key(8)
 
@@ -124,13 +114,13 @@ def test_what_can_be_no_threshold_leak_factor_or_weight_is_refused(call, sentenc
 def test_numbers_among_the_variables_do_not_widen_neurons(float64):
     snn = spiking(lambda variables, x: jax.nn.relu(x @ variables["w"]) * variables["scale"])
     converted = convert(snn, {"w": jnp.eye(3, dtype=jnp.float32), "scale": 2.0}, {"w": 1.0})
-    assert converted[NEURONS]["w"]["threshold"].dtype == jnp.float32
+    assert converted["neurons"]["w"]["threshold"].dtype == jnp.float32
 
 
 def test_weights_of_eight_bits_and_lists_of_thresholds_are_taken():
     snn = spiking(lambda variables, x: jax.nn.relu(x @ variables["w"].astype(jnp.float32)))
     converted = convert(snn, {"w": jnp.ones((2, 3), jnp.float8_e4m3fn)}, {"w": [1, 2.0, 3]})
-    threshold = converted[NEURONS]["w"]["threshold"]
+    threshold = converted["neurons"]["w"]["threshold"]
     assert threshold.dtype == jnp.float32
     np.testing.assert_array_equal(threshold, [1, 2, 3])
 
@@ -138,33 +128,30 @@ def test_weights_of_eight_bits_and_lists_of_thresholds_are_taken():
 def test_conversion_works_inside_transformations():
     @jax.jit
     def of_jit(threshold, leak, factor):
-        return scale_thresholds(converted(threshold, leak), factor)[NEURONS]
+        return scale_thresholds(converted(threshold, leak), factor)["neurons"]
 
     expected = {"threshold": jnp.float32(1), "leak": jnp.float32(0.9), "initial": jnp.float32(0)}
     chex.assert_trees_all_close(of_jit(2.0, 0.9, 0.5), dict.fromkeys(ORDER, expected))
 
 
 RESNET, LAYERS = spiking(SMALL_RESNET.apply), SMALL_RESNET.spiking_layers
-ONES = jax.tree.map(
-    lambda leaf: jnp.ones(leaf.shape),
-    jax.eval_shape(SMALL_RESNET.init, jax.random.key(0), jnp.zeros((1, *IMAGE_SHAPE))),
-)
+SHAPES = jax.eval_shape(SMALL_RESNET.init, KEY, jnp.zeros((1, *IMAGE_SHAPE)))
+ONES = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), SHAPES)
 seeds, factors = st.integers(0, 2**32 - 1), st.floats(0.01, 10)
 leaks = st.sampled_from([1.0, 0.99, 0.5]) | st.floats(0.015625, 1.0, width=32)
 
 
 def assert_holds(variables, thresholds, leak, rtol=1e-6):
     """The very same arrays of weights, thresholds as given, and all else of the neurons."""
-    leaves = zip(jax.tree.leaves(variables["params"]), jax.tree.leaves(ONES["params"]), strict=True)
-    assert all(one is other for one, other in leaves)
-    assert tuple(variables[NEURONS]) == LAYERS
-    assert all(sorted(values) == ["initial", "leak", "threshold"] for values in variables[NEURONS].values())
-    actual = [[float(values[name]) for name in sorted(values)] for values in variables[NEURONS].values()]
+    neurons = variables["neurons"]
+    assert jax.tree.all(jax.tree.map(lambda one, other: one is other, variables["params"], ONES["params"]))
+    assert tuple(neurons) == LAYERS
+    assert all(sorted(values) == ["initial", "leak", "threshold"] for values in neurons.values())
+    actual = [[float(values[name]) for name in sorted(values)] for values in neurons.values()]
     expected = [[0, np.float32(leak), thresholds[layer]] for layer in LAYERS]
     np.testing.assert_allclose(actual, expected, rtol=rtol)
 
 
-@many
 @given(seeds, leaks, factors, factors)
 def test_a_conversion_keeps_the_weights_and_a_factor_scales_all_thresholds(seed, leak, factor, other):
     rng = np.random.default_rng(seed)
@@ -176,7 +163,6 @@ def test_a_conversion_keeps_the_weights_and_a_factor_scales_all_thresholds(seed,
     assert_holds(scale_thresholds(there, 1 / (factor * other)), thresholds, leak)
 
 
-@many
 @given(seeds, st.floats(0.25, 4))
 def test_a_factor_scales_each_threshold_in_the_papers_units(seed, factor):
     rng = np.random.default_rng(seed)

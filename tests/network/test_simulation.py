@@ -12,13 +12,25 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import jsnn
 from jsnn.models import dropout_of
 from jsnn.network.chunks import time_chunks
-from jsnn.network.simulation import simulate
-from jsnn.network.transformation import NEURONS
 from tests.networks import TINY_VGG, random_inputs, random_snn
 from tests.neurons.numpy_reference import lif_loop
 from tests.plain_networks import PLAIN, dense, drawn, plain, run
 
 STEPS = 10
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A plain function with a convolution as an SNN, its variables and inputs over time."""
+
+    def network(params, x):
+        x = jax.lax.conv_general_dilated(x, params["conv"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return dense(params["out"], jax.nn.relu(x).reshape(len(x), -1))
+
+    weights = drawn({"conv": jnp.zeros((3, 3, 2, 3)), "out": {"w": jnp.zeros((108, 3)), "b": jnp.zeros(3)}})
+    snn = jsnn.spiking(network, jsnn.lif(jsnn.surrogate.linear()))
+    inputs = jax.random.uniform(jax.random.key(5), (STEPS, 4, 6, 6, 2), minval=-1)
+    return snn, jsnn.convert(snn, weights, {"conv": 0.4}, leak=0.9), inputs
 
 
 def in_chunks(chunk, snn, variables, inputs):
@@ -142,9 +154,9 @@ def test_the_spikes_of_states_have_the_gradient_of_spikes():
     @partial(jax.jit, static_argnums=0)
     @partial(jax.grad, argnums=1)
     def gradient(observe, params):
-        given, options = {"params": params, NEURONS: variables[NEURONS]}, dropout_of(jnp.arange(2), jax.random.key(5))
-        seen = partial(simulate, snn, given, lambda time: inputs[time], observe, num_steps=STEPS, chunk=5)
-        return seen(collect=("states", "spikes"), **options).sum()
+        options = {"num_steps": STEPS, "chunk": 5, "collect": ("states", "spikes")}
+        options |= dropout_of(jnp.arange(2), jax.random.key(5))
+        return jsnn.simulate(snn, {**variables, "params": params}, inputs.__getitem__, observe, **options).sum()
 
     of_states, of_spikes = (
         gradient(observe, variables["params"])

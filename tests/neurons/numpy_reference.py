@@ -7,16 +7,12 @@ or broadcastable to [...].
 import numpy as np
 
 Parameter = float | np.ndarray
+Run = tuple[np.ndarray, np.ndarray]
 
 
 def lif_loop(
-    current: np.ndarray,
-    threshold: Parameter,
-    leak: Parameter,
-    initial: Parameter = 0.0,
-    period: int = 0,
-    hard_reset: bool = False,
-) -> tuple[np.ndarray, np.ndarray]:
+    current: np.ndarray, threshold: Parameter, leak: Parameter, initial: Parameter = 0.0, period=0, hard_reset=False
+) -> Run:
     """Drive neurons with currents [T, ...]; return their membranes u and spikes o, both [T, ...].
 
     u[t] = leak * u[t-1] + I[t] - v * o[t-1],    u[-1] = initial * v    and    o[t] = 1 if u[t] / v - 1 > 0 else 0.
@@ -36,7 +32,7 @@ def lif_loop(
 
 def adaptive_lif_loop(
     current: np.ndarray, threshold: Parameter, leak: Parameter, decay: Parameter, strength: Parameter
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Run:
     """Soft reset by a threshold w that rises with every spike.
 
     a[t] = decay * a[t-1] + o[t-1],    w[t] = v * (1 + strength * a[t])
@@ -54,9 +50,7 @@ def adaptive_lif_loop(
     return membranes, spikes
 
 
-def current_lif_loop(
-    current: np.ndarray, threshold: Parameter, leak: Parameter, decay: Parameter
-) -> tuple[np.ndarray, np.ndarray]:
+def current_lif_loop(current: np.ndarray, threshold: Parameter, leak: Parameter, decay: Parameter) -> Run:
     """Soft reset behind a synapse: i[t] = decay * i[t-1] + (1 - decay) * I[t] in place of I[t]."""
     synapse, filtered = np.zeros_like(current), np.zeros_like(current[0])
     for t in range(len(current)):
@@ -65,19 +59,13 @@ def current_lif_loop(
     return lif_loop(synapse, threshold, leak)
 
 
-def stdb_surrogate(spikes: np.ndarray, t: int, alpha: float, beta: float) -> float:
-    """Return do[t]/dz[t] of one neuron from its spike train [T]: only spikes before t count, without any it is 0."""
-    earlier = np.flatnonzero(spikes[:t])
-    return alpha * float(np.exp(-beta * (t - earlier[-1]))) if earlier.size else 0.0
-
-
 def stdb_gradient_loop(
     current: np.ndarray, threshold: float, leak: float, alpha: float, beta: float, cotangent: np.ndarray
 ) -> np.ndarray:
     """Return d sum(cotangent * spikes) / d current, [T, ...], neuron by neuron and backwards in time.
 
-    u[t] acts on o[t] through the surrogate and on u[t+1] through the leak; the reset carries no gradient. So with
-    g[t] = d sum / d u[t],    g[t] = cotangent[t] * surrogate[t] / v + leak * g[t+1],    g[T] = 0,
+    u[t] acts on o[t] through the surrogate, 0 before the first spike, and on u[t+1] through the leak; the reset carries
+    no gradient. So with g[t] = d sum / d u[t],    g[t] = cotangent[t] * surrogate[t] / v + leak * g[t+1],    g[T] = 0,
     and since u[t] contains I[t] with weight 1, g[t] is the derivative by the current too.
     """
     steps = len(current)
@@ -87,7 +75,8 @@ def stdb_gradient_loop(
     for neuron in range(spikes.shape[1]):
         later = 0.0
         for t in reversed(range(steps)):
-            surrogate = stdb_surrogate(spikes[:, neuron], t, alpha, beta)
+            earlier = np.flatnonzero(spikes[:t, neuron])
+            surrogate = alpha * np.exp(-beta * (t - earlier[-1])) if earlier.size else 0.0
             later = cotangent[t, neuron] * surrogate / threshold + leak * later
             gradient[t, neuron] = later
     return gradient.reshape(current.shape)

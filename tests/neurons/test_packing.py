@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jsnn.neurons import LIFState, lif, over_time
@@ -13,7 +13,6 @@ from jsnn.neurons.neuron import record
 from jsnn.neurons.packing import STEPS_PER_WORD, age_after, age_at, age_dtype, unpack, word_dtype
 from jsnn.neurons.residuals import Kept, Train, replay
 from jsnn.neurons.surrogate import stdb
-from tests.properties import many
 
 NEURON = lif(stdb(0.3, 0.05))
 # Few numbers of steps, for each is compiled: the ends of each word and what is just beyond.
@@ -39,7 +38,6 @@ def age_by_loop(spikes, age, time):
     return age
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=32), st.integers(0, 300))
 def test_ages_equal_a_loop(spikes, age):
     words, times = pack(np.array(spikes)[:, None]), np.arange(32)
@@ -83,7 +81,6 @@ def plain_and_packed(current, state, weights, threshold, leak):
 
 
 @pytest.mark.usefixtures("optimized")
-@settings(many, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**32 - 1), chunks_of_shape, st.floats(0.0625, 4.0, width=32), leaks)
 def test_a_neuron_kept_as_bits_equals_the_plain_one(seed, chunks_of_shape, threshold, leak):
     """A presentation cut anywhere: spikes, ages and states are equal to the bit, gradients but for rounding."""

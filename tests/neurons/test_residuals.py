@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from jsnn.encoding import constant
@@ -31,7 +31,6 @@ def through_a_code(z, width):
     return codes.decode(code, width, jnp.float32), codes.fires(code)
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.floats(-300, 300, width=32, allow_subnormal=False), st.sampled_from(WIDTHS))
 def test_a_code_tells_the_spike_and_the_distance_to_its_step(z, width):
     actual, fires = through_a_code(np.float32(z), width)
