@@ -6,11 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import jsnn
 from jsnn.conversion import convert, from_paper_thresholds
 from jsnn.models import VGG, ResNet
-from jsnn.network.transformation import NEURONS, SNN, spiking
-from jsnn.neurons import lif
-from jsnn.neurons.surrogate import stdb
 
 # Few layers, for compiling takes the time of a test: pools before a convolution and a dense layer, and both kinds of
 # shortcuts.
@@ -22,7 +20,7 @@ IMAGE_SHAPE = (12, 8, 2)  # H != W, and even sizes where a stride of 2 meets the
 ONE_IMAGE = jax.ShapeDtypeStruct((1, *IMAGE_SHAPE), jnp.float32)
 
 
-def random_snn(ann: VGG | ResNet, seed: int, leak: float, surrogate=None, dtype=jnp.float32) -> tuple[SNN, Any]:
+def random_snn(ann: VGG | ResNet, seed: int, leak: float, surrogate=None, dtype=jnp.float32) -> tuple[jsnn.SNN, Any]:
     """An SNN that spikes in all layers: He-like weights, a threshold of its own in each layer.
 
     In a ResNet's block the first layer has the threshold 1 in the paper's units, and larger weights instead: with any
@@ -40,13 +38,13 @@ def random_snn(ann: VGG | ResNet, seed: int, leak: float, surrogate=None, dtype=
         if layer.endswith("_conv0"):
             params[layer] = jax.tree.map(lambda leaf, v=thresholds[layer]: leaf / v, params[layer])
             thresholds[layer] = 1.0
-    snn = spiking(ann.apply, lif(surrogate or stdb()))
+    snn = jsnn.spiking(ann.apply, jsnn.lif(surrogate or jsnn.surrogate.stdb()))
     return snn, convert(snn, {"params": params}, from_paper_thresholds(thresholds), leak=leak)
 
 
 def last_threshold(variables: Any, ann: VGG | ResNet) -> jax.Array:
     """The unit of the paper's logits."""
-    return variables[NEURONS][ann.spiking_layers[-1]]["threshold"]
+    return variables["neurons"][ann.spiking_layers[-1]]["threshold"]
 
 
 def random_inputs(num_steps: int, batch: int, seed: int = 0, dtype=jnp.float32) -> jax.Array:

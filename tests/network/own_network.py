@@ -1,6 +1,6 @@
 """A researcher's own network, of Flax's layers alone, and images to show it."""
 
-from functools import cache, partial
+from functools import cache
 
 import flax.linen as nn
 import jax
@@ -10,12 +10,11 @@ import numpy as np
 import jsnn
 from jsnn.data import array_source
 
-BATCH, STEPS = 4, 10
-RNG = np.random.default_rng(0)
+STEPS, RNG = 10, np.random.default_rng(0)
 IMAGES = RNG.uniform(-1, 1, (8, 6, 6, 2)).astype(np.float32)
 LABELS = RNG.integers(0, 3, 8).astype(np.int32)
 SOURCE = array_source(IMAGES, LABELS)
-INDEX, KEY = jnp.arange(BATCH, dtype=jnp.int32), jax.random.key(0)
+ITEM, KEY = np.arange(8, dtype=np.int32), jax.random.key(0)
 CONSTANT = jsnn.encoding.constant
 
 
@@ -48,9 +47,3 @@ def spiking(neuron=None, leak=0.9):
 def held(x):
     """The same input at every step."""
     return lambda time: jnp.broadcast_to(x, (len(time), *x.shape))
-
-
-@partial(jax.jit, static_argnums=0)
-def recorded(snn, variables, images):
-    """Spikes and currents of all steps, by layer."""
-    return jsnn.record(snn, variables, held(images), num_steps=STEPS, what=("spikes", "currents"), chunk=4)

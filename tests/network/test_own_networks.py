@@ -15,11 +15,10 @@ from jsnn.data import array_source, event_source
 from jsnn.network.operations import LayerShape, accumulates, layer_shapes, multiply_accumulates, neurons
 from jsnn.training.checkpoint import restore, save
 from jsnn.training.parallel import replicate, split_over_devices
-from tests.network.own_network import CONSTANT, IMAGES, KEY, LABELS, SOURCE, STEPS, spiking
+from tests.network.own_network import CONSTANT, IMAGES, ITEM, KEY, LABELS, SOURCE, STEPS, spiking
 from tests.plain_networks import run
 
 RNG = np.random.default_rng(5)
-ITEM = np.arange(8, dtype=np.int32)
 
 
 class Normalized(nn.Module):

@@ -11,21 +11,7 @@ import optax
 
 import jsnn
 from jsnn.training.checkpoint import restore, save
-from tests.network.own_network import (
-    BATCH,
-    CONSTANT,
-    IMAGES,
-    KEY,
-    LABELS,
-    MODEL,
-    SOURCE,
-    STEPS,
-    THRESHOLDS,
-    ann,
-    held,
-    recorded,
-    spiking,
-)
+from tests.network.own_network import CONSTANT, IMAGES, ITEM, KEY, LABELS, SOURCE, STEPS, THRESHOLDS, ann, held, spiking
 from tests.neurons.numpy_reference import lif_loop
 from tests.neurons.random_neurons import currents, run
 
@@ -50,7 +36,7 @@ OWN = jsnn.Neuron(lambda: {"threshold": 1.0, "leak": 0.9, "gain": 1.0}, init, st
 
 
 def test_an_own_neuron_through_every_stage(tmp_path):
-    snn = jsnn.spiking(MODEL.apply, OWN)
+    snn, _ = spiking(OWN)
     thresholds = jsnn.balance_thresholds(snn, ann(), IMAGES, CONSTANT, KEY, num_steps=STEPS, batch_size=4)
     variables = jsnn.convert(snn, ann(), thresholds, gain=1.5)
     assert set(variables["neurons"]) == set(THRESHOLDS)
@@ -60,7 +46,7 @@ def test_an_own_neuron_through_every_stage(tmp_path):
     train = jax.jit(jsnn.train_step(SOURCE, jsnn.snn_forward(presentation, jsnn.averaged), optimizer))
     state, losses = jsnn.init_state(variables, optimizer), []
     for epoch in range(5):
-        for item in SOURCE.shuffled(BATCH, 0, epoch, 0):
+        for item in SOURCE.shuffled(4, 0, epoch, 0):
             state, metrics = train(state, SOURCE.resident, item, KEY)
             losses.append(float(metrics.loss))
     assert np.mean(losses[-2:]) < np.mean(losses[:2])
@@ -70,8 +56,9 @@ def test_an_own_neuron_through_every_stage(tmp_path):
     chex.assert_trees_all_equal(again, state)
 
     evaluate = jax.jit(jsnn.snn_evaluation(presentation, SOURCE))
-    actual = evaluate(again.variables(), SOURCE.resident, np.arange(8, dtype=np.int32), KEY)
-    shown = recorded(snn, again.variables(), IMAGES)
+    actual = evaluate(again.variables(), SOURCE.resident, ITEM, KEY)
+    options = {"num_steps": STEPS, "what": ("spikes", "currents"), "chunk": 4}
+    shown = jsnn.record(snn, again.variables(), held(IMAGES), **options)
     assert actual.count == 8
     for layer in THRESHOLDS:
         expected = shown["spikes"][layer].reshape(STEPS, 8, -1).mean(-1).sum(1)
@@ -85,10 +72,8 @@ def test_an_own_neuron_through_every_stage(tmp_path):
 def test_an_own_neuron_with_a_hard_reset_is_the_hard_reset_neuron():
     """It lacks the options, but has the same spikes and gradients."""
     theirs = jsnn.hard_reset_lif(jsnn.surrogate.linear(), detach_spike=False)
-    parameters, current = (
-        {"threshold": 0.7, "leak": 0.9, "initial": 0.0, "gain": 1.0},
-        jnp.asarray(currents(20), jnp.float32),
-    )
+    parameters = {"threshold": 0.7, "leak": 0.9, "initial": 0.0, "gain": 1.0}
+    current = jnp.asarray(currents(20), jnp.float32)
 
     @partial(jax.jit, static_argnums=0)
     def both(neuron):
@@ -106,14 +91,12 @@ def test_thresholds_and_leaks_are_trained():
     presentation, trained = jsnn.Presentation(snn, CONSTANT, STEPS, 4), ("params", "neurons")
     optimizer = optax.sgd(0.1)
     train = jax.jit(jsnn.train_step(SOURCE, jsnn.snn_forward(presentation, jsnn.averaged, trained), optimizer))
-    item = np.arange(BATCH, dtype=np.int32)
-    state, metrics = train(jsnn.init_state(variables, optimizer, trained), SOURCE.resident, item, KEY)
+    state, metrics = train(jsnn.init_state(variables, optimizer, trained), SOURCE.resident, ITEM, KEY)
 
     @jax.grad
     def gradient(variables):
-        inputs, logits = held(IMAGES[:BATCH]), lambda observed: observed.results
-        every = jsnn.simulate(snn, variables, inputs, logits, num_steps=STEPS, chunk=STEPS)
-        return optax.softmax_cross_entropy_with_integer_labels(every.mean(0), LABELS[:BATCH]).mean()
+        every = jsnn.simulate(snn, variables, held(IMAGES), lambda seen: seen.results, num_steps=STEPS, chunk=STEPS)
+        return optax.softmax_cross_entropy_with_integer_labels(every.mean(0), LABELS).mean()
 
     expected = jax.tree.map(lambda leaf, slope: leaf - 0.1 * slope, variables, jax.jit(gradient)(variables))
     chex.assert_trees_all_close(state.variables(), expected, rtol=1e-5, atol=1e-6)
