@@ -6,25 +6,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import jsnn
 from jsnn.data.sources import PADDING
 from jsnn.encoding import poisson
-from jsnn.network.simulation import Presentation, simulate
 from jsnn.training.early_exit import Exits, cheapest, exit_evaluation
 from jsnn.training.evaluation import mean
-from jsnn.training.parallel import evaluate_split, parallel_evaluation
 from tests.networks import TINY_VGG, random_snn
 from tests.training.tiny_split import KEY, SOURCE, SPLIT, STEPS
 
 CONFIDENCES = (0.0, 0.35, 0.37, 0.4, 0.45, 0.5, 0.6, 1.0)
 SNN, VARIABLES = random_snn(TINY_VGG.clone(stages=(4, "A")), seed=3, leak=0.95)
-PRESENTATION = Presentation(SNN, poisson, STEPS, 4)
+PRESENTATION = jsnn.Presentation(SNN, poisson, STEPS, 4)
 
 
 def test_samples_stop_where_a_loop_stops_them():
     images = jnp.asarray(SPLIT.images / 127.5 - 1, jnp.float32)
-    encode = lambda time: poisson(images, KEY, jnp.arange(21), time)  # noqa: E731
-    run = partial(simulate, SNN, VARIABLES, encode, lambda observed: observed.total, num_steps=STEPS, chunk=4)
-    totals = jax.jit(run)()
+    inputs, options = partial(poisson, images, KEY, jnp.arange(21)), {"num_steps": STEPS, "chunk": 4}
+    totals = jax.jit(lambda: jsnn.simulate(SNN, VARIABLES, inputs, lambda observed: observed.total, **options))()
     hits, steps = np.zeros(len(CONFIDENCES)), np.zeros(len(CONFIDENCES))
     for place, confidence in enumerate(CONFIDENCES):
         for sample in range(21):
@@ -36,8 +34,8 @@ def test_samples_stop_where_a_loop_stops_them():
                     hits[place] += decided and logits.argmax() == SPLIT.labels[sample]
                     steps[place] += t
                     break
-    evaluation = parallel_evaluation(exit_evaluation(PRESENTATION, SOURCE, lambda _: 1.0, CONFIDENCES))
-    actual = evaluate_split(evaluation, VARIABLES, SOURCE, 8, KEY)
+    evaluation = jsnn.parallel_evaluation(exit_evaluation(PRESENTATION, SOURCE, lambda _: 1.0, CONFIDENCES))
+    actual = jsnn.evaluate_split(evaluation, VARIABLES, SOURCE, 8, KEY)
     assert actual.count == 21
     np.testing.assert_allclose(actual.accuracy * 21, hits, atol=1e-4)
     np.testing.assert_allclose(actual.steps * 21, steps, atol=1e-4)

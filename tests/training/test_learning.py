@@ -31,12 +31,8 @@ class CNN(nn.Module):
 
 
 def linen(images):
-    model = CNN()
-
-    def in_training(index, key):
-        return {"train": True, "rngs": {"dropout": key}, "mutable": ["batch_stats"]}
-
-    return model.apply, model.init(KEY, images), in_training
+    model, options = CNN(), {"train": True, "mutable": ["batch_stats"]}
+    return model.apply, model.init(KEY, images), lambda index, key: {**options, "rngs": {"dropout": key}}
 
 
 class MLP(nnx.Module):

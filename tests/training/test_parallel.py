@@ -1,7 +1,5 @@
 """One device and four train the same; no array is gathered, no program is compiled twice."""
 
-from functools import cache
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -9,39 +7,29 @@ import numpy as np
 import optax
 import pytest
 
-from jsnn.conversion.scaling import scale_thresholds
-from jsnn.encoding import constant, poisson
+import jsnn
+from jsnn import init_state, parallel_train_step, snn_forward, train_step
 from jsnn.models import dropout_of
-from jsnn.network.simulation import Presentation
-from jsnn.neurons.surrogate import linear
-from jsnn.training.evaluation import snn_evaluation
-from jsnn.training.forward import TEACHER, snn_forward, summed, with_rates, with_teacher
+from jsnn.training.forward import TEACHER, with_rates, with_teacher
 from jsnn.training.loss import few_steps_loss
-from jsnn.training.parallel import parallel_evaluation, parallel_train_step, replicate, split_over_devices
-from jsnn.training.step import init_state, mean_over_parts, train_step
-from jsnn.training.within_bounds import weights_and_neurons
+from jsnn.training.parallel import replicate, split_over_devices
+from jsnn.training.step import mean_over_parts
 from tests.networks import IMAGE_SHAPE, TINY_VGG, random_snn
 from tests.training.tiny_split import BATCH, KEY, RULE, SOURCE, SPLIT, STEPS, ann, snn
 
 ITEM = np.arange(BATCH, dtype=np.int32)
 
 
-@cache
-def single_step(rule=RULE):
-    """The ANN's training step on one device."""
-    return jax.jit(train_step(SOURCE, ann()[1], rule))
-
-
 def test_four_devices_and_parts_of_a_batch_equal_one_device_with_dropout_and_augmentation_on():
     """For spiking networks `test_devices` shows it. Dropout and augmentation belong to samples."""
     variables, forward = ann()
-    parts = jax.jit(train_step(SOURCE, forward, RULE, accumulate=4))
+    alone, parts = (jax.jit(train_step(SOURCE, forward, RULE, accumulate=parts)) for parts in (1, 4))
     parallel, both = (parallel_train_step(SOURCE, forward, RULE, accumulate=parts) for parts in (1, 2))
     state, resident = init_state(variables, RULE), replicate(SPLIT)
     others = {parts: state, parallel: replicate(jax.tree.map(jnp.copy, state)), both: replicate(state)}
     assert jax.device_count() == 4
     for item in SOURCE.shuffled(BATCH, seed=0, epoch=1):
-        state, expected = single_step()(state, SPLIT, item, KEY)
+        state, expected = alone(state, SPLIT, item, KEY)
         for step in others:
             batch = (SPLIT, item) if step is parts else (resident, split_over_devices(item))
             others[step], metrics = step(others[step], *batch, KEY)
@@ -79,12 +67,12 @@ def test_a_collection_that_the_variables_do_not_have_is_refused():
 
 
 def test_neurons_and_a_teacher_are_the_same_on_one_device_on_four_and_in_parts():
-    network, variables = random_snn(TINY_VGG, seed=6, leak=0.95, surrogate=linear())
+    network, variables = random_snn(TINY_VGG, seed=6, leak=0.95, surrogate=jsnn.surrogate.linear())
     trained, collections = ("weights", "threshold", "leak", "initial"), ("params", "neurons")
-    presentation = Presentation(network, constant, 3, 3, dropout_of)
+    presentation = jsnn.Presentation(network, jsnn.encoding.constant, 3, 3, dropout_of)
     forward = with_teacher(snn_forward(presentation, with_rates, collections), TINY_VGG.apply)
     adam, loss = optax.adam(1e-2), few_steps_loss(0.5, 2.0, 0.1)
-    rule = weights_and_neurons(adam, adam, trained)
+    rule = jsnn.weights_and_neurons(adam, adam, trained)
     taught = {**variables, TEACHER: {"params": variables["params"]}}
     step = jax.jit(train_step(SOURCE, forward, rule, None, loss))
     one, expected = step(init_state(taught, rule, collections), SPLIT, ITEM, KEY)
@@ -99,18 +87,13 @@ def test_neurons_and_a_teacher_are_the_same_on_one_device_on_four_and_in_parts()
         assert abs(float(after - before)) > 1e-3, name
 
 
-@pytest.mark.parametrize("parts", [0, 3])
-def test_parts_that_do_not_divide_a_batch_are_refused(parts):
-    variables, forward = ann()
-    step = train_step(SOURCE, forward, RULE, accumulate=parts)
-    with pytest.raises(ValueError, match=f"accumulate {parts} can't split 8 samples evenly: choose a divisor of 8"):
-        step(init_state(variables, RULE), SPLIT, ITEM, KEY)
-
-
-def test_what_is_no_float_is_the_last_parts():
+def test_what_is_no_float_is_the_last_parts_and_parts_that_do_not_divide_a_batch_are_refused():
     actual = mean_over_parts(lambda x: (x.mean(), x.max().astype(int)), jnp.arange(8.0), 4)
     assert actual == (3.5, 7)
     assert actual[1].dtype == jnp.int32
+    for parts in (0, 3):
+        with pytest.raises(ValueError, match=f"accumulate {parts} can't split 8 samples evenly: choose a divisor of 8"):
+            mean_over_parts(jnp.mean, jnp.arange(8.0), parts)
 
 
 def test_an_snn_learns_the_same_on_two_devices_of_four_and_from_other_noise_something_else():
@@ -149,8 +132,9 @@ def test_one_number_of_many_that_is_not_finite_is_told_of_its_layer(number):
 
 @pytest.mark.parametrize("rule", [optax.scale(jnp.inf), optax.chain(optax.scale_by_adam(b2=jnp.inf), RULE)])
 def test_a_step_to_numbers_that_are_not_finite_is_told_and_not_taken(rule):
-    state = init_state(ann()[0], rule)
-    after, metrics = single_step(rule)(state, SPLIT, ITEM, KEY)
+    variables, forward = ann()
+    state = init_state(variables, rule)
+    after, metrics = jax.jit(train_step(SOURCE, forward, rule))(state, SPLIT, ITEM, KEY)
     assert jnp.isfinite(metrics.loss)
     assert not jax.tree.all(metrics.finite)
     assert after.step == 1
@@ -159,35 +143,23 @@ def test_a_step_to_numbers_that_are_not_finite_is_told_and_not_taken(rule):
 
 @pytest.mark.usefixtures("optimized")
 def test_the_step_reduces_and_never_gathers():
-    network, variables = random_snn(TINY_VGG.clone(stages=(4,)), seed=6, leak=0.95)
-    presentation = Presentation(network, poisson, STEPS, 3, dropout_of)
-    step = parallel_train_step(SOURCE, snn_forward(presentation, summed), RULE)
-    text = (
-        step.lower(replicate(init_state(variables, RULE)), replicate(SPLIT), split_over_devices(ITEM), KEY)
-        .compile()
-        .as_text()
-    )
+    variables, forward = snn()
+    batch = replicate(SPLIT), split_over_devices(ITEM), KEY
+    step = parallel_train_step(SOURCE, forward, RULE).lower(replicate(init_state(variables, RULE)), *batch)
+    text = step.compile().as_text()
     assert "all-reduce" in text
     assert "all-gather" not in text
     assert "all-to-all" not in text
 
 
 def test_other_thresholds_leaks_and_factors_do_not_recompile():
-    network, variables = random_snn(TINY_VGG, seed=6, leak=1.0)
-    _, others = random_snn(TINY_VGG, seed=7, leak=0.9)
-    presentation = Presentation(network, poisson, STEPS, 3, dropout_of)
-
-    @chex.assert_max_traces(n=1)
-    def scored(*arguments):
-        return snn_evaluation(presentation, SOURCE)(*arguments)
-
-    @chex.assert_max_traces(n=1)
-    def forward(*arguments):
-        return snn_forward(presentation, summed)(*arguments)
-
-    evaluate, step = parallel_evaluation(scored), parallel_train_step(SOURCE, forward, RULE)
+    (network, variables), (_, others) = (random_snn(TINY_VGG, seed, leak) for seed, leak in ((6, 1.0), (7, 0.9)))
+    presentation = jsnn.Presentation(network, jsnn.encoding.poisson, STEPS, 3, dropout_of)
+    evaluation, forward = jsnn.snn_evaluation(presentation, SOURCE), snn_forward(presentation, jsnn.summed)
+    evaluate = jsnn.parallel_evaluation(chex.assert_max_traces(evaluation, 1))
+    step = parallel_train_step(SOURCE, chex.assert_max_traces(forward, 1), RULE)
     resident, item, losses = replicate(SPLIT), split_over_devices(ITEM), []
-    for candidate in (variables, others, scale_thresholds(variables, 0.5)):
+    for candidate in (variables, others, jsnn.scale_thresholds(variables, 0.5)):
         losses.append(float(evaluate(replicate(candidate), resident, item, KEY).loss[-1]))
         state = replicate(init_state(candidate, RULE))
         for _ in range(2):

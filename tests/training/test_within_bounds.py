@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jsnn.network.transformation import NEURONS
 from jsnn.training.within_bounds import BOUNDS, in_log, weights_and_neurons, within
 
 STARTS = {"threshold": 0.4, "leak": 0.99, "initial": 0.5}
@@ -36,16 +35,14 @@ def test_a_step_in_the_logarithm_is_one_of_the_logarithm():
         np.testing.assert_allclose(jnp.log(v), log, rtol=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
-@given(
-    gradients=st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=6), rate=st.sampled_from([0.1, 1.0, 5.0])
-)
+@settings(max_examples=30)
+@given(st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=6), st.sampled_from([0.1, 1.0, 5.0]))
 def test_parameters_stay_in_their_ranges(gradients, rate):
     names = tuple(STARTS)
     rule = weights_and_neurons(optax.sgd(rate), optax.adam(rate), names)
-    params = {NEURONS: {"a": {name: jnp.array(value) for name, value in STARTS.items()}}}
+    params = {"neurons": {"a": {name: jnp.array(value) for name, value in STARTS.items()}}}
     actual = taken(rule, params, [jax.tree.map(lambda _, g=g: jnp.array(g, jnp.float32), params) for g in gradients])
-    values = {name: float(value) for name, value in actual[NEURONS]["a"].items()}
+    values = {name: float(value) for name, value in actual["neurons"]["a"].items()}
     assert 0 < values["threshold"] < np.inf
     for name, (low, high) in BOUNDS.items():
         assert low - 1e-6 <= values[name] <= high + 1e-6
@@ -62,18 +59,18 @@ def test_only_what_is_named_is_trained_and_neurons_do_not_decay(trained):
     decaying = optax.chain(optax.add_decayed_weights(0.5), optax.sgd(0.1))
     rule = weights_and_neurons(decaying, optax.sgd(0.1), trained)
     neurons = {"a": {name: jnp.array(value) for name, value in STARTS.items()}}
-    params = {"params": {"a": {"kernel": jnp.ones(2)}}, NEURONS: neurons}
+    params = {"params": {"a": {"kernel": jnp.ones(2)}}, "neurons": neurons}
     after = taken(rule, params, [jax.tree.map(jnp.zeros_like, params)])
     np.testing.assert_allclose(after["params"]["a"]["kernel"], 0.95 if "weights" in trained else 1)
-    assert {name: float(value) for name, value in after[NEURONS]["a"].items()} == pytest.approx(STARTS)
+    assert {name: float(value) for name, value in after["neurons"]["a"].items()} == pytest.approx(STARTS)
     moved = taken(rule, params, [jax.tree.map(jnp.ones_like, params)])
     for name, value in STARTS.items():
-        assert (float(moved[NEURONS]["a"][name]) == pytest.approx(value)) != (name in trained)
+        assert (float(moved["neurons"]["a"][name]) == pytest.approx(value)) != (name in trained)
 
 
 @pytest.mark.parametrize("trained", [("weights", "treshold"), ("weights", "leak")])
 def test_a_name_that_nothing_has_is_refused(trained):
-    params = {"params": {"a": jnp.ones(2)}, NEURONS: {"a": {"threshold": jnp.ones(())}}}
+    params = {"params": {"a": jnp.ones(2)}, "neurons": {"a": {"threshold": jnp.ones(())}}}
     with pytest.raises(ValueError, match=f"nothing to train is named '{trained[1]}'"):
         weights_and_neurons(optax.sgd(0.1), optax.sgd(0.1), trained).init(params)
 
