@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import sklearn.datasets
 
-from jsnn.data import datasets
-from jsnn.data.datasets import SPLITS, TEST, TRAIN, Info, load_split, open_split
+from jsnn.data import Info, datasets, load_split, subset
+from jsnn.data.datasets import SPLITS, TEST, TRAIN, open_split
 from jsnn.data.prepared import readable
-from jsnn.data.sources import subset
 from jsnn.data.streaming import streamed_source
 from tests.data.prepared import encoded, prepare, records
 from tests.experiments.commands import TINY, refused, run
@@ -173,26 +172,21 @@ def test_a_subset_of_a_stream_is_padded_to_full_batches(known, batch_size):
 @pytest.mark.parametrize(
     ("part", "place", "value", "sentence"),
     [
-        ("images", (3, 2, 1), 17, "error: digits has pixel values outside the range: 0 to 16, got 0 to 17."),
-        ("target", 5, 10, "error: digits has labels from 0 to 10, outside 0 to 9."),
-        ("target", 5, -1, "error: digits has labels from -1 to 9, outside 0 to 9."),
-        (
-            "all",
-            0,
-            0,
-            "error: digits has 0 training images, of which a tenth is held out for validation: 20 are needed",
-        ),
+        ("images", (3, 2, 1), 17, "digits has pixel values outside the range: 0 to 16, got 0 to 17."),
+        ("target", 5, 10, "digits has labels from 0 to 10, outside 0 to 9."),
+        ("target", 5, -1, "digits has labels from -1 to 9, outside 0 to 9."),
+        (None, 0, 0, "digits has 0 training images, of which a tenth is held out for validation: 20 are needed"),
     ],
 )
 def test_bad_data_is_refused(part, place, value, sentence, tmp_path, capsys, monkeypatch):
     bunch = sklearn.datasets.load_digits()
-    if part == "all":
-        bunch.images, bunch.target = bunch.images[:0], bunch.target[:0]
-    else:
+    if part:
         bunch[part][place] = value
+    else:
+        bunch.images, bunch.target = bunch.images[:0], bunch.target[:0]
     monkeypatch.setattr(sklearn.datasets, "load_digits", lambda: bunch)
     seed = str(100 + len(sentence))  # data that was read is kept by config
-    assert sentence in refused(capsys, *TINY, "--seed", seed, "--workdir", str(tmp_path / "run"))
+    assert f"error: {sentence}" in refused(capsys, *TINY, "--seed", seed, "--workdir", str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 

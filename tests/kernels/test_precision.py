@@ -9,19 +9,15 @@ import numpy as np
 import optax
 import pytest
 
+from jsnn import Presentation, accelerate, simulate, spiking
 from jsnn.encoding import poisson
-from jsnn.models import ResNet
-from jsnn.network.acceleration import accelerate
 from jsnn.network.bptt import Keys, present
-from jsnn.network.simulation import Presentation, simulate
-from jsnn.network.transformation import spiking
-from tests.networks import images, random_snn
+from tests.networks import TINY_RESNET, images, random_snn
 
 STEPS, BATCH = 12, 4
 IMAGES = images(BATCH)
-ANN = ResNet(blocks=(0, 1, 0, 0), channels=(4, 6, 6, 6), num_classes=3)  # with a pool and a shortcut of a stride
-EXACT, VARIABLES = random_snn(ANN, seed=5, leak=0.9)
-MIXED = spiking(ANN.apply, EXACT.neuron, jnp.bfloat16)
+EXACT, VARIABLES = random_snn(TINY_RESNET, seed=5, leak=0.9)
+MIXED = spiking(TINY_RESNET.apply, EXACT.neuron, jnp.bfloat16)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -48,13 +44,13 @@ def test_only_the_operands_are_rounded():
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_network_in_few_bits_has_gradients_in_as_few(dtype):
-    given = jax.jit(ANN.init)(jax.random.key(0), IMAGES), IMAGES
+    given = jax.jit(TINY_RESNET.init)(jax.random.key(0), IMAGES), IMAGES
     variables, inputs = jax.tree.map(lambda leaf: leaf.astype(dtype), given)
 
     def gradient(apply):
         return jax.jit(jax.grad(lambda variables: apply(variables, inputs).astype(jnp.float32).var()))(variables)
 
-    actual, expected = gradient(accelerate(ANN.apply)), gradient(ANN.apply)
+    actual, expected = gradient(accelerate(TINY_RESNET.apply)), gradient(TINY_RESNET.apply)
     chex.assert_trees_all_equal_shapes_and_dtypes(actual, variables)
     assert all(map(near, jax.tree.leaves(actual), jax.tree.leaves(expected)))
 
@@ -72,5 +68,5 @@ def test_states_and_logits_are_float32():
         return simulate(MIXED, VARIABLES, inputs, everything, **how)
 
     floats = [leaf for leaf in jax.tree.leaves(jax.eval_shape(run)) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    assert len(floats) > 2 * len(ANN.spiking_layers)
+    assert len(floats) > 2 * len(TINY_RESNET.spiking_layers)
     assert {leaf.dtype for leaf in floats} == {jnp.dtype(jnp.float32)}

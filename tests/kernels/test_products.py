@@ -7,14 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jsnn import accelerate, lif, spiking, surrogate
 from jsnn.kernels import fast_kernels
 from jsnn.kernels.cpu_convolution import CHANNELS_LAST
 from jsnn.kernels.products import MANY_COLUMNS, product
-from jsnn.network.acceleration import accelerate
 from jsnn.network.rules import multiply_batch
-from jsnn.network.transformation import spiking
-from jsnn.neurons import surrogate
-from jsnn.neurons.leaky import lif
 from tests.kernels.convolutions import arrays, assert_close, ours, reference, take, with_gradients
 
 

@@ -11,9 +11,7 @@ import optax
 import pytest
 
 import jsnn
-from jsnn.data import array_source, event_source, resident_source
-from jsnn.data.datasets import Split
-from jsnn.data.sources import Batch
+from jsnn.data import Batch, Split, array_source, event_source, resident_source
 from jsnn.network.bptt import Keys, present
 from jsnn.training.loss import cross_entropy
 from tests.network.own_network import held
@@ -56,7 +54,7 @@ def balanced(images=ROWS, weights=WEIGHTS, snn=SNN, **options):
     return jsnn.balance_thresholds(snn, weights, images, CONSTANT, KEY, num_steps=4, **options)
 
 
-def made_spiking(function, variables=WEIGHTS, x=ROWS):
+def made(function, variables=WEIGHTS, x=ROWS):
     return jsnn.spiking(function).init(variables, x)
 
 
@@ -135,26 +133,20 @@ OWN_SHAPES = r"neurons of a can't make a step with parameters of the shapes thre
         (lambda: RECURRENT.initial_state(RECURRENT.init(WEIGHTS, ROWS), ROWS), OWN_SHAPES),
         (lambda: jsnn.spiking(network, jsnn.lif), r"must be a jsnn.Neuron, as jsnn.lif\(\) gives one"),
         (lambda: SNN.init({"params": {"act": jax.nn.relu}}, ROWS), "params/act is a function: split the module"),
-        (lambda: made_spiking(lambda v, x: jax.nn.relu(v["a"][x].sum(1)), x=WHOLE), "input is int32: .* or embed"),
-        (lambda: made_spiking(lambda v, x: jax.nn.relu(x), x=WHOLE), "is no floating-point number: .* or embed"),
-        (lambda: made_spiking(lambda v, x: jax.nn.relu(jax.lax.div(x, 2).astype(jnp.float32)), x=WHOLE), "^div in"),
-        (lambda: made_spiking(lambda v, x: jax.nn.gelu(x @ v["a"])), "in place of GELU use jax.nn.relu"),
-        (
-            lambda: made_spiking(lambda v, x: jax.nn.softmax(network(v, x))),
-            "of a softmax at the end, return the logits",
-        ),
-        (lambda: made_spiking(lambda v, x: jax.nn.standardize(x @ v["a"])), "as layer norm"),
-        (lambda: made_spiking(lambda v, x: v["a"]), "result does not depend on its input.*nothing to spike for"),
-        (lambda: made_spiking(lambda v, x: (x, {"n": jnp.zeros_like(x)})), r"on its input.*leave out \[1\]\['n'\]"),
-        (
-            lambda: made_spiking(lambda v, x: jax.lax.reduce(x, 0.0, lambda a, b: jax.lax.max(a, b) * 1.0, (1,))),
-            "^reduce in",
-        ),
-        (lambda: made_spiking(with_gradient(jnp.tanh)), "^tanh in .* use jax.nn.relu"),
-        (lambda: made_spiking(with_gradient(lambda x: x * x)), "^mul in .* two values that depend on the input"),
-        (lambda: made_spiking(lambda v, x: reversal(x @ v["a"])), "^custom_vjp_call in .* its own would be lost"),
-        (lambda: made_spiking(network, [WEIGHTS["a"]]), "variables are a mapping, .* got list"),
-        (lambda: made_spiking(network, x=(ROWS, ROWS)), "x is one array .* got tuple"),
+        (lambda: made(lambda v, x: jax.nn.relu(v["a"][x].sum(1)), x=WHOLE), "input is int32: .* or embed"),
+        (lambda: made(lambda v, x: jax.nn.relu(x), x=WHOLE), "is no floating-point number: .* or embed"),
+        (lambda: made(lambda v, x: jax.nn.relu(jax.lax.div(x, 2).astype(jnp.float32)), x=WHOLE), "^div in"),
+        (lambda: made(lambda v, x: jax.nn.gelu(x @ v["a"])), "in place of GELU use jax.nn.relu"),
+        (lambda: made(lambda v, x: jax.nn.softmax(network(v, x))), "of a softmax at the end, return the logits"),
+        (lambda: made(lambda v, x: jax.nn.standardize(x @ v["a"])), "as layer norm"),
+        (lambda: made(lambda v, x: v["a"]), "result does not depend on its input.*nothing to spike for"),
+        (lambda: made(lambda v, x: (x, {"n": jnp.zeros_like(x)})), r"on its input.*leave out \[1\]\['n'\]"),
+        (lambda: made(lambda v, x: jax.lax.reduce(x, 0.0, lambda a, b: jax.lax.max(a, b) * 1.0, (1,))), "^reduce in"),
+        (lambda: made(with_gradient(jnp.tanh)), "^tanh in .* use jax.nn.relu"),
+        (lambda: made(with_gradient(lambda x: x * x)), "^mul in .* two values that depend on the input"),
+        (lambda: made(lambda v, x: reversal(x @ v["a"])), "^custom_vjp_call in .* its own would be lost"),
+        (lambda: made(network, [WEIGHTS["a"]]), "variables are a mapping, .* got list"),
+        (lambda: made(network, x=(ROWS, ROWS)), "x is one array .* got tuple"),
         (lambda: SNN.apply(VARIABLES, STATE, ROWS[None, :2]), r"a state of shape \(4, 4\) does not fit a current of"),
         (lambda: SNN.apply(VARIABLES, STATE, ROWS[0]), r"inputs \[K, B, ...\], got the shape \(5,\)"),
         (lambda: SNN.apply(VARIABLES, {}, ROWS[None]), "the state has no layer 'a': get it from snn.initial_state"),

@@ -11,10 +11,8 @@ import pytest
 from jsnn.conversion import parameters_by_channel
 from jsnn.encoding import constant, poisson
 from jsnn.models import dropout_of
-from jsnn.network import trains
+from jsnn.network import Presentation, simulate, trains
 from jsnn.network.bptt import Keys, Outcome, present
-from jsnn.network.simulation import Presentation, simulate
-from jsnn.network.transformation import NEURONS
 from jsnn.neurons.surrogate import boxcar, linear, stdb
 from jsnn.training.forward import residuals_of, snn_forward
 from tests.networks import IMAGE_SHAPE, TINY_RESNET, TINY_VGG, images, random_snn
@@ -63,7 +61,7 @@ def program(run, ann, chunk, loss_of, surrogate, encode):
     presentation = Presentation(snn, encode, STEPS, chunk, dropout_of)
 
     def loss(params, x, neurons):
-        return loss_of(run(presentation, {"params": params, NEURONS: neurons}, x, INDEX, KEYS))
+        return loss_of(run(presentation, {"params": params, "neurons": neurons}, x, INDEX, KEYS))
 
     return jax.jit(jax.value_and_grad(loss, (0, 1)))
 
@@ -85,7 +83,7 @@ def test_gradients_from_bits_equal_those_through_membranes(case, monkeypatch):
     with jax.enable_x64(dtype == jnp.float64):
         for leak in (1.0, 0.9):
             variables = random_snn(ann, seed=5, leak=leak, dtype=dtype)[1]
-            arguments = variables["params"], images(BATCH, dtype), variables[NEURONS]
+            arguments = variables["params"], images(BATCH, dtype), variables["neurons"]
             loss, gradients = program(present, ann, chunk, *of_loss, encode)(*arguments)
             expected, slopes = program(through_membranes, ann, STEPS, *of_loss, encode)(*arguments)
             assert float(loss) == pytest.approx(float(expected), rel=tolerance)
@@ -102,13 +100,13 @@ def test_bytes_give_the_gradients_of_weights_and_of_neurons_by_channel_to_their_
     presentation = Presentation(snn, poisson, STEPS, 5, dropout_of)
 
     def gradient(residuals):
-        forward = snn_forward(presentation, loss_of_all, ("params", NEURONS), residuals)
+        forward = snn_forward(presentation, loss_of_all, ("params", "neurons"), residuals)
         return jax.jit(jax.grad(lambda chosen: forward(chosen, images(BATCH), INDEX, jax.random.key(4))[0]))(variables)
 
     actual, expected = gradient("byte"), gradient("exact")
-    for parameter, most in {"params": 0.01, "threshold": 0.02, "leak": 0.04, "initial": 0.03}.items():
+    for parameter, most in {"kernel": 0.01, "threshold": 0.02, "leak": 0.04, "initial": 0.03}.items():
         one, other = (
-            jax.tree.leaves(tree["params"]) if parameter == "params" else [v[parameter] for v in tree[NEURONS].values()]
+            [v[parameter] for layers in tree.values() for v in layers.values() if parameter in v]
             for tree in (actual, expected)
         )
         assert optax.tree.norm(optax.tree.sub(one, other)) <= most * optax.tree.norm(other), parameter
@@ -120,7 +118,7 @@ def test_auto_is_exact_in_one_chunk_and_a_byte_beyond():
         return Presentation(random_snn(TINY, seed=5, leak=0.9, surrogate=surrogate)[0], poisson, STEPS, chunk)
 
     one, several, of_stdb = presentation(32, linear()), presentation(8, linear()), presentation(8, STDB)
-    in_bytes, trained = several.snn.neuron.in_bytes(), ("params", NEURONS)
+    in_bytes, trained = several.snn.neuron.in_bytes(), ("params", "neurons")
     for case, chosen, choice, expected in [
         (one, trained, "auto", None),
         (several, trained, "auto", in_bytes),

@@ -72,22 +72,15 @@ SPOILED = {
     "nan in a weight": lambda x, w: (x, {**w, "b": w["b"].at[0, 0].set(jnp.nan)}),
     "an infinite weight": lambda x, w: (x, {**w, "b": w["b"].at[0, 0].set(jnp.inf)}),
 }
-NEURONS = {
-    "bits": jsnn.lif(),
-    "membranes": LINEAR,
-    "hard reset": jsnn.hard_reset_lif(),
-    "another state": jsnn.current_lif(),
-}
+NEURONS = {"bits": jsnn.lif(), "membranes": LINEAR}
+NEURONS |= {"hard reset": jsnn.hard_reset_lif(), "another state": jsnn.current_lif()}
 
 
 @pytest.mark.parametrize("kind", NEURONS)
 def test_what_is_not_finite_stays_so_in_results_and_losses_and_trains_nothing(kind):
     encode = CONSTANT if kind == "bits" else jsnn.encoding.poisson
-    snn, optimizer, source = (
-        jsnn.spiking(two_layers, NEURONS[kind]),
-        optax.sgd(0.1),
-        array_source(np.asarray(X), LABELS),
-    )
+    snn, optimizer = jsnn.spiking(two_layers, NEURONS[kind]), optax.sgd(0.1)
+    source = array_source(np.asarray(X), LABELS)
     presentation, weights = jsnn.Presentation(snn, encode, 10, 3), jsnn.convert(snn, WEIGHTS, {"a": 1.0, "b": 1.0})
     forward, evaluate = jsnn.snn_forward(presentation, jsnn.averaged, ("a",)), jsnn.snn_evaluation(presentation, source)
     step = jsnn.train_step(source, forward, optimizer)
@@ -120,10 +113,7 @@ def test_events_are_lost_from_their_step_on_whatever_the_chunk(chunk):
 
 def test_the_ceiling_of_relu6_is_kept_by_convert_scaling_and_gradients():
     snn, x = jsnn.spiking(lambda v, x: jax.nn.relu6(x @ v["a"]), LINEAR), 9 * ONE
-    presentation, given = (
-        jsnn.Presentation(snn, CONSTANT, 9, 3),
-        jsnn.convert(snn, {"a": ONE}, {"a": 1.0}),
-    )
+    presentation, given = jsnn.Presentation(snn, CONSTANT, 9, 3), jsnn.convert(snn, {"a": ONE}, {"a": 1.0})
     forward = jsnn.snn_forward(presentation, jsnn.averaged, ("neurons",), "byte")
     run = jax.jit(lambda variables: mean(snn, variables, 8, x))
 
@@ -144,11 +134,8 @@ def test_the_ceiling_of_relu6_is_kept_by_convert_scaling_and_gradients():
 def rates_of(network, weights, x, chunk, residuals="exact"):
     """How often the neurons of each layer spike, by sample, in training and in evaluation of the first sample."""
     snn = jsnn.spiking(network, LINEAR if residuals == "byte" else None)
-    presentation = jsnn.Presentation(snn, CONSTANT, 6, chunk)
-    forward, source = (
-        jsnn.snn_forward(presentation, with_rates, residuals=residuals),
-        array_source(np.asarray(x), LABELS),
-    )
+    presentation, source = jsnn.Presentation(snn, CONSTANT, 6, chunk), array_source(np.asarray(x), LABELS)
+    forward = jsnn.snn_forward(presentation, with_rates, residuals=residuals)
     evaluate, first_alone = jsnn.snn_evaluation(presentation, source), np.array([0, -1, -1, -1])
 
     @jax.jit

@@ -12,8 +12,7 @@ import pytest
 from jsnn.conversion import paper_thresholds
 from jsnn.kernels import cpu_convolution, winograd
 from jsnn.models import VGG, ResNet, dropout_of
-from jsnn.network.simulation import simulate
-from jsnn.network.transformation import NEURONS
+from jsnn.network import simulate
 from jsnn.neurons.surrogate import linear, stdb
 from tests.networks import SMALL_RESNET, SMALL_VGG, last_threshold, random_inputs, random_snn
 
@@ -60,8 +59,9 @@ def theirs(ann, variables, surrogate, inputs, masks):
     from tests.network.torch_reference import run_resnet, run_vgg
 
     kernels = {layer: np.asarray(leaf["kernel"]) for layer, leaf in variables["params"].items()}
-    thresholds = paper_thresholds({layer: variables[NEURONS][layer]["threshold"] for layer in ann.spiking_layers})
-    leak = float(next(iter(variables[NEURONS].values()))["leak"])
+    neurons = variables["neurons"]
+    thresholds = paper_thresholds({layer: neurons[layer]["threshold"] for layer in ann.spiking_layers})
+    leak = float(neurons[ann.spiking_layers[0]]["leak"])
     run, shape = (run_vgg, ann.stages) if isinstance(ann, VGG) else (run_resnet, ann.blocks)
     return run(shape, kernels, thresholds, leak, surrogate, np.asarray(inputs), LABELS, masks)
 

@@ -1,4 +1,4 @@
-"""Random parameters and currents of neurons, their run over time, and functions to make surrogates of."""
+"""Random parameters and currents of neurons, their run over time, and surrogates of functions of one's own."""
 
 from functools import partial
 from typing import Any
@@ -8,10 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsnn.neurons import Neuron, over_time
+from jsnn.neurons.surrogate import from_derivative, from_spike_time
 
 RANGES = {"threshold": (0.5, 1.2), "leak": (0.7, 1.0), "initial": (0.2, 0.9)}
 RANGES |= {"decay": (0.2, 0.9), "strength": (0.1, 0.6)}
 CHANNELS = 4
+
+by_distance = partial(from_derivative, lambda z: jnp.exp(-(z**2)))
+by_spike_time = partial(from_spike_time, lambda dt: 1 / dt)
 
 
 def parameters_of(neuron: Neuron, shape: tuple[int, ...], seed: int = 0) -> dict[str, np.ndarray]:
@@ -29,13 +33,3 @@ def currents(num_steps: int, seed: int = 0) -> np.ndarray:
 def run(neuron: Neuron, parameters: dict[str, jax.Array], current: jax.Array) -> tuple[jax.Array, Any, Any]:
     """Spikes, the state at the end and the states of all steps, from the first state on."""
     return over_time(neuron, parameters, neuron.init(parameters, current[0]), current)
-
-
-def a_bell(z: jax.Array) -> jax.Array:
-    """A surrogate's derivative by the distance from the threshold."""
-    return jnp.exp(-(z**2))
-
-
-def one_over(dt: jax.Array) -> jax.Array:
-    """One by the steps since the last spike."""
-    return 1 / dt

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from jsnn.neurons import adaptive_lif, current_lif, hard_reset_lif, lif, over_time, refractory_lif
 from jsnn.neurons.neuron import record
 from jsnn.neurons.packing import unpack
-from jsnn.neurons.surrogate import boxcar, from_spike_time, linear, stdb
+from jsnn.neurons.surrogate import boxcar, linear, stdb
 from tests.neurons.numpy_reference import adaptive_lif_loop, current_lif_loop, lif_loop, stdb_gradient_loop
-from tests.neurons.random_neurons import CHANNELS, currents, one_over, parameters_of, run
+from tests.neurons.random_neurons import CHANNELS, by_spike_time, currents, parameters_of, run
 
 seeds = st.integers(0, 2**32 - 1)
 NEURONS = {
@@ -188,7 +188,7 @@ def started(call, neuron, current):
     ("call", "sentence"),
     [
         *((partial(make, stdb()), "by spike times, as stdb, is for lif") for make in (adaptive_lif, current_lif)),
-        (lambda: refractory_lif(from_spike_time(one_over)), "by spike times, as stdb, is for lif and hard_reset_lif"),
+        (lambda: refractory_lif(by_spike_time()), "by spike times, as stdb, is for lif and hard_reset_lif"),
         *((partial(refractory_lif, period=p), "takes at least 1 time step, got") for p in (0, 1.5, np.nan, np.inf)),
         *((started(call, lif(), jnp.ones((4, 2))), OF_TWO) for call in (over_time, record)),
         *((started(call, lif(), jnp.ones((4, 3), int)), "floating-point .* got int32") for call in (over_time, record)),

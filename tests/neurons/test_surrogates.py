@@ -9,17 +9,8 @@ import numpy as np
 import pytest
 
 from jsnn.neurons import adaptive_lif, current_lif, hard_reset_lif, lif, over_time, refractory_lif
-from jsnn.neurons.surrogate import (
-    arctan,
-    boxcar,
-    fast_sigmoid,
-    forward_mode,
-    from_derivative,
-    from_spike_time,
-    linear,
-    stdb,
-)
-from tests.neurons.random_neurons import CHANNELS, a_bell, currents, one_over, parameters_of
+from jsnn.neurons.surrogate import arctan, boxcar, fast_sigmoid, forward_mode, from_derivative, linear, stdb
+from tests.neurons.random_neurons import CHANNELS, by_distance, by_spike_time, currents, parameters_of
 
 # The surrogate and its derivative as a function of z and of the steps since the last spike, 0 without one.
 SURROGATES = {
@@ -29,8 +20,8 @@ SURROGATES = {
     "arctan": (arctan(3.0), lambda z, dt: 3 / 2 / (1 + (np.pi * 3 * z / 2) ** 2)),
     "fast sigmoid": (fast_sigmoid(10.0), lambda z, dt: 1 / (1 + 10 * np.abs(z)) ** 2),
     "boxcar": (boxcar(0.8, 0.6), lambda z, dt: 0.6 * (np.abs(z) < 0.4)),
-    "by distance": (from_derivative(a_bell), lambda z, dt: np.exp(-(z**2))),
-    "by spike time": (from_spike_time(one_over), lambda z, dt: np.where(dt > 0, 1 / np.maximum(dt, 1), 0)),
+    "by distance": (by_distance(), lambda z, dt: np.exp(-(z**2))),
+    "by spike time": (by_spike_time(), lambda z, dt: np.where(dt > 0, 1 / np.maximum(dt, 1), 0)),
 }
 Z = np.concatenate([np.linspace(-2.5, 2.5, 41), [-0.4, 0.4, -1, 1]])
 AGE = np.arange(len(Z), dtype=np.int32) % 7
@@ -101,7 +92,7 @@ def test_forward_and_reverse_mode_agree(float64, name, make):
 
 def test_forward_mode_has_second_derivatives(float64):
     """The second derivative is that of the surrogate's derivative as a function of z."""
-    bell = forward_mode(from_derivative(a_bell)).spike
+    bell = forward_mode(by_distance()).spike
     second = jax.jit(jax.vmap(jax.hessian(lambda z: bell(z, None))))(jnp.asarray(Z))
     np.testing.assert_allclose(second, -2 * Z * np.exp(-(Z**2)), rtol=1e-13)
 
@@ -131,7 +122,7 @@ def test_the_default_numbers_of_surrogates():
 def test_the_same_arguments_give_the_same_surrogate_or_neuron():
     calls = [
         *(partial(make, 0.3) for make in (stdb, linear, arctan, fast_sigmoid, boxcar)),
-        *(partial(from_derivative, a_bell), partial(from_spike_time, one_over), partial(forward_mode, linear())),
+        *(by_distance, by_spike_time, partial(forward_mode, linear())),
         *(partial(make, linear(g)) for make in (lif, hard_reset_lif, adaptive_lif, current_lif) for g in (0.2, 0.3)),
         *(partial(refractory_lif, linear(), period) for period in (1, 2)),
     ]
