@@ -11,7 +11,7 @@ import pytest
 
 import jsnn
 from experiments import report
-from jsnn import encoding, models, surrogate
+from jsnn import encoding, lif, models, surrogate
 from jsnn.conversion import convert, parameters_by_channel, scale_paper_thresholds
 from jsnn.data import Info, Split, load_split, register, resident_source, subset
 from jsnn.data.augment import scale
@@ -30,7 +30,7 @@ ANN = {"params": VARIABLES["params"]}
 THRESHOLDS = dict.fromkeys(SMALL_VGG.spiking_layers, 1.0)
 SOURCE, STREAM = resident_source(Split(PIXELS, np.zeros(3, np.int32))), Info((8, 8, 3), 10, streamed=True)
 ADAPTIVE = jsnn.spiking(SMALL_VGG.apply, jsnn.adaptive_lif())
-OWN = jsnn.spiking(SMALL_VGG.apply, jsnn.lif()._replace(parameters=lambda: {"threshold": 1.0, "leak": 0.9}))
+OWN = jsnn.spiking(SMALL_VGG.apply, jsnn.Neuron(lambda: {"threshold": 1.0, "leak": 0.9}, lif().init, lif().step))
 LOGITS = Outputs(jnp.zeros((2, 10)), None, {})
 GIVES_LOGITS, OTHER_NORM = lambda *_: (LOGITS.logits, {}), {"BatchNorm_0": {"mean": 0.0, "var": 1.0}}
 NO_OUTPUTS = "must give Outputs, got ArrayImpl: make it with the readout"

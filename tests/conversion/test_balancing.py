@@ -131,7 +131,7 @@ def percentile(chunks, percent):
 NUMBERS = st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=40)
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, derandomize=False)
 @given(NUMBERS, st.sampled_from([0.5, 1, 25, 50, 90, 99.7, 100]))
 def test_the_percentile_of_a_stream_equals_numpys_on_any_numbers(numbers, percent):
     chunks = np.resize(np.array(numbers, np.float32), (4, 10))  # one shape, so one compilation

@@ -21,15 +21,6 @@ from tests.networks import IMAGE_SHAPE, SMALL_RESNET, SMALL_VGG, images, random_
 KEY = jax.random.key(8)
 
 
-def activations(ann, variables, x, monkeypatch):
-    """What the ReLUs of an ANN give, by layer."""
-    rectified = []
-    with monkeypatch.context() as patch:
-        patch.setattr(nn, "relu", lambda x: rectified.append(jax.nn.relu(x)) or rectified[-1])
-        ann.apply(variables, x)
-    return dict(zip(ann.spiking_layers, rectified, strict=True))
-
-
 @pytest.mark.parametrize(
     "ann",
     [
@@ -49,7 +40,10 @@ def test_firing_rates_tend_to_the_relu_activations(ann, monkeypatch):
     variables = jax.tree_util.tree_map_with_path(draw, jax.jit(ann.init)(jax.random.key(2), x))
     snn = spiking(ann.apply)
     thresholds = balance_thresholds(snn, variables, x, constant, KEY, num_steps=64)
-    captured = activations(ann, variables, x, monkeypatch)
+    captured = []  # what the ANN's ReLUs give
+    with monkeypatch.context() as patch:
+        patch.setattr(nn, "relu", lambda x: captured.append(jax.nn.relu(x)) or captured[-1])
+        ann.apply(variables, x)
 
     @jax.jit
     def trains(variables):
@@ -58,8 +52,8 @@ def test_firing_rates_tend_to_the_relu_activations(ann, monkeypatch):
         return simulate(snn, variables, inputs, lambda observed: observed.layers["spikes"], **options)
 
     spikes = jax.device_get(trains(convert(snn, variables, thresholds)))
-    for layer in ann.spiking_layers:
-        rate = captured[layer] / thresholds[layer]
+    for layer, activation in zip(ann.spiking_layers, captured, strict=True):
+        rate = activation / thresholds[layer]
         assert rate.max() > 0.02, layer
         short, middle, long = (np.abs(spikes[layer][:steps].mean(0) - rate).mean() for steps in (64, 256, 1024))
         assert short > 2 * middle > 4 * long > 0, layer

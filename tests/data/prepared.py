@@ -34,7 +34,10 @@ def prepare(folder: Path, train: Sequence[Record], test: Sequence[Record], chann
     for name, of_split in (("train", train), ("test", test)):
         writer = ArrayRecordWriter(str(builder / f"made-{name}.array_record-00000-of-00001"), "group_size:1")
         for image, label in of_split:
-            writer.write(_example(image, label))
+            example = tf_example_pb2.Example()
+            example.features.feature["image"].bytes_list.value.append(image)
+            example.features.feature["label"].int64_list.value.append(label)
+            writer.write(example.SerializeToString())
         writer.close()
         sizes = {"shardLengths": [str(len(of_split))], "numBytes": "1"}
         splits.append({"name": name, **sizes, "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"})
@@ -42,13 +45,6 @@ def prepare(folder: Path, train: Sequence[Record], test: Sequence[Record], chann
     (builder / "dataset_info.json").write_text(json.dumps(info))
     (builder / "features.json").write_text(json.dumps(_features(channels, num_classes)))
     return builder
-
-
-def _example(image: bytes, label: int) -> bytes:
-    example = tf_example_pb2.Example()
-    example.features.feature["image"].bytes_list.value.append(image)
-    example.features.feature["label"].int64_list.value.append(label)
-    return example.SerializeToString()
 
 
 def _features(channels: int, num_classes: int) -> dict:

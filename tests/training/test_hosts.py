@@ -24,11 +24,6 @@ COMMAND = [*TINY, *"--batch-size 256 --finetune.epochs 1 --checkpoint-steps 2".s
 PATIENCE = 60  # seconds within which the other stops by itself, with an error, when one is killed
 
 
-def wait_for(pattern, process):
-    line = next((line for line in lines_of(process) if re.search(pattern, line)), None)
-    assert line, f"no line {pattern}"
-
-
 def assert_equal_but_for_the_order_of_sums(workdir, other):
     """Which samples meet on a device differs, and so does rounding; noise, dropout and crops do not."""
     (actual, records), (expected, others) = outcome(workdir), outcome(other)
@@ -48,7 +43,7 @@ def test_two_processes_equal_one_and_a_run_goes_on_with_another_number_of_them(t
     alone, workdir = tmp_path / "alone", tmp_path / "together"
     assert run(hybrid, alone, *COMMAND) == 0  # with the four devices of this process
     first, second = together(2, *COMMAND, "--workdir", workdir, devices=2, module="experiments.train_ann")
-    wait_for(r"ann .* epoch 1/", first)
+    assert any(re.search(r"ann .* epoch 1/", line) for line in lines_of(first))
     second.terminate()  # asks one process, stops both at the same step
     assert [finish(process)[0] for process in (first, second)] == [STOPPED, STOPPED]
     with monkeypatch.context() as patch:  # then one process alone, up to its first line

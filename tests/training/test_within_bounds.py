@@ -35,7 +35,7 @@ def test_a_step_in_the_logarithm_is_one_of_the_logarithm():
         np.testing.assert_allclose(jnp.log(v), log, rtol=1e-5)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, derandomize=False)
 @given(st.lists(st.floats(-100, 100, width=32), min_size=1, max_size=6), st.sampled_from([0.1, 1.0, 5.0]))
 def test_parameters_stay_in_their_ranges(gradients, rate):
     names = tuple(STARTS)
