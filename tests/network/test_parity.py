@@ -14,7 +14,7 @@ from jsnn.kernels import cpu_convolution, winograd
 from jsnn.models import VGG, ResNet, dropout_of
 from jsnn.network import simulate
 from jsnn.neurons.surrogate import linear, stdb
-from tests.networks import SMALL_RESNET, SMALL_VGG, last_threshold, random_inputs, random_snn
+from tests.networks import SMALL_RESNET, SMALL_VGG, TINY_VGG, last_threshold, random_inputs, random_snn
 
 pytestmark = [
     pytest.mark.torch,
@@ -115,7 +115,7 @@ def test_winograds_convolutions_give_what_pytorch_gives(float64, monkeypatch):
     monkeypatch.setattr(winograd, "convolve", lambda *arguments: calls.append(arguments) or convolve(*arguments))
     jax.clear_caches()
     try:
-        assert_parity(SMALL_VGG, "stdb", True, 5, jnp.float64, leak=0.9)
+        assert_parity(TINY_VGG, "stdb", True, 5, jnp.float64, leak=0.9)
     finally:
         jax.clear_caches()
     assert calls

@@ -143,7 +143,8 @@ def test_a_step_to_numbers_that_are_not_finite_is_told_and_not_taken(rule):
 
 @pytest.mark.usefixtures("optimized")
 def test_the_step_reduces_and_never_gathers():
-    variables, forward = snn()
+    network, variables = random_snn(TINY_VGG.clone(stages=(4,)), seed=6, leak=0.95)
+    forward = snn_forward(jsnn.Presentation(network, jsnn.encoding.poisson, STEPS, 3, dropout_of), jsnn.summed)
     batch = replicate(SPLIT), split_over_devices(ITEM), KEY
     step = parallel_train_step(SOURCE, forward, RULE).lower(replicate(init_state(variables, RULE)), *batch)
     text = step.compile().as_text()
