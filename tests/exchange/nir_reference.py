@@ -1,8 +1,20 @@
 """Graphs of NIR step by step, from NIR's equations alone, in NumPy. An edge that closes a loop, on the way from the
 input, brings what its node gave a step before."""
 
-import nir
 import numpy as np
+import pytest
+
+nir = pytest.importorskip("nir")
+
+
+def graph_of(nodes, edges=None, shape=(3,), result=(3,)):
+    """Nodes between an input and an output, one behind the other where no edges say otherwise.
+
+    As libraries make graphs that nir's own inference of shapes does not pass.
+    """
+    ends = nir.Input({"input": np.array(shape)}), nir.Output({"output": np.array(result)})
+    nodes = {"input": ends[0], **nodes, "output": ends[1]}
+    return nir.NIRGraph(nodes, edges or [*zip(nodes, [*nodes][1:], strict=False)], type_check=False)
 
 
 class Simulation:
@@ -86,8 +98,8 @@ def convolve(node, x):
     return np.concatenate(maps) + node.bias[:, None, None]
 
 
-def run(graph, inputs, dt):
-    """Node -> its outputs [T, ...], of inputs [T, C, H, W]."""
+def run(graph, inputs, dt=1.0):
+    """Node -> its outputs [T, ...], of inputs [T, ...], both channels last."""
     simulation = Simulation(graph, dt)
-    steps = [simulation.step(np.asarray(x, np.float64)) for x in inputs]
-    return {name: np.stack([step[name] for step in steps]) for name in graph.nodes}
+    steps = [simulation.step(np.moveaxis(x, -1, 0)) for x in np.asarray(inputs, np.float64)]
+    return {name: np.stack([np.moveaxis(step[name], 0, -1) for step in steps]) for name in graph.nodes}

@@ -1,5 +1,7 @@
 """Networks that NIR has no nodes for, and graphs that no network runs: each is refused in a sentence."""
 
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -35,6 +37,14 @@ def test_what_nir_does_not_have_is_refused(options, make, sentence):
     extra = {name: jnp.float32(1) for name in snn.neuron.parameters()}
     with pytest.raises(ValueError, match=sentence):
         to_nir(snn, {**variables, NEURONS: {"conv0": extra | neurons}}, ONE_IMAGE, **options)
+
+
+def test_a_window_that_no_zeros_make_square_is_refused():
+    conv, x = nn.Conv(4, (3, 3), padding=((1, 0), (1, 1))), jnp.zeros((1, 6, 6, 2))
+    snn = spiking(lambda variables, x: nn.relu(conv.apply(variables, x)))
+    sentence = r"has the window \(3, 3\) with padding \(\(1, 0\), \(1, 1\)\): nir reads back square windows alone"
+    with pytest.raises(ValueError, match=sentence):
+        to_nir(snn, snn.init(conv.init(jax.random.key(0), x), x), x, reset="named")
 
 
 def chain(*nodes):
