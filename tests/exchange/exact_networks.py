@@ -28,20 +28,20 @@ class Chain(nn.Module):
 
 
 class Branches(nn.Module):
-    """A shortcut, groups, dilation, a dense layer on a map, batch norm behind a pool, a mean over the map."""
+    """A shortcut, groups, dilation, a dense layer on a map, batch norm behind a pool, a mean over it, no names."""
 
     norm_behind_pool: bool = True
 
     @nn.compact
     def __call__(self, x):
-        x = nn.relu(nn.Conv(4, (3, 3), kernel_dilation=2, name="conv0")(x))
-        y = nn.Conv(4, (3, 3), feature_group_count=2, use_bias=False, name="conv1")(x)
-        x = nn.relu(x - nn.BatchNorm(use_running_average=True, epsilon=EPSILON, name="norm1")(y))
+        x = nn.relu(nn.Conv(4, (3, 3), kernel_dilation=2)(x))
+        y = nn.Conv(4, (3, 3), feature_group_count=2, use_bias=False)(x)
+        x = nn.relu(x - nn.BatchNorm(use_running_average=True, epsilon=EPSILON)(y))
         x = nn.avg_pool(x, (2, 2), (2, 2))
         if self.norm_behind_pool:
-            x = nn.BatchNorm(use_running_average=True, epsilon=EPSILON, name="norm2")(x)
-        x = nn.relu(nn.Dense(6, name="pointwise")(x))
-        return nn.Dense(3, name="readout")((2 * x[:, :]).sum((1, 2)) / 8)
+            x = nn.BatchNorm(use_running_average=True, epsilon=EPSILON)(x)
+        x = nn.relu(nn.Dense(6)(x))
+        return nn.Dense(3)((2 * x[:, :]).sum((1, 2)) / 8)
 
 
 CHAIN, BRANCHES = Chain(), Branches()

@@ -7,14 +7,14 @@ import pytest
 nir = pytest.importorskip("nir")
 
 
-def graph_of(nodes, edges=None, shape=(3,), result=(3,)):
+def graph_of(nodes, edges=None, shape=(3,), result=(3,), checked=False):
     """Nodes between an input and an output, one behind the other where no edges say otherwise.
 
-    As libraries make graphs that nir's own inference of shapes does not pass.
+    As libraries make graphs that nir's own inference of shapes does not pass, or checked by it.
     """
     ends = nir.Input({"input": np.array(shape)}), nir.Output({"output": np.array(result)})
     nodes = {"input": ends[0], **nodes, "output": ends[1]}
-    return nir.NIRGraph(nodes, edges or [*zip(nodes, [*nodes][1:], strict=False)], type_check=False)
+    return nir.NIRGraph(nodes, edges or [*zip(nodes, [*nodes][1:], strict=False)], type_check=checked)
 
 
 class Simulation:

@@ -1,4 +1,4 @@
-"""The graph of layers that exports are written from; that it is the network, tests of NIR and snnTorch show."""
+"""The graph of layers that exports are written from, run by a NumPy loop."""
 
 import jax
 import jax.numpy as jnp
@@ -7,9 +7,88 @@ import pytest
 
 import jsnn
 from jsnn.exchange.layers import layer_graph
-from jsnn.exchange.nodes import AveragePool
+from jsnn.exchange.nodes import Add, AveragePool, Convolution, Dense, Flatten, Input, Neurons, Rescaling
 from jsnn.exchange.resets import HARD, SOFT, reset_of
-from tests.exchange.exact_networks import BATCH, CHAIN, IMAGE, RESNET, exact_snn
+from tests.exchange.exact_networks import BATCH, BRANCHES, CHAIN, IMAGE, RESNET, exact_snn, spikes_and_results
+
+
+def windows(x, size, strides, padding, dilation=(1, 1)):
+    """The windows [B, H, W, C, *size] of maps [B, H, W, C]."""
+    x = np.pad(x, ((0, 0), *padding, (0, 0)))
+    reach = tuple((n - 1) * d + 1 for n, d in zip(size, dilation, strict=True))
+    strided = np.lib.stride_tricks.sliding_window_view(x, reach, (1, 2))
+    return strided[:, :: strides[0], :: strides[1], :, :: dilation[0], :: dilation[1]]
+
+
+def convolved(layer, x):
+    parts = []
+    for inputs, kernel in zip(np.split(x, layer.groups, -1), np.split(layer.kernel, layer.groups, -1), strict=True):
+        patches = windows(inputs, kernel.shape[:2], layer.strides, layer.padding, layer.dilation)
+        parts.append(np.einsum("bhwcij,ijco->bhwo", patches, kernel))
+    return np.concatenate(parts, -1)
+
+
+class Loop:
+    """The layers, one time step a call."""
+
+    def __init__(self, layers):
+        self.layers, self.membranes, self.spikes = layers, {}, {}
+
+    def __call__(self, x):
+        values = {}
+        for name, node in self.layers.nodes.items():
+            values[name] = self.run(node.layer, x, *(values[source] for source in node.inputs))
+            assert values[name].shape[1:] == node.shape
+        return values[self.layers.output]
+
+    def run(self, layer, x, *inputs):
+        match layer:
+            case Input():
+                return x
+            case Add():
+                return sum(inputs)
+            case Flatten():
+                return inputs[0].reshape(len(x), -1)
+            case Rescaling(scale, offset):
+                return scale * inputs[0] + (0 if offset is None else offset)
+            case AveragePool(window, strides, padding):
+                return windows(inputs[0], window, strides, padding).mean((-2, -1))
+            case Dense(kernel, bias):
+                return inputs[0] @ kernel + (0 if bias is None else bias)
+            case Convolution():
+                return convolved(layer, inputs[0]) + (0 if layer.bias is None else layer.bias)
+            case Neurons(name, parameters):
+                threshold = parameters["threshold"]
+                before = self.spikes.get(name, 0)
+                membrane = self.membranes.get(name, parameters["initial"] * threshold)
+                self.membranes[name] = parameters["leak"] * membrane + inputs[0] - threshold * before
+                self.spikes[name] = (self.membranes[name] > threshold).astype(np.float32)
+                return threshold * self.spikes[name]
+
+
+@pytest.mark.parametrize(
+    ("ann", "options"),
+    [
+        (CHAIN, {"leak": 0.5}),
+        (CHAIN, {"initial": 0.5, "by_channel": True}),
+        (BRANCHES, {}),
+        (RESNET, {"leak": 0.75}),
+    ],
+)
+def test_the_layers_run_over_time_are_the_network(ann, options):
+    snn, variables, inputs = exact_snn(ann, **options)
+    loop = Loop(layer_graph(snn, variables, inputs[0]))
+    trains = {name: [] for name in variables["neurons"]}
+    results = []
+    for x in np.asarray(inputs):
+        results.append(loop(x))
+        for name, spikes in trains.items():
+            spikes.append(loop.spikes[name])
+    spikes, expected = spikes_and_results(snn, variables, inputs)
+    for name in spikes:
+        np.testing.assert_array_equal(trains[name], spikes[name], err_msg=name)
+        assert 0.02 < spikes[name].mean() < 0.98, name
+    np.testing.assert_allclose(results, expected, rtol=1e-6)
 
 
 def test_biases_and_batch_norm_are_in_the_weights():
@@ -100,7 +179,10 @@ def test_neurons_are_known_by_what_they_do():
     soft = jsnn.lif()
     delayed = soft._replace(step=lambda neuron, state, current: soft.step(neuron, state, current * 0.9))
     assert [reset_of(other) for other in (jsnn.adaptive_lif(), delayed)] == [None, None]
-    assert reset_of(jsnn.lif()._replace(ranges=[])) == SOFT  # which can't be hashed
+
+
+def test_neurons_that_can_not_be_hashed_are_known_as_well():
+    assert reset_of(jsnn.lif()._replace(ranges=[])) == SOFT
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,12 @@ import jsnn
 from jsnn.network.transformation import NEURONS, spiking
 from jsnn.neurons import hard_reset_lif, lif
 from tests.exchange import nir_reference
-from tests.exchange.exact_networks import BRANCHES, CHAIN, RESNET, exact_snn, spikes_and_results
-from tests.exchange.nir_reference import nir
+from tests.exchange.exact_networks import BRANCHES, CHAIN, RESNET, STEPS, exact_snn, spikes_and_results
+from tests.exchange.nir_reference import graph_of, nir
+from tests.networks import SMALL_VGG, random_inputs, random_snn
 
 DT = 1e-4
-PLAIN, LEAKY = (CHAIN, 1.0, 0.0), (RESNET, 0.75, 0.25)
+PLAIN, LEAKY = (CHAIN, 1.0, 0.0), (RESNET, 0.9, 0.3)
 BY_CHANNEL = (BRANCHES.clone(norm_behind_pool=False), 1.0, 0.5, True)  # NIR has no constant behind a pool
 
 
@@ -33,12 +34,12 @@ def through_a_file(graph, path):
     return nir.read(path / "graph.nir")
 
 
-def assert_graph_spikes(graph, inputs, spikes, suffix=""):
+def assert_graph_spikes(graph, inputs, spikes, suffix="_neurons"):
     """By NIR's equations every layer spikes as it does here, for each sample."""
     for sample in range(inputs.shape[1]):
         outputs = nir_reference.run(graph, inputs[:, sample], DT)
         for layer, train in spikes.items():
-            np.testing.assert_array_equal(outputs[f"{layer}_neurons{suffix}"], train[:, sample], layer)
+            np.testing.assert_array_equal(outputs[f"{layer}{suffix}"], train[:, sample], layer)
             assert 0 < train[:, sample].mean() < 1
 
 
@@ -46,7 +47,7 @@ def assert_graph_spikes(graph, inputs, spikes, suffix=""):
 def test_an_exact_graph_is_the_network_by_nirs_equations(options, tmp_path):
     snn, variables, inputs, spikes, results = network(options)
     graph = through_a_file(jsnn.to_nir(snn, variables, inputs[0], reset="exact", pools="sum", dt=DT), tmp_path)
-    assert_graph_spikes(graph, inputs, spikes, "_threshold")
+    assert_graph_spikes(graph, inputs, spikes, "_neurons_threshold")
     np.testing.assert_allclose(nir_reference.run(graph, inputs[:, 0], DT)["output"], results[:, 0], rtol=1e-6)
 
 
@@ -63,7 +64,9 @@ def test_metadata_name_a_soft_reset_and_where_membranes_start(tmp_path):
 
 
 def test_a_hard_reset_is_nirs_own():
-    snn, variables, inputs, spikes, _ = network((CHAIN, 0.75), hard_reset_lif)
+    _, variables = random_snn(SMALL_VGG, seed=0, leak=0.9)
+    snn, inputs = spiking(SMALL_VGG.apply, hard_reset_lif()), random_inputs(STEPS, 2)
+    spikes, _ = spikes_and_results(snn, variables, inputs)
     assert_graph_spikes(jsnn.to_nir(snn, variables, inputs[0], dt=DT), inputs, spikes)
 
 
@@ -77,6 +80,8 @@ def test_there_and_back_is_the_same_network_to_the_bit(options, reset, pools, tm
     back, of_graph = jsnn.from_nir(graph, DT)
     for layer, train in spikes_and_results(back, of_graph, inputs)[0].items():
         np.testing.assert_array_equal(train, spikes[layer.removesuffix("_neurons")])
+    for layer in ("conv1", "dense0", "readout") if options is PLAIN else ():
+        np.testing.assert_array_equal(of_graph["params"][layer]["kernel"], variables["params"][layer]["kernel"])
     again = jsnn.to_nir(back, of_graph, inputs[0], reset=reset, pools=pools, dt=DT)
     assert sorted(again.edges) == sorted(graph.edges)
     for name, node in graph.nodes.items():
@@ -112,6 +117,22 @@ def test_no_node_takes_the_name_of_another():
     assert sum(isinstance(node, nir.LI | nir.I) for node in graph.nodes.values()) == 2
     _, of_graph = jsnn.from_nir(graph)
     assert len(jax.tree.leaves(of_graph["params"])) == len(jax.tree.leaves(variables["params"]))
+
+
+def test_a_graph_of_another_library():
+    """Linear without bias, a gain on the current, thresholds by neuron, a pool of sums."""
+    rng, ones = np.random.default_rng(2), np.ones((3, 10, 6))
+    nodes = {
+        "conv": nir.Conv2d((12, 8), rng.normal(0, 1, (3, 2, 3, 3)), 1, 0, 1, 1, rng.normal(0, 0.1, 3)),
+        "lif": nir.LIF(4 * DT * ones, 2 * ones, 0 * ones, rng.uniform(0.3, 0.9, ones.shape), 0 * ones),
+        "pool": nir.SumPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0])),
+        "flatten": nir.Flatten({"input": np.array([3, 5, 3])}, 0, -1),
+        "fc": nir.Linear(rng.normal(0, 0.4, (7, 45))),
+        "if": nir.IF(np.ones(7), np.full(7, 0.8), np.zeros(7)),
+    }
+    graph, inputs = graph_of(nodes, None, (2, 12, 8), (7,), checked=True), random_inputs(STEPS, 2)
+    spikes, _ = spikes_and_results(*jsnn.from_nir(graph, DT), inputs)
+    assert_graph_spikes(graph, inputs, {"lif": spikes["conv"], "if": spikes["fc"]}, "")
 
 
 def in_snntorch(graph):
