@@ -4,16 +4,18 @@ input, brings what its node gave a step before."""
 import numpy as np
 import pytest
 
+from tests.exchange.numpy_maps import convolved, windows
+
 nir = pytest.importorskip("nir")
 
 
-def graph_of(nodes, edges=None, shape=(3,), result=(3,), checked=False):
+def graph_of(nodes, edges=None, shape=(3,), result=(3,), ends=("input", "output"), checked=False):
     """Nodes between an input and an output, one behind the other where no edges say otherwise.
 
     As libraries make graphs that nir's own inference of shapes does not pass, or checked by it.
     """
-    ends = nir.Input({"input": np.array(shape)}), nir.Output({"output": np.array(result)})
-    nodes = {"input": ends[0], **nodes, "output": ends[1]}
+    first, last = nir.Input({"input": np.array(shape)}), nir.Output({"output": np.array(result)})
+    nodes = {ends[0]: first, **nodes, ends[1]: last}
     return nir.NIRGraph(nodes, edges or [*zip(nodes, [*nodes][1:], strict=False)], type_check=checked)
 
 
@@ -58,9 +60,9 @@ class Simulation:
             case nir.Conv2d():
                 return convolve(node, x)
             case nir.AvgPool2d():
-                return windows(x, node.kernel_size, node.stride, node.padding).mean((-2, -1))
+                return windows(x, node.kernel_size, node.stride, both_sides(node.padding)).mean((-2, -1))
             case nir.SumPool2d():
-                return windows(x, node.kernel_size, node.stride, node.padding).sum((-2, -1))
+                return windows(x, node.kernel_size, node.stride, both_sides(node.padding)).sum((-2, -1))
             case nir.Flatten():
                 return x.reshape(-1)
             case nir.Scale():
@@ -83,19 +85,14 @@ class Simulation:
         return spikes
 
 
-def windows(x, size, stride, padding, dilation=(1, 1)):
-    """[C, H', W', h, w]."""
-    x = np.pad(x, [(0, 0), *((int(zeros),) * 2 for zeros in np.broadcast_to(padding, 2))])
-    reach = [int(d * (s - 1) + 1) for d, s in zip(dilation, size, strict=True)]
-    views = np.lib.stride_tricks.sliding_window_view(x, reach, (1, 2))
-    return views[:, :: int(stride[0]), :: int(stride[1]), :: int(dilation[0]), :: int(dilation[1])]
+def both_sides(padding):
+    return [(int(zeros),) * 2 for zeros in np.broadcast_to(padding, 2)]
 
 
 def convolve(node, x):
-    patches = windows(x, node.weight.shape[2:], node.stride, node.padding, node.dilation)
-    groups = zip(np.split(patches, node.groups), np.split(node.weight, node.groups), strict=True)
-    maps = [np.einsum("ihwab,oiab->ohw", part, weight) for part, weight in groups]
-    return np.concatenate(maps) + node.bias[:, None, None]
+    kernel, options = node.weight.transpose(2, 3, 1, 0), (both_sides(node.padding), node.dilation, node.groups)
+    maps = convolved(np.moveaxis(x, 0, -1)[None], kernel, node.stride, *options)
+    return np.moveaxis(maps[0], -1, 0) + node.bias[:, None, None]
 
 
 def run(graph, inputs, dt=1.0):

@@ -4,28 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.nn import relu
 
 import jsnn
 from jsnn.exchange.layers import layer_graph
 from jsnn.exchange.nodes import Add, AveragePool, Convolution, Dense, Flatten, Input, Neurons, Rescaling
 from jsnn.exchange.resets import HARD, SOFT, reset_of
 from tests.exchange.exact_networks import BATCH, BRANCHES, CHAIN, IMAGE, RESNET, exact_snn, spikes_and_results
-
-
-def windows(x, size, strides, padding, dilation=(1, 1)):
-    """The windows [B, H, W, C, *size] of maps [B, H, W, C]."""
-    x = np.pad(x, ((0, 0), *padding, (0, 0)))
-    reach = tuple((n - 1) * d + 1 for n, d in zip(size, dilation, strict=True))
-    strided = np.lib.stride_tricks.sliding_window_view(x, reach, (1, 2))
-    return strided[:, :: strides[0], :: strides[1], :, :: dilation[0], :: dilation[1]]
-
-
-def convolved(layer, x):
-    parts = []
-    for inputs, kernel in zip(np.split(x, layer.groups, -1), np.split(layer.kernel, layer.groups, -1), strict=True):
-        patches = windows(inputs, kernel.shape[:2], layer.strides, layer.padding, layer.dilation)
-        parts.append(np.einsum("bhwcij,ijco->bhwo", patches, kernel))
-    return np.concatenate(parts, -1)
+from tests.exchange.numpy_maps import convolved, windows
 
 
 class Loop:
@@ -56,7 +42,8 @@ class Loop:
             case Dense(kernel, bias):
                 return inputs[0] @ kernel + (0 if bias is None else bias)
             case Convolution():
-                return convolved(layer, inputs[0]) + (0 if layer.bias is None else layer.bias)
+                kernel, bias, *options = layer
+                return convolved(inputs[0], kernel, *options) + (0 if bias is None else bias)
             case Neurons(name, parameters):
                 threshold = parameters["threshold"]
                 before = self.spikes.get(name, 0)
@@ -123,7 +110,7 @@ def test_weights_that_two_ask_for_are_one_node():
 
     def apply(variables, x):
         x = x @ variables["first"]["w"]
-        return jax.nn.relu(x) + 2 * x
+        return relu(x) + 2 * x
 
     snn = jsnn.spiking(apply)
     variables = snn.init({"first": {"w": jnp.eye(3)}}, jnp.ones((2, 3)))
@@ -132,44 +119,38 @@ def test_weights_that_two_ask_for_are_one_node():
     np.testing.assert_array_equal(nodes["rescaling"].layer.scale, [2.0])
 
 
+def dense(x):
+    return x.reshape(len(x), -1) @ jnp.ones((24, 3))
+
+
+# [B, H, W] would be taken for a sequence [B, L, C].
+MAPS, WITHOUT, NEEDS_CHANNELS = (2, 4, 4, 2), (2, 6, 4), r"an image has an axis of channels, \[B, H, W, 1\]"
+
+
 @pytest.mark.parametrize(
-    ("function", "sentence"),
+    ("function", "shape", "sentence"),
     [
-        (lambda x: x[:, ::-1], r"rev in .*test_layers.py:\d+\) can't be exported"),
-        (lambda x: x[:, :2], "slice in"),
-        (lambda x: x.transpose(0, 2, 1, 3), r"transpose in .* only \[B, H, W, C\] to"),
-        (lambda x: x.sum(3), r"reduce_sum in .* must be over H and W"),
-        (lambda x: x * jnp.arange(2.0).reshape(2, 1, 1, 1), "mul in .* differs from sample to sample"),
-        (lambda x: x.mean((1, 2))[:, None, None] + x, r"broadcast_in_dim in .* only \[B, H, W, C\] to"),
-        (lambda x: (x, x), "2 results"),
+        (lambda x: relu(x)[:, ::-1], MAPS, r"rev in .*test_layers.py:\d+\) can't be exported"),
+        (lambda x: relu(x)[:, :2], MAPS, "slice in"),
+        (lambda x: relu(x).transpose(0, 2, 1, 3), MAPS, r"transpose in .* only \[B, H, W, C\] to"),
+        (lambda x: relu(x).sum(3), MAPS, r"reduce_sum in .* must be over H and W"),
+        (lambda x: relu(x) * jnp.arange(2.0).reshape(2, 1, 1, 1), MAPS, "mul in .* differs from sample to sample"),
+        (lambda x: relu(x).mean((1, 2))[:, None, None] + x, MAPS, r"broadcast_in_dim in .* only \[B, H, W, C\] to"),
+        (lambda x: (relu(x),) * 2, MAPS, "2 results"),
+        (lambda x: relu(x) + jnp.arange(4.0)[:, None], (2, 1, 3), "add in .* must have the shape of the result"),
+        (dense, WITHOUT, NEEDS_CHANNELS),
+        (lambda x: dense(relu(2 * x)), WITHOUT, NEEDS_CHANNELS),
+        (lambda x: dense(x + x), WITHOUT, NEEDS_CHANNELS),
+        (
+            lambda x: jax.lax.conv(relu(x), jnp.ones((2, 4, 3, 3)), (1, 1), "SAME"),
+            MAPS,
+            r"conv_general_dilated in .* maps must be \[B, H, W, C\]",
+        ),
     ],
 )
-def test_what_is_no_layer_is_refused_by_its_line(function, sentence):
-    snn, x = jsnn.spiking(lambda variables, x: function(jax.nn.relu(x))), jnp.ones((2, 4, 4, 2))
+def test_what_is_no_layer_is_refused_by_its_line(function, shape, sentence):
+    snn, x = jsnn.spiking(lambda variables, x: function(x)), jnp.ones(shape)
     with pytest.raises(ValueError, match=sentence):
-        layer_graph(snn, snn.init({}, x), x)
-
-
-def test_a_value_over_time_is_not_broadcast():
-    snn, x = jsnn.spiking(lambda variables, x: jax.nn.relu(x) + jnp.arange(4.0)[:, None]), jnp.ones((2, 1, 3))
-    with pytest.raises(ValueError, match=r"add in .* must have the shape of the result"):
-        layer_graph(snn, snn.init({}, x), x)
-
-
-@pytest.mark.parametrize("function", [lambda x: x, lambda x: jax.nn.relu(2 * x), lambda x: x + x])
-def test_images_without_channels_are_refused(function):
-    """[B, H, W] would be taken for a sequence [B, L, C]."""
-    x = jnp.zeros((2, 6, 4))
-    snn = jsnn.spiking(lambda variables, x: function(x).reshape(len(x), -1) @ jnp.ones((24, 3)))
-    with pytest.raises(ValueError, match=r"an image has an axis of channels, \[B, H, W, 1\]"):
-        layer_graph(snn, snn.init({}, x), x)
-
-
-def test_maps_with_channels_first_are_refused():
-    kernel = jnp.ones((2, 2, 3, 3))
-    snn = jsnn.spiking(lambda variables, x: jax.lax.conv(jax.nn.relu(x), kernel, (1, 1), "SAME"))
-    x = jnp.ones((1, 2, 4, 4))
-    with pytest.raises(ValueError, match=r"conv_general_dilated in .* maps must be \[B, H, W, C\]"):
         layer_graph(snn, snn.init({}, x), x)
 
 
@@ -179,10 +160,7 @@ def test_neurons_are_known_by_what_they_do():
     soft = jsnn.lif()
     delayed = soft._replace(step=lambda neuron, state, current: soft.step(neuron, state, current * 0.9))
     assert [reset_of(other) for other in (jsnn.adaptive_lif(), delayed)] == [None, None]
-
-
-def test_neurons_that_can_not_be_hashed_are_known_as_well():
-    assert reset_of(jsnn.lif()._replace(ranges=[])) == SOFT
+    assert reset_of(jsnn.lif()._replace(ranges=[])) == SOFT  # which can't be hashed
 
 
 @pytest.mark.parametrize(
@@ -198,7 +176,7 @@ def test_neurons_that_can_not_be_hashed_are_known_as_well():
     ],
 )
 def test_neurons_out_of_their_range_are_not_exported(parameters, sentence):
-    snn, x = jsnn.spiking(lambda _, x: jax.nn.relu(x)), jnp.ones((2, 3))
+    snn, x = jsnn.spiking(lambda _, x: relu(x)), jnp.ones((2, 3))
     variables = snn.init({}, x)
     variables["neurons"]["neurons"] |= parameters
     with pytest.raises(ValueError, match=sentence):
@@ -206,7 +184,7 @@ def test_neurons_out_of_their_range_are_not_exported(parameters, sentence):
 
 
 def test_parameters_of_neurons_are_those_of_a_sample():
-    snn, x = jsnn.spiking(lambda _, x: jax.nn.relu(x)), jnp.ones((2, 4, 3))
+    snn, x = jsnn.spiking(lambda _, x: relu(x)), jnp.ones((2, 4, 3))
     variables = snn.init({}, x)
     variables["neurons"]["neurons"]["threshold"] = np.arange(1.0, 4).reshape(1, 1, 3)
     threshold = layer_graph(snn, variables, x).nodes["neurons_neurons"].layer.parameters["threshold"]
