@@ -1,35 +1,14 @@
 """Weights from PyTorch behind flattened and transposed maps: in their order, or refused by operation and line."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from flax import linen
 
 import jsnn
+from tests.exchange.torch_weights import Function, X, assert_same_logits, conv, flat, nn, settled, torch_conv
 
-torch = pytest.importorskip("torch")
-
-from tests.exchange.torch_weights import X, assert_same_logits, flat, settled, shapes_of, torch_conv  # noqa: E402
-
-nn = torch.nn
 pytestmark = pytest.mark.torch
-
-
-class Function(linen.Module):
-    """Layers made where a function calls them."""
-
-    function: Callable
-
-    @linen.compact
-    def __call__(self, x):
-        return self.function(x)
-
-
-def conv(x):
-    return linen.Conv(2, (3, 3), padding=1)(x)
 
 
 def batch_norm(x):
@@ -37,58 +16,40 @@ def batch_norm(x):
 
 
 UNITS, MAP = 192, (2, 12, 8)  # of a flattened map of two channels
+IMAGES = X, (0, 3, 1, 2)  # and their axes in PyTorch
+GREY, SEQUENCES = (X[..., 0], (0, 1, 2)), (X[..., 0], (0, 2, 1))
 ORDERS = {
     "norms": (
         [torch_conv(), nn.GroupNorm(2, 2, 1e-6), nn.Flatten(), nn.BatchNorm1d(UNITS), nn.LayerNorm(UNITS, 1e-6)],
         lambda x: linen.LayerNorm()(batch_norm(flat(linen.GroupNorm(2)(conv(x))))),
+        *(UNITS, IMAGES),
     ),
-    "channels first": ([torch_conv(), nn.Flatten()], lambda x: flat(conv(x).transpose(0, 3, 1, 2))),
+    "channels first": ([torch_conv()], lambda x: conv(x).transpose(0, 3, 1, 2), UNITS, IMAGES),
     "back to a map": (
-        [nn.Flatten(), nn.Linear(288, UNITS), nn.BatchNorm1d(UNITS), nn.Unflatten(1, MAP), torch_conv(2), nn.Flatten()],
-        lambda x: flat(conv(batch_norm(linen.Dense(UNITS)(flat(x))).reshape(-1, *MAP).transpose(0, 2, 3, 1))),
+        [nn.Flatten(), nn.Linear(288, UNITS), nn.BatchNorm1d(UNITS), nn.Unflatten(1, MAP), torch_conv(2)],
+        lambda x: conv(batch_norm(linen.Dense(UNITS)(flat(x))).reshape(-1, *MAP).transpose(0, 2, 3, 1)),
+        *(UNITS, IMAGES),
+    ),
+    "standardised image": (
+        [nn.LayerNorm((12, 8), 1e-6, elementwise_affine=False)],
+        lambda x: jax.nn.standardize(x, (1, 2), epsilon=1e-6),
+        *(96, GREY),
+    ),
+    "image with a channel": ([nn.Unflatten(1, (1, 12)), torch_conv(1)], lambda x: conv(x[..., None]), UNITS, GREY),
+    "sequence": ([nn.Conv1d(8, 2, 3, padding=1)], lambda x: linen.Conv(2, (3,), padding=1)(x), 24, SEQUENCES),
+    "sequence in groups": (
+        [nn.GroupNorm(2, 8, 1e-6), nn.Conv1d(8, 2, 3, padding=1)],
+        lambda x: linen.Conv(2, (3,), padding=1)(linen.GroupNorm(2)(x)),
+        *(24, SEQUENCES),
     ),
 }
 
 
-@pytest.mark.parametrize(("layers", "function"), ORDERS.values(), ids=ORDERS)
-def test_all_weights_behind_a_flattened_map_have_its_order(layers, function):
-    module = settled(nn.Sequential(*layers, nn.Linear(UNITS, 3)))
-    assert_same_logits(module, Function(lambda x: linen.Dense(3)(function(x))))
-
-
-@pytest.mark.parametrize(
-    ("layers", "function", "axes"),
-    [
-        (
-            [nn.LayerNorm((12, 8), 1e-6, elementwise_affine=False), nn.Flatten(), nn.Linear(96, 3)],
-            lambda x: linen.Dense(3)(flat(jax.nn.standardize(x, (1, 2), epsilon=1e-6))),
-            (0, 1, 2),
-        ),
-        (
-            [nn.Unflatten(1, (1, 12)), nn.Conv2d(1, 2, 3, padding=1), nn.Flatten(), nn.Linear(UNITS, 3)],
-            lambda x: linen.Dense(3)(flat(conv(x[..., None]))),
-            (0, 1, 2),
-        ),
-        (
-            [nn.Conv1d(8, 2, 3, padding=1), nn.Flatten(), nn.Linear(24, 3)],
-            lambda x: linen.Dense(3)(flat(linen.Conv(2, (3,), padding=1)(x))),
-            (0, 2, 1),
-        ),
-        (
-            [nn.GroupNorm(2, 8, 1e-6), nn.Conv1d(8, 2, 3, padding=1), nn.Flatten(), nn.Linear(24, 3)],
-            lambda x: linen.Dense(3)(flat(linen.Conv(2, (3,), padding=1)(linen.GroupNorm(2)(x)))),
-            (0, 2, 1),
-        ),
-    ],
-    ids=["standardised image", "image with a channel", "sequence", "sequence in groups"],
-)
-def test_two_axes_are_those_of_an_image_or_of_a_sequence(layers, function, axes):
-    """[B, H, W] are the same in PyTorch, [B, L, C] are [B, C, L]."""
-    module, ann, x = nn.Sequential(*layers), Function(function), X[..., 0]
-    variables = jsnn.from_torch(module.state_dict(), ann.apply, shapes_of(ann, x.shape[1:]), x)
-    with torch.no_grad():
-        expected = module(torch.tensor(x.transpose(axes))).numpy()
-    np.testing.assert_allclose(ann.apply(variables, x), expected, rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize(("layers", "function", "units", "inputs"), ORDERS.values(), ids=ORDERS)
+def test_all_weights_behind_a_flattened_map_have_its_order(layers, function, units, inputs):
+    """Of two axes, [B, H, W] are the same in PyTorch, [B, L, C] are [B, C, L]."""
+    module = settled(nn.Sequential(*layers, nn.Flatten(), nn.Linear(units, 3)))
+    assert_same_logits(module, Function(lambda x: linen.Dense(3)(flat(function(x)))), None, *inputs)
 
 
 def added_to_its_product(x):

@@ -1,5 +1,7 @@
 """Weights from PyTorch among layers of the same shapes: names decide, or a mapping, and else nobody guesses."""
 
+from collections import OrderedDict
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,59 +9,42 @@ import pytest
 from flax import linen
 
 import jsnn
+from tests.exchange.torch_weights import Function, X, assert_same_logits, flat, nn, output_of, settled, taken, torch
 
-torch = pytest.importorskip("torch")
-
-from tests.exchange.torch_weights import (  # noqa: E402
-    X,
-    assert_same_logits,
-    assert_same_results,
-    flat,
-    settled,
-    shapes_of,
-    torch_conv,
-)
-
-nn = torch.nn
 pytestmark = pytest.mark.torch
+MAKE = {  # by name, where it is no layer from 6 to 6 units
+    "stem": lambda: nn.Linear(288, 6),
+    "norm": lambda: nn.LayerNorm(6, 1e-6),
+    "encoder": lambda: nn.Sequential(*(part for _ in range(3) for part in (nn.Linear(6, 6), nn.ReLU()))),
+}
 
 
 class Swapped(nn.Module):
-    """Two layers of one shape, made in another order than they run."""
+    """Layers that run in one order and are made in another, the last one first where none is given."""
 
-    def __init__(self, first, second, made=()):
+    def __init__(self, names, made=""):
         super().__init__()
-        self.order = first, second
-        for name in made or (second, first):
-            setattr(self, name, nn.Linear(6, 6))
-        self.stem = nn.Linear(288, 6)
+        self.names = names.split()
+        for name in made.split() or self.names[::-1]:
+            setattr(self, name, MAKE.get(name, lambda: nn.Linear(6, 6))())
 
     def forward(self, x):
-        x = torch.relu(self.stem(x.flatten(1)))
-        for name in self.order:
+        x = x.flatten(1)
+        for name in self.names:
             x = torch.relu(getattr(self, name)(x))
         return x
 
 
-class Compiled(nn.Module):
-    """What torch.compile makes of a module's names."""
-
-    def __init__(self, module):
-        super().__init__()
-        self._orig_mod = module
-
-    def forward(self, x):
-        return self._orig_mod(x)
-
-
 class Layers(linen.Module):
-    names: tuple[str, ...]
+    """The same in Flax, but that each is one layer."""
+
+    names: str
 
     @linen.compact
     def __call__(self, x):
-        x = linen.relu(linen.Dense(6, name="stem")(flat(x)))
-        for name in self.names:
-            x = linen.relu(linen.Dense(6, name=name)(x))
+        x = flat(x)
+        for name in self.names.split():
+            x = linen.relu((linen.LayerNorm(name=name) if "orm" in name else linen.Dense(6, name=name))(x))
         return x
 
 
@@ -74,26 +59,30 @@ class Residual(nn.Module):
         return (self.conv2(torch.relu(self.conv1(x))) + self.shortcut(x)).flatten(1)
 
 
-class FlaxResidual(linen.Module):
+def residual(x):
     """The same, whose shortcut runs first."""
+    conv1, conv2, shortcut = (linen.Conv(3, (3, 3), padding=1, name=n) for n in ("conv1", "conv2", "shortcut"))
+    y = shortcut(x)
+    return flat((y + conv2(linen.relu(conv1(x)))).transpose(0, 3, 1, 2))
 
-    @linen.compact
-    def __call__(self, x):
-        conv1, conv2, shortcut = (linen.Conv(3, (3, 3), padding=1, name=n) for n in ("conv1", "conv2", "shortcut"))
-        y = shortcut(x)
-        y = y + conv2(linen.relu(conv1(x)))
-        return y.transpose(0, 3, 1, 2).reshape(len(x), -1)
+
+def compiled(module):
+    """With the names that torch.compile makes of a module's."""
+    return nn.Sequential(OrderedDict(_orig_mod=module))
+
+
+BODY_HEAD = Swapped("stem body head"), Layers("stem body head")
 
 
 @pytest.mark.parametrize(
     ("module", "ann"),
     [
-        (Swapped("body", "head"), Layers(("body", "head"))),
-        (Swapped("body_a", "head"), Layers(("body_a", "Dense_7"))),
-        (Swapped("fc1", "fc2"), Layers(("Dense_0", "Dense_1"))),
-        (nn.DataParallel(Swapped("body", "head")), Layers(("body", "head"))),
-        (Compiled(nn.DataParallel(Swapped("body", "head"))), Layers(("body", "head"))),
-        (Residual(), FlaxResidual()),
+        BODY_HEAD,
+        (Swapped("stem body_a head"), Layers("stem body_a Dense_7")),
+        (Swapped("stem fc1 fc2"), Layers("stem Dense_0 Dense_1")),
+        (nn.DataParallel(BODY_HEAD[0]), BODY_HEAD[1]),
+        (compiled(nn.DataParallel(BODY_HEAD[0])), BODY_HEAD[1]),
+        (Residual(), Function(residual)),
     ],
     ids=["all agree", "one agrees", "numbers", "several devices", "compiled", "shortcut first"],
 )
@@ -102,71 +91,36 @@ def test_names_decide_among_layers_of_the_same_shapes(module, ann):
     assert_same_logits(module, ann, module)
 
 
-UNNAMED = Swapped("body", "head"), Layers(("Dense_0", "Dense_1"))
-MISLEADING = Swapped("fc2", "fc1"), Layers(("fc2", "other"))
-
-
-class Coded(nn.Module):
-    """Numbers of a Sequential, which counts what has no weights, too, beside a layer that is like those in it."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem, self.decoder = nn.Linear(288, 6), nn.Linear(6, 6)
-        self.encoder = nn.Sequential(*(part for _ in range(3) for part in (nn.Linear(6, 6), nn.ReLU())))
-
-    def forward(self, x):
-        return torch.relu(self.decoder(self.encoder(torch.relu(self.stem(x.flatten(1))))))
-
-
-CODED = Coded(), Layers(("encoder_0", "encoder_1", "encoder_2", "decoder"))  # encoder_2 is not encoder.2
-
-
-def taken(module, ann, **options):
-    return jsnn.from_torch(module, ann.apply, shapes_of(ann), X, **options)
-
-
 def test_numbers_that_count_differently_do_not_agree_in_part():
+    """Those of a Sequential, which counts what has no weights, too: encoder_2 is not encoder.2."""
+    module = Swapped("stem encoder decoder", "stem decoder encoder")
+    ann = Layers("stem encoder_0 encoder_1 encoder_2 decoder")
     with pytest.raises(
         ValueError, match=r"encoder_0, .*, decoder of the Flax .* decoder, encoder.0, .* give a mapping"
     ):
-        taken(*CODED)
-    variables = taken(*CODED, mapping={"decoder": "decoder", "encoder_1": "encoder.2", "encoder_2": "encoder.4"})
-    assert_same_results(CODED[0], CODED[1].apply, variables)
-    assert_same_logits(CODED[0], Layers(("encoder_0", "encoder_2", "encoder_4", "decoder")))
-
-
-class Norms(nn.Module):
-    def __init__(self, *made):
-        super().__init__()
-        for name in made:
-            setattr(self, name, nn.LayerNorm(6, 1e-6) if "norm" in name else nn.Linear(288 if name == "stem" else 6, 6))
-
-    def forward(self, x):
-        return self.head(torch.relu(self.norm(self.body(torch.relu(self.stem(x.flatten(1)))))))
-
-
-class FlaxNorms(linen.Module):
-    norm: str | None
-
-    @linen.compact
-    def __call__(self, x):
-        x = linen.Dense(6, name="body")(linen.relu(linen.Dense(6, name="stem")(flat(x))))
-        return linen.Dense(6, name="head")(linen.relu(linen.LayerNorm(name=self.norm)(x)))
+        taken(module, ann)
+    mapping = {"decoder": "decoder", "encoder_1": "encoder.2", "encoder_2": "encoder.4"}
+    assert_same_logits(module, ann, module, mapping=mapping)
+    assert_same_logits(module, Layers("stem encoder_0 encoder_2 encoder_4 decoder"))
 
 
 @pytest.mark.parametrize("made", ["stem head norm body", "stem body head norm", "norm stem head body"])
 def test_a_norm_made_behind_another_layer_is_found_by_names_or_not_at_all(made):
-    module = settled(Norms(*made.split()))
-    assert_same_logits(module, FlaxNorms("norm"), module)
+    module = settled(Swapped("stem body norm head", made))
+    assert_same_logits(module, Layers("stem body norm head"), module)
     with pytest.raises(ValueError, match=r"and not those of (body|head): let all names agree|no layer for body"):
-        taken(module, FlaxNorms(None))
+        taken(module, Layers("stem body LayerNorm_0 head"))
 
 
 def test_the_layer_that_is_missing_is_told_by_names():
-    module = Swapped("body", "head")
+    module = Swapped("stem body head")
     del module.body
     with pytest.raises(ValueError, match=r"no layer for body .* of the Flax net: the first that is left is head"):
-        taken(module, Layers(("body", "head")))
+        taken(module, BODY_HEAD[1])
+
+
+UNNAMED = Swapped("stem body head"), Layers("stem Dense_0 Dense_1")
+MISLEADING = Swapped("stem fc2 fc1"), Layers("stem fc2 other")
 
 
 @pytest.mark.parametrize("pair", [UNNAMED, MISLEADING], ids=["no name", "names and numbers differ"])
@@ -174,7 +128,7 @@ def test_nobody_guesses_where_no_name_decides(pair):
     module, ann = pair
     with pytest.raises(ValueError, match=r"the layers .* of the same shapes, .* and no name tells .* give a mapping"):
         taken(module, ann)
-    mapping = dict(zip(ann.names, module.order, strict=True))
+    mapping = dict(zip(ann.names.split()[1:], module.names[1:], strict=True))
     variables = taken(module, ann, mapping=mapping)
     prefixed = {ours: f"module.{theirs}" for ours, theirs in mapping.items()}
     jax.tree.map(np.testing.assert_array_equal, variables, taken(nn.DataParallel(module), ann, mapping=prefixed))
@@ -197,43 +151,37 @@ def test_a_mapping_of_what_is_not_there_is_refused(mapping, sentence):
 
 
 def test_a_check_compares_with_what_pytorch_gives():
-    module, ann = Swapped("body", "head"), Layers(("body", "head"))
-    with torch.no_grad():
-        output = module(torch.tensor(X.transpose(0, 3, 1, 2)))
+    output = output_of(BODY_HEAD[0])
     in_our_order = nn.Sequential(
         nn.Flatten(), nn.Linear(288, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6)
     )
-    with torch.no_grad():
-        wrong = torch.relu(in_our_order(torch.tensor(X.transpose(0, 3, 1, 2))))
-    taken(module, ann, check=(X, output))
+    wrong = torch.relu(output_of(in_our_order))
+    taken(*BODY_HEAD, check=(X, output))
     with pytest.raises(
         ValueError, match=r"differs from PyTorch's by up to .* look for layers that run in another order"
     ):
-        taken(in_our_order, Layers(("0", "1")), check=(X, wrong + 0.01))
-    taken(in_our_order, Layers(("0", "1")), check=(X, wrong.numpy()))
+        taken(in_our_order, Layers("stem 0 1"), check=(X, wrong + 0.01))
+    taken(in_our_order, Layers("stem 0 1"), check=(X, wrong.numpy()))
     with pytest.raises(ValueError, match=r"output is \(4, 6\), that of PyTorch in check \(4, 5\): give it alike"):
-        taken(module, ann, check=(X, output[:, :5]))
+        taken(*BODY_HEAD, check=(X, output[:, :5]))
 
 
-class Normed(linen.Module):
-    epsilon: float
-
-    @linen.compact
-    def __call__(self, x):
-        x = linen.BatchNorm(True, epsilon=self.epsilon)(linen.Conv(2, (3, 3), padding=1)(x))
+def normed(epsilon):
+    def apply(x):
+        x = linen.BatchNorm(True, epsilon=epsilon)(linen.Conv(2, (3, 3), padding=1)(x))
         return linen.Dense(3)(flat(x))
+
+    return Function(apply)
 
 
 def test_the_epsilon_of_a_norm_is_asked_of_its_module():
-    module = settled(nn.Sequential(torch_conv(), nn.BatchNorm2d(2, eps=0.1), nn.Flatten(), nn.Linear(192, 3)))
+    conv = nn.Conv2d(3, 2, 3, padding=1)
+    module = settled(nn.Sequential(conv, nn.BatchNorm2d(2, eps=0.1), nn.Flatten(), nn.Linear(192, 3)))
     with pytest.raises(ValueError, match=r"BatchNorm_0 .* epsilon 1e-05, and 1 of the PyTorch one 0.1: .*epsilon=0.1"):
-        taken(module, Normed(1e-5))
-    assert_same_logits(module, Normed(0.1), module)
-
-    with torch.no_grad():
-        output = module(torch.tensor(X.transpose(0, 3, 1, 2)))
+        taken(module, normed(1e-5))
+    assert_same_logits(module, normed(0.1), module)
     with pytest.raises(ValueError, match=r"differs from PyTorch's by .* another epsilon"):  # a state_dict has none
-        taken(module.state_dict(), Normed(0.0999), check=(torch.tensor(X), output))
+        taken(module.state_dict(), normed(0.0999), check=(torch.tensor(X), output_of(module)))
 
 
 def test_the_epsilon_of_plain_jax_is_known_though_it_was_broadcast():
@@ -248,11 +196,7 @@ def test_the_epsilon_of_plain_jax_is_known_though_it_was_broadcast():
         jsnn.from_torch(module, apply, {"fc": {"kernel": jnp.zeros((288, 288))}, "norm": norm}, X)
 
 
-class Upward(nn.ConvTranspose2d):
-    pass
-
-
-@pytest.mark.parametrize("kind", [nn.ConvTranspose2d, Upward])
+@pytest.mark.parametrize("kind", [nn.ConvTranspose2d, type("Upward", (nn.ConvTranspose2d,), {})])
 def test_a_transposed_convolution_of_a_module_is_refused(kind):
     module = nn.Sequential(kind(3, 3, 3, padding=1), nn.Flatten())
     with pytest.raises(ValueError, match=f"0 is a {kind.__name__}: transposed convolutions have other kernels"):
@@ -265,13 +209,11 @@ def test_a_sequential_is_in_the_order_of_its_numbers():
     state = module.state_dict()
     shuffled = {name: state[name] for name in sorted(state)}
 
-    class Deep(linen.Module):
-        @linen.compact
-        def __call__(self, x):
-            x = flat(x)
-            for _ in range(12):
-                x = linen.Dense(6)(x)
-            return x
+    def deep(x):
+        x = flat(x)
+        for _ in range(12):
+            x = linen.Dense(6)(x)
+        return x
 
-    assert_same_logits(module, Deep(), shuffled)
-    assert jax.tree.leaves(taken(module, Deep()))
+    assert_same_logits(module, Function(deep), shuffled)
+    assert jax.tree.leaves(taken(module, Function(deep)))

@@ -8,23 +8,9 @@ from flax import linen, nnx
 
 import jsnn
 from jsnn.models import VGG, ResNet
+from tests.exchange.torch_weights import Function, X, assert_same_logits, assert_same_results, flat, nn, settled, taken
 
-torch = pytest.importorskip("torch")
-
-from tests.exchange.torch_weights import (  # noqa: E402
-    X,
-    assert_same_logits,
-    assert_same_results,
-    flat,
-    settled,
-    shapes_of,
-    torch_conv,
-)
-
-nn = torch.nn
 pytestmark = pytest.mark.torch
-
-
 OUR_VGG = VGG(stages=(4, "A", 6), hidden=(9,), num_classes=3, norm="batch")
 
 
@@ -46,8 +32,8 @@ class Block(nn.Module):
         self.downsample = shortcut if (into, stride) != (out, 1) else nn.Sequential()
 
     def forward(self, x):
-        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
-        return torch.relu(y + self.downsample(x))
+        y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        return (y + self.downsample(x)).relu()
 
 
 def test_a_vgg_with_batch_norm_gives_the_same_logits():
@@ -66,20 +52,20 @@ def test_a_resnet_gives_the_same_logits_though_its_shortcuts_are_made_last():
     assert_same_logits(settled(module), ResNet(blocks=(1, 2, 0, 0), channels=(4, 6, 6, 6), num_classes=3, norm="batch"))
 
 
-class Own(linen.Module):
+def own(x):
     """Layers whose names are not in the order in which they run, biases, groups, what can't spike, dense twice."""
+    x = linen.max_pool(linen.tanh(linen.Conv(4, (3, 3), padding=1, name="zebra")(x)), (2, 2), (2, 2))
+    x = linen.Conv(4, (3, 3), padding=1, feature_group_count=2, name="ape")(x)
+    x = linen.sigmoid(flat(x))
+    return linen.Dense(3, name="a10")(linen.relu(linen.Dense(5, name="a2")(2 * x - 1)))
 
-    @linen.compact
-    def __call__(self, x):
-        x = linen.max_pool(linen.tanh(linen.Conv(4, (3, 3), padding=1, name="zebra")(x)), (2, 2), (2, 2))
-        x = linen.Conv(4, (3, 3), padding=1, feature_group_count=2, name="ape")(x)
-        x = linen.sigmoid(x.reshape(len(x), -1))
-        return linen.Dense(3, name="a10")(linen.relu(linen.Dense(5, name="a2")(2 * x - 1)))
+
+OWN = Function(own)
 
 
 class Middle(nn.Module):
     def forward(self, x):
-        return 2 * torch.sigmoid(x) - 1
+        return 2 * x.sigmoid() - 1
 
 
 def own_module():
@@ -91,9 +77,9 @@ def own_module():
 
 def test_a_network_of_ones_own_comes_in_as_tensors_arrays_and_from_several_devices():
     module = own_module()
-    assert_same_logits(module, Own())
+    assert_same_logits(module, OWN)
     state = {f"module.{name}": value.numpy() for name, value in module.state_dict().items()}
-    variables = assert_same_logits(module, Own(), state)
+    variables = assert_same_logits(module, OWN, state)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
 
 
@@ -101,11 +87,8 @@ def test_a_network_of_ones_own_comes_in_as_tensors_arrays_and_from_several_devic
     ("change", "sentence"),
     [
         (lambda state: state.pop("8.weight"), r"no layer for a2 \(.*96x5.* left is 6 \+ 8 \(.*bias 3\)"),
-        (
-            lambda state: state.update({"9.weight": torch.ones(2, 3)}),
-            r"no layer for 9 \(kernel 3x2\) of the state",
-        ),
-        (lambda state: state.update({"3.weight": torch.ones(4, 4, 3, 3)}), r"ape \(.*3x3x2x4.*left is 3 \(.*3x3x4x4"),
+        (lambda state: state.update({"9.weight": np.ones((2, 3))}), r"no layer for 9 \(kernel 3x2\) of the state"),
+        (lambda state: state.update({"3.weight": np.ones((4, 4, 3, 3))}), r"ape \(.*3x3x2x4.*left is 3 \(.*3x3x4x4"),
         (lambda state: state["6.bias"].fill_(np.nan), "params/a2/bias holds NaN"),
     ],
 )
@@ -113,7 +96,7 @@ def test_a_layer_that_one_side_lacks_is_named(change, sentence):
     state = own_module().state_dict()
     change(state)
     with pytest.raises(ValueError, match=sentence):
-        jsnn.from_torch(state, Own().apply, shapes_of(Own()), X)
+        taken(state, OWN)
 
 
 def plain_apply(variables, x):
@@ -141,7 +124,7 @@ class OfNnx(nnx.Module):
 
 @pytest.mark.parametrize("as_made", [lambda make: make(), nnx.eval_shape], ids=["arrays", "shapes"])
 def test_a_state_of_nnx_comes_in(as_made):
-    module = settled(nn.Sequential(torch_conv(), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(192, 3)))
+    module = settled(nn.Sequential(nn.Conv2d(3, 2, 3, padding=1), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(192, 3)))
     graph, state = nnx.split(as_made(lambda: OfNnx(nnx.Rngs(0))))
 
     def apply(variables, x):

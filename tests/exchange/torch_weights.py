@@ -1,20 +1,26 @@
 """PyTorch networks on small images, and what of Flax gives the same as they do."""
 
+from collections.abc import Callable
+
 import jax
-import jax.numpy as jnp
 import numpy as np
-import torch
-from torch import nn
+import pytest
+from flax import linen
 
 import jsnn
 
+torch = pytest.importorskip("torch")
+nn = torch.nn
 torch.set_num_threads(1)  # small networks, see tests/network/torch_reference.py
 IMAGE = (12, 8, 3)  # H != W
+NORMS = nn.BatchNorm1d | nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm
+CHANNELS_FIRST = (0, 3, 1, 2)
 X = np.random.default_rng(0).normal(size=(4, *IMAGE)).astype(np.float32)
 
 
-def shapes_of(ann, image=IMAGE):
-    return jax.eval_shape(ann.init, jax.random.key(0), jnp.zeros((1, *image)))
+def taken(module, ann, x=X, **options):
+    """What a Flax network takes of a module, or of its state_dict."""
+    return jsnn.from_torch(module, ann.apply, jax.eval_shape(ann.init, jax.random.key(0), x), x, **options)
 
 
 def settled(module):
@@ -24,27 +30,46 @@ def settled(module):
         if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
             part.running_mean.normal_()
             part.running_var.uniform_(0.5, 2)
-        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm):
+        if isinstance(part, NORMS) and part.weight is not None:
             nn.init.uniform_(part.weight, 0.5, 2)
             nn.init.normal_(part.bias)
     return module.eval()
 
 
-def assert_same_results(module, apply, variables):
+def output_of(module, x=X, axes=CHANNELS_FIRST):
     with torch.no_grad():
-        expected = module(torch.tensor(X.transpose(0, 3, 1, 2))).numpy()
-    np.testing.assert_allclose(jax.jit(apply)(variables, X), expected, rtol=1e-5, atol=1e-5)
+        return module(torch.tensor(x.transpose(axes)))
+
+
+def assert_same_results(module, apply, variables, x=X, axes=CHANNELS_FIRST):
+    expected = output_of(module, x, axes).numpy()
+    np.testing.assert_allclose(jax.jit(apply)(variables, x), expected, rtol=1e-5, atol=1e-5)
     assert np.std(expected) > 0.01
 
 
-def assert_same_logits(module, ann, state_dict=None):
-    variables = jsnn.from_torch(state_dict or module.state_dict(), ann.apply, shapes_of(ann), X)
-    assert_same_results(module, ann.apply, variables)
+def assert_same_logits(module, ann, given=None, x=X, axes=CHANNELS_FIRST, **options):
+    """Of a Flax network with what it takes, which is the module's state_dict unless given."""
+    variables = taken(given or module.state_dict(), ann, x, **options)
+    assert_same_results(module, ann.apply, variables, x, axes)
     return variables
 
 
 def flat(x):
     return x.reshape(len(x), -1)
+
+
+class Function(linen.Module):
+    """Layers made where a function calls them."""
+
+    function: Callable
+
+    @linen.compact
+    def __call__(self, x):
+        return self.function(x)
+
+
+def conv(x):
+    return linen.Conv(2, (3, 3), padding=1)(x)
 
 
 def torch_conv(into=3):
