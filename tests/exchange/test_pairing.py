@@ -24,6 +24,7 @@ class Swapped(nn.Module):
 
     def __init__(self, names, made=""):
         super().__init__()
+        torch.manual_seed(0)
         self.names = names.split()
         for name in made.split() or self.names[::-1]:
             setattr(self, name, MAKE.get(name, lambda: nn.Linear(6, 6))())

@@ -1,15 +1,14 @@
 """Files of PyTorch that are refused: those that would run code, and those that are not the authors' checkpoints."""
 
 import pickle
+from io import BytesIO
 
 import pytest
 
-torch = pytest.importorskip("torch")
-
-from tests.exchange.authors import authors_vgg, loaded  # noqa: E402
+from jsnn.exchange import read_torch_file
+from tests.exchange.authors import authors_vgg, loaded, torch
 
 pytestmark = pytest.mark.torch
-ONE = torch.ones(1)
 
 
 class Malicious:
@@ -33,32 +32,73 @@ def test_what_would_run_code_is_refused_and_not_run(tmp_path):
     assert trace.exists()
 
 
+ONE, WEIGHTS = torch.ones(1), authors_vgg().state_dict()
+FIRST, SECOND = "module.features.0.weight", "module.features.3.weight"
+ONES = {"thresholds": [1.0] * 4}
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda state: state.update(thresholds=[1.0] * 3), "3 thresholds and 3 leaks for the 4 spiking layers"),
-        (lambda state: state.update(thresholds=[1.0, -1.0, 1.0, 1.0]), "threshold of conv1 must be above 0"),
-        (lambda state: state.update(thresholds=[1.0] * 4, leak=1.5), r"leak of conv0 must be in \(0, 1\]"),
+        ({"thresholds": [1.0] * 3}, "3 thresholds and 3 leaks for the 4 spiking layers"),
+        ({"thresholds": [1.0, -1.0, 1.0, 1.0]}, "threshold of conv1 must be above 0"),
+        ({"thresholds": {"t0": 1.0}}, r"thresholds of a checkpoint must be .* got \{'t0': 1.0\}"),
+        ({"thresholds": [None] * 4}, "thresholds of a checkpoint must be a number or a list of numbers"),
+        ({"thresholds": ["a"] * 4}, "thresholds of a checkpoint must be a number or a list of numbers"),
+        (ONES | {"leak": 1.5}, r"leak of conv0 must be in \(0, 1\]"),
+        (ONES | {"timesteps": -3}, "timesteps .* at least 1, got -3"),
+        (ONES | {"timesteps": float("nan")}, "timesteps .* at least 1, got nan"),
+        ({"state_dict": [1]}, "has a list as its state_dict"),
+        ({"state_dict": {3: ONE}}, "holds 3: only the authors'"),
+        ({"state_dict": {FIRST: 1.0}}, "holds a number as module.features.0.weight"),
+        ({"state_dict": {FIRST: torch.tensor(1.0)}}, "holds a number as module.features.0.weight"),
+        ({"state_dict": {"fc.weight": ONE}}, "holds fc.weight: only the authors' VGGs and"),
+        ({"state_dict": {"features.0.weight": ONE}}, "has no classifier: only the authors'"),
+        ({"state_dict": WEIGHTS | {"pre_process.0.weight": ONE}}, "classifier of 2 layers: jsnn.models"),
+        ({"state_dict": WEIGHTS | {"module.features.3.bias": torch.ones(128)}}, r"3 \(.*bias 128\)"),
+        ({"state_dict": WEIGHTS | {"module.classifier.0.weight": torch.ones(9, 99)}}, "dense0"),
         (
-            lambda state: state["state_dict"].update({"pre_process.0.weight": ONE}),
-            "classifier of 2 layers: jsnn.models",
+            {"state_dict": {name: value for name, value in WEIGHTS.items() if name != SECOND}},
+            r"convolutions of \[64, 128\] channels",
         ),
-        (lambda state: state.update(state_dict={"fc.weight": ONE}), "holds fc.weight: only the authors' VGGs and"),
-        (lambda state: state.update(state_dict={"features.0.weight": ONE}), "has no classifier: only the authors'"),
-        (lambda state: state["state_dict"].update({"module.features.3.bias": torch.ones(128)}), r"3 \(.*bias 128\)"),
-        (lambda state: state["state_dict"].pop("module.features.3.weight"), r"convolutions of \[64, 128\] channels"),
-        (lambda state: state["state_dict"].update({"module.classifier.0.weight": torch.ones(9, 99)}), "dense0"),
+        (ONE, "holds a Tensor"),
     ],
 )
 def test_other_checkpoints_are_refused(tmp_path, change, sentence):
-    state = {"state_dict": authors_vgg().state_dict()}
-    change(state)
-    torch.save(state, tmp_path / "other.pth")
+    torch.save(change if change is ONE else {"state_dict": WEIGHTS, **change}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=sentence):
         loaded(tmp_path / "other.pth")
 
 
-def test_a_file_of_something_else_is_refused(tmp_path):
-    torch.save(torch.ones(2), tmp_path / "tensor.pth")
-    with pytest.raises(ValueError, match="holds a Tensor"):
-        loaded(tmp_path / "tensor.pth")
+def damaged_files():
+    """Bytes by what is wrong with them, of each kind of error that PyTorch ends in."""
+    old, new = BytesIO(), BytesIO()
+    torch.save({"a": torch.ones(3)}, old, _use_new_zipfile_serialization=False)
+    torch.save({"a": torch.ones(3)}, new)
+    yield from (f"{letter}ello world, this is text\n".encode() for letter in "(Phc")
+    yield from (old.getvalue()[:length] for length in range(0, len(old.getvalue()), 23))
+    yield from (new.getvalue()[:length] for length in range(0, len(new.getvalue()), 97))
+    for place in range(0, len(old.getvalue()), 5):
+        yield old.getvalue()[:place] + b"\xff" + old.getvalue()[place + 1 :]
+
+
+def refusal(path):
+    """The ValueError of a file; None where it could be read."""
+    try:
+        read_torch_file(path)
+    except ValueError as error:
+        return error
+    return None
+
+
+def test_a_damaged_file_is_refused_whatever_pytorch_says(tmp_path):
+    path, errors = tmp_path / "damaged.pth", []
+    for contents in damaged_files():
+        path.write_bytes(contents)
+        errors.append(refusal(path))
+    errors = [error for error in errors if error is not None]
+    assert all("damaged" in str(error).removeprefix(str(path)) or "holds a" in str(error) for error in errors)
+    causes = {type(error.__cause__).__name__ for error in errors}
+    assert causes >= {"UnpicklingError", "EOFError", "RuntimeError", "IndexError", "KeyError", "UnicodeDecodeError"}
+    with pytest.raises(FileNotFoundError):
+        read_torch_file(tmp_path / "none.pth")

@@ -1,3 +1,5 @@
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -23,32 +25,25 @@ def shapes_of(model, image_shape):
 # A shallow and a deep network of both kinds, the deep ones with more pools for large images; the rest repeats.
 ESSENTIAL = [("vgg5", "28"), ("vgg16", "32"), ("vgg16", "224"), ("resnet8", "28"), ("resnet20", "32")]
 OTHERS = [(name, "224") for name in ARCHITECTURES if name not in dict(ESSENTIAL)]
+CASES = [*((*case, None) for case in ESSENTIAL), ("vgg5", "32", "batch"), ("resnet12", "32", "batch")]
+CASES += [pytest.param(*case, None, marks=pytest.mark.slow) for case in OTHERS]
 
 
-@pytest.mark.parametrize(
-    ("architecture", "side"), [*ESSENTIAL, *(pytest.param(*case, marks=pytest.mark.slow) for case in OTHERS)]
-)
-def test_ann_and_snn_have_the_same_weights(architecture, side):
-    ann, x = build(architecture, 10), image_of(SHAPES[side], batch=2)
+@pytest.mark.parametrize(("architecture", "side", "norm"), CASES)
+def test_ann_and_snn_have_the_same_weights(architecture, side, norm):
+    """Batch norm leaves the names of the layers as they are."""
+    ann, x = build(architecture, 10, norm=norm), image_of(SHAPES[side], batch=2)
     snn, weights = spiking(ann.apply), shapes_of(ann, SHAPES[side])
     variables = jax.eval_shape(snn.init, weights, x)
-    chex.assert_trees_all_equal_shapes_and_dtypes(weights["params"], variables["params"])
-    assert set(weights) == {"params"}
-    assert set(variables) == {"params", NEURONS}
+    chex.assert_trees_all_equal_shapes_and_dtypes({**weights, NEURONS: None}, {**variables, NEURONS: None})
     assert set(variables[NEURONS]) == set(ann.spiking_layers)
     assert tuple(snn.trace(weights, x)[0].layers) == ann.spiking_layers
-    shortcuts = {name for name in weights["params"] if name.endswith("_shortcut")}
-    assert set(weights["params"]) - shortcuts == {*ann.spiking_layers, "readout"}
-
-
-@pytest.mark.parametrize("architecture", ["vgg5", "resnet12"])
-def test_batch_norm_leaves_the_names_of_the_layers_as_they_are(architecture):
-    ann, x = build(architecture, 10, width=1 / 16, hidden=(8,), norm="batch"), image_of(SHAPES["32"], batch=2)
-    weights = shapes_of(ann, SHAPES["32"])
-    assert tuple(spiking(ann.apply).trace(weights, x)[0].layers) == ann.spiking_layers
-    norms = {name for name in weights["params"] if name.endswith("_norm")}
-    assert norms == set(weights["batch_stats"])
-    assert {name.removesuffix("_norm") for name in norms} == set(weights["params"]) - norms - {"readout"}
+    assert set(weights) == ({"params", "batch_stats"} if norm else {"params"})
+    layers = {name for name in weights["params"] if not name.endswith("_norm")}
+    norms = set(weights["params"]) - layers
+    assert norms == ({f"{name}_norm" for name in layers - {"readout"}} if norm else set())
+    assert norms == set(weights.get("batch_stats", ()))
+    assert {name for name in layers if not name.endswith("_shortcut")} == {*ann.spiking_layers, "readout"}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -65,7 +60,6 @@ def test_layers_run_in_the_order_of_their_names(architecture):
 @pytest.mark.parametrize(
     ("architecture", "image_shape", "dense_input"),
     [
-        ("vgg5", SHAPES["32"], 8 * 8 * 128),
         ("vgg16", SHAPES["32"], 2 * 2 * 512),
         ("vgg16", SHAPES["224"], 7 * 7 * 512),
         ("vgg5", SHAPES["28"], 7 * 7 * 128),
@@ -82,8 +76,7 @@ def test_dense_input_is_of_a_sane_size(architecture, image_shape, dense_input):
 
 def test_parameter_counts_of_the_paper():
     def count(architecture):
-        params = shapes_of(build(architecture, 10), SHAPES["32"])
-        return sum(leaf.size for leaf in jax.tree.leaves(params))
+        return sum(leaf.size for leaf in jax.tree.leaves(shapes_of(build(architecture, 10), SHAPES["32"])))
 
     assert count("vgg5") == 9 * (3 * 64 + 64 * 128 + 128 * 128) + 8192 * 4096 + 4096 * 4096 + 4096 * 10
     assert 11e6 < count("resnet20") < 12e6
@@ -102,25 +95,21 @@ def test_initial_weights_follow_the_recipe():
 
 def test_dropout_holds_one_mask_over_time():
     """The readout, an identity here, shows what the mask leaves of a layer's spikes at every step."""
-    units, index = 8, jnp.arange(2)
-    ann = build("vgg5", units, width=1 / 16, hidden=(units,), conv_dropout=0.5, dense_std=0.5)
-    snn, x = spiking(ann.apply), jnp.ones((2, 8, 8, 1))
-    params = {**jax.jit(ann.init)(jax.random.key(0), x)["params"], "readout": {"kernel": jnp.eye(units)}}
+    ann, x = build("vgg5", 8, width=1 / 16, hidden=(8,), conv_dropout=0.5, dense_std=0.5), jnp.ones((2, 8, 8, 1))
+    params = {**jax.jit(ann.init)(jax.random.key(0), x)["params"], "readout": {"kernel": jnp.eye(8)}}
+    snn = spiking(ann.apply)
     variables = snn.init({"params": params}, x)
+
+    def observe(observed):
+        return observed.results, observed.layers["spikes"]["dense0"]
 
     @jax.jit
     def run(key):
+        noise, times = dropout_of(jnp.arange(2), key), {"num_steps": 12, "chunk": 6}
         shown = simulate(
-            snn,
-            variables,
-            lambda time: jnp.broadcast_to(x, (len(time), *x.shape)),
-            lambda observed: (observed.results, observed.layers["spikes"]["dense0"]),
-            num_steps=12,
-            chunk=6,
-            collect=("spikes",),
-            **dropout_of(index, key),
+            snn, variables, lambda time: jnp.stack([x] * len(time)), observe, collect=("spikes",), **times, **noise
         )
-        _, sown = ann.apply({"params": params}, x, **dropout_of(index, key), mutable=["masks"])
+        _, sown = ann.apply({"params": params}, x, **noise, mutable=["masks"])
         return *shown, {name: masks["mask"] for name, masks in sown["masks"].items()}
 
     (results, spikes, masks), other = run(jax.random.key(1)), run(jax.random.key(2))
@@ -135,55 +124,44 @@ def test_dropout_holds_one_mask_over_time():
 
 def test_the_shortcut_enters_the_second_neuron_of_a_block():
     """With all weights of a block zero, an identity block repeats its input's activation."""
-    model = ResNet(blocks=(1, 0, 0, 0), channels=(4, 4, 4, 4), num_classes=3)
     images = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    model, without = (ResNet(blocks=(count, 0, 0, 0), channels=(4, 4, 4, 4), num_classes=3) for count in (1, 0))
     params = jax.jit(model.init)(jax.random.key(1), images)["params"]
-    for name in ("block0_conv0", "block0_conv1"):
-        params[name] = jax.tree.map(jnp.zeros_like, params[name])
-    without = ResNet(blocks=(0, 0, 0, 0), channels=(4, 4, 4, 4), num_classes=3)
-    stem_only = {name: params[name] for name in ("conv0", "conv1", "conv2", "readout")}
-    actual, expected = (
-        jax.jit(net.apply)({"params": weights}, images) for net, weights in ((model, params), (without, stem_only))
-    )
+    params |= {name: jax.tree.map(jnp.zeros_like, params[name]) for name in ("block0_conv0", "block0_conv1")}
+    actual, expected = (jax.jit(net.apply)({"params": params}, images) for net in (model, without))
     np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("rate", "index", "message"),
-    [
-        (0.5, None, "index"),
-        # One index for all would give all samples the same mask.
-        *((0.5, jnp.arange(size), rf"\(4,\), got \({size},\)") for size in (1, 3)),
-        *((rate, jnp.arange(4), "rate of dropout") for rate in (1.0, -0.5, 1.5, np.nan)),
-    ],
-)
-def test_dropout_of_a_bad_rate_or_without_the_samples_indices_is_refused(rate, index, message):
-    with pytest.raises(ValueError, match=message):
-        Dropout(rate).apply({}, jnp.ones((4, 8)), index, rngs={"dropout": jax.random.key(0)})
+def dropped(index, rate=0.5):
+    return Dropout(rate).apply({}, jnp.ones((2, 8)), index, rngs={"dropout": jax.random.key(0)})
 
 
 def test_dropout_takes_a_list_of_indices():
-    def dropped(index):
-        return Dropout(0.5).apply({}, jnp.ones((2, 8)), index, rngs={"dropout": jax.random.key(0)})
-
     np.testing.assert_array_equal(*jax.jit(lambda: [dropped([3, 1]), dropped(jnp.array([3, 1]))])())
 
 
+vgg5 = partial(build, "vgg5", 10)
+
+
 @pytest.mark.parametrize(
-    ("arguments", "word"),
+    ("call", "message"),
     [
-        ({"architecture": "vgg7"}, "vgg7"),
-        *(({"num_classes": number}, "num_classes") for number in (1, 10.0)),
-        ({"width": 0}, "width"),
-        *(({"hidden": units}, "hidden") for units in ((0,), 64, (64.0,))),
-        ({"conv_dropout": 1.0}, "conv_dropout"),
-        ({"dense_dropout": -0.1}, "dense_dropout"),
-        ({"norm": "layer"}, "norm"),
+        (partial(dropped, None), "index"),
+        # One index for all would give all samples the same mask.
+        *((partial(dropped, jnp.arange(size)), rf"\(2,\), got \({size},\)") for size in (1, 3)),
+        *((partial(dropped, jnp.arange(2), rate), "rate of dropout") for rate in (1.0, -0.5, 1.5, np.nan)),
+        (partial(build, "vgg7", 10), "vgg7"),
+        *((partial(build, "vgg5", number), "num_classes") for number in (1, 10.0)),
+        (partial(vgg5, width=0), "width"),
+        *((partial(vgg5, hidden=units), "hidden") for units in ((0,), 64, (64.0,))),
+        (partial(vgg5, conv_dropout=1.0), "conv_dropout"),
+        (partial(vgg5, dense_dropout=-0.1), "dense_dropout"),
+        (partial(vgg5, norm="layer"), "norm"),
     ],
 )
-def test_bad_arguments_are_refused(arguments, word):
-    with pytest.raises(ValueError, match=word):
-        build(**{"architecture": "vgg5", "num_classes": 10, **arguments})
+def test_bad_arguments_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
 
 
 @pytest.mark.parametrize(
