@@ -75,12 +75,8 @@ def exact_snn(ann: nn.Module, leak: float = 1.0, initial: float = 0.0, by_channe
 @partial(jax.jit, static_argnums=0)
 def spikes_and_results(snn, variables, inputs):
     """Layer -> spikes [T, B, ...], and the results [T, B, ...]."""
-    return simulate(
-        snn,
-        variables,
-        lambda time: inputs[time],
-        lambda observed: (observed.layers["spikes"], observed.results),
-        num_steps=STEPS,
-        chunk=STEPS,
-        collect=("spikes",),
-    )
+
+    def observe(observed):
+        return observed.layers["spikes"], observed.results
+
+    return simulate(snn, variables, inputs.__getitem__, observe, num_steps=STEPS, chunk=STEPS, collect=("spikes",))

@@ -6,57 +6,16 @@ import pytest
 
 import jsnn
 from jsnn.exchange import read_torch_file
-from tests.exchange.authors import SIDE, authors_vgg, loaded, nn, torch
+from tests.exchange.authors import SIDE, authors_resnet, authors_vgg, loaded, torch
+from tests.network.torch_reference import run_resnet, run_vgg
 
 pytestmark = pytest.mark.torch
 THRESHOLDS, STEPS = [0.25, 0.125, 0.125, 0.03125], 6
 
 
-class AuthorsBlock(nn.Module):
-    def __init__(self, into, out, stride):
-        super().__init__()
-        first = nn.Conv2d(into, out, 3, stride, 1, bias=False)
-        self.residual = nn.Sequential(first, nn.ReLU(), nn.Dropout(), nn.Conv2d(out, out, 3, 1, 1, bias=False))
-        self.identity = nn.Sequential()
-        if (into, stride) != (out, 1):
-            self.identity = nn.Sequential(nn.Conv2d(into, out, 1, stride, bias=False))
-
-    def forward(self, x):
-        return torch.relu(self.residual(x) + self.identity(x))
-
-
-class AuthorsResNet(nn.Module):
-    """Of their layers and names, with fewer channels: blocks of the first and the second stage."""
-
-    def __init__(self):
-        super().__init__()
-        layers = []
-        for into, end in ((2, nn.Dropout()), (4, nn.Dropout()), (4, nn.AvgPool2d(2))):
-            layers += [nn.Conv2d(into, 4, 3, padding=1, bias=False), nn.ReLU(), end]
-        self.pre_process = nn.Sequential(*layers)
-        self.layer1 = nn.Sequential(AuthorsBlock(4, 4, 1))
-        self.layer2 = nn.Sequential(AuthorsBlock(4, 6, 2), AuthorsBlock(6, 6, 1))
-        self.layer3 = self.layer4 = nn.Sequential()
-        self.classifier = nn.Sequential(nn.Linear(6 * 2 * 2, 3, bias=False))
-
-    def forward(self, x):
-        return self.classifier(self.layer2(self.layer1(self.pre_process(x))).flatten(1))
-
-
-def authors_resnet():
-    torch.manual_seed(2)
-    module = AuthorsResNet()
-    for name, weight in module.named_parameters():
-        weight.data *= 4 if name.startswith("layer") else 2  # so that all spike
-    return module
-
-
-NAMES = {  # theirs -> ours
-    **{f"pre_process.{3 * i}": f"conv{i}" for i in range(3)},
-    **{f"{block}.residual.0": f"block{i}_conv0" for i, block in enumerate(("layer1.0", "layer2.0", "layer2.1"))},
-    **{f"{block}.residual.3": f"block{i}_conv1" for i, block in enumerate(("layer1.0", "layer2.0", "layer2.1"))},
-    "layer2.0.identity.0": "block1_shortcut",
-}
+NAMES = (
+    "conv0 conv1 conv2 block0_conv0 block0_conv1 block1_conv0 block1_conv1 block1_shortcut block2_conv0 block2_conv1"
+)
 OF_RESNET = {"conv0": 0.5, "conv1": 0.25, "conv2": 0.25}  # those of blocks are trained, as of DIET-SNN
 OF_RESNET |= {"block0_conv0": 1, "block0_conv1": 0.25, "block1_conv0": 0.25, "block1_conv1": 0.5}
 OF_RESNET |= {"block2_conv0": 0.5, "block2_conv1": 0.5}
@@ -91,8 +50,6 @@ def assert_spikes_as_in_their_units(path, state, run, stages, thresholds, kernel
 
 
 def test_the_authors_snn_spikes_as_in_their_units(tmp_path):
-    from tests.network.torch_reference import run_vgg
-
     state = {"state_dict": authors_vgg().state_dict(), "thresholds": [2 * v for v in THRESHOLDS]}
     state |= {"leak_mem": 0.75, "activation": "STDB"}
     thresholds = dict(zip(("conv0", "conv1", "conv2", "dense0"), THRESHOLDS, strict=True))
@@ -101,12 +58,11 @@ def test_the_authors_snn_spikes_as_in_their_units(tmp_path):
 
 def test_the_authors_spiking_resnet_spikes_as_in_their_units(tmp_path):
     """Also behind a block's threshold that is not 1, where main path and shortcut have different units."""
-    from tests.network.torch_reference import run_resnet
-
     weights = authors_resnet().state_dict()
     thresholds = [value if name.startswith("block") else 2 * value for name, value in OF_RESNET.items()]
     state = {"state_dict": weights, "thresholds": thresholds, "leak": 0.75}
-    kernels = {ours: weights[f"{theirs}.weight"].numpy().transpose(2, 3, 1, 0) for theirs, ours in NAMES.items()}
+    kernels = [weight.numpy().transpose(2, 3, 1, 0) for weight in weights.values() if weight.ndim == 4]
+    kernels = dict(zip(NAMES.split(), kernels, strict=True))
     path = tmp_path / "snn.pth"
     ann = assert_spikes_as_in_their_units(path, state, run_resnet, lambda ann: ann.blocks, OF_RESNET, kernels)
     assert (ann.blocks, ann.channels) == ((1, 2, 0, 0), (4, 6, 256, 512))

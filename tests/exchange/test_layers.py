@@ -1,5 +1,7 @@
 """The graph of layers that exports are written from, run by a NumPy loop."""
 
+from collections import defaultdict
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +20,7 @@ class Loop:
     """The layers, one time step a call."""
 
     def __init__(self, layers):
-        self.layers, self.membranes, self.spikes = layers, {}, {}
+        self.layers, self.membranes, self.trains = layers, {}, defaultdict(list)
 
     def __call__(self, x):
         values = {}
@@ -46,11 +48,11 @@ class Loop:
                 return convolved(inputs[0], kernel, *options) + (0 if bias is None else bias)
             case Neurons(name, parameters):
                 threshold = parameters["threshold"]
-                before = self.spikes.get(name, 0)
+                before = self.trains[name][-1] if self.trains[name] else 0
                 membrane = self.membranes.get(name, parameters["initial"] * threshold)
                 self.membranes[name] = parameters["leak"] * membrane + inputs[0] - threshold * before
-                self.spikes[name] = (self.membranes[name] > threshold).astype(np.float32)
-                return threshold * self.spikes[name]
+                self.trains[name].append((self.membranes[name] > threshold).astype(np.float32))
+                return threshold * self.trains[name][-1]
 
 
 @pytest.mark.parametrize(
@@ -65,15 +67,10 @@ class Loop:
 def test_the_layers_run_over_time_are_the_network(ann, options):
     snn, variables, inputs = exact_snn(ann, **options)
     loop = Loop(layer_graph(snn, variables, inputs[0]))
-    trains = {name: [] for name in variables["neurons"]}
-    results = []
-    for x in np.asarray(inputs):
-        results.append(loop(x))
-        for name, spikes in trains.items():
-            spikes.append(loop.spikes[name])
+    results = [loop(x) for x in np.asarray(inputs)]
     spikes, expected = spikes_and_results(snn, variables, inputs)
     for name in spikes:
-        np.testing.assert_array_equal(trains[name], spikes[name], err_msg=name)
+        np.testing.assert_array_equal(loop.trains[name], spikes[name], err_msg=name)
         assert 0.02 < spikes[name].mean() < 0.98, name
     np.testing.assert_allclose(results, expected, rtol=1e-6)
 

@@ -135,20 +135,14 @@ def test_a_graph_of_another_library():
     assert_graph_spikes(graph, inputs, {"lif": spikes["conv"], "if": spikes["fc"]}, "")
 
 
-def in_snntorch(graph):
-    return pytest.importorskip("snntorch.import_nir").import_from_nir(graph)
-
-
-def in_norse(graph):
-    return pytest.importorskip("norse.torch").from_nir(graph)
-
-
 @pytest.mark.torch
 @pytest.mark.parametrize(
-    ("load", "leak", "pools", "dt"), [(in_snntorch, 0.9, "average", 1e-4), (in_norse, 1.0, "sum", 1e-3)]
+    ("library", "load", "leak", "pools", "dt"),
+    [("snntorch.import_nir", "import_from_nir", 0.9, "average", 1e-4), ("norse.torch", "from_nir", 1.0, "sum", 1e-3)],
 )
-def test_other_libraries_run_a_graph_as_the_network(load, leak, pools, dt):
+def test_other_libraries_run_a_graph_as_the_network(library, load, leak, pools, dt):
     """Step by step, by what the readout gives; snnTorch knows LIF and average pools, norse IF and pools of sums."""
+    load = getattr(pytest.importorskip(library), load)
     torch = pytest.importorskip("torch")
     snn, variables, inputs, _, results = network((CHAIN, leak), hard_reset_lif)
     graph = jsnn.to_nir(snn, variables, inputs[0], pools=pools, dt=dt)

@@ -39,26 +39,6 @@ def assert_same_results(graph, inputs, expected=None):
         np.testing.assert_allclose(ours, outputs, rtol=1e-5, atol=1e-5)
 
 
-class Named(nn.Module):
-    """Layers within a module."""
-
-    @nn.compact
-    def __call__(self, x):
-        return nn.relu(nn.Conv(3, (3, 3))(x))
-
-
-class Layers(nn.Module):
-    """A few layers in front of a dense one."""
-
-    layers: tuple
-
-    @nn.compact
-    def __call__(self, x):
-        for layer in self.layers:
-            x = layer(x)
-        return nn.Dense(2)(x.reshape(len(x), -1))
-
-
 def conv(*sizes, **options):
     return nn.Sequential([nn.Conv(4, *sizes, **options), nn.relu])
 
@@ -70,7 +50,7 @@ def pool(x):
 @pytest.mark.parametrize(
     ("layers", "shape"),
     [
-        ((Named(),), (5, 4, 2)),
+        ((conv((3, 3)),), (5, 4, 2)),
         ((conv((3, 1)),), (6, 5, 2)),
         ((conv((1, 3), kernel_dilation=2),), (6, 9, 2)),
         ((conv((3, 3), (2, 2)),), (8, 7, 2)),
@@ -82,8 +62,9 @@ def pool(x):
     "a pool and the same pool are two terms".split("|"),
 )
 def test_what_goes_through_a_file_comes_back(layers, shape, tmp_path):
-    ann, x = Layers(layers), jnp.zeros((1, *shape))
-    snn, variables = spiking(ann.apply), ann.init(jax.random.key(0), x)
+    ann = nn.Sequential([*layers, lambda x: x.reshape(len(x), -1), nn.Dense(2)])
+    snn, x = spiking(ann.apply), jnp.zeros((1, *shape))
+    variables = ann.init(jax.random.key(0), x)
     variables = convert(snn, variables, dict.fromkeys(snn.init(variables, x)[NEURONS], 0.3))
     nir.write(tmp_path / "graph.nir", jsnn.to_nir(snn, variables, x, reset="named"))
     inputs = random(STEPS, *shape)

@@ -96,9 +96,8 @@ def test_numbers_that_count_differently_do_not_agree_in_part():
     """Those of a Sequential, which counts what has no weights, too: encoder_2 is not encoder.2."""
     module = Swapped("stem encoder decoder", "stem decoder encoder")
     ann = Layers("stem encoder_0 encoder_1 encoder_2 decoder")
-    with pytest.raises(
-        ValueError, match=r"encoder_0, .*, decoder of the Flax .* decoder, encoder.0, .* give a mapping"
-    ):
+    sentence = r"encoder_0, .*, decoder of the Flax .* decoder, encoder.0, .* give a mapping"
+    with pytest.raises(ValueError, match=sentence):
         taken(module, ann)
     mapping = {"decoder": "decoder", "encoder_1": "encoder.2", "encoder_2": "encoder.4"}
     assert_same_logits(module, ann, module, mapping=mapping)
@@ -153,14 +152,11 @@ def test_a_mapping_of_what_is_not_there_is_refused(mapping, sentence):
 
 def test_a_check_compares_with_what_pytorch_gives():
     output = output_of(BODY_HEAD[0])
-    in_our_order = nn.Sequential(
-        nn.Flatten(), nn.Linear(288, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6)
-    )
+    in_our_order = nn.Sequential(nn.Flatten(), MAKE["stem"](), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6))
     wrong = torch.relu(output_of(in_our_order))
     taken(*BODY_HEAD, check=(X, output))
-    with pytest.raises(
-        ValueError, match=r"differs from PyTorch's by up to .* look for layers that run in another order"
-    ):
+    sentence = r"differs from PyTorch's by up to .* look for layers that run in another order"
+    with pytest.raises(ValueError, match=sentence):
         taken(in_our_order, Layers("stem 0 1"), check=(X, wrong + 0.01))
     taken(in_our_order, Layers("stem 0 1"), check=(X, wrong.numpy()))
     with pytest.raises(ValueError, match=r"output is \(4, 6\), that of PyTorch in check \(4, 5\): give it alike"):

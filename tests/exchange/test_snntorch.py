@@ -14,7 +14,6 @@ pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch")
 utils = pytest.importorskip("snntorch.utils")
 torch.set_num_threads(1)  # small networks, see tests/network/torch_reference.py
-LAYERS = ("conv0", "conv1", "dense0", "readout")  # of the chain
 
 
 def channels_first(x):
@@ -25,14 +24,14 @@ def channels_last(x):
     return np.moveaxis(x.numpy(), 1, -1) if x.ndim == 4 else x.numpy()
 
 
-def presented(module, inputs, neurons):
-    """Submodule -> spikes [T, B, ...], and the results [T, B, ...], of one presentation."""
-    trains = {name: [] for name in neurons}
+def presented(module, inputs, layers=()):
+    """Layer -> spikes [T, B, ...], and the results [T, B, ...], of one presentation."""
+    trains = {name: [] for name in layers}
     hooks = [
-        getattr(module, name).register_forward_hook(
-            lambda _, __, output, name=name: trains[name].append(channels_last(output) > 0)
+        getattr(module, f"{name}_neurons").register_forward_hook(
+            lambda _, __, output, train=train: train.append(channels_last(output) > 0)
         )
-        for name in neurons
+        for name, train in trains.items()
     ]
     utils.reset(module)
     with torch.no_grad():
@@ -56,11 +55,10 @@ def test_every_spike_is_the_same(ann, options):
     snn, variables, inputs = exact_snn(ann, **options)
     module = jsnn.to_snntorch(snn, variables, inputs[0])
     expected, results = spikes_and_results(snn, variables, inputs)
-    names = {name: f"{name}_neurons" for name in expected}
     for _ in range(2):  # a presentation leaves nothing behind
-        trains, output = presented(module, inputs, names.values())
+        trains, output = presented(module, inputs, expected)
         for name, spikes in expected.items():
-            np.testing.assert_array_equal(trains[names[name]], spikes, err_msg=name)
+            np.testing.assert_array_equal(trains[name], spikes, err_msg=name)
             assert 0.02 < spikes.mean() < 0.98, name
         np.testing.assert_allclose(output, results, rtol=1e-5, atol=1e-6)
 
@@ -75,7 +73,8 @@ def test_it_can_be_trained_on():
     utils.reset(module)
     sum(module(channels_first(x)).square().sum() for x in inputs).backward()
     gradients = {name: parameter.grad for name, parameter in module.named_parameters()}
-    assert set(gradients) == {f"{name}.{leaf}" for name in LAYERS for leaf in ("weight", "bias")}
+    names = "conv0", "conv1", "dense0", "readout"
+    assert set(gradients) == {f"{name}.{leaf}" for name in names for leaf in ("weight", "bias")}
     for name, gradient in gradients.items():
         assert gradient.isfinite().all(), name
         assert gradient.abs().sum() > 0, name
@@ -85,7 +84,7 @@ def assert_same_results(snn, variables, inputs):
     """The results of to_snntorch and of the network itself at a few steps."""
     module = jsnn.to_snntorch(snn, variables, inputs[0])
     expected, _ = jax.jit(snn.apply)(variables, snn.initial_state(variables, inputs[0]), inputs)
-    np.testing.assert_allclose(presented(module, inputs, ())[1], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(presented(module, inputs)[1], expected, rtol=1e-5, atol=1e-6)
     assert np.std(expected) > 0.01
     return module
 

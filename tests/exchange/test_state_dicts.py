@@ -56,22 +56,17 @@ def own(x):
     """Layers whose names are not in the order in which they run, biases, groups, what can't spike, dense twice."""
     x = linen.max_pool(linen.tanh(linen.Conv(4, (3, 3), padding=1, name="zebra")(x)), (2, 2), (2, 2))
     x = linen.Conv(4, (3, 3), padding=1, feature_group_count=2, name="ape")(x)
-    x = linen.sigmoid(flat(x))
-    return linen.Dense(3, name="a10")(linen.relu(linen.Dense(5, name="a2")(2 * x - 1)))
+    x = linen.hard_sigmoid(linen.sigmoid(flat(x)))
+    return linen.Dense(3, name="a10")(linen.relu(linen.Dense(5, name="a2")(x)))
 
 
 OWN = Function(own)
 
 
-class Middle(nn.Module):
-    def forward(self, x):
-        return 2 * x.sigmoid() - 1
-
-
 def own_module():
     return nn.Sequential(
         *(nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, padding=1, groups=2)),
-        *(nn.Flatten(), Middle(), nn.Linear(96, 5), nn.ReLU(), nn.Linear(5, 3)),
+        *(nn.Flatten(), nn.Sigmoid(), nn.Hardsigmoid(), nn.Linear(96, 5), nn.ReLU(), nn.Linear(5, 3)),
     )
 
 
@@ -86,10 +81,10 @@ def test_a_network_of_ones_own_comes_in_as_tensors_arrays_and_from_several_devic
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda state: state.pop("8.weight"), r"no layer for a2 \(.*96x5.* left is 6 \+ 8 \(.*bias 3\)"),
-        (lambda state: state.update({"9.weight": np.ones((2, 3))}), r"no layer for 9 \(kernel 3x2\) of the state"),
+        (lambda state: state.pop("9.weight"), r"no layer for a2 \(.*96x5.* left is 7 \+ 9 \(.*bias 3\)"),
+        (lambda state: state.update({"10.weight": np.ones((2, 3))}), r"no layer for 10 \(kernel 3x2\) of the state"),
         (lambda state: state.update({"3.weight": np.ones((4, 4, 3, 3))}), r"ape \(.*3x3x2x4.*left is 3 \(.*3x3x4x4"),
-        (lambda state: state["6.bias"].fill_(np.nan), "params/a2/bias holds NaN"),
+        (lambda state: state["7.bias"].fill_(np.nan), "params/a2/bias holds NaN"),
     ],
 )
 def test_a_layer_that_one_side_lacks_is_named(change, sentence):

@@ -14,12 +14,8 @@ from jsnn.network.transformation import NEURONS, spiking
 SHAPES = {"28": (28, 28, 1), "32": (32, 32, 3), "224": (224, 224, 3)}
 
 
-def image_of(shape, batch=1):
-    return jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
-
-
 def shapes_of(model, image_shape):
-    return jax.eval_shape(model.init, jax.random.key(0), image_of(image_shape))
+    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *image_shape)))
 
 
 # A shallow and a deep network of both kinds, the deep ones with more pools for large images; the rest repeats.
@@ -32,7 +28,7 @@ CASES += [pytest.param(*case, None, marks=pytest.mark.slow) for case in OTHERS]
 @pytest.mark.parametrize(("architecture", "side", "norm"), CASES)
 def test_ann_and_snn_have_the_same_weights(architecture, side, norm):
     """Batch norm leaves the names of the layers as they are."""
-    ann, x = build(architecture, 10, norm=norm), image_of(SHAPES[side], batch=2)
+    ann, x = build(architecture, 10, norm=norm), jnp.zeros((2, *SHAPES[side]))
     snn, weights = spiking(ann.apply), shapes_of(ann, SHAPES[side])
     variables = jax.eval_shape(snn.init, weights, x)
     chex.assert_trees_all_equal_shapes_and_dtypes({**weights, NEURONS: None}, {**variables, NEURONS: None})
@@ -49,11 +45,8 @@ def test_ann_and_snn_have_the_same_weights(architecture, side, norm):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_layers_run_in_the_order_of_their_names(architecture):
     ann, names = build(architecture, 10, width=1 / 64, hidden=(4, 4)), []
-
-    def init():  # traced alone; a function's result would have its names sorted
-        names.extend(ann.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"])
-
-    jax.eval_shape(init)
+    key, x = jax.random.key(0), jnp.zeros((1, 32, 32, 3))
+    jax.eval_shape(lambda: names.extend(ann.init(key, x)["params"]))  # a result of it would have its names sorted
     assert tuple(name for name in names if "shortcut" not in name) == (*ann.spiking_layers, "readout")
 
 
@@ -84,13 +77,9 @@ def test_parameter_counts_of_the_paper():
 
 def test_initial_weights_follow_the_recipe():
     ann = build("vgg5", 10, hidden=(512,))
-
-    @jax.jit
-    def deviations():
-        params = ann.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))["params"]
-        return [params[layer]["kernel"].std() for layer in ("conv1", "dense0")]
-
-    np.testing.assert_allclose(deviations(), [np.sqrt(2 / (9 * 128)), 0.01], rtol=0.02)
+    params = jax.jit(ann.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))["params"]
+    deviations = [params[layer]["kernel"].std() for layer in ("conv1", "dense0")]
+    np.testing.assert_allclose(deviations, [np.sqrt(2 / (9 * 128)), 0.01], rtol=0.02)
 
 
 def test_dropout_holds_one_mask_over_time():
