@@ -9,7 +9,6 @@ import jsnn
 torch = pytest.importorskip("torch")
 nn = torch.nn
 torch.set_num_threads(1)  # small networks, see tests/network/torch_reference.py
-
 SIDE, HIDDEN = 8, 10
 
 

@@ -63,11 +63,14 @@ def test_metadata_name_a_soft_reset_and_where_membranes_start(tmp_path):
         assert_graph_spikes(graph, inputs, spikes)
 
 
-def test_a_hard_reset_is_nirs_own():
+def test_a_hard_reset_is_nirs_own_and_any_weights_come_back_to_the_bit(tmp_path):
     _, variables = random_snn(SMALL_VGG, seed=0, leak=0.9)
     snn, inputs = spiking(SMALL_VGG.apply, hard_reset_lif()), random_inputs(STEPS, 2)
-    spikes, _ = spikes_and_results(snn, variables, inputs)
-    assert_graph_spikes(jsnn.to_nir(snn, variables, inputs[0], dt=DT), inputs, spikes)
+    graph = through_a_file(jsnn.to_nir(snn, variables, inputs[0], dt=DT), tmp_path)
+    assert_graph_spikes(graph, inputs, spikes_and_results(snn, variables, inputs)[0])
+    _, of_graph = jsnn.from_nir(graph, DT)
+    for layer, arrays in variables["params"].items():
+        np.testing.assert_array_equal(of_graph["params"][layer]["kernel"], arrays["kernel"])
 
 
 @pytest.mark.parametrize(

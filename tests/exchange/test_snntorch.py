@@ -73,8 +73,9 @@ def test_it_can_be_trained_on():
     utils.reset(module)
     sum(module(channels_first(x)).square().sum() for x in inputs).backward()
     gradients = {name: parameter.grad for name, parameter in module.named_parameters()}
-    names = "conv0", "conv1", "dense0", "readout"
-    assert set(gradients) == {f"{name}.{leaf}" for name in names for leaf in ("weight", "bias")}
+    assert set(gradients) == {
+        f"{name}.{leaf}" for name in (*variables["neurons"], "readout") for leaf in ("weight", "bias")
+    }
     for name, gradient in gradients.items():
         assert gradient.isfinite().all(), name
         assert gradient.abs().sum() > 0, name

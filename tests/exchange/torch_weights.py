@@ -12,10 +12,9 @@ import jsnn
 torch = pytest.importorskip("torch")
 nn = torch.nn
 torch.set_num_threads(1)  # small networks, see tests/network/torch_reference.py
-IMAGE = (12, 8, 3)  # H != W
 NORMS = nn.BatchNorm1d | nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm
 CHANNELS_FIRST = (0, 3, 1, 2)
-X = np.random.default_rng(0).normal(size=(4, *IMAGE)).astype(np.float32)
+X = np.random.default_rng(0).normal(size=(4, 12, 8, 3)).astype(np.float32)  # H != W
 
 
 def taken(module, ann, x=X, **options):
