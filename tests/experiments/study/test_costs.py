@@ -7,10 +7,8 @@ from experiments.networks import build_ann
 from experiments.presets import PRESETS
 from experiments.study.costs import energies, image_cost, learning_curve, macs_of, operations_of_training, sizes
 from experiments.study.plan import STUDIES
-from experiments.study.results import read_runs
-from tests.experiments.study.tiny_study import CONFIG, keep
+from tests.experiments.study.conftest import CONFIG
 
-__all__ = ["keep"]  # a fixture
 TINY = sizes(CONFIG.data, CONFIG.network)
 
 
@@ -36,11 +34,10 @@ def test_a_resnets_shortcuts_are_counted():
 
 
 @pytest.mark.parametrize("encoding", ["poisson", "constant"])
-def test_an_images_cost_is_of_its_own_spikes_and_of_the_neurons(encoding, keep, tmp_path):
+def test_an_images_cost_is_of_its_own_spikes_and_of_the_neurons(encoding, keep):
     """Spikes of all neurons of a layer; a pool hands one on to the synapses of one pixel."""
     spikes = {net: {"conv0": 2.0, "conv1": 0.0, "conv2": 3.0, "dense0": 0.0} for net in ("converted", "hybrid")}
-    keep("one", 0, spikes_per_neuron=spikes, convert={"encoding": encoding, "num_steps": 4})
-    runs = read_runs(tmp_path)
+    runs = keep("one", 0, spikes_per_neuron=spikes, convert={"encoding": encoding, "num_steps": 4})
     image = 28 * 28
     layers, all_spikes, energy, with_memory = image_cost(runs)
     counted = 0.5 * 4 * image * 9 * 4 if encoding == "poisson" else image * 9 * 4  # spikes, or the image itself
@@ -76,12 +73,12 @@ def test_from_scratch_the_operations_are_the_hybrid_runs_to_half_an_epoch(preset
         assert abs(number - times[name] * hybrid / costs["snn epoch"]) <= times[name] / 2
 
 
-def test_a_learning_curve_begins_with_the_converted_net(keep, tmp_path):
+def test_a_learning_curve_begins_with_the_converted_net(keep):
     history = [{"validation_accuracy": accuracy} for accuracy in (0.53, 0.48)]
     for seed, before in enumerate((0.4, None)):  # older runs kept what chose their factor
         hybrid = {"history": history, "validation_accuracy_before": before}
-        keep("harm-stdb", seed, converted={"validation_accuracy": 0.5}, hybrid=hybrid)
-    curves = [learning_curve(run).to_dict() for _, run in read_runs(tmp_path).iterrows()]
+        runs = keep("harm-stdb", seed, converted={"validation_accuracy": 0.5}, hybrid=hybrid)
+    curves = [learning_curve(run).to_dict() for _, run in runs.iterrows()]
     assert curves == [pytest.approx({0: start, 1: 0.53, 2: 0.48}) for start in (0.4, 0.5)]
 
 

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from experiments.config import check, difference, with_fields
-from experiments.presets import PRESETS, Preset
+from experiments.presets import Preset
 from experiments.runs.command_line import guarded, parse
 from experiments.runs.stages import finish
 from experiments.runs.workdir import read_results
@@ -14,15 +14,8 @@ from experiments.study import __main__ as study
 from experiments.study import plan, results, work
 from experiments.study.plan import STUDIES, Trial
 from experiments.study.results import kept
-from tests.experiments.commands import TINY, without_time
-from tests.experiments.study.tiny_study import ENVIRONMENT
-
-
-def test_fields_are_changed_in_their_groups_alone():
-    preset = PRESETS["digits"].config
-    config = with_fields(preset, {"finetune.lr": 0.5, "convert.num_steps": 7})
-    assert (config.finetune.lr, config.convert.num_steps, config.ann) == (0.5, 7, preset.ann)
-    assert with_fields(config, {"finetune.lr": preset.finetune.lr, "convert.num_steps": 2}) == preset
+from tests.experiments.commands import TINY
+from tests.experiments.study.conftest import ENVIRONMENT
 
 
 @pytest.mark.parametrize("preset", STUDIES)
@@ -30,10 +23,10 @@ def test_all_trials_are_valid_and_take_over_an_ann_that_is_trained_as_theirs(pre
     """A run of hours that starts from another ANN is refused only when that one is trained."""
     planned = {trial.name: trial for of_question in STUDIES[preset].values() for trial in of_question}
     planned |= {plan.ANN.name: plan.ANN}
-    for trial in planned.values():
-        config, of_ann = (plan.config_of_trial(preset, one, 0) for one in (trial, planned[trial.ann]))
+    configs = {name: plan.config_of_trial(preset, trial, 0) for name, trial in planned.items()}
+    for name, config in configs.items():
         check(config)
-        assert difference(of_ann, config, "ann") is None, trial.name
+        assert difference(configs[planned[name].ann], config, "ann") is None, name
 
 
 def main(arguments):
@@ -58,35 +51,31 @@ def tiny_study(monkeypatch):
 def test_a_trial_runs_from_the_seeds_ann_and_only_where_nothing_is_kept(tiny_study, monkeypatch, tmp_path):
     """Which runs there are, from whose ANN and conversion each starts, and with which fields."""
     monkeypatch.setattr(results, "environment", lambda: ENVIRONMENT)
-    runs, numbers = [], {"validation_accuracy": 0.5, "epochs": 1, "history": []}
+    runs, donors, numbers = [], [], {"validation_accuracy": 0.5, "epochs": 1, "history": []}
     numbers |= {"scaling_factor": 1.0, "logit_scale": 1.0, "thresholds": {}}
 
-    def noted(name):
-        def note(run):
-            for stage, net in (("train_ann", "ann"), ("convert", "converted"))[: 1 if name == "ann" else 2]:
-                finish(run, stage, 1.0, {net: numbers}, "")
-                (run.directory / net).mkdir(exist_ok=True)
-            runs.append((name, run.config))
-            return read_results(run.directory)
+    def note(name, run):
+        for stage, net in (("train_ann", "ann"), ("convert", "converted"))[: 1 if name == "ann" else 2]:
+            finish(run, stage, 1.0, {net: numbers}, "")
+            (run.directory / net).mkdir(exist_ok=True)
+        runs.append((name, run.config))
+        return read_results(run.directory)
 
-        return note
-
-    donors = []
     monkeypatch.setattr(study, "adopt", lambda run, donor: donors.append(donor.parts[-2]))
-    monkeypatch.setattr(study, "ANN", plan.ANN._replace(work=noted("ann")))
-    fields = {"first": {"convert.num_steps": 3}, "other": {"convert.num_steps": 2}, "leaky": {"finetune.leak": 0.5}}
-    fields["leaky"] |= fields["first"]
-    own = [Trial(name, changed, noted(name), (0, 1)) for name, changed in fields.items()]
+    monkeypatch.setattr(study, "ANN", plan.ANN._replace(work=partial(note, "ann")))
+    fields = {"first": {"convert.num_steps": 3}, "other": {"convert.num_steps": 2}}
+    fields["leaky"] = fields["first"] | {"finetune.leak": 0.5}
+    own = [Trial(name, changed, partial(note, name), (0, 1)) for name, changed in fields.items()]
     monkeypatch.setitem(study.STUDIES, "tiny", {"why": own[:2], "how": own[2:]})
     arguments = study.Arguments("tiny", seeds=(1,), workdir=tmp_path / "runs", results=tmp_path / "results")
     assert main(arguments) == 0
-    assert [name for name, _ in runs] == ["ann", "first", "other", "leaky"]
-    assert donors == ["ann", "ann", "first"]  # whose conversion is the same
     configs = dict(runs)
+    assert [*configs] == ["ann", "first", "other", "leaky"]
+    assert donors == ["ann", "ann", "first"]  # whose conversion is the same
     assert {config.seed for config in configs.values()} == {1}
     assert configs["leaky"].finetune.leak == 0.5
     assert configs["first"] == with_fields(configs["ann"], fields["first"])
-    assert {*kept(arguments.results, "tiny")} == {(name, 1) for name in ("ann", "first", "other", "leaky")}
+    assert {*kept(arguments.results, "tiny")} == {(name, 1) for name in configs}
     assert main(arguments) == 0
     assert len(runs) == 4  # nothing runs twice
     shutil.rmtree(arguments.workdir)  # as in a fresh clone
@@ -100,23 +89,19 @@ def test_a_trial_runs_from_the_seeds_ann_and_only_where_nothing_is_kept(tiny_stu
 
 @pytest.mark.slow
 def test_a_study_keeps_results_and_runs_nothing_twice(tiny_study, tiny, tmp_path, capsys):
-    """Its parts are covered above; this is a whole one, with what it writes, and takes a minute to compile and run."""
     arguments = study.Arguments("tiny", workdir=tmp_path / "runs", results=tmp_path / "results")
     assert main(arguments) == 0
-    output = capsys.readouterr().out
+    output, expected, own = capsys.readouterr().out, read_results(tiny), kept(arguments.results, "tiny")
     assert output.count("train_ann: validation") == 1
     assert output.count("convert: taken over") == 2
-    names = ("everything", "leaky", "conversion")
-    own = {name: kept(arguments.results, "tiny")[name, 0] for name in names}
-    expected, everything, leaky = without_time(read_results(tiny)), own["everything"], own["leaky"]
+    everything, leaky, conversion = (own[name, 0] for name in ("everything", "leaky", "conversion"))
     assert everything["hybrid"]["accuracy"] == pytest.approx(expected["hybrid"]["accuracy"], rel=1e-5)
     assert len(everything["hybrid"]["history"]) == 2
     assert 0 < everything["input_rate"] < 1
-    assert leaky["config"]["finetune"]["leak"] == 0.5
     assert len(leaky["streams"]["hybrid"]) == leaky["config"]["evaluate"]["streams"]
     assert "accuracy" not in leaky["ann"]  # the test split was not looked at
-    assert own["conversion"]["ann"]["accuracy"] == pytest.approx(expected["ann"]["accuracy"], rel=1e-5)
-    test = own["conversion"]["percentiles"]["100"]
+    assert conversion["ann"]["accuracy"] == pytest.approx(expected["ann"]["accuracy"], rel=1e-5)
+    test = conversion["percentiles"]["100"]
     assert set(test["validation"]) == set(test["test"]) == {"8", "16"}
     best = max(test["validation"]["8"].values())
     assert test["validation"]["8"][str(test["test"]["8"]["factor"])] == best
@@ -125,9 +110,10 @@ def test_a_study_keeps_results_and_runs_nothing_twice(tiny_study, tiny, tmp_path
 
 
 def test_a_study_refuses_what_it_does_not_know(tiny_study, capsys):
-    assert main(study.Arguments("digits")) == 2
-    assert "there is no study of 'digits'" in capsys.readouterr().err
-    assert main(study.Arguments("tiny", questions=("why",))) == 2
-    assert "there is no question 'why', only all" in capsys.readouterr().err
-    assert main(study.Arguments("tiny", seeds=(7,))) == 2
-    assert "no trial has the seed 7, only 0" in capsys.readouterr().err
+    for arguments, sentence in (
+        (study.Arguments("digits"), "there is no study of 'digits'"),
+        (study.Arguments("tiny", questions=("why",)), "there is no question 'why', only all"),
+        (study.Arguments("tiny", seeds=(7,)), "no trial has the seed 7, only 0"),
+    ):
+        assert main(arguments) == 2
+        assert sentence in capsys.readouterr().err

@@ -10,16 +10,18 @@ import optax
 import pytest
 
 from experiments.config import with_fields
-from experiments.networks import build_ann, build_snn, presentation_of, random_key, scaled
+from experiments.networks import build_ann, build_snn, init_variables, presentation_of, random_key, scaled, snn_like
 from experiments.runs.data import open_source
+from experiments.runs.workdir import Run
 from experiments.scoring import score_ann, score_snn
 from experiments.study import work
 from jsnn.data.augment import scale
 from jsnn.data.datasets import TEST, VALIDATION
 from jsnn.network.simulation import simulate
 from jsnn.network.transformation import NEURONS
-from tests.experiments.study.tiny_study import CONFIG, RUN, random_nets
+from tests.experiments.study.conftest import CONFIG
 
+RUN = Run(CONFIG, None)
 SNN, STEPS, FACTOR, KEY = build_snn(CONFIG), CONFIG.convert.num_steps, 0.5, random_key(CONFIG, VALIDATION)
 
 
@@ -32,7 +34,8 @@ def _few_images(monkeypatch):
 
 @pytest.fixture(scope="module")
 def snn():
-    return random_nets()[1]
+    """Of random weights, its thresholds low enough for all layers to spike."""
+    return scaled(CONFIG, snn_like(CONFIG), 0.2)
 
 
 def batch_of(split, count=None):
@@ -53,8 +56,8 @@ def logits_of(variables, batch, key=KEY):
     return results.sum(0) / variables[NEURONS]["dense0"]["threshold"]
 
 
-def accuracy_of(logits, batch):
-    return float((logits.argmax(-1) == batch.labels).mean())
+def accuracy_of(variables, batch, key=KEY):
+    return float((logits_of(variables, batch, key).argmax(-1) == batch.labels).mean())
 
 
 def loss_of(variables, batch, factor=1.0):
@@ -72,8 +75,7 @@ def test_accuracies_over_streams_are_those_of_the_logits(monkeypatch, snn):
     assert measured["stage"] == "finetune"
     batch, keys = batch_of(VALIDATION), [jax.random.fold_in(KEY, n) for n in range(CONFIG.evaluate.streams)]
     for net, variables in nets.items():
-        expected = [accuracy_of(logits_of(variables, batch, key), batch) for key in keys]
-        assert measured["streams"][net] == pytest.approx(expected)
+        assert measured["streams"][net] == pytest.approx([accuracy_of(variables, batch, key) for key in keys])
 
 
 def test_some_images_of_a_split_are_scored_alone_by_the_papers_logits(snn):
@@ -83,9 +85,9 @@ def test_some_images_of_a_split_are_scored_alone_by_the_papers_logits(snn):
     of_parts = (65 * part.accuracy + (size - 65) * rest.accuracy) / size
     np.testing.assert_allclose(of_parts, everything.accuracy, rtol=1e-6)
     assert float(everything.loss[-1]) == pytest.approx(float(loss_of(snn, batch_of(VALIDATION))), rel=1e-5)
-    ann, first = random_nets()[0], batch_of(TEST, 64)
-    expected = accuracy_of(jax.jit(build_ann(CONFIG).apply)(ann, scale(first.images)), first)
-    assert score_ann(CONFIG, ann, TEST, range(64)) == pytest.approx(expected)
+    ann, first = init_variables(CONFIG, "init"), batch_of(TEST, 64)
+    right = jax.jit(build_ann(CONFIG).apply)(ann, scale(first.images)).argmax(-1) == first.labels
+    assert score_ann(CONFIG, ann, TEST, range(64)) == pytest.approx(float(right.mean()))
 
 
 def test_the_factor_is_the_best_on_validation_and_the_largest_of_equals(monkeypatch):
@@ -121,12 +123,8 @@ def test_scores_and_gradients_are_those_of_the_logits_of_each_batch(snn):
     batches = work.batched(CONFIG, 0, 32, 16)
     each = [jax.tree.map(lambda leaf, n=n: leaf[n], batches) for n in range(2)]
     scores = work.scores(CONFIG, snn, batches, FACTOR)
-    accuracies = [accuracy_of(logits_of(snn, batch), batch) for batch in each]
-    logits = [FACTOR * np.asarray(logits_of(snn, batch), np.float64) for batch in each]
-    pairs = zip(logits, each, strict=True)
-    losses = [np.log(np.exp(own).sum(-1)).mean() - own[np.arange(16), batch.labels].mean() for own, batch in pairs]
-    assert float(scores["loss"]) == pytest.approx(np.mean(losses), rel=1e-5)
-    assert float(scores["accuracy"]) == pytest.approx(np.mean(accuracies))
+    assert float(scores["loss"]) == pytest.approx(np.mean([loss_of(snn, batch, FACTOR) for batch in each]), rel=1e-5)
+    assert float(scores["accuracy"]) == pytest.approx(np.mean([accuracy_of(snn, batch) for batch in each]))
     gradient = jax.jit(jax.grad(lambda params, batch: loss_of({**snn, "params": params}, batch, FACTOR)))
     actual = work.batch_gradients(CONFIG, snn, batches, FACTOR)
     for n, batch in enumerate(each):
@@ -136,10 +134,8 @@ def test_scores_and_gradients_are_those_of_the_logits_of_each_batch(snn):
 
 
 def test_silent_neurons_are_those_without_a_spike(snn):
-    batch, steps = batch_of(VALIDATION, 32), {"num_steps": STEPS, "chunk": STEPS}
-    shown = simulate(
-        SNN, snn, partial(encoded, batch, KEY), lambda each: each.layers["spikes"], **steps, collect=["spikes"]
-    )
+    batch, options = batch_of(VALIDATION, 32), {"num_steps": STEPS, "chunk": STEPS, "collect": ["spikes"]}
+    shown = simulate(SNN, snn, partial(encoded, batch, KEY), lambda each: each.layers["spikes"], **options)
     shares = work.silent_neurons(CONFIG, snn)["never"]
     assert shares == {layer: pytest.approx(float((spikes.max(0) == 0).mean())) for layer, spikes in shown.items()}
     assert all(0 < share < 1 for share in shares.values())

@@ -1,23 +1,17 @@
-"""A tiny config with a random net, results whose numbers are set by hand, and views of tables and plots."""
+"""A tiny config, results whose numbers are set by hand, and cells of tables."""
 
 import copy
 from dataclasses import asdict
-from functools import cache
-from pathlib import Path
 
 import pytest
 
 from experiments.config import with_fields
-from experiments.networks import init_variables, scaled, snn_like
 from experiments.runs.command_line import parse
-from experiments.runs.workdir import Run
 from experiments.study import results
-from experiments.study.results import keep as keep_results
 from tests.experiments.commands import TINY
 
 LAYERS = ("conv0", "conv1", "conv2", "dense0")
 CONFIG = with_fields(parse("test", "", TINY).config, {"run.eval_batch_size": 32, "data.batch_size": 16})
-RUN = Run(CONFIG, Path("nowhere"))
 SCORES = {"accuracy": 0.8, "accuracy_std": 0.01, "accuracy_by_step": [0.8] * 6, "validation_accuracy": 0.8}
 HISTORY = [{"validation_accuracy": 0.7}, {"validation_accuracy": 0.8}]
 TEMPLATE = {
@@ -33,17 +27,11 @@ TEMPLATE = {
 ENVIRONMENT = {"commit": "0123456", "platform": "cpu", "cpu_count": 2, "device": "cpu", "device_count": 1}
 
 
-@cache
-def random_nets(config=CONFIG):
-    """An ANN and an SNN of random weights, its thresholds low enough for all layers to spike."""
-    return init_variables(config, "init"), scaled(config, snn_like(config), 0.2)
-
-
 @pytest.fixture
 def keep(tmp_path, monkeypatch):
-    """Keeps results of a trial of the preset "tiny", those of TEMPLATE with some numbers changed.
+    """Keeps results of a trial of the preset "tiny", and reads all that were kept.
 
-    Changes are of a part of the results, of the config's convert and finetune groups by these names.
+    They are those of TEMPLATE but for changes of its parts, and of the config's groups convert and finetune.
     """
     monkeypatch.setattr(results, "environment", lambda: ENVIRONMENT)
 
@@ -54,7 +42,8 @@ def keep(tmp_path, monkeypatch):
             of_run["config"][group] |= changes.pop(group, {})
         for name, value in changes.items():
             of_run[name] = {**of_run[name], **value} if name in of_run else value
-        keep_results(tmp_path, "tiny", trial, of_run)
+        results.keep(tmp_path, "tiny", trial, of_run)
+        return results.read_runs(tmp_path)
 
     return keep
 
@@ -63,8 +52,3 @@ def cells(table, row):
     """The cells of the row that begins so."""
     line = next(line for line in table.splitlines() if line.startswith(f"| {row} "))
     return [cell.strip() for cell in line.strip("|").split("|")][1:]
-
-
-def measured(factor_1, factor, chosen):
-    """A conversion's measurements on the test split at one T."""
-    return {"factor_1": factor_1, "factor": factor, "chosen": chosen}
