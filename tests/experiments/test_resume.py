@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -34,11 +35,8 @@ def assert_same_to_the_bit(workdir, other):
 
 def last_saved(workdir):
     """The network that is trained and the number of its last checkpoint; larger for later ones: ann < hybrid."""
-    for network in ("hybrid", "ann"):
-        numbers = [int(path.name) for path in (workdir / network).glob("*") if path.name.isdecimal()]
-        if numbers:
-            return network, max(numbers)
-    return "ann", 0
+    saved = [path for network in ("ann", "hybrid") for path in (workdir / network).glob("*") if path.name.isdecimal()]
+    return max(((path.parent.name, int(path.name)) for path in saved), default=("ann", 0))
 
 
 def assert_goes_on(output, before):
@@ -99,7 +97,7 @@ def test_a_run_interrupted_at_random_moments_ends_as_if_it_had_not_been(hit, tin
 
 @pytest.mark.slow
 def test_real_signals_at_random_moments_are_survived(tiny, tmp_path):
-    """By processes of their own, each of which imports jax and loads its programs."""
+    """By processes of their own, and the last life by this one."""
     rng = random.Random(1)
     for pattern, number in ((r"ann .* epoch 2/", KILL), (r"hybrid .* epoch 1/", TERM)):
         before, process = last_saved(tmp_path), start(*COMMAND, "--workdir", tmp_path, devices=4)
@@ -115,8 +113,7 @@ def test_real_signals_at_random_moments_are_survived(tiny, tmp_path):
         if number == TERM:  # it was amid an epoch, and has saved after the signal
             assert last_saved(tmp_path) > asked_at
             assert "stopped on request" in rest
-    status, output = finish(start(*COMMAND, "--workdir", tmp_path, devices=4))
-    assert status == 0, output
+    assert run(hybrid, tmp_path, *COMMAND) == 0
     assert_same_to_the_bit(tmp_path, tiny)
 
 
@@ -130,17 +127,6 @@ def test_a_second_signal_ends_a_process_at_once():
         process.wait(timeout=0.5)
     process.send_signal(TERM)
     assert process.wait(timeout=5) == 128 + TERM
-
-
-def is_gone(group, patience):
-    """Whether all processes of a group have ended, after so many seconds at most."""
-    for _ in range(10 * patience):
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.1)
-    return False
 
 
 STREAM = """
@@ -160,13 +146,16 @@ def test_a_signal_to_all_processes_of_a_job_spares_those_that_decode(data_dir, t
     assert status == STOPPED, rest
     assert "Traceback" not in rest
     assert last_saved(tmp_path)[1] > 0
-    assert is_gone(process.pid, patience=20)  # no worker is left behind
+    with suppress(ProcessLookupError):
+        for _ in range(200):
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
+        pytest.fail("a worker is left behind")
 
 
 HOLDING = """
 import sys
 from pathlib import Path
-from experiments.runs.data import open_source
 from experiments.runs.files import locked
 with locked(Path(sys.argv[1])):
     print("held")
