@@ -32,42 +32,36 @@ def ours(x, kernel, stride=1):
     return conv_general_dilated(x, kernel, (stride, stride), [(1, 1), (1, 1)])
 
 
-def platforms_own(x, kernel, stride=1):
-    padding, layout = [(1, 1), (1, 1)], ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=layout)
+def platforms_own(x, kernel, stride=1, dilation=1, groups=1):
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": groups}
+    padding, dilations = [(dilation, dilation)] * 2, (dilation, dilation)
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, rhs_dilation=dilations, **options)
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_a_program_for_another_platform_holds_no_way_of_the_cpu(platform):
-    """Lowered on a CPU: the convolution and its two gradients, as XLA has them, and no loop over pieces of images."""
-
-    def operations(convolve, platform):
-        lowered = jax.jit(gradients(convolve)).trace(X, KERNEL).lower(lowering_platforms=(platform,))
-        text = lowered.as_text()
-        return {name: text.count(f"stablehlo.{name}") for name in ("convolution", "while", "dot_general")}
-
-    assert operations(ours, platform) == operations(platforms_own, platform)
-    assert operations(ours, platform) == {"convolution": 3, "while": 0, "dot_general": 0}
-    assert operations(ours, "cpu")["convolution"] == 0
+    """Lowered on a CPU: the convolution and its two gradients, and no loop over pieces of images."""
+    text = jax.jit(gradients(ours)).trace(X, KERNEL).lower(lowering_platforms=(platform,)).as_text()
+    assert [text.count(f"stablehlo.{name}") for name in ("convolution", "while", "dot_general")] == [3, 0, 0]
 
 
-def test_a_convolutions_operations_are_those_counted_by_hand():
-    actual = count(gradients(platforms_own), (X, KERNEL), TPU)
-    assert actual.operations == 3 * 2 * MACS
+@pytest.mark.parametrize(
+    ("options", "macs"),
+    [
+        ({}, MACS),
+        ({"stride": 2}, 4 * (3 * 4 - 1) ** 2 * 40 * 48),  # and not the zeros between pixels in its gradient
+        ({"dilation": 2, "groups": 4}, 4 * (3 * 8 - 4) ** 2 * 10 * 48),
+    ],
+)
+def test_a_convolutions_operations_are_those_counted_by_hand(options, macs):
+    kernel = jnp.zeros((3, 3, 40 // options.get("groups", 1), 48))
+    assert count(gradients(partial(platforms_own, **options)), (X, kernel), TPU).operations == 3 * 2 * macs
+
+
+def test_a_convolutions_bytes_are_those_counted_by_hand():
     x_and_y, kernel = 4 * (X.size + 4 * 8 * 8 * 48), 4 * KERNEL.size
-    assert actual.bytes == 3 * (x_and_y + kernel) + 2 * (4 * X.size + kernel)
-
-
-def test_a_stride_does_not_count_the_zeros_between_pixels():
-    actual = count(gradients(partial(platforms_own, stride=2)), (X, KERNEL), TPU)
-    assert actual.operations == 3 * 2 * 4 * (3 * 4 - 1) ** 2 * 40 * 48
-
-
-def test_groups_and_dilation_are_counted_by_what_meets():
-    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "padding": [(2, 2), (2, 2)], "window_strides": (1, 1)}
-    convolve = partial(jax.lax.conv_general_dilated, rhs_dilation=(2, 2), feature_group_count=4, **options)
-    actual = count(convolve, (X, jnp.zeros((3, 3, 10, 48))), TPU)
-    assert actual.operations == 2 * 4 * (3 * 8 - 4) ** 2 * 10 * 48
+    actual = count(gradients(platforms_own), (X, KERNEL), TPU).bytes
+    assert actual == 3 * (x_and_y + kernel) + 2 * (4 * X.size + kernel)
 
 
 def test_the_way_of_the_platform_is_counted():
