@@ -90,7 +90,6 @@ def test_presets_are_sound(preset):
         ("--num-stepz 4", "--num-steps"),
         ("--num-steps", "--num-steps"),
         ("--num-steps 4.5", "Error parsing --num-steps"),
-        ("--num-steps 0", "error: num_steps must be at least 1 and at most 100000, got 0."),
         ("--num-steps 4 --eval-steps 2", "error: eval_steps must be at least num_steps, 4, got 2."),
         ("--balance-steps 10000000", "error: balance_steps must be at least 1 and at most 100000, got 10000000."),
         ("--balance-images -5", "error: balance_images must be at least 1 and below 2^31, got -5."),

@@ -72,12 +72,10 @@ def worse(workdir, monkeypatch, compared, **fields):
     record = undone(workdir, "finetune", "evaluate")
     config = with_fields(record.config, {f"finetune.{name}": value for name, value in fields.items()})
     write_record(workdir, record.model_copy(update={"config": config}))
-    streams = config.finetune.comparison_streams
-    validated, of_streams = iter([0.05, 1.0, 1.0]), iter([compared[0]] * streams + [compared[1]] * streams)
+    validated, of_streams = iter([0.05, 1.0, 1.0]), iter(np.repeat(compared, config.finetune.comparison_streams))
     monkeypatch.setattr(finetune, "validator", lambda *_: lambda _: next(validated))
     scores = Evaluation(36, None, np.zeros(1), {"conv0": np.ones(1)})
-    scored = lambda *_: scores._replace(accuracy=np.array([next(of_streams)]))  # noqa: E731
-    monkeypatch.setattr(finetune, "score_snn", scored)
+    monkeypatch.setattr(finetune, "score_snn", lambda *_: scores._replace(accuracy=np.array([next(of_streams)])))
 
 
 def test_a_fine_tune_that_loses_accuracy_hands_back_the_converted_net(tiny_copy, monkeypatch, capsys):
@@ -106,22 +104,19 @@ def test_a_fine_tune_that_was_to_save_spikes_is_kept(tiny_copy, monkeypatch):
 def test_the_comparison_is_on_images_and_noise_that_chose_nothing(tiny, monkeypatch):
     """Both nets, five streams each, on the second half of the validation images, whose first half chose the factor."""
     asked, scored, run = [], finetune.score_snn, opened(tiny)
-    bits = lambda key: tuple(np.asarray(jax.random.key_data(key)))  # noqa: E731
 
     def watched(config, variables, num_steps, split, key, images):
-        asked.append((num_steps, split, bits(key), images))
+        asked.append((num_steps, split, images, str(jax.random.key_data(key))))
         return scored(config, variables, num_steps, split, key, images)
 
     monkeypatch.setattr(finetune, "score_snn", watched)
     kept = finetune._kept(run)
-    assert {each[:2] for each in asked} == {(4, "validation")}
-    assert [each[3] for each in asked] == [range(71, 143)] * 10
+    assert [each[:3] for each in asked] == [(4, "validation", range(71, 143))] * 10
     assert images_for_choices(run.config) == range(71)
-    streams = [each[2] for each in asked]
+    streams = [each[3] for each in asked]
     assert streams[:5] == streams[5:]
     others = [*stream_keys(run.config, "test", 5), random_key(run.config, "validation")]
-    assert len({*streams}) == 5
-    assert not {*map(bits, others)} & {*streams}
+    assert len({*streams, *(str(jax.random.key_data(key)) for key in others)}) == 5 + 6
     assert kept["comparison"] == read_results(tiny)["hybrid"]["comparison"]
 
 

@@ -43,7 +43,7 @@ THUMBNAIL = "--dense-std 0.1 --batch-size 60 --eval-batch-size 60 --workers 0".s
     ],
 )
 def test_real_data_goes_through_the_same_commands(preset, data, arguments, data_dir, tmp_path):
-    """The presets on less of their data: 1,500 images, or photos in crops of 64 pixels."""
+    """The presets on less of their data: 1,500 images, or photos in crops of 32 pixels."""
     assert run(hybrid, tmp_path, preset, *SMALL, *arguments, "--dataset", data) == 0
     results = read_results(tmp_path)
     assert np.isfinite(results["hybrid"]["loss"])
