@@ -55,8 +55,6 @@ def test_help_is_there_where_the_workdir_is_of_another_version(tmp_path, monkeyp
     Path("runs/digits/results.json").write_text('{"old": 1}')
     with pytest.raises(SystemExit, match=r"^0$"):
         parse("test", "", ["--help"])
-    with pytest.raises(ValueError, match="is damaged or of another version of jsnn"):
-        parse("test", "", [])
 
 
 def test_without_a_preset_the_config_is_the_default_presets_or_the_data_sets(tmp_path, monkeypatch):

@@ -10,8 +10,8 @@ from experiments.compile.counting import Platform, Work, count
 from experiments.compile.programs import hybrid_step
 from experiments.config import with_fields
 from experiments.machine import Machine
+from experiments.presets import PRESETS
 from jsnn.kernels import conv_general_dilated
-from tests.experiments.small_presets import VGG5
 
 X, KERNEL = jnp.zeros((4, 8, 8, 40)), jnp.zeros((3, 3, 40, 48))
 
@@ -103,7 +103,8 @@ def test_of_a_data_set_only_rows_are_taken():
 
 def test_a_step_of_the_snn_counts_three_products_a_layer_and_step():
     """... but for the first layer's image gradient, which nobody needs, and no product of the forward pass twice."""
-    config = with_fields(VGG5, {"data.batch_size": 8, "convert.num_steps": 16, "run.chunk": 8})
+    fields = {"network.width": 0.25, "network.hidden": (256,), "data.batch_size": 8}
+    config = with_fields(PRESETS["vgg5_cifar10"].config, fields | {"convert.num_steps": 16, "run.chunk": 8})
     program = hybrid_step(config, Machine(None, 1, None))
     of_images = 46**2 * 16 * 32 + 46**2 * 32 * 32  # 3 * 16 - 2 places along a side
     first, others = 94**2 * 3 * 16, of_images + 2048 * 256 + 256 * 10
