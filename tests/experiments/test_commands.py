@@ -16,7 +16,6 @@ from jsnn.conversion import from_paper_thresholds
 from tests.conftest import ROOT
 from tests.experiments.commands import SHORT, TINY, metrics, opened, outcome, run
 
-OF_TESTS = ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS")  # see tests.conftest
 STAGES = (train_ann.train_ann, convert.convert_ann, finetune.finetune, evaluate.evaluate)
 
 
@@ -104,7 +103,8 @@ def test_a_stage_before_its_turn_is_refused(tmp_path, capsys):
 @pytest.mark.slow
 def test_the_default_command_reaches_what_the_readme_says(tmp_path):
     """From nothing to the report, on one device, its programs as users get them: it computes more than it compiles."""
-    environment = {name: value for name, value in os.environ.items() if name not in OF_TESTS}
+    of_tests = ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS")  # see tests.conftest
+    environment = {name: value for name, value in os.environ.items() if name not in of_tests}
     command = [sys.executable, "-m", "experiments.hybrid", "--workdir", str(tmp_path)]
     process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr

@@ -32,22 +32,16 @@ def registry(monkeypatch):
     monkeypatch.setattr("jsnn.data.datasets.DATASETS", dict(DATASETS))
 
 
-@pytest.fixture
-def mine(registry, tmp_path, monkeypatch):
-    """A module in a folder of its own that registers the digits as data of one's own."""
+def test_own_arrays_go_through_every_stage_as_those_of_jsnn(registry, tiny, tmp_path, monkeypatch):
     (tmp_path / "mydata.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
-    yield
-    sys.modules.pop("mydata", None)
-
-
-def test_own_arrays_go_through_every_stage_as_those_of_jsnn(mine, tiny, tmp_path):
     arguments = [*TINY, "--dataset", "mine", "--data-module", "mydata"]
     assert run(hybrid, tmp_path / "run", *arguments) == 0
     assert outcome(tmp_path / "run") == outcome(tiny)
     assert read_record(tmp_path / "run").config.data.dataset == "mine"
     del jsnn.data.datasets.DATASETS["mine"], sys.modules["mydata"]
     assert run(hybrid, tmp_path / "run") == 0  # the workdir knows the module, too
+    del sys.modules["mydata"]
 
 
 IMAGES, LABELS = np.zeros((40, 8, 8, 1), np.uint8), np.arange(40) % 10

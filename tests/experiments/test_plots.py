@@ -9,13 +9,6 @@ from experiments.reports import plots
 from experiments.runs.workdir import read_results
 
 
-@pytest.fixture
-def axes():
-    figure, axes = plt.subplots()
-    yield axes
-    plt.close(figure)
-
-
 def results(highest):
     curve = np.linspace(0.01, highest, 64).tolist()
     net = {"accuracy_by_step": curve, "accuracy_by_step_at_factor_1": curve, "accuracy": highest, "scaling_factor": 0.5}
@@ -23,22 +16,26 @@ def results(highest):
 
 
 @pytest.mark.parametrize("highest", [0.02, 0.2, 0.7, 1.0])
-def test_accuracies_fill_the_axis_and_the_legend_hides_none(highest, axes):
+def test_accuracies_fill_the_axis_and_the_legend_hides_none(highest):
+    figure, axes = plt.subplots()
     plots._accuracy_by_step(axes, Config(), results(highest))
     bottom, top = axes.get_ylim()
     assert bottom <= 1
     assert 100 * highest < top <= 102
     if highest > 0.02:  # there the margins are half of it
         assert 100 * highest - 1 > 0.45 * (top - bottom)
-    axes.figure.canvas.draw()
+    figure.canvas.draw()
     assert not axes.get_legend().get_window_extent().overlaps(axes.get_window_extent())
+    plt.close()
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 40])
-def test_epochs_are_whole_numbers(epochs, axes):
+def test_epochs_are_whole_numbers(epochs):
+    _, axes = plt.subplots()
     records = [{"step": step, "train_accuracy": 0.5, "validation_accuracy": 0.4} for step in range(1, epochs + 1)]
     plots._training(axes, "ANN", records)
     left, right = axes.get_xlim()
+    plt.close()
     ticks = [tick for tick in axes.get_xticks() if left <= tick <= right]
     assert ticks
     assert all(tick == round(tick) for tick in ticks)

@@ -12,7 +12,6 @@ import sys
 
 import pytest
 
-from experiments.hybrid import hybrid
 from experiments.runs import progress
 from experiments.runs.command_line import report_error
 from experiments.runs.progress import duration
@@ -29,15 +28,6 @@ def test_a_run_goes_on_when_the_reader_of_its_pipe_is_gone(tiny, tmp_path, monke
         monkeypatch.setattr(sys, "stdout", stdout)
         assert run(train_ann, tmp_path, *TINY) == 0
     assert outcome(tmp_path)[1] == outcome(tiny)[1][:3]
-
-
-def test_an_ascii_stdout_shows_the_table(tiny_copy, monkeypatch):
-    raw = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
-    assert run(hybrid, tiny_copy) == 0
-    sys.stdout.flush()
-    assert b"| VGG5 x0.0625, digits |" in raw.getvalue()
-    assert b" ? " in raw.getvalue()
 
 
 def test_a_full_disk_is_told_in_one_sentence(tiny_copy, caplog, capsys):

@@ -1,6 +1,5 @@
 """What a command does with a workdir: one that it can't use is refused and left alone; another run's is taken over."""
 
-import json
 import shutil
 
 import chex
@@ -19,12 +18,6 @@ from jsnn.training.checkpoint import save
 from jsnn.training.step import init_state
 from tests.experiments.commands import TINY, arrays, metrics, outcome, refused, run, state_of, undone
 from tests.networks import SMALL_VGG, random_snn
-
-
-def with_a_field(workdir):
-    fields = json.loads((workdir / "results.json").read_text())
-    fields["config"]["data"]["unheard_of"] = 1
-    (workdir / "results.json").write_text(json.dumps(fields))
 
 
 def of_another_network(workdir):
@@ -50,7 +43,7 @@ OTHER_VERSION = "results.json is damaged or of another version of jsnn"
     ("words", "change", "sentence"),
     [
         ([*TINY, "--finetune.leak", "0.9"], None, "to another config: finetune.leak is 0.99 there and 0.9"),
-        ([], with_a_field, f"{OTHER_VERSION} (config.data.unheard_of"),
+        ([], '{"config": {"data": {"unheard_of": 1}}}', f"{OTHER_VERSION} (config.data.unheard_of"),
         ([], "{", OTHER_VERSION),
         ([], "[1]", OTHER_VERSION),
         ([], '{"config": 1}', f"{OTHER_VERSION} (config"),

@@ -5,7 +5,7 @@ import pytest
 from experiments.config import with_fields
 from experiments.networks import build_ann
 from experiments.presets import PRESETS
-from experiments.study.costs import energies, image_cost, learning_curve, macs_of, operations_of_training, sizes
+from experiments.study.costs import image_cost, learning_curve, macs_of, operations_of_training, sizes
 from experiments.study.plan import STUDIES
 from tests.experiments.study.conftest import CONFIG
 
@@ -38,16 +38,16 @@ def test_an_images_cost_is_of_its_own_spikes_and_of_the_neurons(encoding, keep):
     """Spikes of all neurons of a layer; a pool hands one on to the synapses of one pixel."""
     spikes = {net: {"conv0": 2.0, "conv1": 0.0, "conv2": 3.0, "dense0": 0.0} for net in ("converted", "hybrid")}
     runs = keep("one", 0, spikes_per_neuron=spikes, convert={"encoding": encoding, "num_steps": 4})
-    image = 28 * 28
-    layers, all_spikes, energy, with_memory = image_cost(runs)
+    image, (layers, all_spikes, energy, with_memory) = 28 * 28, image_cost(runs)
     counted = 0.5 * 4 * image * 9 * 4 if encoding == "poisson" else image * 9 * 4  # spikes, or the image itself
     conv1, dense0 = image * 4 * 2 * 9 * 8, 14 * 14 * 8 * 3 * 16
     assert layers.to_dict() == {"conv0": counted, "conv1": conv1, "conv2": 0, "dense0": dense0, "readout": 0}
     assert all_spikes == image * 4 * 2 + 14 * 14 * 8 * 3
     macs, neurons = macs_of(runs).sum(), 4 * (image * 4 + 2 * 14 * 14 * 8 + 16)
-    own = (0, counted) if encoding == "poisson" else (counted, 0)
-    of_net, of_ann = energies(own[0], own[1] + conv1 + dense0, neurons), energies(macs)
-    assert (energy, with_memory) == pytest.approx((of_net[0] / of_ann[0], of_net[1] / of_ann[1]))
+    mac, ac = (0, counted + conv1 + dense0) if encoding == "poisson" else (counted, conv1 + dense0)
+    assert energy == pytest.approx((4.6 * mac + 0.9 * ac) / (4.6 * macs))
+    words = 2 * mac + 3 * ac + 2 * neurons
+    assert with_memory == pytest.approx((4.6 * mac + 0.9 * ac + 5 * words) / (4.6 * macs + 5 * 2 * macs))
 
 
 def test_training_counts_a_backward_pass_as_two_forward_passes():
@@ -80,10 +80,3 @@ def test_a_learning_curve_begins_with_the_converted_net(keep):
         runs = keep("harm-stdb", seed, converted={"validation_accuracy": 0.5}, hybrid=hybrid)
     curves = [learning_curve(run).to_dict() for _, run in runs.iterrows()]
     assert curves == [pytest.approx({0: start, 1: 0.53, 2: 0.48}) for start in (0.4, 0.5)]
-
-
-def test_energies_are_those_of_operations_and_words():
-    mac, ac, neuron = 100.0, 300.0, 50.0
-    alone, with_memory = energies(mac, ac, neuron)
-    assert alone == pytest.approx(mac * 4.6 + ac * 0.9)
-    assert with_memory - alone == pytest.approx(5.0 * (2 * mac + 3 * ac + 2 * neuron))

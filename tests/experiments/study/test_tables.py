@@ -241,19 +241,6 @@ def test_parts_are_compared_seed_by_seed(keep):
     assert len(table.splitlines()) == 2 + len(plan.PARTS) + 1
 
 
-def test_penalties_show_accuracy_and_what_an_image_costs(keep):
-    for trial, penalty, spikes in (("rate-1", 1.0, 0.1), ("vgg5-qcfs-diet-t4", 0.0, 0.2)):
-        of_net = {"spikes_per_neuron": {"hybrid": dict.fromkeys(LAYERS, spikes)}, "hybrid": {"accuracy": 0.75}}
-        data = keep(trial, 0, finetune={"rate_penalty": penalty}, **of_net)
-    table = tables.rates_table(data, 4)
-    assert [line.split("|")[1].strip() for line in table.splitlines()[2:]] == ["0", "1"]
-    free, saving = (cells(table, penalty) for penalty in "01")
-    assert free[0] == saving[0] == "75.00"
-    assert free[1] == saving[1]  # the first layer sees the image, whatever spikes
-    assert float(free[-3]) > float(saving[-3])
-    assert float(free[-1]) > float(saving[-1]) > 0
-
-
 def test_bytes_stand_beside_exact_residuals_seed_by_seed(keep):
     for seed, accuracy in enumerate((0.90, 0.91)):
         keep_run(keep, "qcfs-diet", 8, accuracy, seed=seed)
