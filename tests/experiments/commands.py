@@ -49,15 +49,9 @@ def refused(capsys: pytest.CaptureFixture, *arguments: str) -> str:
 def start(*arguments: str, devices: int = 1, module: str = "experiments.hybrid") -> subprocess.Popen:
     """Start a command on so many CPU devices; its stderr goes into its stdout."""
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
-    return subprocess.Popen(
-        [sys.executable, "-u", "-m", module, *map(str, arguments)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    command = [sys.executable, "-u", "-m", module, *map(str, arguments)]
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, **output)
 
 
 def finish(process: subprocess.Popen, timeout: float = 300) -> tuple[int, str]:
@@ -70,9 +64,7 @@ def finish(process: subprocess.Popen, timeout: float = 300) -> tuple[int, str]:
     return process.returncode, output
 
 
-def together(
-    count: int, *arguments: str, devices: int, different: str | None = None, **options: str
-) -> list[subprocess.Popen]:
+def together(count: int, *arguments: str, devices: int, different: str | None = None, **options: str) -> list:
     """Start a command as several processes of one run; an option that is different gets the process's number."""
     with socket.socket() as free:
         free.bind(("localhost", 0))

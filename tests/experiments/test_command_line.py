@@ -73,9 +73,8 @@ def test_without_a_preset_the_config_is_the_workdirs(tiny):
     assert parse("test", "", [*words, "--seed", "3"]).config.seed == 3
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_presets_are_sound(preset):
-    description, config = PRESETS[preset]
+@pytest.mark.parametrize(("description", "config"), PRESETS.values(), ids=PRESETS)
+def test_presets_are_sound(description, config):
     assert description
     check(config)
     check_fits(config)
@@ -156,14 +155,8 @@ words_of_options = st.sampled_from([*OPTIONS, *PRESETS]) | st.sampled_from(VALUE
 @given(st.lists(words_of_options, max_size=7))
 def test_no_command_line_ends_in_a_traceback(arguments):
     """It is taken, or refused with status 2; --help ends with 0."""
-
-    def opened(config, workdir):
-        check(config)
-        assert isinstance(workdir, Path)
-        return nullcontext()
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command_line, "open_run", opened)
+        patch.setattr(command_line, "open_run", lambda config, workdir: check(config) or nullcontext(workdir.name))
         patch.setattr(command_line, "set_compiler", lambda effort, folder: None)
         try:
             status = main("test", "", lambda run: None, arguments)

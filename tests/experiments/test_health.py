@@ -65,10 +65,7 @@ def test_a_run_whose_layers_fall_silent_says_so(tiny, tmp_path, capsys):
 
 
 def worse(workdir, monkeypatch, compared, **fields):
-    """A converted run whose fine-tune ends with these accuracies, of the converted and the fine-tuned net.
-
-    They are those on the images and noise that decide; the validation after the epochs says something else.
-    """
+    """A converted run whose nets, converted and fine-tuned, have these accuracies where it counts, others before."""
     record = undone(workdir, "finetune", "evaluate")
     config = with_fields(record.config, {f"finetune.{name}": value for name, value in fields.items()})
     write_record(workdir, record.model_copy(update={"config": config}))

@@ -77,9 +77,8 @@ def test_labels_that_cannot_be_are_refused(labels, refused, sentence, registry):
 @pytest.mark.parametrize("labels", [list(LABELS), LABELS.astype(np.uint8)])  # whose differences are never below 0
 def test_labels_may_be_a_list_or_bytes(labels, registry):
     register_mine(labels)
-    split = load_split("mine", "train")
-    assert split.labels.dtype == np.int32
-    assert split.labels.tolist() == LABELS[:36].tolist()
+    loaded = load_split("mine", "train").labels
+    assert (loaded.dtype, loaded.tolist()) == (np.int32, LABELS[:36].tolist())
 
 
 @pytest.mark.real_data

@@ -22,8 +22,7 @@ import ctypes
 from experiments.runs.programs import keep_freed_memory
 
 library = ctypes.CDLL(None)
-for function in (library.malloc, library.sbrk):
-    function.restype = ctypes.c_void_p
+library.malloc.restype = library.sbrk.restype = ctypes.c_void_p
 keep_freed_memory()
 arrays = [ctypes.c_void_p(library.malloc(ctypes.c_size_t(3 << 29))) for _ in range(2)]
 end_of_heap = library.sbrk(0)

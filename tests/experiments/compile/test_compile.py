@@ -170,16 +170,18 @@ def test_what_does_not_fit_is_told_with_a_way_out_that_was_compiled(monkeypatch,
     assert "It fits with --eval-batch-size 8." in output
 
 
-ACCUMULATE = "It fits with --accumulate 4, 16 images at a time on a device"
-
-
 @pytest.mark.parametrize(
     ("norm", "program", "fitting", "sentence"),
     [
-        ("none", ANN_STEP, 16, f"{ACCUMULATE}."),
+        ("none", ANN_STEP, 16, "It fits with --accumulate 4, 16 images at a time on a device."),
         ("none", ANN_STEP, 13, "It fits with --accumulate 8, 8 images at a time on a device."),
         ("batch", ANN_STEP, 16, "It fits with --batch-size 16: batch norm takes no parts of a batch."),
-        ("batch", HYBRID_STEP, 16, f"{ACCUMULATE}, once the ANN is trained."),
+        (
+            "batch",
+            HYBRID_STEP,
+            16,
+            "It fits with --accumulate 4, 16 images at a time on a device, once the ANN is trained.",
+        ),
         ("none", HYBRID_STEP, 0, "It does not fit with one image on a device either"),
     ],
 )

@@ -29,10 +29,7 @@ ENVIRONMENT = {"commit": "0123456", "platform": "cpu", "cpu_count": 2, "device":
 
 @pytest.fixture
 def keep(tmp_path, monkeypatch):
-    """Keeps results of a trial of the preset "tiny", and reads all that were kept.
-
-    They are those of TEMPLATE but for changes of its parts, and of the config's groups convert and finetune.
-    """
+    """Keeps a trial of the preset "tiny", TEMPLATE but for changes of its parts, convert and finetune; reads all."""
     monkeypatch.setattr(results, "environment", lambda: ENVIRONMENT)
 
     def keep(trial, seed, **changes):

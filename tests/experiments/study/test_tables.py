@@ -213,13 +213,6 @@ def test_training_costs_are_those_of_ann_conversion_and_snn(runs, monkeypatch):
     assert [cell.strip() for cell in row[2:-1]] == ["qcfs-diet", "2", "3", "2", "12.0", "79.50 ± 2.12"]
 
 
-def test_early_exit_costs_are_told_where_there_is_more_than_one_step(keep):
-    keep_run(keep, "qcfs", 1, 0.6, early_exit={"accuracy": 0.6, "steps": 1.0})
-    table = tables.exit_table(keep_run(keep, "qcfs", 4, 0.8, early_exit={"accuracy": 0.79, "steps": 2.5}))
-    assert cells(table, "vgg5") == ["qcfs", "4", "80.00", "79.00", "2.50"]
-    assert len(table.splitlines()) == 3
-
-
 def test_parts_are_compared_seed_by_seed(keep):
     def keep_part(name, hybrid, seed=0, **finetune):
         return keep(name, seed, finetune=finetune, converted={"accuracy": 0.7}, hybrid={"accuracy": hybrid})
