@@ -24,6 +24,7 @@ from jsnn.network.chunks import fitting_chunk, time_chunks
 
 VGG5 = with_fields(PRESETS["vgg5_cifar10"].config, {"network.width": 0.25, "network.hidden": (256,)})
 RESNET = with_fields(PRESETS["resnet8_cifar10"].config, {"network.width": 0.25})
+ACCUMULATE = "It fits with --accumulate 4, 16 images at a time on a device"
 libtpu = pytest.mark.skipif(find_spec("libtpu") is None, reason="libtpu is not installed: pip install 'jax[tpu]'")
 
 TEXT = """
@@ -173,15 +174,10 @@ def test_what_does_not_fit_is_told_with_a_way_out_that_was_compiled(monkeypatch,
 @pytest.mark.parametrize(
     ("norm", "program", "fitting", "sentence"),
     [
-        ("none", ANN_STEP, 16, "It fits with --accumulate 4, 16 images at a time on a device."),
+        ("none", ANN_STEP, 16, f"{ACCUMULATE}."),
         ("none", ANN_STEP, 13, "It fits with --accumulate 8, 8 images at a time on a device."),
         ("batch", ANN_STEP, 16, "It fits with --batch-size 16: batch norm takes no parts of a batch."),
-        (
-            "batch",
-            HYBRID_STEP,
-            16,
-            "It fits with --accumulate 4, 16 images at a time on a device, once the ANN is trained.",
-        ),
+        ("batch", HYBRID_STEP, 16, f"{ACCUMULATE}, once the ANN is trained."),
         ("none", HYBRID_STEP, 0, "It does not fit with one image on a device either"),
     ],
 )
