@@ -41,12 +41,9 @@ class Layer(NamedTuple):
     name: str
     kernel: np.ndarray
     pooled: bool  # whether a pool comes before it
+    flattens: bool  # whether it is the first dense layer, which flattens its inputs in the order of their shape
     inputs: tuple[int, ...]  # behind the pool
     outputs: tuple[int, ...]
-
-    def flattens(self) -> bool:
-        """Whether this is the first dense layer, which flattens its inputs in the order of their shape."""
-        return len(self.inputs) > len(self.outputs)
 
 
 def layers(problem: Problem) -> Iterator[Layer]:
@@ -60,7 +57,7 @@ def layers(problem: Problem) -> Iterator[Layer]:
         name = f"conv{next(convolutions)}" if isinstance(stage, int) else stage
         kernel = problem.kernels[name]
         outputs = (*shape[: kernel.ndim - 2], kernel.shape[-1])
-        yield Layer(name, kernel, pooled, shape, outputs)
+        yield Layer(name, kernel, pooled, len(shape) > len(outputs), shape, outputs)
         shape, pooled = outputs, False
 
 
@@ -70,9 +67,7 @@ def network(
     """A library's modules in forward order; pools and flattening are alike everywhere, the others made for a layer."""
     modules: list[Any] = []
     for layer in layers(problem):
-        modules += [pool] if layer.pooled else []
-        modules += [flatten] if layer.flattens() else []
-        modules += [synapses(layer)]
+        modules += [pool] * layer.pooled + [flatten] * layer.flattens + [synapses(layer)]
         modules += [neurons(layer)] if layer.name in problem.thresholds else []
     return modules
 

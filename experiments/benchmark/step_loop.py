@@ -1,12 +1,9 @@
 """A plain PyTorch step loop, the way the paper's authors wrote theirs: the graph of all steps, then backward.
 
 Written by us from the equations of Rathi et al., 2020 (arXiv:2005.01807). Their spikes reach the next layer one step
-later; here they do not, otherwise the mathematics is the same. The tuned loop is as fast as we could make it in
-PyTorch: channels last in memory, updates in place where nothing of them is saved, and for backward one array a step:
-exp(-beta * dt) as a decaying trace, or the membrane of the linear surrogate.
-
-Here is also the authors' way of balancing thresholds, and what the other PyTorch contestants share: weights, input
-spikes, the loop over time, and the training step around it.
+later; here they do not. The tuned loop is as fast as we could make it in PyTorch: channels last in memory, updates in
+place, and for backward one array a step. Here are also the authors' way of balancing thresholds, and what the other
+PyTorch contestants share: weights, input spikes, the loop over time, and the training step around it.
 """
 
 import math
@@ -21,17 +18,17 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from experiments.benchmark.problem import LEARNING_RATE, READOUT, Contestant, Problem, layers
-from experiments.benchmark.roster import LINEAR, STDB
+from experiments.benchmark.roster import LINEAR
 
 ALPHA, BETA, GAMMA = 0.3, 0.01, 1.0
 NEVER = -math.inf  # time of the last spike of a neuron that has not fired
 Format = torch.memory_format
 FAST = torch.channels_last  # of weights and inputs, which decide that of all activations
 
-State = tuple[Tensor, ...]  # membrane u, spikes o, and with STDB the time of the last one or the trace exp(-beta * dt)
+# Membrane u, spikes o, and with STDB the time of the last one or the trace exp(-beta * dt); None before the first step.
+State = tuple[Tensor | None, ...] | None
 Observe = Callable[[str, Tensor], None]  # is handed every layer's spikes, one step or all of them at a time
 Fire = Callable[[Tensor, Any, int], tuple[Tensor, Any]]  # (current, state or None, t) -> (spikes, next state)
-Neurons = Mapping[str, Fire]  # of the spiking layers, in forward order
 
 
 def synapses(problem: Problem, device: str, layout: Format = FAST) -> nn.ModuleDict:
@@ -45,7 +42,7 @@ def synapses(problem: Problem, device: str, layout: Format = FAST) -> nn.ModuleD
             by_channel = np.moveaxis(layer.kernel.reshape(*layer.inputs, outputs), -2, 0)
             module, kernel = nn.Linear(inputs, outputs, bias=False), by_channel.reshape(inputs, outputs).T
         module.weight = nn.Parameter(torch.from_numpy(kernel.copy()))
-        before = [nn.AvgPool2d(2)] * layer.pooled + [nn.Flatten()] * layer.flattens()
+        before = [nn.AvgPool2d(2)] * layer.pooled + [nn.Flatten()] * layer.flattens
         network[layer.name] = nn.Sequential(*before, module)
     return network.to(device, memory_format=layout)
 
@@ -68,7 +65,7 @@ def poisson_inputs(problem: Problem, device: str, layout: Format = FAST) -> Call
 
 
 def step_by_step(
-    network: nn.ModuleDict, neurons: Neurons, inputs: Iterable[Tensor], observe: Observe | None = None
+    network: nn.ModuleDict, neurons: Mapping[str, Fire], inputs: Iterable[Tensor], observe: Observe | None = None
 ) -> Iterator[Tensor]:
     """Run the layers that have neurons at one time step before the next; yields the last one's spikes at each."""
     states: dict[str, Any] = {}
@@ -81,7 +78,12 @@ def step_by_step(
 
 
 def looping(
-    problem: Problem, num_steps: int, device: str, network: nn.ModuleDict, neurons: Neurons, layout: Format = FAST
+    problem: Problem,
+    num_steps: int,
+    device: str,
+    network: nn.ModuleDict,
+    neurons: Mapping[str, Fire],
+    layout: Format = FAST,
 ) -> Contestant:
     """A contestant that goes step by step."""
     draw = poisson_inputs(problem, device, layout)
@@ -131,28 +133,32 @@ class Spike(torch.autograd.Function):
         return ctx.derive(cotangent, *ctx.saved_tensors), None, None, None
 
 
-def fire(current: Tensor, state: State | None, time: int, threshold: float, leak: float) -> tuple[Tensor, State]:
-    """One time step: u[t] = leak * u[t-1] + I[t] - v * o[t-1],  z[t] = u[t] / v - 1,  o[t] = z[t] > 0."""
+def fire(current: Tensor, state: State, time: int, threshold: float, problem: Problem) -> tuple[Tensor, State]:
+    """One time step: u[t] = leak * u[t-1] + I[t] - v * o[t-1],  z[t] = u[t] / v - 1,  o[t] = z[t] > 0.
+
+    With the linear surrogate do/dz = gamma * max(0, 1 - |z|).
+    """
     membrane, spikes, last_spike = state or (*[torch.zeros_like(current)] * 2, torch.full_like(current, NEVER))
-    membrane = leak * membrane + current - threshold * spikes.detach()
-    z, elapsed = membrane / threshold - 1, time - last_spike
-    spikes = Spike.apply(z, 0.0, elapsed, lambda g, elapsed: g * ALPHA * torch.exp(-BETA * elapsed))
+    membrane = problem.leak * membrane + current - threshold * spikes.detach()
+    z = membrane / threshold - 1
+    if problem.surrogate == LINEAR:
+        spikes = Spike.apply(z, 0.0, z, lambda g, z: g * GAMMA * torch.relu(1 - z.abs()))
+        return spikes, (membrane, spikes, None)
+    spikes = Spike.apply(z, 0.0, time - last_spike, lambda g, elapsed: g * ALPHA * torch.exp(-BETA * elapsed))
     return spikes, (membrane, spikes, last_spike.masked_fill(spikes.bool(), time))
 
 
-def linear_fire(current: Tensor, state: State | None, _: int, threshold: float, leak: float) -> tuple[Tensor, State]:
-    """The same, with do/dz = gamma * max(0, 1 - |z|)."""
-    membrane, spikes = state or [torch.zeros_like(current)] * 2
-    membrane = leak * membrane + current - threshold * spikes.detach()
-    z = membrane / threshold - 1
-    spikes = Spike.apply(z, 0.0, z, lambda g, z: g * GAMMA * torch.relu(1 - z.abs()))
-    return spikes, (membrane, spikes)
+def tuned_fire(current: Tensor, state: State, _: int, threshold: float, problem: Problem) -> tuple[Tensor, State]:
+    """As `fire`, in place where nothing of it is saved for backward: the trace, or for the linear one the membrane."""
 
+    def triangle(g: Tensor, membrane: Tensor) -> Tensor:
+        return membrane.sub(threshold).abs_().neg_().add_(threshold).clamp_(min=0).mul_(g).mul_(GAMMA / threshold**2)
 
-def tuned_fire(current: Tensor, state: State | None, _: int, threshold: float, leak: float) -> tuple[Tensor, State]:
-    """As `fire`, in place where nothing of it is saved for backward; the reset has no gradient."""
     membrane, spikes, trace = state or [torch.zeros_like(current)] * 3
-    membrane = torch.add(current, membrane, alpha=leak).sub_(spikes, alpha=threshold)
+    membrane = torch.add(current, membrane, alpha=problem.leak).sub_(spikes, alpha=threshold)
+    if problem.surrogate == LINEAR:
+        spikes = Spike.apply(membrane, threshold, membrane, triangle)
+        return spikes, (membrane, spikes.detach(), None)
     spikes = Spike.apply(membrane, threshold, trace, lambda g, trace: (g * trace).mul_(ALPHA / threshold))
     fired = spikes.detach()
     if torch.is_grad_enabled():
@@ -160,26 +166,9 @@ def tuned_fire(current: Tensor, state: State | None, _: int, threshold: float, l
     return spikes, (membrane, fired, trace)
 
 
-def tuned_linear_fire(
-    current: Tensor, state: State | None, _: int, threshold: float, leak: float
-) -> tuple[Tensor, State]:
-    """As `linear_fire`, in place; the membrane is kept for the gradient."""
-
-    def derive(g: Tensor, membrane: Tensor) -> Tensor:
-        return membrane.sub(threshold).abs_().neg_().add_(threshold).clamp_(min=0).mul_(g).mul_(GAMMA / threshold**2)
-
-    membrane, spikes = state or [torch.zeros_like(current)] * 2
-    membrane = torch.add(current, membrane, alpha=leak).sub_(spikes, alpha=threshold)
-    spikes = Spike.apply(membrane, threshold, membrane, derive)
-    return spikes, (membrane, spikes.detach())
-
-
-FIRES = {(STDB, False): fire, (LINEAR, False): linear_fire, (STDB, True): tuned_fire, (LINEAR, True): tuned_linear_fire}
-
-
 def neurons(problem: Problem, tuned: bool) -> dict[str, Fire]:
     """The neurons of each spiking layer, with the problem's surrogate."""
-    step = partial(FIRES[problem.surrogate, tuned], leak=problem.leak)
+    step = partial(tuned_fire if tuned else fire, problem=problem)
     return {layer: partial(step, threshold=threshold) for layer, threshold in problem.thresholds.items()}
 
 
@@ -196,5 +185,5 @@ def balance(problem: Problem, num_steps: int, device: str) -> dict[str, float]:
     for layer in [*network][:-1]:
         steps = (channels_first(x.astype(np.float32), device) for x in problem.inputs[:num_steps])
         thresholds[layer] = max(network[layer](x).max().item() for x in step_by_step(network, neurons, steps))
-        neurons[layer] = partial(fire, threshold=thresholds[layer], leak=1.0)
+        neurons[layer] = partial(fire, threshold=thresholds[layer], problem=problem._replace(leak=1.0))
     return thresholds
