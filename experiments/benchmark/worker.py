@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ MOST_WARM_UPS = 3  # calls after the first, which a library may use to compile o
 SIDES = {"cpu": 2048, "cuda": 8192}  # rows and columns of the matrices whose product gives the machine's rate
 TOO_MUCH = 77  # exit status of a process that was stopped because it took more memory than it may
 
-_durations: list[float] = []  # seconds of each piece of compiling
+_compiling: list[float] = []  # seconds of each piece of what jax compiles
 
 
 class Task(NamedTuple):
@@ -43,10 +42,8 @@ class Task(NamedTuple):
 def given(task: Task) -> Problem:
     """The problem that the benchmark has written, with as many of its images as the task has."""
     problem = pickle.loads(Path(task.problem).read_bytes())
-    surrogate = task.surrogate or problem.surrogate
-    return problem._replace(
-        images=problem.images[: task.batch], labels=problem.labels[: task.batch], surrogate=surrogate
-    )
+    batch = {"images": problem.images[: task.batch], "labels": problem.labels[: task.batch]}
+    return problem._replace(surrogate=task.surrogate or problem.surrogate, **batch)
 
 
 def machine(_task: Task) -> dict[str, Any]:
@@ -59,20 +56,18 @@ def train(task: Task) -> dict[str, Any]:
     if task.contestant == FLOOR:
         return floor(task)
     contestant, before = _contestant(task)
-    timed = _timed(contestant.train, task)
-    peaks = {"peak_bytes": _memory("VmHWM") - before, "device_peak_bytes": None}
+    measured = {**_timed(contestant.train, task), "peak_bytes": _memory("VmHWM") - before}
     if task.device != "cpu":
-        jax, torch = sys.modules.get("jax"), sys.modules.get("torch")
+        jax = sys.modules.get("jax")
         of_jax = jax and jax.local_devices()[0].memory_stats()["peak_bytes_in_use"]
-        peaks["device_peak_bytes"] = of_jax if jax else torch.cuda.max_memory_allocated()
-    return {**timed, **peaks, "rates": contestant.rates(), **contestant.details()}
+        measured["device_peak_bytes"] = of_jax if jax else sys.modules["torch"].cuda.max_memory_allocated()
+    return {**measured, "rates": contestant.rates(), **contestant.details()}
 
 
 def floor(task: Task) -> dict[str, Any]:
     """The rate of float32 products (TF32 on a GPU, jax's default), and what a step's plain products take at it."""
     import jax
 
-    jax.config.update("jax_platforms", task.device)
     side = SIDES[task.device]
     one, multiply = jax.numpy.ones((side, side)), jax.jit(jax.numpy.matmul)
     durations = _seconds(lambda: multiply(one, one).block_until_ready(), task.seconds)
@@ -98,20 +93,29 @@ def _contestant(task: Task) -> tuple[Contestant, int]:
     """The contestant, and the bytes in memory before it is made, when its library and problem are there."""
     entry, problem = ROSTER[task.contestant], given(task)
     make, _ = resolve_name(f"experiments.benchmark.{entry.make}"), resolve_name(entry.library)
-    _compile_seconds()  # counts from here on
+    _compiling.clear()
+    if jax := sys.modules.get("jax"):
+        jax.monitoring.register_event_duration_secs_listener(_hear)
     before = _memory_before(task)
     return make(problem, task.num_steps, task.device, **entry.options), before
 
 
 def _timed(call: Callable[[], object], task: Task) -> dict[str, Any]:
     """Seconds of the first call and of those that compile nothing any more; none where the first took all patience."""
-    (first,), compiled = _seconds(call), [_compile_seconds()]
+    (first,), heard = _seconds(call), 0
     patient = first < task.patience
-    while patient and compiled[-1] and len(compiled) <= MOST_WARM_UPS:
-        call()
-        compiled.append(_compile_seconds())
-    in_all = None if compiled[0] is None else sum(compiled)
+    for _ in range(MOST_WARM_UPS):
+        if patient and len(_compiling) > heard:
+            heard = len(_compiling)
+            call()
+    in_all = sum(_compiling) if "jax" in sys.modules else None
     return {"first": first, "compile": in_all, "seconds": _seconds(call, task.seconds) if patient else []}
+
+
+def _hear(event: str, duration: float, **_: object) -> None:
+    """Count the seconds that jax spends on tracing, lowering and compiling."""
+    if event.startswith("/jax/core/compile/"):
+        _compiling.append(duration)
 
 
 def _seconds(call: Callable[[], object], budget: float = 0.0) -> list[float]:
@@ -122,27 +126,6 @@ def _seconds(call: Callable[[], object], budget: float = 0.0) -> list[float]:
         call()
         durations.append(time.perf_counter() - begin)
     return durations
-
-
-def _compile_seconds() -> float | None:
-    """Seconds that jax spent on compiling since this was last called; None where the library is not jax."""
-    if "jax" not in sys.modules:
-        return None
-    _count_compiling()
-    spent = sum(_durations)
-    _durations.clear()
-    return spent
-
-
-@cache
-def _count_compiling() -> None:
-    """Begin to count the seconds that jax spends on tracing, lowering and compiling."""
-
-    def count(event: str, duration: float, **_: object) -> None:
-        if event.startswith("/jax/core/compile/"):
-            _durations.append(duration)
-
-    sys.modules["jax"].monitoring.register_event_duration_secs_listener(count)
 
 
 def _memory_before(task: Task) -> int:
