@@ -30,12 +30,10 @@ from experiments.runs.files import replace_text
 from experiments.runs.progress import say
 from jsnn.models import VGG_STAGES
 
-FEW_STEPS = "64x4-stdb", "64x4-linear", "64x8-linear"
-LONG_RUNS = "16x24-stdb", "16x32-linear", "16x100-stdb", "16x100-linear", "4x100-stdb"
+SHAPES = "64x4-stdb 64x4-linear 64x8-linear 16x24-stdb 16x32-linear 16x100-stdb 16x100-linear 4x100-stdb"
 SHAPE = r"(\d*[1-9]\d*)x(\d*[1-9]\d*)(?:-(\w+))?"  # a batch, a number of time steps, a surrogate
 Net = Literal[tuple(VGG_STAGES)]
 FOR_ACCELERATORS = ("jsnn, bfloat16",)  # a CPU has little use for them
-HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # where the system has them for those who ask
 
 
 @dataclass(frozen=True)
@@ -45,17 +43,16 @@ class Arguments:
     nets: tuple[Net, ...] = ("vgg5",)  # Nets to train, for 32x32 images.
     width: float = 1.0  # Factor on the channels of their convolutions.
     hidden: tuple[int, ...] = (1024, 1024)  # Units of their hidden dense layers.
-    shapes: tuple[str, ...] = FEW_STEPS + LONG_RUNS
-    """Batch, number of time steps and surrogate of training, as BxT-stdb or BxT-linear."""
-    long_shapes: tuple[str, ...] = ("16x400-stdb", "16x400-linear")
-    """The same, measured once: for the growth of memory."""
+    # Batch, number of time steps and surrogate of training, as BxT-stdb or BxT-linear.
+    shapes: tuple[str, ...] = tuple(SHAPES.split())
+    long_shapes: tuple[str, ...] = ("16x400-stdb", "16x400-linear")  # The same, measured once: for the memory's growth.
     evaluation: tuple[str, ...] = ("16x100",)  # Batch and number of time steps of evaluation.
     balancing: tuple[str, ...] = ("64x400",)  # Images and number of time steps of balancing.
     balanced_net: Net = "vgg16"  # Net whose thresholds are balanced.
     balanced_width: float = 0.25  # Factor on the channels of its convolutions.
     leak: float = 1.0  # Of the membranes per time step; below 1 not all libraries have the same dynamics.
+    # Who takes part; all that are installed where none is named (bfloat16 on accelerators only).
     contestants: tuple[Literal[tuple(ROSTER)], ...] = ()
-    """Who takes part; all that are installed where none is named (bfloat16 on accelerators only)."""
     repeats: int = 3  # Turns of each contestant, each in a new process.
     seconds: float = 5.0  # Seconds of repeated calls in each turn, after the first call.
     patience: float = 60.0  # Seconds of a first call after which a contestant is not called again.
@@ -101,14 +98,9 @@ def benchmark(arguments: Arguments) -> str:
 
 def check(arguments: Arguments) -> None:
     """Refuse what can't be measured, by a ValueError that names the argument, its value and what it may be."""
-    training, others = arguments.shapes + arguments.long_shapes, arguments.evaluation + arguments.balancing
-    for shapes, surrogates in ((training, SURROGATES), (others, ("",))):
-        for shape in shapes:
-            if not re.fullmatch(SHAPE, shape) or _shape(shape)["surrogate"] not in surrogates:
-                examples = " or ".join(f"16x100-{surrogate}".rstrip("-") for surrogate in surrogates)
-                raise ValueError(f"shape {shape!r} must be a batch and a number of time steps, such as {examples}.")
-    if not training:
+    if not _shapes(arguments.shapes + arguments.long_shapes, *SURROGATES):
         raise ValueError("no training step is to be measured: name at least one of shapes or long_shapes.")
+    _shapes(arguments.evaluation + arguments.balancing)
     if arguments.repeats < 1:
         raise ValueError(f"repeats must be at least 1, got {arguments.repeats}.")
     if not 0 < arguments.leak <= 1:
@@ -118,12 +110,13 @@ def check(arguments: Arguments) -> None:
 def run(task: Task, timeout: float) -> dict[str, Any]:
     """What a worker measures, or why_not; it is ended after so many seconds."""
     command = [sys.executable, "-m", "experiments.benchmark.worker", json.dumps(task._asdict())]
+    huge_pages = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # where the system has them for those who ask
     card = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]  # one, its memory taken as needed: for its peak
     of_card = {"CUDA_VISIBLE_DEVICES": card, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    environment = {**HUGE_PAGES, **os.environ, **of_card}
-    options = {"cwd": report.ROOT, "env": environment, "capture_output": True, "text": True}
+    of_jax = {} if task.what == "machine" else {"JAX_PLATFORMS": task.device}
+    options = {"cwd": report.ROOT, "env": huge_pages | {**os.environ} | of_card | of_jax}
     try:
-        process = subprocess.run(command, timeout=timeout, check=False, **options)
+        process = subprocess.run(command, timeout=timeout, check=False, capture_output=True, text=True, **options)
     except subprocess.TimeoutExpired:
         return {"why_not": f"over {timeout:.0f} s"}
     if process.returncode == 0:
@@ -148,26 +141,26 @@ def take_turns(tasks: Sequence[Task], repeats: int, timeout: float) -> Iterator[
 
 def _measured(arguments: Arguments, names: Sequence[str], task: partial[Task]) -> Iterator[dict[str, Any]]:
     """All records, each as soon as it is measured."""
-    path, repeats, timeout = Path(task.keywords["problem"]), arguments.repeats, arguments.timeout
-    fields = arguments.shapes, arguments.long_shapes, arguments.evaluation, arguments.balancing
-    short, long, evaluation, balancing = (list(map(_shape, shapes)) for shapes in fields)
+    short, long = (_shapes(shapes, *SURROGATES) for shapes in (arguments.shapes, arguments.long_shapes))
+    evaluation, repeats, timeout = _shapes(arguments.evaluation), arguments.repeats, arguments.timeout
+
+    def write(*net_and_width: Any, batch: int, num_steps: int = 0) -> None:
+        problem = prepare(*net_and_width, arguments.hidden, batch, arguments.leak, num_steps)
+        Path(task.keywords["problem"]).write_bytes(pickle.dumps(problem))
+
     for net in arguments.nets:
+        write(net, arguments.width, batch=max(shape["batch"] for shape in (*short, *long, *evaluation)))
         of_net = partial(task, net=net)
-        most = max(shape["batch"] for shape in (*short, *long, *evaluation))
-        path.write_bytes(pickle.dumps(prepare(net, arguments.width, arguments.hidden, most, arguments.leak)))
         batches = sorted({shape["batch"] for shape in short}) if ANN in names else []
         often = [of_net("train", ANN, batch=batch) for batch in batches]
         often += [*_tasks(of_net, "train", short, names), *_tasks(of_net, "evaluate", evaluation, names)]
         yield from take_turns(often, repeats, timeout)
         yield from take_turns([*_tasks(of_net, "train", long, names)], 1, timeout)
     net, width = arguments.balanced_net, arguments.balanced_width
-    for shape in balancing:
-        path.write_bytes(
-            pickle.dumps(prepare(net, width, arguments.hidden, shape["batch"], arguments.leak, shape["num_steps"]))
-        )
-        balancers = [name for name in (OURS, STEP_LOOP) if name in names]
-        work = [*_tasks(partial(task, net=f"{net} x{width:g}"), "balance", [shape], balancers)]
-        yield from take_turns(work, repeats, timeout)
+    of_net, balancers = partial(task, net=f"{net} x{width:g}"), [name for name in (OURS, STEP_LOOP) if name in names]
+    for shape in _shapes(arguments.balancing):
+        write(net, width, batch=shape["batch"], num_steps=shape["num_steps"])
+        yield from take_turns([*_tasks(of_net, "balance", [shape], balancers)], repeats, timeout)
 
 
 def _tasks(task: partial[Task], what: str, shapes: Sequence[dict[str, Any]], names: Sequence[str]) -> Iterator[Task]:
@@ -177,10 +170,14 @@ def _tasks(task: partial[Task], what: str, shapes: Sequence[dict[str, Any]], nam
         yield from (task(what, name, **shape) for name in ([FLOOR] if what == "train" else []) + able)
 
 
-def _shape(text: str) -> dict[str, Any]:
-    """The fields of a Task in BxT or BxT-SURROGATE."""
-    batch, num_steps, surrogate = re.fullmatch(SHAPE, text).groups()
-    return {"batch": int(batch), "num_steps": int(num_steps), "surrogate": surrogate or ""}
+def _shapes(texts: Sequence[str], *surrogates: str) -> list[dict[str, Any]]:
+    """The fields of a Task in each BxT-SURROGATE, or BxT where no surrogates are named; ValueError for other texts."""
+    matches = [re.fullmatch(SHAPE, text) for text in texts]
+    for text, match in zip(texts, matches, strict=True):
+        if not match or match[3] not in (surrogates or [None]):
+            examples = " or ".join(f"16x100-{surrogate}" for surrogate in surrogates) or "16x100"
+            raise ValueError(f"shape {text!r} must be a batch and a number of time steps, such as {examples}.")
+    return [{"batch": int(match[1]), "num_steps": int(match[2]), "surrogate": match[3] or ""} for match in matches]
 
 
 def main() -> None:

@@ -29,17 +29,12 @@ def contestant(problem: Problem, num_steps: int, weights: Any, run: Run) -> Cont
     parts = network(problem, "pool", "flatten", lambda _: "synapses", lambda _: "neurons")
     ends = [place for place, part in enumerate(parts, start=1) if part == "neurons"]
 
-    def draw(images: jax.Array, key: jax.Array) -> jax.Array:
+    def outputs(weights: Any, images: jax.Array, key: jax.Array, end: int | None = None) -> jax.Array:
         fired = jax.random.uniform(key, (num_steps, *images.shape)) < jnp.abs(images)
-        return jnp.sign(images) * fired
+        return run(weights, jnp.sign(images) * fired, end)
 
-    @jax.jit
-    def scores(weights: Any, images: jax.Array, key: jax.Array) -> jax.Array:
-        return run(weights, draw(images, key), None).sum(0)
-
-    @jax.jit
-    def means(weights: Any, images: jax.Array, key: jax.Array) -> list[jax.Array]:
-        return [run(weights, draw(images, key), end).mean() for end in ends]
+    scores = jax.jit(lambda *given: outputs(*given).sum(0))
+    means = jax.jit(lambda *given: [outputs(*given, end).mean() for end in ends])
 
     def loss(weights: Any, images: jax.Array, labels: jax.Array, key: jax.Array) -> jax.Array:
         return optax.softmax_cross_entropy_with_integer_labels(scores(weights, images, key), labels).mean()
@@ -59,17 +54,15 @@ def contestant(problem: Problem, num_steps: int, weights: Any, run: Run) -> Cont
     return Contestant(train, lambda: np.asarray(scores(weights, data[0], next(keys))), rates)
 
 
-def jaxpike(problem: Problem, num_steps: int, device: str) -> Contestant:
+def jaxpike(problem: Problem, num_steps: int, _device: str) -> Contestant:
     """`jaxpike.unroll`, layer by layer: products over all time steps at once, and a scan of the neurons alone.
 
     The reset has a gradient, which jaxpike gives no means to leave out; tau is not trained. Its neurons average as
-    norse's do, so they have weights over (1 - leak) and the threshold, and a leak of 2^-20 where the problem has none,
-    see `torch_peers.norse`.
+    those of `torch_peers.norse` do, with weights and a leak to match.
     """
     import equinox
     import jaxpike
 
-    jax.config.update("jax_platforms", device)
     loss, plain = max(1 - problem.leak, 2.0**-20), {"use_bias": False, "key": jax.random.key(0)}
     surrogate = jaxpike.Triangular() if problem.surrogate == LINEAR else jaxpike.FastSigmoid()
     neurons = jaxpike.LIF(-1 / np.log1p(-loss), surrogate=surrogate)
@@ -79,25 +72,22 @@ def jaxpike(problem: Problem, num_steps: int, device: str) -> Contestant:
         *window, inputs, outputs = layer.kernel.shape
         return jaxpike.Conv2d(inputs, outputs, 3, **plain) if window else jaxpike.Dense(inputs, outputs, **plain)
 
-    def trained(network: Any) -> list[jax.Array]:
-        return [part.weight for part in network.layers if hasattr(part, "weight")]
-
     fixed = jaxpike.Sequential(*network(problem, jaxpike.Pool2d(2), jaxpike.Flatten(), synapses, lambda _: neurons))
 
     def run(weights: list[jax.Array], inputs: jax.Array, end: int | None) -> jax.Array:
         scaled = [weight * gain for weight, gain in zip(weights, gains, strict=True)]
-        parts = equinox.tree_at(trained, fixed, scaled).layers
+        of_parts = lambda network: [part.weight for part in network.layers if hasattr(part, "weight")]  # noqa: E731
+        parts = equinox.tree_at(of_parts, fixed, scaled).layers
         return jaxpike.unroll(jaxpike.Sequential(*parts[:end]), inputs)[0]
 
     kernels = [layer.kernel if layer.kernel.ndim == 4 else layer.kernel.T for layer in layers(problem)]
     return contestant(problem, num_steps, kernels, run)
 
 
-def sparx(problem: Problem, num_steps: int, device: str) -> Contestant:
+def sparx(problem: Problem, num_steps: int, _device: str) -> Contestant:
     """Flax layers and `sparx.nn.IF`, layer by layer; a membrane of the threshold fires, the reset has no gradient."""
     import sparx
 
-    jax.config.update("jax_platforms", device)
     lossy = {"tau": -1 / np.log(problem.leak)} if problem.leak < 1 else {}
 
     def synapses(layer: Layer) -> nn.Module:
@@ -120,16 +110,13 @@ def sparx(problem: Problem, num_steps: int, device: str) -> Contestant:
     return contestant(problem, num_steps, weights, run)
 
 
-def spyx(problem: Problem, num_steps: int, device: str, own_gradient: bool = True) -> Contestant:
+def spyx(problem: Problem, num_steps: int, _device: str, own_gradient: bool = True) -> Contestant:
     """spyx: one scan of the whole network over time, its convolutions XLA's or, faster inside a scan on a CPU, jsnn's.
 
     Spyx's neurons compare the membrane of the step before with the threshold, so that each hidden layer adds a step of
-    delay, as in the paper's authors' code; T steps are run, delay included. Apart from that the dynamics are the
-    paper's. The reset has a gradient, which spyx gives no means to leave out.
+    delay; T steps are run, delay included. The reset has a gradient, which spyx gives no means to leave out.
     """
     import spyx
-
-    jax.config.update("jax_platforms", device)
 
     def convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, **_: Any) -> jax.Array:
         return conv_general_dilated(x, kernel, strides, padding)  # dilations and groups are one here

@@ -45,25 +45,20 @@ def prepare(net: str, width: float, hidden: tuple[int, ...], batch: int, leak: f
     images = rng.integers(0, 256, (batch, *IMAGE_SHAPE)).astype(np.float32) / np.float32(127.5) - 1
     labels = rng.integers(0, NUM_CLASSES, batch).astype(np.int32)
     problem = Problem(tuple(ann.stages), kernels, {}, leak, images, labels)
-    found = balance(problem._replace(images=images[:SAMPLE]), SAMPLE_STEPS, "cpu", PERCENTILE)
+    found = balance(problem._replace(images=images[:SAMPLE]), SAMPLE_STEPS, percentile=PERCENTILE)
     rounded = {layer: float(2.0 ** np.rint(np.log2(threshold))) for layer, threshold in found.items()}
-    return problem._replace(thresholds=rounded, inputs=inputs(problem, num_steps) if num_steps else None)
+    index, times = np.arange(batch, dtype=np.int32), np.arange(num_steps, dtype=np.int32)
+    draw = jax.jit(lambda time: poisson(images, jax.random.key(KEY), index, time[None])[0].astype(np.int8))
+    inputs = np.stack([draw(time) for time in times]) if num_steps else None  # the very spikes that `balance` draws
+    return problem._replace(thresholds=rounded, inputs=inputs)
 
 
-def inputs(problem: Problem, num_steps: int) -> np.ndarray:
-    """The very input spikes that `balance` draws, [T, B, H, W, C] int8 of -1, 0 and 1."""
-    index, times = np.arange(len(problem.images), dtype=np.int32), np.arange(num_steps, dtype=np.int32)
-    draw = jax.jit(lambda time: poisson(problem.images, jax.random.key(KEY), index, time[None])[0].astype(np.int8))
-    return np.stack([np.asarray(draw(time)) for time in times])
-
-
-def balance(problem: Problem, num_steps: int, device: str, percentile: float = 100.0) -> dict[str, float]:
+def balance(problem: Problem, num_steps: int, _device: str = "", percentile: float = 100.0) -> dict[str, float]:
     """Thresholds in one pass over the layers, percentiles of the input current; the problem's own are not used.
 
     These are no powers of two, so that currents are rounded: a membrane within rounding of its threshold may spike here
     and not in the step loop, after which maxima of deep layers can differ by more.
     """
-    jax.config.update("jax_platforms", device)
     snn, weights = network(problem)
     options = {"num_steps": num_steps, "percentile": percentile, "chunk": fitting_chunk(num_steps)}
     images = jax.device_put(problem.images)
@@ -72,18 +67,14 @@ def balance(problem: Problem, num_steps: int, device: str, percentile: float = 1
 
 
 def make(
-    problem: Problem, num_steps: int, device: str, precision: str = "float32", residuals: str = "auto"
+    problem: Problem, num_steps: int, _device: str, precision: str = "float32", residuals: str = "auto"
 ) -> Contestant:
     """The jsnn network as a contestant; what enters its matrix products is of one precision, float32 or bfloat16."""
-    jax.config.update("jax_platforms", device)
     snn, weights = network(problem, precision)
     presentation = jsnn.Presentation(snn, poisson, num_steps, fitting_chunk(num_steps))
     thresholds = from_paper_thresholds(problem.thresholds)
-    train = Training(
-        problem,
-        forward_of(presentation, thresholds, residuals),
-        jsnn.convert(snn, weights, thresholds, leak=problem.leak),
-    )
+    variables = jsnn.convert(snn, weights, thresholds, leak=problem.leak)
+    train = Training(problem, forward_of(presentation, thresholds, residuals), variables)
     present = jsnn.parallel_evaluation(jsnn.snn_evaluation(presentation, train.source))
 
     def evaluate() -> object:
@@ -99,9 +90,8 @@ def make(
     return Contestant(train, evaluate, rates, details)
 
 
-def make_ann(problem: Problem, _num_steps: int, device: str) -> Contestant:
+def make_ann(problem: Problem, _num_steps: int, _device: str) -> Contestant:
     """The ANN that the others' networks are made of, which has no time steps and is only trained."""
-    jax.config.update("jax_platforms", device)
     ann, weights = unspiking(problem)
     return Contestant(Training(problem, jsnn.ann_forward(jsnn.accelerate(ann.apply)), weights), lambda: None, dict)
 

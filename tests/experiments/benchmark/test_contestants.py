@@ -64,8 +64,9 @@ def test_the_step_loops_are_the_equations(tuned, surrogate):
 @pytest.fixture(scope="module")
 def prepared():
     """The problem of a narrow VGG5, with inputs of 12 steps."""
-    problem = our_net.prepare("vgg5", 1 / 16, (16,), batch=2, leak=1.0)
-    return problem._replace(inputs=our_net.inputs(problem, 12))
+    problem, rng = our_net.prepare("vgg5", 1 / 16, (16,), batch=2, leak=1.0), np.random.default_rng(0)
+    fired = rng.random((12, *problem.images.shape)) < np.abs(problem.images)
+    return problem._replace(inputs=(np.sign(problem.images) * fired).astype(np.int8))
 
 
 def test_weights_and_thresholds_are_rounded_so_that_sums_are_exact(prepared):
@@ -118,4 +119,4 @@ def test_every_contestant_has_its_maker():
     for entry in ROSTER.values():
         module, maker = entry.make.split(".")
         text = (ROOT / "experiments" / "benchmark" / f"{module}.py").read_text()
-        assert re.search(rf"^def {maker}\(\s*problem: Problem, _?num_steps: int, device: str", text, re.MULTILINE)
+        assert re.search(rf"^def {maker}\(\s*problem: Problem, _?num_steps: int, _?device: str", text, re.MULTILINE)
