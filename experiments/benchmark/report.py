@@ -21,15 +21,7 @@ PAGE, PICTURE = ROOT / "docs" / "benchmark.md", ROOT / "experiments" / "benchmar
 PUBLISHED = ROOT / "experiments" / "results" / "benchmark.csv"
 SHAPE = ["net", "batch", "num_steps", "surrogate"]
 KEY = ["what", *SHAPE, "contestant"]
-MEASURED = [
-    "first",
-    "compile",
-    "peak_bytes",
-    "device_peak_bytes",
-    "temporaries_bytes",
-    "operations_per_second",
-    "neurons",
-]
+MEASURED = "first compile peak_bytes device_peak_bytes temporaries_bytes operations_per_second neurons".split()
 FACTS = ["rates", "thresholds", "why_not"]
 KEPT = [*KEY, "seconds", "first", "gigabytes", "images_per_second", "why_not"]  # columns of benchmark.csv
 FIGURES = {  # a column -> its heading, and the format of a number
@@ -115,8 +107,7 @@ def _cell(row: Any, figure: str) -> str:
 def rebuild(page: Path = PAGE, picture: Path = PICTURE) -> None:
     """Make the tables and the picture of the page anew; ValueError where it lacks the place of a table."""
     rows = pd.read_csv(PUBLISHED).fillna({"surrogate": ""})
-    training, evaluation = rows[rows.what == "train"], rows[rows.what == "evaluate"]
-    tables = {figure: by_shape(training, figure) for figure in ("seconds", "gigabytes")}
-    tables["images_per_second"] = by_shape(evaluation, "images_per_second")
+    shown = {"seconds": "train", "gigabytes": "train", "images_per_second": "evaluate"}
+    tables = {figure: by_shape(rows[rows.what == what], figure) for figure, what in shown.items()}
     replace_text(page, with_tables(page.read_text(encoding="utf-8"), tables))
     chart.draw(rows, picture)
