@@ -159,9 +159,9 @@ def test_the_command_refuses_what_it_does_not_know(words, sentence, monkeypatch,
     ("changes", "sentence"),
     [
         ({"dataset": "digits"}, "digits is read at once, not streamed"),
-        ({"batch_size": 0}, "batch_size must be from 1 to 30, got 0"),
-        ({"batch_size": 31}, "batch_size must be from 1 to 30, got 31"),
-        ({"batches": 0}, "batches must be from 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1 and at most the split's 30 samples, got 0"),
+        ({"batch_size": 31}, "batch_size must be at least 1 and at most the split's 30 samples, got 31"),
+        ({"batches": 0}, "batches must be at least 1, got 0"),
     ],
 )
 def test_a_stream_that_cannot_be_timed_is_refused(changes, sentence, monkeypatch):
