@@ -121,9 +121,10 @@ def run(task: Task, timeout: float) -> dict[str, Any]:
         return {"why_not": f"over {timeout:.0f} s"}
     if process.returncode == 0:
         return json.loads(process.stdout.splitlines()[-1])
+    if process.returncode == TOO_MUCH:
+        return {"why_not": f"over {task.most_bytes / 1e9:.0f} GB"}
     *_, last = ["no word", *process.stderr.strip().splitlines()]
-    over = process.returncode == TOO_MUCH
-    return {"why_not": f"over {task.most_bytes / 1e9:.0f} GB" if over else f"failed: {last[:100]}"}
+    return {"why_not": f"failed: {last[:100]}"}
 
 
 def take_turns(tasks: Sequence[Task], repeats: int, timeout: float) -> Iterator[dict[str, Any]]:

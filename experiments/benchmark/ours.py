@@ -1,8 +1,8 @@
 """The network in jsnn: the training step and the evaluation that `experiments.hybrid` runs, on one device.
 
-Also the problem of a net: random weights and images, and thresholds at which every layer spikes. Weights are rounded
-to multiples of 2^-10, thresholds to powers of two. Then sums of weights over spikes are exact in float32 whatever their
-order and the unit of a spike, and all contestants spike alike. For balancing they are as they were drawn.
+Also the problem of a net: random weights and images, and thresholds at which every layer spikes. Weights are multiples
+of 2^-10, thresholds powers of two: then sums of weights over spikes are exact in float32, whatever their order and the
+unit of a spike, and all contestants spike alike. For balancing weights are as they were drawn.
 """
 
 import ctypes
@@ -14,7 +14,7 @@ import optax
 
 import jsnn
 from experiments.benchmark.problem import LEARNING_RATE, Contestant, Problem, layers, neurons
-from experiments.benchmark.roster import LINEAR, STDB
+from experiments.benchmark.roster import LINEAR
 from jsnn.conversion import from_paper_thresholds
 from jsnn.data.datasets import Split
 from jsnn.data.sources import resident_source
@@ -29,7 +29,6 @@ KEY, GRID = 0, 2.0**-10
 IMAGE_SHAPE, NUM_CLASSES = (32, 32, 3), 10
 PERCENTILE = 99.0  # of the currents becomes the threshold: a tenth of the neurons or so spike at each step
 SAMPLE, SAMPLE_STEPS = 2, 24  # images and steps on which thresholds are found
-SPIKES = {STDB: jsnn.surrogate.stdb(), LINEAR: jsnn.surrogate.linear(1.0)}
 
 
 def prepare(net: str, width: float, hidden: tuple[int, ...], batch: int, leak: float, num_steps: int = 0) -> Problem:
@@ -56,13 +55,12 @@ def prepare(net: str, width: float, hidden: tuple[int, ...], batch: int, leak: f
 def balance(problem: Problem, num_steps: int, _device: str = "", percentile: float = 100.0) -> dict[str, float]:
     """Thresholds in one pass over the layers, percentiles of the input current; the problem's own are not used.
 
-    These are no powers of two, so that currents are rounded: a membrane within rounding of its threshold may spike here
-    and not in the step loop, after which maxima of deep layers can differ by more.
+    A membrane within rounding of such a threshold may spike here and not in the step loop, after which maxima of deep
+    layers can differ by more.
     """
-    snn, weights = network(problem)
     options = {"num_steps": num_steps, "percentile": percentile, "chunk": fitting_chunk(num_steps)}
-    images = jax.device_put(problem.images)
-    thresholds = jsnn.balance_thresholds(snn, weights, images, poisson, jax.random.key(KEY), **options)
+    images, key = jax.device_put(problem.images), jax.random.key(KEY)
+    thresholds = jsnn.balance_thresholds(*network(problem), images, poisson, key, **options)
     return {layer: float(threshold) for layer, threshold in jsnn.paper_thresholds(thresholds).items()}
 
 
@@ -124,8 +122,9 @@ def forward_of(presentation: jsnn.Presentation, thresholds: dict[str, float], re
 def network(problem: Problem, precision: str = "float32") -> tuple[jsnn.SNN, Variables]:
     """The SNN and its weights."""
     ann, weights = unspiking(problem)
+    surrogate = jsnn.surrogate.linear(1.0) if problem.surrogate == LINEAR else jsnn.surrogate.stdb()
     operands = None if precision == "float32" else np.dtype(precision)
-    return jsnn.spiking(ann.apply, jsnn.lif(SPIKES[problem.surrogate]), operands), weights
+    return jsnn.spiking(ann.apply, jsnn.lif(surrogate), operands), weights
 
 
 def unspiking(problem: Problem) -> tuple[jsnn.models.VGG, Variables]:

@@ -7,7 +7,6 @@ PyTorch contestants share: weights, input spikes, the loop over time, and the tr
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -21,14 +20,12 @@ from experiments.benchmark.problem import LEARNING_RATE, READOUT, Contestant, Pr
 from experiments.benchmark.roster import LINEAR
 
 ALPHA, BETA, GAMMA = 0.3, 0.01, 1.0
-NEVER = -math.inf  # time of the last spike of a neuron that has not fired
 Format = torch.memory_format
 FAST = torch.channels_last  # of weights and inputs, which decide that of all activations
 
-# Membrane u, spikes o, and with STDB the time of the last one or the trace exp(-beta * dt); None before the first step.
-State = tuple[Tensor | None, ...] | None
-Observe = Callable[[str, Tensor], None]  # is handed every layer's spikes, one step or all of them at a time
-Fire = Callable[[Tensor, Any, int], tuple[Tensor, Any]]  # (current, state or None, t) -> (spikes, next state)
+State = tuple[Tensor | None, ...] | None  # membrane u, spikes o, of STDB the last one's time or its trace
+Neurons = Mapping[str, Callable[[Tensor, Any, int], tuple[Tensor, Any]]]  # current, state, t -> spikes, next state
+Outputs = Iterator[tuple[str, Tensor]]  # a layer's name and its spikes, the readout's logits; of one step or of several
 
 
 def synapses(problem: Problem, device: str, layout: Format = FAST) -> nn.ModuleDict:
@@ -36,12 +33,10 @@ def synapses(problem: Problem, device: str, layout: Format = FAST) -> nn.ModuleD
     network = nn.ModuleDict()
     for layer in layers(problem):
         *window, inputs, outputs = layer.kernel.shape
-        if window:
-            module, kernel = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), layer.kernel.transpose(3, 2, 0, 1)
-        else:  # flattened channels first
-            by_channel = np.moveaxis(layer.kernel.reshape(*layer.inputs, outputs), -2, 0)
-            module, kernel = nn.Linear(inputs, outputs, bias=False), by_channel.reshape(inputs, outputs).T
-        module.weight = nn.Parameter(torch.from_numpy(kernel.copy()))
+        kind = partial(nn.Conv2d, kernel_size=3, padding=1) if window else nn.Linear
+        module, sizes = kind(inputs, outputs, bias=False), window or layer.inputs[:-1]
+        kernel = np.moveaxis(layer.kernel.reshape(*sizes, -1, outputs), (-1, -2), (0, 1))  # channels first
+        module.weight = nn.Parameter(torch.from_numpy(kernel.reshape(module.weight.shape).copy()))
         before = [nn.AvgPool2d(2)] * layer.pooled + [nn.Flatten()] * layer.flattens
         network[layer.name] = nn.Sequential(*before, module)
     return network.to(device, memory_format=layout)
@@ -64,59 +59,55 @@ def poisson_inputs(problem: Problem, device: str, layout: Format = FAST) -> Call
     return draw
 
 
-def step_by_step(
-    network: nn.ModuleDict, neurons: Mapping[str, Fire], inputs: Iterable[Tensor], observe: Observe | None = None
-) -> Iterator[Tensor]:
-    """Run the layers that have neurons at one time step before the next; yields the last one's spikes at each."""
+def step_by_step(network: nn.ModuleDict, neurons: Neurons, inputs: Iterable[Tensor]) -> Outputs:
+    """Run one time step before the next, the layers up to the first without neurons, whose currents come last."""
     states: dict[str, Any] = {}
     for time, x in enumerate(inputs):
         for layer, fire in neurons.items():
             x, states[layer] = fire(network[layer](x), states.get(layer), time)
-            if observe:
-                observe(layer, x)
-        yield x
+            yield layer, x
+        last = [*network][len(neurons)]
+        yield last, network[last](x)
 
 
 def looping(
-    problem: Problem,
-    num_steps: int,
-    device: str,
-    network: nn.ModuleDict,
-    neurons: Mapping[str, Fire],
-    layout: Format = FAST,
+    problem: Problem, num_steps: int, device: str, network: nn.ModuleDict, neurons: Neurons, layout: Format = FAST
 ) -> Contestant:
     """A contestant that goes step by step."""
     draw = poisson_inputs(problem, device, layout)
 
-    def simulate(observe: Observe | None = None) -> Tensor:
-        inputs = (draw() for _ in range(num_steps))
+    def simulate() -> Outputs:
         with parametrize.cached():  # what norse makes of the weights is made once, not at every step
-            return sum(network[READOUT](x) for x in step_by_step(network, neurons, inputs, observe))
+            yield from step_by_step(network, neurons, (draw() for _ in range(num_steps)))
 
     return contestant(problem, device, network, simulate)
 
 
-def contestant(problem: Problem, device: str, network: nn.Module, simulate: Callable[..., Tensor]) -> Contestant:
-    """A contestant from what draws inputs, runs T steps and returns the logits [B, classes], differentiable."""
+def contestant(problem: Problem, device: str, network: nn.Module, simulate: Callable[[], Outputs]) -> Contestant:
+    """A contestant from what draws inputs and runs T steps, differentiable."""
     if device == "cuda":  # TF32, which JAX uses unasked, and cuDNN's choice among its algorithms
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
     labels = torch.from_numpy(problem.labels.astype(np.int64)).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, fused=True)
 
+    def logits() -> Tensor:
+        return sum(x for layer, x in simulate() if layer == READOUT)
+
     def train() -> None:
         optimizer.zero_grad(set_to_none=True)
-        nn.functional.cross_entropy(simulate(), labels).backward()
+        nn.functional.cross_entropy(logits(), labels).backward()
         optimizer.step()
         if device == "cuda":
             torch.cuda.synchronize()
 
     @torch.no_grad()
     def rates() -> dict[str, float]:
-        means: dict[str, list[Tensor]] = defaultdict(list)
-        simulate(lambda layer, spikes: means[layer].append(spikes.mean()))
-        return {layer: torch.stack(steps).mean().item() for layer, steps in means.items()}
+        means: dict[str, list[Tensor]] = {layer: [] for layer in (*problem.thresholds, READOUT)}
+        for layer, x in simulate():
+            means[layer].append(x.mean())
+        return {layer: torch.stack(means[layer]).mean().item() for layer in problem.thresholds}
 
-    return Contestant(train, torch.no_grad()(lambda: simulate().cpu().numpy()), rates)
+    return Contestant(train, torch.no_grad()(lambda: logits().cpu().numpy()), rates)
 
 
 class Spike(torch.autograd.Function):
@@ -134,11 +125,8 @@ class Spike(torch.autograd.Function):
 
 
 def fire(current: Tensor, state: State, time: int, threshold: float, problem: Problem) -> tuple[Tensor, State]:
-    """One time step: u[t] = leak * u[t-1] + I[t] - v * o[t-1],  z[t] = u[t] / v - 1,  o[t] = z[t] > 0.
-
-    With the linear surrogate do/dz = gamma * max(0, 1 - |z|).
-    """
-    membrane, spikes, last_spike = state or (*[torch.zeros_like(current)] * 2, torch.full_like(current, NEVER))
+    """One time step: u[t] = leak * u[t-1] + I[t] - v * o[t-1],  z[t] = u[t] / v - 1,  o[t] = z[t] > 0."""
+    membrane, spikes, last_spike = state or (*[torch.zeros_like(current)] * 2, torch.full_like(current, -math.inf))
     membrane = problem.leak * membrane + current - threshold * spikes.detach()
     z = membrane / threshold - 1
     if problem.surrogate == LINEAR:
@@ -166,7 +154,7 @@ def tuned_fire(current: Tensor, state: State, _: int, threshold: float, problem:
     return spikes, (membrane, fired, trace)
 
 
-def neurons(problem: Problem, tuned: bool) -> dict[str, Fire]:
+def neurons(problem: Problem, tuned: bool) -> Neurons:
     """The neurons of each spiking layer, with the problem's surrogate."""
     step = partial(tuned_fire if tuned else fire, problem=problem)
     return {layer: partial(step, threshold=threshold) for layer, threshold in problem.thresholds.items()}
@@ -184,6 +172,7 @@ def balance(problem: Problem, num_steps: int, device: str) -> dict[str, float]:
     network, thresholds, neurons = synapses(problem, device, torch.contiguous_format), {}, {}
     for layer in [*network][:-1]:
         steps = (channels_first(x.astype(np.float32), device) for x in problem.inputs[:num_steps])
-        thresholds[layer] = max(network[layer](x).max().item() for x in step_by_step(network, neurons, steps))
+        currents = (x for name, x in step_by_step(network, neurons, steps) if name == layer)
+        thresholds[layer] = max(x.max().item() for x in currents)
         neurons[layer] = partial(fire, threshold=thresholds[layer], problem=problem._replace(leak=1.0))
     return thresholds

@@ -8,7 +8,7 @@ from torch.nn.utils import parametrize
 
 from experiments.benchmark.problem import Contestant, Problem
 from experiments.benchmark.roster import LINEAR
-from experiments.benchmark.step_loop import Observe, contestant, looping, poisson_inputs, synapses
+from experiments.benchmark.step_loop import Outputs, contestant, looping, poisson_inputs, synapses
 
 
 def snntorch(problem: Problem, num_steps: int, device: str) -> Contestant:
@@ -84,14 +84,12 @@ def spikingjelly(problem: Problem, num_steps: int, device: str, memory_optimised
         functional.reset_net(part)
         return part(draw())
 
-    def simulate(observe: Observe | None = None) -> Tensor:
+    def simulate() -> Outputs:
         functional.reset_net(network)
         x = draw()
         for name, block in network.named_children():
             x = block(x)
-            if observe and name in problem.thresholds:
-                observe(name, x)
-        return x.sum(0)
+            yield name, x if name in problem.thresholds else x.sum(0)
 
     if memory_optimised:  # a Block's input is packed where it proves to be binary: its pool is inside for that
         network.to(memory_format=torch.contiguous_format)  # with channels last, packing would copy the spikes first

@@ -33,11 +33,11 @@ def spikes_and_gradients(problem, tuned, inputs):
 
     network, emitted = step_loop.synapses(problem, "cpu"), defaultdict(list)
     steps = (step_loop.channels_first(x.astype(np.float32), "cpu") for x in inputs)
-    observe = lambda layer, spikes: emitted[layer].append(spikes.detach())  # noqa: E731
-    last = step_loop.step_by_step(network, step_loop.neurons(problem, tuned), steps, observe)
-    logits = sum(network["readout"](x) for x in last)
+    for layer, x in step_loop.step_by_step(network, step_loop.neurons(problem, tuned), steps):
+        emitted[layer].append(x)
+    logits = sum(emitted.pop("readout"))
     torch.nn.functional.cross_entropy(logits, torch.from_numpy(problem.labels.astype(np.int64))).backward()
-    spikes = {layer: np.moveaxis(torch.stack(steps).numpy(), 2, -1) for layer, steps in emitted.items()}
+    spikes = {layer: np.moveaxis(torch.stack(steps).detach().numpy(), 2, -1) for layer, steps in emitted.items()}
     gradients = {layer: part[-1].weight.grad.numpy() for layer, part in network.items()}
     return logits.detach().numpy(), spikes, {layer: np.moveaxis(g, (0, 1), (-1, -2)) for layer, g in gradients.items()}
 
