@@ -33,7 +33,6 @@ from jsnn.models import VGG_STAGES
 SHAPES = "64x4-stdb 64x4-linear 64x8-linear 16x24-stdb 16x32-linear 16x100-stdb 16x100-linear 4x100-stdb"
 SHAPE = r"(\d*[1-9]\d*)x(\d*[1-9]\d*)(?:-(\w+))?"  # a batch, a number of time steps, a surrogate
 Net = Literal[tuple(VGG_STAGES)]
-FOR_ACCELERATORS = ("jsnn, bfloat16",)  # a CPU has little use for them
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def benchmark(arguments: Arguments) -> str:
     if "why_not" in machine:
         raise ValueError(f"no worker can run: {machine['why_not']}.")
     device = ("cpu" if machine["platform"] == "cpu" else "cuda") if arguments.device == "auto" else arguments.device
-    names = arguments.contestants or tuple(n for n in ROSTER if device != "cpu" or n not in FOR_ACCELERATORS)
+    names = arguments.contestants or tuple(name for name in ROSTER if device != "cpu" or "bfloat16" not in name)
     versions = {name: package for name in names if (package := package_of(name))}
     absent = [name for name in names if name not in versions]
     say(f"absent: {', '.join(absent) or 'none'}")
@@ -143,14 +142,11 @@ def take_turns(tasks: Sequence[Task], repeats: int, timeout: float) -> Iterator[
 def _measured(arguments: Arguments, names: Sequence[str], task: partial[Task]) -> Iterator[dict[str, Any]]:
     """All records, each as soon as it is measured."""
     short, long = (_shapes(shapes, *SURROGATES) for shapes in (arguments.shapes, arguments.long_shapes))
-    evaluation, repeats, timeout = _shapes(arguments.evaluation), arguments.repeats, arguments.timeout
-
-    def write(*net_and_width: Any, batch: int, num_steps: int = 0) -> None:
-        problem = prepare(*net_and_width, arguments.hidden, batch, arguments.leak, num_steps)
-        Path(task.keywords["problem"]).write_bytes(pickle.dumps(problem))
-
+    evaluation, problem = _shapes(arguments.evaluation), partial(prepare, hidden=arguments.hidden, leak=arguments.leak)
+    path, repeats, timeout = Path(task.keywords["problem"]), arguments.repeats, arguments.timeout
     for net in arguments.nets:
-        write(net, arguments.width, batch=max(shape["batch"] for shape in (*short, *long, *evaluation)))
+        most = max(shape["batch"] for shape in (*short, *long, *evaluation))
+        path.write_bytes(pickle.dumps(problem(net, arguments.width, batch=most)))
         of_net = partial(task, net=net)
         batches = sorted({shape["batch"] for shape in short}) if ANN in names else []
         often = [of_net("train", ANN, batch=batch) for batch in batches]
@@ -160,7 +156,7 @@ def _measured(arguments: Arguments, names: Sequence[str], task: partial[Task]) -
     net, width = arguments.balanced_net, arguments.balanced_width
     of_net, balancers = partial(task, net=f"{net} x{width:g}"), [name for name in (OURS, STEP_LOOP) if name in names]
     for shape in _shapes(arguments.balancing):
-        write(net, width, batch=shape["batch"], num_steps=shape["num_steps"])
+        path.write_bytes(pickle.dumps(problem(net, width, batch=shape["batch"], num_steps=shape["num_steps"])))
         yield from take_turns([*_tasks(of_net, "balance", [shape], balancers)], repeats, timeout)
 
 

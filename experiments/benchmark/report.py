@@ -58,7 +58,7 @@ def medians(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     longer = rows.sort_values("num_steps").groupby(["what", "net", "batch", "surrogate", "contestant"])
     grown = longer[["temporaries_bytes", "num_steps"]].diff()
     rows["bits"] = 8 * grown.temporaries_bytes / (rows.neurons * rows.batch * grown.num_steps)
-    rows["rate"] = [pd.Series(rates).mean() if isinstance(rates, dict) else math.nan for rates in rows.rates]
+    rows["rate"] = [pd.Series(rates, dtype=float).mean() for rates in rows.rates]
     rows["agreement"] = _beside_ours(rows, "rates", lambda ratio: max(ratio.max(), 1 / ratio.min()))
     rows["difference"] = _beside_ours(rows, "thresholds", lambda ratio: (ratio - 1).abs().max())
     return rows

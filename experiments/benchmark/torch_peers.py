@@ -30,10 +30,9 @@ def snntorch(problem: Problem, num_steps: int, device: str) -> Contestant:
 def norse(problem: Problem, num_steps: int, device: str) -> Contestant:
     """A loop over time of norse's cheapest cells that can subtract the threshold, LIF without a synaptic current.
 
-    They average, u[t] = u[t-1] + (1 - leak) * (I[t] - u[t-1]), and their triangle is two units wide whatever the
-    threshold, so the weights that they are given are the problem's over (1 - leak) and the threshold, which is one.
-    Where the problem has no leak they have one of 2^-20, which no sum over some hundred steps notices. A leak also
-    takes its share of the reset.
+    They average, u[t] = u[t-1] + (1 - leak) * (I[t] - u[t-1]), and their triangle is two units wide: so weights are the
+    problem's over (1 - leak) and the threshold, and thresholds one. Without a leak 1 - leak is 2^-20, which no sum over
+    some hundred steps notices. A leak also takes its share of the reset.
     """
     from norse.torch import LIFBoxCell, LIFBoxFeedForwardState, LIFBoxParameters
 

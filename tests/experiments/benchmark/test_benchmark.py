@@ -2,8 +2,10 @@
 
 import json
 import pickle
+import re
 import runpy
 import subprocess
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,37 +20,35 @@ from jsnn.data.sources import resident_source
 from tests.experiments.benchmark.benchmark_problem import problem
 
 
-def task(**changes):
-    values = Task("train", OURS, "cpu", 0.1, 60.0, 2**40, "vgg5", 2, 4, STDB, "nowhere")
-    return values._replace(**changes)
+@pytest.fixture
+def task(tmp_path):
+    """A worker's, whose problem is written."""
+    (tmp_path / "problem").write_bytes(pickle.dumps(problem()))
+    return Task("train", OURS, "cpu", 0.1, 60.0, 2**40, "vgg5", 2, 4, STDB, str(tmp_path / "problem"))
 
 
-def test_a_worker_that_fails_says_why_and_is_not_repeated():
-    (record,) = take_turns([task()], repeats=2, timeout=100)
+@pytest.mark.parametrize(
+    ("changes", "timeout", "why_not"),
+    [
+        ({"problem": "nowhere"}, 100, "failed: .*nowhere.*"),
+        ({"most_bytes": 10**6}, 100, "over 0 GB"),
+        ({}, 0.01, "over 0 s"),
+    ],
+)
+def test_a_worker_that_fails_or_is_ended_says_why_and_is_not_repeated(changes, timeout, why_not, task):
+    (record,) = take_turns([task._replace(**changes)], repeats=2, timeout=timeout)
     assert "seconds" not in record
-    assert "nowhere" in record["why_not"]
+    assert re.fullmatch(why_not, record["why_not"])
 
 
-def test_a_worker_that_takes_too_much_memory_is_ended(tmp_path):
-    path = tmp_path / "problem"
-    path.write_bytes(pickle.dumps(problem()))
-    assert run(task(problem=str(path), most_bytes=10**6), timeout=100) == {"why_not": "over 0 GB"}
-
-
-def test_a_worker_that_takes_too_long_is_ended():
-    assert run(task(), timeout=0.01) == {"why_not": "over 0 s"}
-
-
-def test_a_worker_takes_the_first_images_of_the_problem(tmp_path):
-    path, one = tmp_path / "problem", problem()
-    path.write_bytes(pickle.dumps(one))
-    given = worker.given(task(batch=1, problem=str(path), surrogate="linear"))
-    np.testing.assert_array_equal(given.images, one.images[:1])
+def test_a_worker_takes_the_first_images_of_the_problem(task):
+    given = worker.given(task._replace(batch=1, surrogate="linear"))
+    np.testing.assert_array_equal(given.images, problem().images[:1])
     assert given.labels.shape == (1,)
     assert given.surrogate == "linear"
 
 
-def test_workers_have_huge_pages_and_take_memory_as_they_need_it(monkeypatch):
+def test_workers_have_huge_pages_and_take_memory_as_they_need_it(monkeypatch, task):
     environment = {}
 
     def recorded(command, env, **_):
@@ -57,11 +57,12 @@ def test_workers_have_huge_pages_and_take_memory_as_they_need_it(monkeypatch):
 
     monkeypatch.setattr(main.subprocess, "run", recorded)
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)  # the tests' own
-    assert run(task(), timeout=1) == {}
+    assert run(task, timeout=1) == {}
     assert environment["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
     assert environment["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    assert environment["JAX_PLATFORMS"] == "cpu"
     monkeypatch.setenv("GLIBC_TUNABLES", "of the user's own")
-    run(task(), timeout=1)
+    run(task, timeout=1)
     assert environment["GLIBC_TUNABLES"] == "of the user's own"
 
 
@@ -77,11 +78,11 @@ def test_a_whole_tiny_benchmark(tmp_path, monkeypatch):
     """Every kind of work by jsnn and the step loop; long, for it compiles jsnn and imports PyTorch twice."""
     monkeypatch.setattr(main, "run", measured)
     monkeypatch.setattr(worker, "_memory_before", lambda _: 0)  # which would watch this process
-    names = [OURS, STEP_LOOP, "norse"]
+    names = OURS, STEP_LOOP, "norse"
     absent = [name for name in names if package_of(name) is None]
     small = {"width": 0.0625, "hidden": (16,), "balanced_net": "vgg5", "balanced_width": 0.0625}
     shapes = {"shapes": ("4x2-stdb",), "long_shapes": (), "evaluation": ("4x2",), "balancing": ("4x12",)}
-    arguments = Arguments(**small, **shapes, contestants=tuple(names), repeats=1, seconds=0.0, output=tmp_path)
+    arguments = Arguments(**small, **shapes, contestants=names, repeats=1, seconds=0.0, output=tmp_path)
     text = benchmark(arguments)
     written = json.loads((tmp_path / "benchmark.json").read_text())
     assert written["absent"] == absent
@@ -102,16 +103,9 @@ def test_a_whole_tiny_benchmark(tmp_path, monkeypatch):
 
 
 def test_what_was_measured_is_kept_where_it_is_interrupted(tmp_path, monkeypatch):
-    answers = iter([{"platform": "cpu"}, {"first": 1.0, "seconds": [0.5]}])
-
-    def run(task, timeout):
-        record = next(answers, None)
-        if record is None:
-            raise KeyboardInterrupt
-        return record
-
-    monkeypatch.setattr(main, "run", run)
-    monkeypatch.setattr(main, "prepare", lambda *_: problem())
+    answers = Mock(side_effect=[{"platform": "cpu"}, {"first": 1.0, "seconds": [0.5]}, KeyboardInterrupt])
+    monkeypatch.setattr(main, "run", answers)
+    monkeypatch.setattr(main, "prepare", lambda *_, **__: problem())
     with pytest.raises(KeyboardInterrupt):
         benchmark(Arguments(shapes=("4x4-stdb",), contestants=(OURS,), output=tmp_path))
     (record,) = json.loads((tmp_path / "benchmark.json").read_text())["records"]
@@ -124,10 +118,7 @@ def test_what_was_measured_is_kept_where_it_is_interrupted(tmp_path, monkeypatch
         ({"shapes": ("16x4",)}, "'16x4' must be a batch and a number of time steps, such as 16x100-stdb or"),
         ({"long_shapes": ("16x4-arctan",)}, "shape '16x4-arctan' must be"),
         ({"evaluation": ("0x4",)}, "shape '0x4'"),
-        (
-            {"evaluation": ("16x4-stdb",)},
-            "shape '16x4-stdb' must be a batch and a number of time steps, such as 16x100.",
-        ),
+        ({"evaluation": ("16x4-stdb",)}, r"'16x4-stdb' must be a batch and a number of time steps, such as 16x100\.$"),
         ({"shapes": (), "long_shapes": ()}, "no training step is to be measured"),
         ({"repeats": 0}, "repeats must be at least 1, got 0"),
         ({"leak": 1.5}, r"leak must be in \(0, 1\], got 1.5"),
