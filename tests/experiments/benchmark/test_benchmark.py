@@ -5,6 +5,7 @@ import pickle
 import re
 import runpy
 import subprocess
+from contextlib import nullcontext
 from unittest.mock import Mock
 
 import numpy as np
@@ -147,16 +148,19 @@ def test_the_command_refuses_what_it_does_not_know(words, sentence, monkeypatch,
 
 
 @pytest.mark.parametrize(
-    ("changes", "sentence"),
+    ("words", "sentence"),
     [
-        ({"dataset": "digits"}, "digits is read at once, not streamed"),
-        ({"batch_size": 0}, "batch_size must be at least 1 and at most the split's 30 samples, got 0"),
-        ({"batch_size": 31}, "batch_size must be at least 1 and at most the split's 30 samples, got 31"),
-        ({"batches": 0}, "batches must be at least 1, got 0"),
+        ("--dataset digits", "digits is read at once, not streamed"),
+        ("--batch-size 0", "batch_size must be at least 1 and at most the split's 30 samples, got 0"),
+        ("--batch-size 31", "batch_size must be at least 1 and at most the split's 30 samples, got 31"),
+        ("--batches 0", "batches must be at least 1, got 0"),
+        ("--batches 3", None),
     ],
 )
-def test_a_stream_that_cannot_be_timed_is_refused(changes, sentence, monkeypatch):
+def test_a_stream_is_timed_or_refused(words, sentence, monkeypatch, capsys):
     stream = resident_source(Split(np.zeros((30, 2, 2, 1), np.uint8), np.zeros(30, np.int32)))
     monkeypatch.setattr(input_rate, "streamed_source", lambda *_: stream)
-    with pytest.raises(ValueError, match=sentence):
-        input_rate.images_per_second(input_rate.Arguments(**changes))
+    monkeypatch.setattr("sys.argv", ["input_rate", *words.split()])
+    with pytest.raises(ValueError, match=sentence) if sentence else nullcontext():
+        input_rate.main()
+    assert sentence or re.fullmatch(r"\d+ images/s\n", capsys.readouterr().out)
