@@ -16,8 +16,7 @@ import jsnn
 from experiments.benchmark.problem import LEARNING_RATE, Contestant, Problem, layers, neurons
 from experiments.benchmark.roster import LINEAR
 from jsnn.conversion import from_paper_thresholds
-from jsnn.data.datasets import Split
-from jsnn.data.sources import resident_source
+from jsnn.data import Split, resident_source
 from jsnn.encoding import poisson
 from jsnn.network.chunks import fitting_chunk
 from jsnn.network.transformation import Variables
