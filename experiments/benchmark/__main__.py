@@ -63,8 +63,15 @@ class Arguments:
 
 
 def benchmark(arguments: Arguments) -> str:
-    """Measure, write benchmark.json, .csv, .md and .png, and return the tables."""
-    check(arguments)
+    """Measure, write benchmark.json, .csv, .md and .png, return the tables; ValueError for what can't be measured."""
+    if not _shapes(arguments.shapes + arguments.long_shapes, *SURROGATES):
+        raise ValueError("no training step is to be measured: name at least one of shapes or long_shapes.")
+    _shapes(arguments.evaluation + arguments.balancing)
+    if arguments.repeats < 1:
+        raise ValueError(f"repeats must be at least 1, got {arguments.repeats}.")
+    if not 0 < arguments.leak <= 1:
+        raise ValueError(f"leak must be in (0, 1], got {arguments.leak}.")
+
     jax.config.update("jax_platforms", "cpu")  # the accelerator is the workers'
     most = int(arguments.memory_share * host_bytes())
     task = partial(Task, seconds=arguments.seconds, patience=arguments.patience, most_bytes=most)
@@ -81,29 +88,17 @@ def benchmark(arguments: Arguments) -> str:
     file.parent.mkdir(parents=True, exist_ok=True)
     records: list[dict[str, Any]] = []
     about = {"machine": machine, "contestants": versions, "absent": absent, "records": records}
-    about["arguments"] = json.loads(json.dumps(vars(arguments), default=str))
+    about["arguments"] = vars(arguments)
     with tempfile.TemporaryDirectory() as folder:
         for record in _measured(arguments, list(versions), partial(task, device=device, problem=f"{folder}/problem")):
-            records.append(record)
-            # Each at once: hours may lie between the first and the last.
-            replace_text(file.with_suffix(".json"), json.dumps(about, indent=2) + "\n")
+            records.append(record)  # and written at once: hours may lie between the first and the last
+            replace_text(file.with_suffix(".json"), json.dumps(about, indent=2, default=str) + "\n")
     rows = report.medians(records)
     rows[report.KEPT].to_csv(file.with_suffix(".csv"), index=False, float_format="%.4g")
     text = report.markdown(rows, absent)
     file.with_suffix(".md").write_text(text, encoding="utf-8")
     chart.draw(rows, file.with_suffix(".png"))
     return text
-
-
-def check(arguments: Arguments) -> None:
-    """Refuse what can't be measured, by a ValueError that names the argument, its value and what it may be."""
-    if not _shapes(arguments.shapes + arguments.long_shapes, *SURROGATES):
-        raise ValueError("no training step is to be measured: name at least one of shapes or long_shapes.")
-    _shapes(arguments.evaluation + arguments.balancing)
-    if arguments.repeats < 1:
-        raise ValueError(f"repeats must be at least 1, got {arguments.repeats}.")
-    if not 0 < arguments.leak <= 1:
-        raise ValueError(f"leak must be in (0, 1], got {arguments.leak}.")
 
 
 def run(task: Task, timeout: float) -> dict[str, Any]:
