@@ -76,8 +76,8 @@ def jaxpike(problem: Problem, num_steps: int, _device: str) -> Contestant:
 
     def run(weights: list[jax.Array], inputs: jax.Array, end: int | None) -> jax.Array:
         scaled = [weight * gain for weight, gain in zip(weights, gains, strict=True)]
-        of_parts = lambda network: [part.weight for part in network.layers if hasattr(part, "weight")]  # noqa: E731
-        parts = equinox.tree_at(of_parts, fixed, scaled).layers
+        with_weights = [i for i, part in enumerate(fixed.layers) if hasattr(part, "weight")]
+        parts = equinox.tree_at(lambda network: [network.layers[i].weight for i in with_weights], fixed, scaled).layers
         return jaxpike.unroll(jaxpike.Sequential(*parts[:end]), inputs)[0]
 
     kernels = [layer.kernel if layer.kernel.ndim == 4 else layer.kernel.T for layer in layers(problem)]
