@@ -61,21 +61,15 @@ SCRATCH_BEST = {"stdb": 3e-4, "linear": 1e-3}  # of these, after two epochs
 CONSTANT = {"finetune.schedule": "constant"}
 
 
-def _scratch(name: str, num_steps: int, epochs: int) -> Fields:
+def _scratch(name: str, num_steps: int, epochs: int, rate: float | None = None) -> Trial:
+    """From random weights, by the best learning rate and tested, or to try a rate."""
     surrogate, *_ = name.split("-")
-    fields = {"finetune.start": "scratch", "finetune.surrogate": surrogate, "finetune.lr": SCRATCH_BEST[surrogate]}
-    return fields | PLAIN | {"convert.num_steps": num_steps, "finetune.epochs": epochs}
+    fields = PLAIN | {"finetune.start": "scratch", "finetune.surrogate": surrogate, "finetune.epochs": epochs}
+    fields |= {"finetune.lr": rate or SCRATCH_BEST[surrogate], "convert.num_steps": num_steps}
+    return Trial(f"scratch-{name}", fields | (CONSTANT if rate else {}), validated if rate else tested, ONE)
 
 
-def _from_scratch(num_steps: int, epochs: dict[str, int]) -> Trials:
-    return _trials({f"scratch-{name}": _scratch(name, num_steps, n) for name, n in epochs.items()}, tested, ONE)
-
-
-SCRATCH_BY_RATE = {
-    f"scratch-{name}-lr{rate:g}": _scratch(name, 4, 2) | CONSTANT | {"finetune.lr": rate}
-    for name, rates in SCRATCH_RATES.items()
-    for rate in rates
-}
+SCRATCH_BY_RATE = [_scratch(f"{name}-lr{rate:g}", 4, 2, rate) for name in SCRATCH_RATES for rate in SCRATCH_RATES[name]]
 # Question c: each surrogate with several learning rates, plain and by the presets' recipe; one thing changed in each
 # surrogate's best; and four epochs at a constant rate, each surrogate's best and a faster one.
 ONE_EPOCH_AT_4 = {"convert.num_steps": 4, "finetune.epochs": 1}  # for questions that ask for many runs
@@ -136,20 +130,15 @@ def activation_of(recipe: str) -> str:
     return "relu" if RECIPES[recipe]["network.levels"] is None else "qcfs"
 
 
-def _few(net: str, recipes: str, seeds: Numbers = SEEDS, own: FieldsAt = OF_ALL, steps: Numbers = STEPS) -> Trials:
-    """The whole pipeline of a net by several recipes at each T."""
-    trials = []
-    for recipe, t in product(recipes.split(), steps):
+def _few(net: str, recipes: str, seeds: Numbers = SEEDS, own: FieldsAt = OF_ALL, only_at: Numbers = ()) -> Trials:
+    """The ANNs of a net and the whole pipeline by several recipes at each T; or only the latter, at some T."""
+    anns = {} if only_at else {f"{net}-{activation}": NETS[net] | fields for activation, fields in ACTIVATIONS.items()}
+    trials = [Trial(name, fields, ann_tested, seeds, name) for name, fields in anns.items()]
+    for recipe, t in product(recipes.split(), only_at or STEPS):
         fields = NETS[net] | RECIPES[recipe] | {"convert.num_steps": t}
         fields |= (own if fields["finetune.trained"] else OF_ALL).get(t, {})
         trials.append(Trial(f"{net}-{recipe}-t{t}", fields, tested, seeds, f"{net}-{activation_of(recipe)}"))
     return tuple(trials)
-
-
-def _with_anns(net: str, recipes: str, seeds: Numbers = SEEDS, own: FieldsAt = OF_ALL) -> Trials:
-    """The same, and the ANNs of the net."""
-    anns = {f"{net}-{activation}": NETS[net] | fields for activation, fields in ACTIVATIONS.items()}
-    return *(Trial(name, anns[name], ann_tested, seeds, name) for name in anns), *_few(net, recipes, seeds, own)
 
 
 def _varied(named: dict[str, Fields], t: int, seeds: Numbers = SEEDS, own: FieldsAt = OF_ALL) -> Trials:
@@ -158,9 +147,8 @@ def _varied(named: dict[str, Fields], t: int, seeds: Numbers = SEEDS, own: Field
     return _trials({name: fields | at for name, fields in named.items()}, tested, seeds, f"{NARROW}-qcfs")
 
 
-# The paper's own row: VGG5 on CIFAR-10 at its size, by STDB at T = 75 as in the paper, and at few steps, see the page.
-# Two CPU cores take a night for it: so one seed, fewer epochs, fewer steps of balancing and one Poisson stream. A net
-# of a quarter of the width, that of `cifar10_cpu`, takes an hour.
+# The paper's own row: VGG5 on CIFAR-10 at its size, by STDB at T = 75 and at few steps. It takes two CPU cores a night:
+# so one seed, fewer epochs, fewer steps of balancing and one Poisson stream. A quarter of the width takes an hour.
 OF_75_STEPS: Fields = {"convert.balance_steps": 250, "evaluate.eval_steps": 75, "evaluate.streams": 1}
 BY_COSINE: Fields = {"ann.epochs": 100, "ann.lr": 0.04, "ann.schedule": "cosine"}
 WHOLE: Fields = OF_75_STEPS | BY_COSINE | {"data.batch_size": 128, "network.precision": "bfloat16"}
@@ -170,20 +158,23 @@ QUARTER |= {"convert.scaling_factor": 0.7, "convert.num_steps": 75, "finetune.al
 BY_STDB: Fields = {"finetune.epochs": 2, "finetune.comparison_streams": 1, "run.chunk": 15}  # 75 without padding
 CALIBRATED: Fields = BY_STDB | {"finetune.logit_scale": AUTO, "finetune.epochs": 1}
 BEST_FACTOR: Fields = {"convert.scaling_factor": AUTO, "finetune.trained": ()}
-# A quarter of the recipe's rate, which was chosen at a quarter of the width: Adam moves the sum over a neuron's inputs
-# by the rate times their number.
-BY_DIET: Fields = RECIPES["diet"] | {"finetune.lr": 5e-5}
+# A quarter of the rate chosen at a quarter of the width: Adam moves a sum over inputs by the rate times their number.
+BY_DIET: Fields = WHOLE | RECIPES["diet"] | {"finetune.lr": 5e-5}
 AT_8: Fields = {"convert.num_steps": 8, "finetune.epochs": 3, "evaluate.eval_steps": 16}
 AT_4: Fields = AT_8 | {"convert.num_steps": 4, "finetune.epochs": 6}
 
 STUDIES: dict[str, dict[str, Trials]] = {
     FASHION: {
         "steps": _trials(AT_T, tested),
-        "explain": (Trial("explain", ONE_EPOCH_AT_4, explained),),
+        "explain": _trials({"explain": ONE_EPOCH_AT_4}, explained),
         "rates": tuple(Trial(n, ONE_EPOCH_AT_4 | RATES[n], seeds=SEEDS if n in REPEATED else ONE) for n in RATES),
         "harms": _trials(HARMS, diagnosed),
-        "scratch": _trials(SCRATCH_BY_RATE, validated, ONE)
-        + _from_scratch(4, {"stdb": 14, "linear": 14, "linear-long": 28}),
+        "scratch": (
+            *SCRATCH_BY_RATE,
+            _scratch("stdb", 4, 14),
+            _scratch("linear", 4, 14),
+            _scratch("linear-long", 4, 28),
+        ),
         "conversion": (Trial("conversion", {}, partial(conversion, 2048)),),
     },
     CIFAR: {
@@ -193,7 +184,7 @@ STUDIES: dict[str, dict[str, Trials]] = {
             Trial("maximum-lr0.001", MAXIMUM | {"finetune.lr": 1e-3}, partial(as_far_as, "finetune"), ONE),
         ),
         "conversion": (Trial("conversion", {}, partial(conversion, 1024)),),
-        "scratch": _from_scratch(8, {"linear": 11, "linear-long": 22, "linear-longest": 33}),
+        "scratch": (_scratch("linear", 8, 11), _scratch("linear-long", 8, 22), _scratch("linear-longest", 8, 33)),
         "paper": (
             Trial("paper-t75", QUARTER | BY_STDB, tested, ONE),
             Trial("calibrated-t75", QUARTER | CALIBRATED, tested, ONE),
@@ -201,32 +192,26 @@ STUDIES: dict[str, dict[str, Trials]] = {
         ),
     },
     FASHION_FEW: {
-        "few": _with_anns(NARROW, "qcfs qcfs-diet diet", own=OF_FASHION),
-        "nets": tuple(one for net in OTHER_NETS for one in _with_anns(net, "qcfs qcfs-diet", ONE, OF_FASHION)),
+        "few": _few(NARROW, "qcfs qcfs-diet diet", own=OF_FASHION),
+        "nets": tuple(trial for net in OTHER_NETS for trial in _few(net, "qcfs qcfs-diet", ONE, OF_FASHION)),
         "parts": _varied(PARTS, 2, own=OF_FASHION),
         "penalties": _varied(PENALTIES, 4),
         "residuals": _varied(BYTES, 8),
     },
     CIFAR_FEW: {
-        "few": _with_anns(NARROW, "qcfs qcfs-diet diet"),
-        "nets": tuple(
-            one
-            for net, own in OTHER_NETS.items()
-            for one in (*_with_anns(net, "qcfs"), *_few(net, "qcfs-diet", own=own, steps=(4,)))
-        ),
+        "few": _few(NARROW, "qcfs qcfs-diet diet"),
+        "nets": sum((_few(n, "qcfs") + _few(n, "qcfs-diet", SEEDS, own, (4,)) for n, own in OTHER_NETS.items()), ()),
         "steps": tuple(one for n, own in OTHER_NETS.items() for one in _few(n, "qcfs-diet", (2,), own, (1, 2, 8))),
-        "depth": _with_anns("vgg11-norm", "qcfs", ONE) + _few("vgg11-norm", "qcfs-diet", ONE, steps=(4,)),
+        "depth": _few("vgg11-norm", "qcfs", ONE) + _few("vgg11-norm", "qcfs-diet", ONE, only_at=(4,)),
         "parts": _varied(PARTS, 2, ONE),
     },
     "vgg5_cifar10": {
         "paper": (  # with its factor on thresholds, and the conversion by the best factor
             Trial("relu", WHOLE, ann_tested, ONE, "relu"),
-            Trial("stdb-t75", WHOLE | BY_STDB, tested, ONE, "relu"),
-            Trial("converted-t75", WHOLE | BEST_FACTOR, tested, ONE, "relu"),
+            *_trials({"stdb-t75": WHOLE | BY_STDB, "converted-t75": WHOLE | BEST_FACTOR}, tested, ONE, "relu"),
         ),
         "few": (
-            Trial("diet-t8", WHOLE | BY_DIET | AT_8, tested, ONE, "relu"),
-            Trial("diet-t4", WHOLE | BY_DIET | AT_4, tested, ONE, "relu"),
+            *_trials({"diet-t8": BY_DIET | AT_8, "diet-t4": BY_DIET | AT_4}, tested, ONE, "relu"),
             Trial("qcfs", WHOLE_QCFS, ann_tested, ONE, "qcfs"),
             Trial("qcfs-diet-t8", WHOLE_QCFS | RECIPES["qcfs-diet"] | AT_8, tested, ONE, "qcfs"),
         ),

@@ -3,9 +3,8 @@
 Those that serve a choice end with the fine-tune and never see the test split.
 
 Question c asks where surrogate gradients lead, layer by layer, whether batches agree, and which neurons have none.
-Spikes have no gradient to compare a surrogate's with, but the slope along it can be measured: weights are moved a
-little with and against it, and the spiking network is run on both sides. Between batches noise averages out; what they
-agree on carries the weights along. Gradients come from the first half of the validation split, slopes from the second.
+Spikes have no gradient to compare a surrogate's with, but weights can be moved a little with and against it, and the
+spiking network run on both sides. Gradients come from the first half of the validation split, slopes from the second.
 """
 
 from collections.abc import Sequence
@@ -67,10 +66,7 @@ def tested(run: Run) -> Results:
 
 
 def validated(run: Run) -> Results:
-    """The pipeline up to the fine-tune, and validation accuracies of the nets before it and after its last epoch.
-
-    They are of several streams. Nothing was chosen on these; the factor was, by another, on half of the images.
-    """
+    """The pipeline up to the fine-tune, and validation accuracies of nets before and after it, by new streams."""
     results, config, streams = as_far_as("finetune", run), run.config, {}
     keys = stream_keys(config, VALIDATION, config.evaluate.streams)
     for name, snn in {"converted": scaled_snn(run), "hybrid": last_snn(run)}.items():
@@ -101,11 +97,11 @@ def conversion(images: int, run: Run) -> Results:
         short, on_short = by_steps(run, snn, SHORT, FACTORS, range(IMAGES_FOR_SHORT), None)
         long, on_long = by_steps(run, snn, LONG, FACTORS_FOR_LONG, range(IMAGES_FOR_LONG), range(images))
         by_layer = {layer: float(value) for layer, value in paper_thresholds(thresholds).items()}
-        own = {"thresholds": by_layer, "validation": short | long, "test": on_short | on_long}
-        results[f"{percentile:g}"] = own
-        say(f"percentile {percentile:g}: {own['test']}")
-    tested_on = {"accuracy": None, "accuracy_for_long": range(images)}
-    of_ann = {name: score_ann(run.config, ann, TEST, some) for name, some in tested_on.items()}
+        scores = {"validation": short | long, "test": on_short | on_long}
+        results[f"{percentile:g}"] = {"thresholds": by_layer} | scores
+        say(f"percentile {percentile:g}: {scores['test']}")
+    score = partial(score_ann, run.config, ann, TEST)
+    of_ann = {"accuracy": score(), "accuracy_for_long": score(range(images))}
     return {"config": asdict(run.config), "ann": of_ann, "images_for_long": images, "percentiles": results}
 
 
@@ -144,8 +140,7 @@ def agreement(run: Run, snn: Variables) -> Results:
     """By layer the "share" on which the run's batches agree on gradients of a net, and the "loss" of a step along."""
     config, factor = run.config, logit_scale(run)
     gradients = batch_gradients(config, snn, batched(config, 0, IMAGES, config.data.batch_size), factor)
-    kernels = {layer: of_layer["kernel"] for layer, of_layer in gradients.items() if "kernel" in of_layer}
-    shares = {layer: float(agreed_share(kernel)) for layer, kernel in kernels.items()}
+    shares = {layer: float(agreed_share(own["kernel"])) for layer, own in gradients.items() if "kernel" in own}
     return {"share": shares, "loss": changes(config, snn, gradients, factor)["loss"]}
 
 
@@ -164,8 +159,7 @@ def changes(config: Config, snn: Variables, gradients: Any, factor: float) -> Re
 
         change = (score(w - s) - score(w + s)) / 2    with    s = MOVE * |w| * g / |g|
 
-    of a layer's weights w and the mean g of its gradients [N, ...]. Where the score is smooth in w and g its gradient,
-    that is -|g| |s|, but for terms of the third order. A layer without a gradient takes no step.
+    of a layer's weights w and the mean g of its gradients [N, ...]; about -|g| |s| where g is the score's own gradient.
     """
     batches, by_score = batched(config, IMAGES, IMAGES, BATCH), {"loss": {}, "accuracy": {}}
     for layer, weights in snn["params"].items():
@@ -194,8 +188,7 @@ def batch_gradients(config: Config, snn: Variables, batches: Batch, factor: floa
     """The gradient of the loss of each batch, see `scores`, by the config's surrogate, [N, ...] for each weight."""
 
     def loss(params: Any, batch: Batch) -> jax.Array:
-        alone = jax.tree.map(lambda leaf: leaf[None], batch)
-        return scores(config, {**snn, "params": params}, alone, factor)["loss"]
+        return scores(config, {**snn, "params": params}, jax.tree.map(lambda leaf: leaf[None], batch), factor)["loss"]
 
     return jax.lax.map(partial(jax.grad(loss), snn["params"]), batches)
 
