@@ -38,9 +38,9 @@ class Arguments:
 
 
 def study(arguments: Arguments) -> None:
-    """Run all trials that have no results yet; ValueError where there is no such study, question or seed.
+    """Run all trials that have no results yet, and ANNs of which there is no run, as in a fresh clone.
 
-    Of an ANN whose results are kept, but of which there is no run, as in a fresh clone, the run is made again.
+    ValueError where there is no such study, question or seed.
     """
     preset, questions = arguments.preset, STUDIES.get(arguments.preset)
     if questions is None:

@@ -50,10 +50,7 @@ def macs_of(runs: DataFrame) -> Series:
 
 
 def operations_of_training(config: Config, images_for_choices: int = FOR_CHOICES) -> dict[str, float]:
-    """Multiply-accumulates by "ann epoch", "conversion" and "snn epoch", as jsnn executes them: an SNN's at every step.
-
-    A backward pass counts as two forward passes, a teacher as one. Thresholds are balanced, and all factors tried.
-    """
+    """Multiply-accumulates as jsnn executes them; a backward pass counts as two forward passes, a teacher as one."""
     convert, images, size = config.convert, TRAINING_IMAGES[config.data.dataset], sizes(config.data, config.network)
     of_image = int(size.macs.sum())
     # Of an image that is the current itself, what comes before the first neurons is computed once in a few steps.
@@ -68,7 +65,7 @@ def operations_of_training(config: Config, images_for_choices: int = FOR_CHOICES
 
 def learning_curve(run: Series) -> Series:
     """Epoch of the SNN -> validation accuracy after it; 0 is the converted net, where the run starts from it."""
-    # Runs of older versions chose the converted net's factor on all validation images, and kept no accuracy before.
+    # Runs of older versions kept no accuracy before, but the one on all images, which chose the factor.
     of_start = run.reindex(["hybrid/validation_accuracy_before", "converted/validation_accuracy"]).bfill().iloc[0]
     before = [] if run.config.finetune.start == "scratch" else [of_start]
     after = [epoch["validation_accuracy"] for epoch in run["hybrid/history"]]
@@ -84,18 +81,16 @@ def by_operations(run: Series) -> Series:
 
 
 def image_cost(runs: DataFrame, net: str = "hybrid") -> tuple[Series, float, float, float]:
-    """The mean cost of an image for a net in runs of one config, but for their seeds.
+    """The mean cost of an image for a net in runs of one config: operations by layer, spikes of all neurons, energies.
 
-    Operations by layer, accumulates, or multiply-accumulates where it sees the image itself; spikes of all neurons;
-    energy of the operations alone, and with the words that are read and written, 1 for the ANN's.
+    A layer that sees the image itself multiplies. Energies, without words of memory and with them, are 1 for the ANN.
     """
-    config, spikes = runs.config.iloc[0], measurements(runs, SPIKES)
+    config, spikes = runs.config.iloc[0], measurements(runs, SPIKES).query("net == @net")
     (shapes, macs, neurons, first), num_steps = sizes(config.data, config.network), config.convert.num_steps
-    of_layer = spikes[spikes.net == net].groupby("layer", sort=False).value.agg(mean) * neurons
+    of_layer = spikes.groupby("layer", sort=False).value.agg(mean) * neurons
     arriving = dict(of_layer)
     if config.convert.encoding == "poisson":
-        arriving[INPUT] = num_steps * mean(runs.input_rate) * shapes[first[0]].inputs
-        first = []
+        arriving[INPUT], first = num_steps * mean(runs.input_rate) * shapes[first[0]].inputs, []
     synapses = Series(operations.accumulates(shapes, arriving))
     own, of_ann = energies(macs[first].sum(), synapses.sum(), num_steps * neurons.sum()), energies(macs.sum())
     layers = synapses.add(macs[first], fill_value=0)[macs.index]

@@ -1,5 +1,6 @@
 """experiments/README.md: its tables and plots, made from the results that are kept."""
 
+from itertools import product
 from pathlib import Path
 from statistics import mean
 
@@ -18,10 +19,7 @@ from experiments.study.work import LONG
 
 PAGE = Path(__file__).parent.parent / "README.md"
 STYLES = {  # net -> line, colour
-    "converted, maximum, factor 1": ("-", "tab:cyan"),
-    "converted, maximum, best factor": ("-", "tab:blue"),
-    "converted, 99.7 percentile, factor 1": ("--", "tab:cyan"),
-    "converted, 99.7 percentile, best factor": ("--", "tab:blue"),
+    **dict(zip(tables.CONVERTED_NETS, product(("-", "--"), ("tab:cyan", "tab:blue")), strict=True)),
     "hybrid, STDB": ("-", "tab:red"),
     "hybrid, linear": ("-", "tab:orange"),
     "from scratch, STDB": ("--", "tab:blue"),
@@ -58,11 +56,11 @@ def draw_penalties(axes: Axes, runs: DataFrame, num_steps: int) -> None:
     """Question f: accuracy against spikes of an image, with fewer steps or a penalty on rates at one T."""
     _begin(axes, runs, runs[runs.trial == f"{NARROW}-relu"]["ann/accuracy"], "test accuracy against spikes")
     fewer_steps = of_recipes(runs).query("net == @NARROW and recipe == 'qcfs-diet' and T <= @num_steps")
-    for label, some, by, name, offset in (
-        ("qcfs-diet", fewer_steps, "T", "T = {:g}", (-4, -12)),
-        (f"qcfs-diet, T = {num_steps}, penalty on rates", of_penalties(runs, num_steps), "penalty", "{:g}", (-4, 7)),
+    penalized = of_penalties(runs, num_steps).groupby("penalty")
+    for label, groups, name, offset in (
+        ("qcfs-diet", fewer_steps.groupby("T"), "T = {:g}", (-4, -12)),
+        (f"qcfs-diet, T = {num_steps}, penalty on rates", penalized, "{:g}", (-4, 7)),
     ):
-        groups = some.groupby(by)
         points = [(image_cost(one)[1] / 1e3, 100 * one["hybrid/accuracy"].mean()) for _, one in groups]
         axes.plot(*zip(*points, strict=True), marker="o", label=label)
         for at, point in zip(groups.groups, points, strict=True):

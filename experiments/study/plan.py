@@ -1,7 +1,4 @@
-"""The runs of the study: which fields of a preset each changes, with which seeds, and from whose ANN.
-
-Where a run is long, one seed has to do.
-"""
+"""The runs of the study: which fields of a preset each changes, with which seeds, and from whose ANN."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -19,7 +16,7 @@ from experiments.study.work import ann_tested, as_far_as, conversion, diagnosed,
 FASHION, CIFAR = "fashion_mnist_cpu", "cifar10_cpu"
 FASHION_FEW, CIFAR_FEW = "fashion_mnist_t4", "cifar10_t4"
 Numbers = tuple[int, ...]
-SEEDS, ONE = (0, 1, 2), (0,)
+SEEDS, ONE = (0, 1, 2), (0,)  # where a run is long
 
 
 class Trial(NamedTuple):
@@ -54,8 +51,7 @@ AT_T: dict[str, Fields] = {
     f"{name}-t{t}": BOTH[name] | {"convert.num_steps": t, "evaluate.eval_steps": 8 * t}
     for name, t in (("linear", 8), ("linear", 4), ("linear", 2), ("stdb", 4))
 }
-# Question b: from random weights, by SURROGATE[-LENGTH] for so many epochs. The least number takes the operations of
-# the hybrid run, long and longest ones twice and three times as many.
+# Question b: from random weights, for the operations of the hybrid run; twice (long) or three times (longest) as many.
 SCRATCH_RATES = {"stdb": (1e-4, 3e-4, 1e-3), "linear": (3e-4, 1e-3, 3e-3)}
 SCRATCH_BEST = {"stdb": 3e-4, "linear": 1e-3}  # of these, after two epochs
 CONSTANT = {"finetune.schedule": "constant"}
@@ -122,7 +118,6 @@ PARTS: dict[str, Fields] = {
     "part-by-channel": {"finetune.by_channel": True},
 }
 PENALTIES: dict[str, Fields] = {f"rate-{nats:g}": {"finetune.rate_penalty": nats} for nats in (0.1, 0.3, 1.0, 3.0)}
-BYTES: dict[str, Fields] = {"byte-t8": {"finetune.residuals": "byte"}}  # of a neuron and step for its gradient
 
 
 def activation_of(recipe: str) -> str:
@@ -156,7 +151,6 @@ WHOLE_QCFS: Fields = WHOLE | {"network.levels": QCFS["network.levels"], "ann.epo
 QUARTER: Fields = OF_75_STEPS | RECIPES["paper"]  # and what `vgg5_cifar10` has of itself
 QUARTER |= {"convert.scaling_factor": 0.7, "convert.num_steps": 75, "finetune.alpha": 0.5, "finetune.beta": 0.035}
 BY_STDB: Fields = {"finetune.epochs": 2, "finetune.comparison_streams": 1, "run.chunk": 15}  # 75 without padding
-CALIBRATED: Fields = BY_STDB | {"finetune.logit_scale": AUTO, "finetune.epochs": 1}
 BEST_FACTOR: Fields = {"convert.scaling_factor": AUTO, "finetune.trained": ()}
 # A quarter of the rate chosen at a quarter of the width: Adam moves a sum over inputs by the rate times their number.
 BY_DIET: Fields = WHOLE | RECIPES["diet"] | {"finetune.lr": 5e-5}
@@ -187,7 +181,9 @@ STUDIES: dict[str, dict[str, Trials]] = {
         "scratch": (_scratch("linear", 8, 11), _scratch("linear-long", 8, 22), _scratch("linear-longest", 8, 33)),
         "paper": (
             Trial("paper-t75", QUARTER | BY_STDB, tested, ONE),
-            Trial("calibrated-t75", QUARTER | CALIBRATED, tested, ONE),
+            Trial(
+                "calibrated-t75", QUARTER | BY_STDB | {"finetune.logit_scale": AUTO, "finetune.epochs": 1}, tested, ONE
+            ),
             Trial("converted-t75", QUARTER | BEST_FACTOR, tested, ONE),
         ),
     },
@@ -196,7 +192,7 @@ STUDIES: dict[str, dict[str, Trials]] = {
         "nets": tuple(trial for net in OTHER_NETS for trial in _few(net, "qcfs qcfs-diet", ONE, OF_FASHION)),
         "parts": _varied(PARTS, 2, own=OF_FASHION),
         "penalties": _varied(PENALTIES, 4),
-        "residuals": _varied(BYTES, 8),
+        "residuals": _varied({"byte-t8": {"finetune.residuals": "byte"}}, 8),
     },
     CIFAR_FEW: {
         "few": _few(NARROW, "qcfs qcfs-diet diet"),

@@ -1,7 +1,4 @@
-"""What is kept of the study's runs: of each a line in PRESET.jsonl, and all of them as one table.
-
-A line is an object of JSON: the trial, the config with its seed, what was measured by network, seconds, environment.
-"""
+"""What is kept of the study's runs: of each a line of JSON in PRESET.jsonl, and all of them as one table."""
 
 import fcntl
 import json
@@ -66,17 +63,15 @@ def read_runs(root: Path = RESULTS) -> DataFrame:
 def _recipe(config: Config) -> str:
     """The surrogate and its learning rate, and what else is not as in the paper."""
     own, usual = (vars(one.convert) | vars(one.finetune) for one in (config, PAPER))
-    fields = {name: name.replace(" ", "_").replace("-", "") for name in NAMED}
-    others = {name: own[field] for name, field in fields.items() if own[field] != usual[field]}
-    others = [f"{name} {'calibrated' if value == AUTO else value}" for name, value in others.items()]
-    return ", ".join([f"{config.finetune.surrogate}, lr {config.finetune.lr:g}", *others])
+    texts = [f"{config.finetune.surrogate}, lr {config.finetune.lr:g}"]
+    for name in NAMED:
+        value = own[field := name.replace(" ", "_").replace("-", "")]
+        texts += [] if value == usual[field] else [f"{name} {'calibrated' if value == AUTO else value}"]
+    return ", ".join(texts)
 
 
 def measurements(runs: DataFrame, places: str) -> DataFrame:
-    """A row for each number at places that match a pattern, whose named groups are columns, run by run.
-
-    Numbers in a list have a "step", one of time, an epoch or a stream, from 1.
-    """
+    """Run by run a row for each number where a pattern matches, with its groups and, in a list, a step from 1."""
     table = runs.melt(RUN_COLUMNS, runs.columns[runs.columns.str.fullmatch(places)], "place", ignore_index=False)
     table = table.dropna(subset="value").sort_index(kind="stable").reset_index(drop=True)
     table = table.join(table.pop("place").str.extract(places)).explode("value").astype({"value": float})

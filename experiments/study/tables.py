@@ -1,6 +1,7 @@
 """The tables of experiments/README.md, from what is kept."""
 
 from collections.abc import Iterable
+from functools import partial
 from itertools import product
 from statistics import mean, stdev
 
@@ -27,9 +28,8 @@ SCRATCH = {
     "scratch-linear-long": "from scratch, linear, twice as long",
     "scratch-linear-longest": "from scratch, linear, three times as long",
 }
-UNITS = {"loss": 1e3, "accuracy": 100, "share": 1}  # of a score, in one
-# Trials of question f -> net and recipe.
-NAMES = {f"{net}-{recipe}-t{t}": (net, recipe) for net, recipe, t in product(NETS, RECIPES, STEPS)}
+UNITS = {"loss": 1e3, "accuracy": 100, "share": 1, "never": 100}  # of a score, in one
+OF_AN_IMAGE = "operations for an image [10^3]"
 MEMORY = ["all", "spikes", "energy", "with memory traffic"]
 
 
@@ -72,10 +72,7 @@ def thousands(costs: Series) -> list[str]:
 
 
 def on_test(nets: DataFrame) -> str:
-    """Test accuracy in % of nets of a seed each: ± is over seeds, or over the Poisson streams of the only one.
-
-    In brackets are the factors on the thresholds, and that runs kept the converted net as fine-tuning lost accuracy.
-    """
+    """Test accuracy in %, ± over seeds or, of one, over streams, the threshold factors, and if conversion was kept."""
     text, std = percent(nets.accuracy), nets.accuracy_std.iloc[0]
     text += f" ± {100 * std:.2f}" if len(nets) == 1 and (std or 0) > 0 else ""
     factors = ", ".join(f"{factor:g}" for factor in sorted(set(nets.scaling_factor.dropna())))
@@ -88,17 +85,17 @@ def seeds(nets: DataFrame | Series) -> str:
     return f"{len(nets)} seed{'s' * (len(nets) > 1)}"
 
 
-def _spreads(data: DataFrame, values: Series, columns: Series, digits: int = 2, **rows: Series) -> DataFrame:
-    """Spreads over seeds of values of measurements, rows and columns in the order of the data."""
-    data = data.assign(value=values, columns=columns, **rows)
-    table = data.pivot_table("value", [*rows], "columns", lambda values: spread(values, digits), sort=False)
-    return table.rename_axis(columns=None).rename_axis([name.replace("_", " ") for name in rows])
-
-
 def _markdown(table: DataFrame) -> str:
     """The table, the names of its rows first."""
     cells = table.fillna("").reset_index().astype(str)
     return aligned([[*map(str, cells.columns)], *cells.values.tolist()])
+
+
+def _spreads(data: DataFrame, *rows: Series, columns: str | Series = "layer", digits: int = 2, **more: object) -> str:
+    """Spreads over seeds of scores that were measured, rows and columns in their order, and more columns."""
+    data = data.assign(value=data.value * data.score.map(UNITS))
+    table = data.pivot_table("value", [*rows], columns, partial(spread, digits=digits), sort=False)
+    return _markdown(table.rename_axis(columns=None).assign(**more))
 
 
 def paper_table(runs: DataFrame) -> str:
@@ -116,16 +113,15 @@ def paper_table(runs: DataFrame) -> str:
         epochs = f"{first['ann/epochs']:g} + {first['hybrid/epochs']:g}"
         minutes = f"{mean(ours.filter(like='seconds/').sum(axis=1)) / 60:.0f} min"
         commits = ", ".join(sorted(set(ours["environment/commit"].map(str))))
-        cells = f"{first['T']}", *accuracies, epochs, f"`{command}`", minutes, f"{count:g} {device}", commits
-        rows.append([f"{net}, jsnn", *cells])
+        own = f"{net}, jsnn", f"{first['T']}", *accuracies, epochs, f"`{command}`", minutes, f"{count:g} {device}"
+        rows.append([*own, commits])
     return aligned(rows)
 
 
 def against_steps(runs: DataFrame) -> DataFrame:
     """Question a: test accuracies of nets by name, T and seed, converted ones with factor 1 and with the best.
 
-    Converted nets are those that hybrid nets start from, of several streams with the best factor, unless they have
-    fewer seeds than those of the conversion, of one stream.
+    Converted nets are those that hybrid nets start from, unless these have fewer seeds than those of the conversion.
     """
     tests = measurements(runs, r"percentiles/(?P<percentile>.+)/test/(?P<steps>.+)/(?P<quantity>.+)")
     tests = tests.pivot(index=["percentile", "steps", "seed"], columns="quantity", values="value").reset_index()
@@ -134,8 +130,7 @@ def against_steps(runs: DataFrame) -> DataFrame:
     linear = hybrids[hybrids.surrogate == "linear"]
     own = nets_of(linear, "converted").rename(columns={"accuracy": "chosen"})
     own["percentile"] = own.config.map(lambda config: f"{config.convert.percentile:g}")
-    by_step = zip(linear["converted/accuracy_by_step_at_factor_1"], linear["T"], strict=True)
-    own["factor_1"] = [accuracies[t - 1] for accuracies, t in by_step]
+    own["factor_1"] = [run["converted/accuracy_by_step_at_factor_1"][run["T"] - 1] for _, run in linear.iterrows()]
     nets = pd.concat([own, tests], ignore_index=True)
     is_own = nets.trial.notna()
     nets["preference"] = nets.groupby(["percentile", "T", is_own]).seed.transform("count") + is_own / 2
@@ -143,8 +138,7 @@ def against_steps(runs: DataFrame) -> DataFrame:
     names = "converted, " + nets.percentile.map(PERCENTILES)
     best = nets.assign(net=names + ", best factor", accuracy=nets.chosen)
     at_1 = nets.assign(net=names + ", factor 1", accuracy=nets.factor_1, accuracy_std=None, scaling_factor=None)
-    fine_tuned = nets_of(hybrids, "hybrid")
-    fine_tuned["net"] = fine_tuned.surrogate.map(HYBRIDS)
+    fine_tuned = nets_of(hybrids, "hybrid").assign(net=hybrids.surrogate.map(HYBRIDS))
     return pd.concat([best, at_1, fine_tuned]).astype({"T": int})
 
 
@@ -177,9 +171,10 @@ def conversion_table(runs: DataFrame) -> str:
 
 def evaluation_table(runs: DataFrame) -> str:
     """Question e: test accuracy of nets trained at one T and evaluated at others."""
-    data = measurements(hybrid_trials(runs), "(?P<net>hybrid)/accuracy_by_step").query("step in [2, 4, 8, 16, 32, 64]")
+    data = measurements(hybrid_trials(runs), "hybrid/(?P<score>accuracy)_by_step")
+    data = data.query("step in [2, 4, 8, 16, 32, 64]")
     trained = "T = " + data["T"].map(str) + ", " + data.surrogate
-    return _markdown(_spreads(data, 100 * data.value, "evaluated at T = " + data.step.map(str), trained_at=trained))
+    return _spreads(data, trained.rename("trained at"), columns="evaluated at T = " + data.step.map(str))
 
 
 def scratch_trials(runs: DataFrame, num_steps: int) -> dict[str, DataFrame]:
@@ -222,8 +217,7 @@ def descent_table(runs: DataFrame) -> str:
     """Question c: what a small step along each surrogate's gradient does to loss and accuracy, by layer."""
     data = measurements(runs, "descent/(?P<gradient>.+)/(?P<score>.+)/(?P<layer>.+)")
     changes = data.score.map({"loss": "loss [10^-3 nats]", "accuracy": "accuracy [%]"})
-    values = data.value * data.score.map(UNITS)
-    return _markdown(_spreads(data, values, data.layer, a_step_downhill_by=data.gradient, changes=changes))
+    return _spreads(data, data.gradient.rename("a step downhill by"), changes.rename("changes"))
 
 
 def agreement_table(runs: DataFrame) -> str:
@@ -231,20 +225,18 @@ def agreement_table(runs: DataFrame) -> str:
     data = measurements(of_trials(runs, HARMS), "agreement/(?P<net>.+)/(?P<score>.+)/(?P<layer>.+)")
     data = data[(data.net == "after") | ~data.trial.str.endswith("-fast")]
     names = data.finetune.where(data.net == "after", data.surrogate) + ", " + data.net
-    values = data.value * data.score.map(UNITS)
     measured = data.score.map({"share": "batches agree", "loss": "a step changes the loss [10^-3 nats]"})
-    return _markdown(_spreads(data, values, data.layer, gradient_of=names, measured=measured))
+    return _spreads(data, names.rename("gradient of"), measured.rename("measured"))
 
 
 def silent_neurons_table(runs: DataFrame) -> str:
     """Question c: share of neurons that never fire, before and after fine-tunes that help and that harm."""
-    data = measurements(of_trials(runs, HARMS), "silence/(?P<net>.+)/never/(?P<layer>.+)")
+    data = measurements(of_trials(runs, HARMS), "silence/(?P<net>.+)/(?P<score>never)/(?P<layer>.+)")
     data = data[(data.net == "after") | (data.trial == "harm-stdb")]
-    names = data.finetune.where(data.net == "after", "before")
-    table = _spreads(data, 100 * data.value, data.layer, digits=1, net=names)
-    accuracies = _on_validation(runs, HARMS).groupby("trial", sort=False).agg(percent)
-    table["validation accuracy [%]"] = [accuracies.converted.iloc[0], *accuracies.hybrid]
-    return _markdown(table.rename_axis("never fire in a presentation [%]"))
+    names = data.finetune.where(data.net == "after", "before").rename("never fire in a presentation [%]")
+    validation = _on_validation(runs, HARMS).groupby("trial", sort=False).agg(percent)
+    accuracies = {"validation accuracy [%]": [validation.converted.iloc[0], *validation.hybrid]}
+    return _spreads(data, names, digits=1, **accuracies)
 
 
 def activity_table(runs: DataFrame, trials: Iterable[str]) -> str:
@@ -257,29 +249,28 @@ def activity_table(runs: DataFrame, trials: Iterable[str]) -> str:
     converted, hybrid = (spikes.xs(net, level="net") for net in ("converted", "hybrid"))
     kinds = {"converted": (converted, 3), "hybrid": (hybrid, 3), "converted / hybrid": (converted / hybrid, 2)}
     rows = [["spikes per neuron and image", *spikes.columns]]
-    for name in names.unique():
-        for kind, (of_net, digits) in kinds.items():
-            rows.append([f"{name}: {kind}", *of_net.loc[name].agg(spread, digits=digits)])
+    for name, (kind, (of_net, digits)) in product(names.unique(), kinds.items()):
+        rows.append([f"{name}: {kind}", *of_net.loc[name].agg(spread, digits=digits)])
     return aligned(rows)
 
 
 def operations_table(runs: DataFrame, trials: Iterable[str]) -> str:
     """Question d: accumulates of the SNN beside the ANN's multiply-accumulates, and where their energies are even."""
     macs, compared = macs_of(runs), ["of the ANN's", "energy of the ANN's", "energy even at T ="]
-    rows = [["operations for an image [10^3]", *macs.index, "all", *compared]]
-    rows.append(["ANN, MAC", *thousands(macs), "1", "1", ""])
-    for (_, t), one in of_trials(runs, trials).groupby(["trial", "T"], sort=False):
-        for net in ("converted", "hybrid"):
-            accumulates, _, energy, _ = image_cost(one, net)
-            shares = f"{accumulates.sum() / macs.sum():.2f}", f"{energy:.2f}", f"{t / energy:.0f}"
-            rows.append([f"{net}, T = {t}, AC", *thousands(accumulates), *shares])
+    rows = [[OF_AN_IMAGE, *macs.index, "all", *compared], ["ANN, MAC", *thousands(macs), "1", "1", ""]]
+    for trial, net in product(trials, ("converted", "hybrid")):
+        one = runs[runs.trial == trial]
+        (accumulates, _, energy, _), t = image_cost(one, net), one["T"].iloc[0]
+        shares = f"{accumulates.sum() / macs.sum():.2f}", f"{energy:.2f}", f"{t / energy:.0f}"
+        rows.append([f"{net}, T = {t}, AC", *thousands(accumulates), *shares])
     return aligned(rows)
 
 
 def of_recipes(runs: DataFrame) -> DataFrame:
     """The runs of question f with their net and recipe as columns, in the order of both and of T."""
-    chosen = of_trials(runs, NAMES)
-    return chosen.join(DataFrame(chosen.trial.map(NAMES).tolist(), columns=["net", "recipe"]))
+    names = {f"{net}-{recipe}-t{t}": (net, recipe) for net, recipe, t in product(NETS, RECIPES, STEPS)}
+    chosen = of_trials(runs, names)
+    return chosen.join(DataFrame(chosen.trial.map(names).tolist(), columns=["net", "recipe"]))
 
 
 def of_penalties(runs: DataFrame, num_steps: int) -> DataFrame:
@@ -296,12 +287,13 @@ def accuracy_table(runs: DataFrame) -> str:
         rows += [[net, name, percent(ann), *[""] * len(STEPS)] for name, ann in (("ReLU", relu), ("QCFS", qcfs))]
         for recipe, one in of_net.groupby("recipe", sort=False):
             converted, hybrid = one["converted/accuracy"], one["hybrid/accuracy"]
-            lines = [(f"{recipe}, converted", percent, converted)] if activation_of(recipe) == "relu" else []
-            lines.append((recipe, percent, hybrid))
+            lines = {f"{recipe}, converted": converted} if activation_of(recipe) == "relu" else {}
+            lines[recipe] = hybrid
             if recipe == "qcfs-diet":
-                lines.append(("qcfs-diet above the ReLU ANN", signed, hybrid - one.seed.map(relu)))
-                lines.append(("qcfs-diet above qcfs", signed, hybrid - converted))
-            for name, text, values in lines:
+                lines["qcfs-diet above the ReLU ANN"] = hybrid - one.seed.map(relu)
+                lines["qcfs-diet above qcfs"] = hybrid - converted
+            for name, values in lines.items():
+                text = signed if "above" in name else percent
                 rows.append([net, name, "", *(text(values[one["T"] == t]) for t in STEPS)])
     return aligned(rows)
 
@@ -326,20 +318,17 @@ def cost_table(runs: DataFrame) -> str:
 def energy_table(runs: DataFrame, net: str) -> str:
     """Spikes, operations by layer and energy of an image against the ANN's, with and without memory traffic."""
     chosen = of_recipes(runs).query("net == @net")
-    macs = macs_of(chosen)
-    rows = [["operations for an image [10^3]", *macs.index, *MEMORY], ["ANN, MAC", *thousands(macs), "", "1", "1"]]
-    for (recipe, t), one in chosen.groupby(["recipe", "T"], sort=False):
-        rows.append([f"{recipe}, T = {t}", *_cells(one)])
-    return aligned(rows)
+    macs, groups = macs_of(chosen), chosen.groupby(["recipe", "T"], sort=False)
+    rows = [[OF_AN_IMAGE, *macs.index, *MEMORY], ["ANN, MAC", *thousands(macs), "", "1", "1"]]
+    return aligned(rows + [[f"{recipe}, T = {t}", *_cells(one)] for (recipe, t), one in groups])
 
 
 def rates_table(runs: DataFrame, num_steps: int) -> str:
     """A penalty on rates at one T: accuracy, and operations, spikes and energy of an image."""
     chosen = of_penalties(runs, num_steps)
-    rows = [["penalty", "accuracy [%]", *macs_of(chosen).index, *MEMORY]]
-    for penalty, one in chosen.groupby("penalty"):
-        rows.append([f"{penalty:g}", percent(one["hybrid/accuracy"]), *_cells(one)])
-    return aligned(rows)
+    names = ["penalty", "accuracy [%]", *macs_of(chosen).index, *MEMORY]
+    groups = chosen.groupby("penalty")
+    return aligned([names] + [[f"{nats:g}", percent(one["hybrid/accuracy"]), *_cells(one)] for nats, one in groups])
 
 
 def _cells(runs: DataFrame) -> list[str]:
@@ -365,11 +354,13 @@ def parts_table(runs: DataFrame, num_steps: int) -> str:
 def residuals_table(runs: DataFrame, num_steps: int) -> str:
     """`qcfs-diet` at one T with exact residuals and with a byte of each, and by seed their difference."""
     names = {"the fine-tuned net, validation [%]": "validation_accuracy", "the net that is kept, test [%]": "accuracy"}
-    exact, byte = (_by_seed(runs, trial) for trial in (f"{QCFS_DIET}{num_steps}", f"byte-t{num_steps}"))
-    rows = [["residuals", "exact", "byte", "byte above exact"]]
+    rows, trials = (
+        [["residuals", "exact", "byte", "byte above exact"]],
+        (f"{QCFS_DIET}{num_steps}", f"byte-t{num_steps}"),
+    )
     for name, column in names.items():
-        pair = exact[f"hybrid/{column}"], byte[f"hybrid/{column}"]
-        rows.append([name, *map(percent, pair), signed(pair[1] - pair[0])])
+        exact, byte = (_by_seed(runs, trial)[f"hybrid/{column}"] for trial in trials)
+        rows.append([name, percent(exact), percent(byte), signed(byte - exact)])
     return aligned(rows)
 
 

@@ -1,6 +1,4 @@
-"""What the runs of the study do and measure, and how far they go.
-
-Those that serve a choice end with the fine-tune and never see the test split.
+"""What the runs of the study do and measure; those that serve a choice never see the test split.
 
 Question c asks where surrogate gradients lead, layer by layer, whether batches agree, and which neurons have none.
 Spikes have no gradient to compare a surrogate's with, but weights can be moved a little with and against it, and the
@@ -35,8 +33,7 @@ from jsnn.network.simulation import Observer, simulate_images
 from jsnn.network.transformation import Variables
 from jsnn.training.loss import correct, cross_entropies
 
-# Question a: thresholds by the maximum and by a percentile; numbers of steps, and factors for them, chosen on so many
-# images of the validation split.
+# Question a: thresholds, numbers of steps, and factors for them, chosen on so many images of the validation split.
 PERCENTILES = (100.0, 99.7)
 SHORT, IMAGES_FOR_SHORT = (8, 16, 32), 2048
 LONG, FACTORS_FOR_LONG, IMAGES_FOR_LONG = (64, 128, 256, 512), (0.4, 0.55, 0.7, 0.85, 1.0), 512  # smaller ones saturate
@@ -145,10 +142,7 @@ def agreement(run: Run, snn: Variables) -> Results:
 
 
 def agreed_share(gradients: jax.Array) -> jax.Array:
-    """How far batches agree on the gradient of some weights: mean of |mean over n of g[n]| / sqrt(mean of g[n]^2).
-
-    It is 1 where all N agree, about 0.8 / sqrt(N) where each is only noise. Weights without a gradient do not count.
-    """
+    """The mean over weights with a gradient of |mean over n of g[n]| / sqrt(mean of g[n]^2): 1 where all N agree."""
     root_mean_square = jnp.sqrt((gradients**2).mean(0))
     ratios = jnp.abs(gradients.mean(0)) / jnp.where(root_mean_square > 0, root_mean_square, 1)
     return ratios.sum() / jnp.maximum((root_mean_square > 0).sum(), 1)
