@@ -1,6 +1,5 @@
 """experiments/README.md: its tables and plots, made from the results that are kept."""
 
-from itertools import product
 from pathlib import Path
 from statistics import mean
 
@@ -18,15 +17,9 @@ from experiments.study.tables import HYBRIDS, against_steps, hybrid_trials, of_p
 from experiments.study.work import LONG
 
 PAGE = Path(__file__).parent.parent / "README.md"
-STYLES = {  # net -> line, colour
-    **dict(zip(tables.CONVERTED_NETS, product(("-", "--"), ("tab:cyan", "tab:blue")), strict=True)),
-    "hybrid, STDB": ("-", "tab:red"),
-    "hybrid, linear": ("-", "tab:orange"),
-    "from scratch, STDB": ("--", "tab:blue"),
-    "from scratch, linear": ("--", "tab:green"),
-    "from scratch, linear, twice as long": (":", "tab:olive"),
-    "from scratch, linear, three times as long": ("-.", "tab:brown"),
-}
+NETS = [*tables.CONVERTED_NETS, *HYBRIDS.values(), *tables.SCRATCH.values()]
+LINES, COLORS = "- - -- -- - - -- -- : -.".split(), "cyan blue cyan blue red orange blue green olive brown".split()
+STYLES = {net: (line, f"tab:{color}") for net, line, color in zip(NETS, LINES, COLORS, strict=True)}
 SHOWN = 15  # points below the ANNs; nets of too few time steps would fill a plot
 
 

@@ -74,7 +74,7 @@ RATES: dict[str, Fields] = {
     **{f"plain-linear-lr{rate:g}": PLAIN | {"finetune.lr": rate} for rate in (1e-4, 3e-4, 1e-3)},
     **{f"linear-lr{rate:g}": {"finetune.lr": rate} for rate in (3e-4, 1e-3, 3e-3, 1e-2)},
     "stdb-calibrated": STDB | {"finetune.logit_scale": AUTO},
-    **{f"{name}-percentile": fields | {"convert.percentile": 99.7} for name, fields in BOTH.items()},
+    **{f"{name}-percentile": BOTH[name] | {"convert.percentile": 99.7} for name in BOTH},
     **{f"stdb-beta{beta:g}": STDB | {"finetune.beta": beta} for beta in (0.3, 1.0, 3.0)},
     "stdb-alpha1": STDB | {"finetune.alpha": 1.0},
     **{f"{name}-leak{leak:g}": BOTH[name] | {"finetune.leak": leak} for name in BOTH for leak in (1.0, 0.95)},
@@ -151,6 +151,7 @@ WHOLE_QCFS: Fields = WHOLE | {"network.levels": QCFS["network.levels"], "ann.epo
 QUARTER: Fields = OF_75_STEPS | RECIPES["paper"]  # and what `vgg5_cifar10` has of itself
 QUARTER |= {"convert.scaling_factor": 0.7, "convert.num_steps": 75, "finetune.alpha": 0.5, "finetune.beta": 0.035}
 BY_STDB: Fields = {"finetune.epochs": 2, "finetune.comparison_streams": 1, "run.chunk": 15}  # 75 without padding
+CALIBRATED: Fields = BY_STDB | {"finetune.logit_scale": AUTO, "finetune.epochs": 1}
 BEST_FACTOR: Fields = {"convert.scaling_factor": AUTO, "finetune.trained": ()}
 # A quarter of the rate chosen at a quarter of the width: Adam moves a sum over inputs by the rate times their number.
 BY_DIET: Fields = WHOLE | RECIPES["diet"] | {"finetune.lr": 5e-5}
@@ -165,9 +166,7 @@ STUDIES: dict[str, dict[str, Trials]] = {
         "harms": _trials(HARMS, diagnosed),
         "scratch": (
             *SCRATCH_BY_RATE,
-            _scratch("stdb", 4, 14),
-            _scratch("linear", 4, 14),
-            _scratch("linear-long", 4, 28),
+            *(_scratch(n, 4, e) for n, e in (("stdb", 14), ("linear", 14), ("linear-long", 28))),
         ),
         "conversion": (Trial("conversion", {}, partial(conversion, 2048)),),
     },
@@ -181,9 +180,7 @@ STUDIES: dict[str, dict[str, Trials]] = {
         "scratch": (_scratch("linear", 8, 11), _scratch("linear-long", 8, 22), _scratch("linear-longest", 8, 33)),
         "paper": (
             Trial("paper-t75", QUARTER | BY_STDB, tested, ONE),
-            Trial(
-                "calibrated-t75", QUARTER | BY_STDB | {"finetune.logit_scale": AUTO, "finetune.epochs": 1}, tested, ONE
-            ),
+            Trial("calibrated-t75", QUARTER | CALIBRATED, tested, ONE),
             Trial("converted-t75", QUARTER | BEST_FACTOR, tested, ONE),
         ),
     },

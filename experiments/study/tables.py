@@ -113,8 +113,8 @@ def paper_table(runs: DataFrame) -> str:
         epochs = f"{first['ann/epochs']:g} + {first['hybrid/epochs']:g}"
         minutes = f"{mean(ours.filter(like='seconds/').sum(axis=1)) / 60:.0f} min"
         commits = ", ".join(sorted(set(ours["environment/commit"].map(str))))
-        own = f"{net}, jsnn", f"{first['T']}", *accuracies, epochs, f"`{command}`", minutes, f"{count:g} {device}"
-        rows.append([*own, commits])
+        own = f"{first['T']}", *accuracies, epochs, f"`{command}`", minutes, f"{count:g} {device}", commits
+        rows.append([f"{net}, jsnn", *own])
     return aligned(rows)
 
 
@@ -171,8 +171,7 @@ def conversion_table(runs: DataFrame) -> str:
 
 def evaluation_table(runs: DataFrame) -> str:
     """Question e: test accuracy of nets trained at one T and evaluated at others."""
-    data = measurements(hybrid_trials(runs), "hybrid/(?P<score>accuracy)_by_step")
-    data = data.query("step in [2, 4, 8, 16, 32, 64]")
+    data = measurements(hybrid_trials(runs), "hybrid/(?P<score>.+)_by_step").query("step in [2, 4, 8, 16, 32, 64]")
     trained = "T = " + data["T"].map(str) + ", " + data.surrogate
     return _spreads(data, trained.rename("trained at"), columns="evaluated at T = " + data.step.map(str))
 
@@ -354,10 +353,8 @@ def parts_table(runs: DataFrame, num_steps: int) -> str:
 def residuals_table(runs: DataFrame, num_steps: int) -> str:
     """`qcfs-diet` at one T with exact residuals and with a byte of each, and by seed their difference."""
     names = {"the fine-tuned net, validation [%]": "validation_accuracy", "the net that is kept, test [%]": "accuracy"}
-    rows, trials = (
-        [["residuals", "exact", "byte", "byte above exact"]],
-        (f"{QCFS_DIET}{num_steps}", f"byte-t{num_steps}"),
-    )
+    trials = f"{QCFS_DIET}{num_steps}", f"byte-t{num_steps}"
+    rows = [["residuals", "exact", "byte", "byte above exact"]]
     for name, column in names.items():
         exact, byte = (_by_seed(runs, trial)[f"hybrid/{column}"] for trial in trials)
         rows.append([name, percent(exact), percent(byte), signed(byte - exact)])

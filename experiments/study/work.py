@@ -37,10 +37,8 @@ from jsnn.training.loss import correct, cross_entropies
 PERCENTILES = (100.0, 99.7)
 SHORT, IMAGES_FOR_SHORT = (8, 16, 32), 2048
 LONG, FACTORS_FOR_LONG, IMAGES_FOR_LONG = (64, 128, 256, 512), (0.4, 0.55, 0.7, 0.85, 1.0), 512  # smaller ones saturate
-# Question c.
-IMAGES, IMAGES_FOR_SILENCE = 2048, 1024  # in each half of the validation split; the first ones of it
-BATCH = 256
-MOVE = 0.02  # of the norm of the layer's weights
+# Question c: images in each half of the validation split, and the first ones of it; a step's share of a layer's norm.
+IMAGES, IMAGES_FOR_SILENCE, BATCH, MOVE = 2048, 1024, 256, 0.02
 
 
 def as_far_as(stage: str, run: Run) -> Results:
@@ -153,7 +151,7 @@ def changes(config: Config, snn: Variables, gradients: Any, factor: float) -> Re
 
         change = (score(w - s) - score(w + s)) / 2    with    s = MOVE * |w| * g / |g|
 
-    of a layer's weights w and the mean g of its gradients [N, ...]; about -|g| |s| where g is the score's own gradient.
+    of a layer's weights w and the mean g of its gradients [N, ...]: about -|g| |s| if g is the score's own. No g, no s.
     """
     batches, by_score = batched(config, IMAGES, IMAGES, BATCH), {"loss": {}, "accuracy": {}}
     for layer, weights in snn["params"].items():
