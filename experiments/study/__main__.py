@@ -38,10 +38,7 @@ class Arguments:
 
 
 def study(arguments: Arguments) -> None:
-    """Run all trials that have no results yet, and ANNs of which there is no run, as in a fresh clone.
-
-    ValueError where there is no such study, question or seed.
-    """
+    """Run all trials without results, and the ANNs that they lack, as in a fresh clone; ValueError by unknown names."""
     preset, questions = arguments.preset, STUDIES.get(arguments.preset)
     if questions is None:
         raise ValueError(f"there is no study of {preset!r}, only of {', '.join(STUDIES)}.")

@@ -81,10 +81,7 @@ def by_operations(run: Series) -> Series:
 
 
 def image_cost(runs: DataFrame, net: str = "hybrid") -> tuple[Series, float, float, float]:
-    """The mean cost of an image for a net in runs of one config: operations by layer, spikes of all neurons, energies.
-
-    A layer that sees the image itself multiplies. Energies, without words of memory and with them, are 1 for the ANN.
-    """
+    """The mean cost of an image: operations by layer, spikes, energy without memory and with it, in the ANN's."""
     config, spikes = runs.config.iloc[0], measurements(runs, SPIKES).query("net == @net")
     (shapes, macs, neurons, first), num_steps = sizes(config.data, config.network), config.convert.num_steps
     of_layer = spikes.groupby("layer", sort=False).value.agg(mean) * neurons

@@ -119,10 +119,7 @@ def paper_table(runs: DataFrame) -> str:
 
 
 def against_steps(runs: DataFrame) -> DataFrame:
-    """Question a: test accuracies of nets by name, T and seed, converted ones with factor 1 and with the best.
-
-    Converted nets are those that hybrid nets start from, unless these have fewer seeds than those of the conversion.
-    """
+    """Question a: test accuracies by net, T and seed; a converted net is hybrid runs' own, or that of more seeds."""
     tests = measurements(runs, r"percentiles/(?P<percentile>.+)/test/(?P<steps>.+)/(?P<quantity>.+)")
     tests = tests.pivot(index=["percentile", "steps", "seed"], columns="quantity", values="value").reset_index()
     tests = tests.astype({"steps": int}).rename(columns={"steps": "T", "factor": "scaling_factor"})
@@ -157,13 +154,12 @@ def conversion_table(runs: DataFrame) -> str:
     hybrids = nets[nets.net.isin(HYBRIDS.values())].groupby(["surrogate", "T"])
     shared = nets[nets.net.str.endswith("best factor")].trial.notna().any()
     factors = ", ".join(f"{factor:g}" for factor in work.FACTORS_FOR_LONG)
+    trained = ", ".join(f"{name} at T = {t} ({seeds(net)})" for (name, t), net in hybrids)
     return (
-        f"ANN: {percent(anns['ann/accuracy'])} %. "
-        f"{', '.join(f'{name} at T = {t} ({seeds(net)})' for (name, t), net in hybrids)}: five Poisson streams each; "
-        f"with one seed, ± is over the streams. "
-        f"{'The converted nets that they start from likewise. All other' if shared else 'All'} converted nets: "
-        f"{seeds(anns)}, one stream each, their factors chosen on {work.IMAGES_FOR_SHORT} validation images; from T = "
-        f"{min(work.LONG)} on among {factors} on {work.IMAGES_FOR_LONG}, and tested on the first "
+        f"ANN: {percent(anns['ann/accuracy'])} %. {trained}: five Poisson streams each; with one seed, ± is over the "
+        f"streams. {'The converted nets that they start from likewise. All other' if shared else 'All'} converted "
+        f"nets: {seeds(anns)}, one stream each, their factors chosen on {work.IMAGES_FOR_SHORT} validation images; "
+        f"from T = {min(work.LONG)} on among {factors} on {work.IMAGES_FOR_LONG}, and tested on the first "
         f"{anns.images_for_long.iloc[0]:g} images, of which the ANN has "
         f"{percent(anns['ann/accuracy_for_long'])} % right.\n\n{_markdown(table)}"
     )
