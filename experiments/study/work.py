@@ -109,14 +109,12 @@ def by_steps(
         net = scaled(run.config, snn, factor)
         return score_snn(run.config, net, max(steps), split, key, images=images).accuracy.tolist()
 
-    validation, test = {}, {}
     key, (of_test, *_) = random_key(run.config, VALIDATION), stream_keys(run.config, TEST, 1)
     tried = {factor: accuracies(factor, VALIDATION, key, chosen_on) for factor in factors}
     best = {t: max(factors, key=lambda factor: (tried[factor][t - 1], factor)) for t in steps}
     tests = {factor: accuracies(factor, TEST, of_test, tested_on) for factor in {1.0, *best.values()}}
-    for t, factor in best.items():
-        validation[str(t)] = {f"{factor:g}": curve[t - 1] for factor, curve in tried.items()}
-        test[str(t)] = {"factor_1": tests[1.0][t - 1], "factor": factor, "chosen": tests[factor][t - 1]}
+    validation = {str(t): {f"{factor:g}": curve[t - 1] for factor, curve in tried.items()} for t in steps}
+    test = {str(t): {"factor_1": tests[1.0][t - 1], "factor": best[t], "chosen": tests[best[t]][t - 1]} for t in steps}
     return validation, test
 
 
