@@ -3,7 +3,6 @@
 import dataclasses
 import json
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -11,51 +10,44 @@ from pydantic import TypeAdapter, ValidationError
 from experiments.fields import GROUPS, PREFIXED, Config
 from jsnn.data.datasets import info
 
+_ADAPTER = TypeAdapter(Config)
+
 
 def check(config: Config) -> None:
     """Refuse a config with a value out of its range, or fields that do not go together, by name, value and range."""
     from_json(dataclasses.asdict(config))
-    about, num_steps, balance = info(config.data.dataset), config.convert.num_steps, config.convert.balance
-    if config.evaluate.eval_steps < num_steps:
-        raise ValueError(f"eval_steps must be at least num_steps, {num_steps}, got {config.evaluate.eval_steps}.")
-    if balance == "stem" and not config.network.architecture.startswith("resnet"):
-        raise ValueError(f"balance stem is for ResNets, {config.network.architecture} has no stem: use balance all.")
-    if config.convert.fold and config.network.norm == "none":
+    data, network, options, tuning = config.data, config.network, config.convert, config.finetune
+    of_neurons, is_scratch = set(tuning.trained) - {"weights"}, tuning.start == "scratch"
+    if (eval_steps := config.evaluate.eval_steps) < options.num_steps:
+        raise ValueError(f"eval_steps must be at least num_steps, {options.num_steps}, got {eval_steps}.")
+    if options.balance == "stem" and not network.architecture.startswith("resnet"):
+        raise ValueError(f"balance stem is for ResNets, {network.architecture} has no stem: use balance all.")
+    if options.fold and network.norm == "none":
         raise ValueError("fold is for batch norm, of which the network has none: set norm batch, or leave fold off.")
-    _check_finetune(config)
-    if about.streamed and (config.data.crop_padding or config.data.flip):
-        raise ValueError(f"{config.data.dataset} has crops and flips of its own: leave crop_padding 0 and flip off.")
-
-
-def _check_finetune(config: Config) -> None:
-    trained, is_scratch = config.finetune.trained, config.finetune.start == "scratch"
-    if config.finetune.by_channel and set(trained) <= {"weights"}:
+    if tuning.by_channel and not of_neurons:
         raise ValueError("by_channel is for parameters of neurons, of which none is trained: name some in trained.")
-    if config.finetune.by_channel and "threshold" in trained and config.convert.logits == "sum":
+    if tuning.by_channel and "threshold" in of_neurons and options.logits == "sum":
         raise ValueError("by_channel leaves no one threshold that the sum of logits is in units of: use logits mean.")
-    if (config.finetune.residuals, config.finetune.surrogate) == ("byte", "stdb") and not set(trained) <= {"weights"}:
+    if (tuning.residuals, tuning.surrogate) == ("byte", "stdb") and of_neurons:
         raise ValueError(
             f"residuals byte do not tell the gradient of STDB in parameters of neurons, and trained is "
-            f"{', '.join(trained)}: use residuals exact, or surrogate linear, or train weights alone."
+            f"{', '.join(tuning.trained)}: use residuals exact, or surrogate linear, or train weights alone."
         )
-    if is_scratch and not trained:
+    if is_scratch and not tuning.trained:
         raise ValueError("start scratch has nothing but what is trained: name some in trained.")
-    if is_scratch and config.network.levels is not None:
+    if is_scratch and network.levels is not None:
         raise ValueError("start scratch balances thresholds, and QCFS has its own from an ANN's training: use ReLU.")
+    if info(data.dataset).streamed and (data.crop_padding or data.flip):
+        raise ValueError(f"{data.dataset} has crops and flips of its own: leave crop_padding 0 and flip off.")
 
 
 def from_json(fields: Any) -> Config:
     """The Config of its JSON form; ValueError where a field is unknown or out of its range."""
     # As JSON, where a strict check takes lists for tuples and whole numbers for floats, but no text for numbers.
     try:
-        return _adapter().validate_json(json.dumps(fields, default=str, ensure_ascii=False).encode(), strict=True)
+        return _ADAPTER.validate_json(json.dumps(fields, default=str, ensure_ascii=False).encode(), strict=True)
     except ValidationError as error:
         raise ValueError(_sentence(error, fields)) from error
-
-
-@cache
-def _adapter() -> TypeAdapter:
-    return TypeAdapter(Config)
 
 
 def with_fields(config: Config, fields: Mapping[str, Any]) -> Config:
@@ -67,14 +59,9 @@ def with_fields(config: Config, fields: Mapping[str, Any]) -> Config:
 
 
 def difference(one: Config, other: Config, last: str = "evaluate") -> str | None:
-    """The first field in which two configs differ, with both values, or None; of the groups up to the last named.
-
-    That is "evaluate" for all that matter to results, and "run" for all.
-    """
-    there, here = dataclasses.asdict(one), dataclasses.asdict(other)
+    """The first field in which two configs differ, with both values, or None; of the groups up to the last one."""
+    there, here = ({**dataclasses.asdict(config), "seed": {"seed": config.seed}} for config in (one, other))
     for group in GROUPS[: GROUPS.index(last) + 1]:
-        if not isinstance(there[group], dict):
-            there[group], here[group] = {group: there[group]}, {group: here[group]}
         for name, value in there[group].items():
             if value != here[group][name]:
                 return f"{_name(group, name)} is {value} there and {here[group][name]} here"
@@ -89,16 +76,10 @@ def _sentence(error: ValidationError, fields: Any) -> str:
     group, name = (*map(str, first["loc"]), None)[:2]
     if first["type"] == "unexpected_keyword_argument":
         return f"there is no field {_name(group, name)}."
-    value = fields[group] if name is None else fields[group][name]
-    what = _range(group, name) or first["msg"].removeprefix("Input should be ")
-    return f"{_name(group, name)} must be {what}, got {value!r}."
-
-
-def _range(group: str, name: str | None) -> str | None:
-    """The range of a field as its annotation says it."""
-    owner, name = (getattr(Config(), group), name) if name else (Config, group)
-    kind = next(field.type for field in dataclasses.fields(owner) if field.name == name)
-    return next((limits.description for limits in getattr(kind, "__metadata__", ())), None)
+    owner, values, field = (getattr(Config(), group), fields[group], name) if name else (Config, fields, group)
+    limits = getattr(owner.__annotations__[field], "__metadata__", ())
+    what = limits[0].description if limits else first["msg"].removeprefix("Input should be ")
+    return f"{_name(group, name)} must be {what}, got {values[field]!r}."
 
 
 def _name(group: str, name: str | None) -> str:

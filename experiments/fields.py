@@ -21,11 +21,11 @@ Schedule = Literal[SCHEDULES]
 
 # Ranges, each with its text for errors.
 Count = Annotated[int, Field(ge=1, lt=2**31, description="at least 1 and below 2^31")]
+CountOrNone = Annotated[Count | None, Field(description="at least 1 and below 2^31, or None")]
 Size = Annotated[int, Field(ge=0, le=1024, description="at least 0 and at most 1024")]
-Epochs = Annotated[int, Field(ge=1, le=100_000, description="at least 1 and at most 100000")]
 Streams = Annotated[int, Field(ge=1, le=1000, description="at least 1 and at most 1000")]
 Units = Annotated[int, Field(ge=1, le=65_536)]
-Steps = Annotated[int, Field(ge=1, le=100_000, description="at least 1 and at most 100000")]  # reported are up to 2,500
+Epochs = Steps = Annotated[int, Field(ge=1, le=100_000, description="at least 1 and at most 100000")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, description="above 0 and finite")]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, description="at least 0 and finite")]
 PositiveOrAuto = Annotated[Positive | Auto, Field(description="above 0 and finite, or auto")]
@@ -64,12 +64,9 @@ class Network:
     hidden: Annotated[tuple[Units, ...], Field(description="at least 1 and at most 65536 units each")] = (4096, 4096)
     conv_dropout: DropoutRate = 0.2  # Dropout rate after convolutions.
     dense_dropout: DropoutRate = 0.5  # Dropout rate after hidden dense layers.
-    # Standard deviation of the initial weights of dense layers; narrow layers need more than the paper's 0.01.
-    dense_std: Positive = 0.01
-    # Batch norm after every convolution and hidden dense layer; the paper's networks have none.
-    norm: Literal["none", "batch"] = "none"
-    # Levels L of QCFS, an activation that makes the ANN ready for about L time steps; None is ReLU.
-    levels: Annotated[Count | None, Field(description="at least 1 and below 2^31, or None")] = None
+    dense_std: Positive = 0.01  # Standard deviation of dense layers' initial weights; narrow ones need more than 0.01.
+    norm: Literal["none", "batch"] = "none"  # Batch norm after convolutions and hidden dense layers; none in the paper.
+    levels: CountOrNone = None  # Levels L of QCFS, which makes the ANN ready for about L time steps; None is ReLU.
     # Type of the inputs of matrix products; sums, membranes, optimiser stay float32. bfloat16 is for GPU, TPU, AMX.
     precision: Literal["float32", "bfloat16"] = "float32"
 
@@ -94,27 +91,23 @@ class Convert:
     # Percentile of the input current that becomes the threshold; 100 is the maximum.
     percentile: Annotated[float, Field(gt=0, le=100, description="in (0, 100]")] = 100.0
     balance: Literal["all", "stem"] = "all"  # Layers to balance: all, or a ResNet's stem only, as the paper did.
-    # Merge batch norm into weights and biases, which are then trained instead.
-    fold: bool = False
+    fold: bool = False  # Merge batch norm into weights and biases, which are then trained instead.
     # Membrane before the first time step, as a share of the threshold; 0.5 is good for few time steps.
     initial: Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False, description="in [-1, 1]")] = 0.0
     # Units in which thresholds are scaled: the paper's, where the factor compounds with depth, or the ANN's (uniform).
     scaling: Literal["paper", "uniform"] = "paper"
-    # Factor on all thresholds, or auto: the one with the best accuracy at num_steps on validation images.
-    scaling_factor: PositiveOrAuto = AUTO
+    scaling_factor: PositiveOrAuto = AUTO  # Factor on thresholds, or auto: the best at num_steps on validation images.
     num_steps: Steps = 100  # T: time steps of the SNN in training and in the reported accuracy.
     # Logits: the sum of the results over time in the paper's units, or their mean in the ANN's.
     logits: Literal["sum", "mean"] = "sum"
-    # Input of the SNN: signed Poisson spikes, or the image itself at every step.
-    encoding: Literal["poisson", "constant"] = "poisson"
+    encoding: Literal["poisson", "constant"] = "poisson"  # Input: signed Poisson spikes, or the image at every step.
 
 
 @_group
 class Finetune:
     """Fine-tuning of the SNN with a surrogate gradient."""
 
-    # Initial weights: the converted ANN's, or random ones (the control).
-    start: Literal["converted", "scratch"] = "converted"
+    start: Literal["converted", "scratch"] = "converted"  # Initial weights: the ANN's, or random ones (the control).
     # Surrogate derivative of the spike: linear is good for few time steps, STDB is the paper's.
     surrogate: Literal["stdb", "linear"] = "linear"
     alpha: Positive = 0.3  # STDB: derivative right after a spike.
@@ -135,8 +128,7 @@ class Finetune:
     warmup: NonNegative = 0.0  # Epochs over which the learning rate rises to its schedule.
     # Clip the whole gradient to this norm; None does not clip.
     clip: Annotated[Positive | None, Field(description="above 0 and finite, or None")] = None
-    # Factor on the logits in the loss, or auto: the one that calibrates the converted network, whose sum over time is
-    # overconfident. The paper uses 1.
+    # Factor on the logits in the loss, or auto: the one that calibrates the converted network. The paper uses 1.
     logit_scale: PositiveOrAuto = AUTO
     distillation: Share = 0.0  # Share of the loss whose target is the ANN's logits; the rest is for the labels.
     temperature: Positive = 1.0  # Divides the logits of both networks in distillation.
@@ -158,11 +150,7 @@ class Evaluate:
 
 @_group
 class Runtime:
-    """Where and how a run computes. This does not change the results, with two exceptions.
-
-    `finetune.residuals` "auto" depends on the chunk. Batch norm of an ANN in training has the statistics of a device's
-    part of the batch.
-    """
+    """Where and how a run computes; results change only with residuals auto (the chunk) and batch norm (devices)."""
 
     data_dir: str | None = None  # Folder of prepared TFDS data sets; None is TFDS's own default.
     data_module: str | None = None  # Python module that registers your own data sets, see jsnn.data.datasets.register.
@@ -174,11 +162,9 @@ class Runtime:
     # Effort of the compiler for a CPU: less cuts compile time to two thirds; programs are up to a quarter slower.
     compile_effort: Literal["full", "less"] = "full"
     compilation_cache: str | None = None  # Folder that keeps compiled programs for the next run; None keeps none.
-    # What to do if a loss or gradient is not finite: stop the run, or skip the step and count it.
-    on_nan: Literal["stop", "skip"] = "stop"
+    on_nan: Literal["stop", "skip"] = "stop"  # If a loss or gradient is not finite: stop, or skip and count the step.
     keep_checkpoints: Count = 2  # Checkpoints kept of each stage.
-    # Also save after this many optimiser steps within an epoch; None does not.
-    checkpoint_steps: Annotated[Count | None, Field(description="at least 1 and below 2^31, or None")] = None
+    checkpoint_steps: CountOrNone = None  # Also save after this many optimiser steps within an epoch; None does not.
     checkpoint_minutes: Positive = 10.0  # Also save after this many minutes within an epoch.
 
 
@@ -198,4 +184,3 @@ class Config:
 
 GROUPS = tuple(field.name for field in dataclasses.fields(Config))
 PREFIXED = ("ann", "finetune")
-PATHS = ("data_dir", "compilation_cache")
