@@ -16,11 +16,10 @@ from experiments.fields import AUTO
 from experiments.machine import this_machine
 from experiments.runs import command_line
 from experiments.runs.data import open_source
-from experiments.runs.health import warn_of_silent_layers
 from experiments.runs.progress import watched
 from experiments.runs.stages import finish, require, restored, save_network
 from experiments.runs.workdir import Results, Run, read_results
-from experiments.scoring import images_for_choices, score
+from experiments.scoring import images_for_choices, score, warn_of_silent_layers
 from experiments.train_ann import trained_ann
 from jsnn.conversion import Thresholds, balance_thresholds, convert, paper_thresholds
 from jsnn.data.augment import scale
@@ -93,10 +92,7 @@ def calibrated_scale(run: Run) -> float:
 
 
 def _best_factor(run: Run, snn: Variables) -> Results:
-    """The factor with the best accuracy at num_steps on the images for choices, and the logits' scale of least loss.
-
-    Of equal factors it is the largest, which spikes least.
-    """
+    """The factor with the best accuracy at num_steps on the images for choices, and the logits' scale of least loss."""
     config, options = run.config, run.config.convert
     factors = FACTORS if options.scaling_factor == AUTO else (options.scaling_factor,)
     presentation, source = networks.presentation_of(config, options.num_steps), open_source(config, VALIDATION)
@@ -105,7 +101,7 @@ def _best_factor(run: Run, snn: Variables) -> Results:
     key, images = networks.random_key(config, "validation"), images_for_choices(config)
     scores = score(config, sweep, snn, VALIDATION, key, images=images)
     accuracy = np.asarray(scores.accuracy[:, -1])
-    best = int(np.flatnonzero(accuracy == accuracy.max())[-1])
+    best = int(np.flatnonzero(accuracy == accuracy.max())[-1])  # of equal ones the largest, which spikes least
     losses = scores.loss[best, -1]
     warn_of_silent_layers("converted", {layer: float(spikes[best].sum()) for layer, spikes in scores.spikes.items()})
     return {

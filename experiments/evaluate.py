@@ -11,16 +11,15 @@ import jax
 import numpy as np
 
 from experiments.convert import chosen_factor, converted_snn, scaled_snn
-from experiments.finetune import finetuned_snn, handed_back, logit_scale
+from experiments.finetune import finetuned_snn, logit_scale
 from experiments.machine import environment
 from experiments.networks import build_ann, stream_keys
 from experiments.reports import plots, table
 from experiments.runs import command_line
-from experiments.runs.health import warn_of_silent_layers
 from experiments.runs.progress import say
 from experiments.runs.stages import finish, require
-from experiments.runs.workdir import Results, Run, read_results
-from experiments.scoring import score_ann, score_exits, score_snn
+from experiments.runs.workdir import CONVERTED, Results, Run, read_results
+from experiments.scoring import score_ann, score_exits, score_snn, warn_of_silent_layers
 from experiments.train_ann import trained_ann
 from jsnn.data.datasets import TEST, VALIDATION
 from jsnn.network.transformation import Variables
@@ -36,20 +35,17 @@ def evaluate(run: Run) -> None:
     unscaled = _score_streams(run, converted_snn(run), keys[:1])
     is_unscaled = chosen_factor(run) == 1 and len(keys) == 1
     converted = unscaled if is_unscaled else _score_streams(run, scaled_snn(run), keys)
-    hybrid = converted if handed_back(run) else _score_streams(run, finetuned_snn(run), keys)
-    spikes = {"converted": converted["spikes"], "hybrid": hybrid["spikes"]}
-    for network, of_layers in spikes.items():
-        warn_of_silent_layers(network, of_layers)
-    converted, hybrid = ({name: net[name] for name in net if name != "spikes"} for net in (converted, hybrid))
-    results = {
-        "ann": {"accuracy": score_ann(config, trained_ann(run), TEST)},
-        "converted": {**converted, "accuracy_by_step_at_factor_1": unscaled["accuracy_by_step"]},
-        "hybrid": hybrid,
-        "early_exit": _early_exit(run),
-        "spikes_per_neuron": spikes,
-        "environment": environment(),
-    }
-    summary = f"test {hybrid['accuracy']:.2%} at T = {config.convert.num_steps}"
+    is_converted = read_results(run.directory)["hybrid"]["kept"] == CONVERTED
+    hybrid = converted if is_converted else _score_streams(run, finetuned_snn(run), keys)
+    nets = {"converted": converted, "hybrid": hybrid}
+    results = {"ann": {"accuracy": score_ann(config, trained_ann(run), TEST)}}
+    for name, net in nets.items():
+        results[name] = {what: value for what, value in net.items() if what != "spikes"}
+        warn_of_silent_layers(name, net["spikes"])
+    results["converted"]["accuracy_by_step_at_factor_1"] = unscaled["accuracy_by_step"]
+    spikes = {name: net["spikes"] for name, net in nets.items()}
+    results |= {"early_exit": _early_exit(run), "spikes_per_neuron": spikes, "environment": environment()}
+    summary = f"test {results['hybrid']['accuracy']:.2%} at T = {config.convert.num_steps}"
     finish(run, "evaluate", time.perf_counter() - begin, results, summary)
     show(run)
 
@@ -63,10 +59,7 @@ def show(run: Run) -> None:
 
 
 def _early_exit(run: Run) -> Results:
-    """Accuracy and steps of the net that the run keeps, where samples stop at the confidence that validation chooses.
-
-    It may cost `exit_cost` of the accuracy at num_steps there.
-    """
+    """Accuracy and steps of the net that is kept, where samples stop at the confidence that validation chooses."""
     score = partial(score_exits, run.config, finetuned_snn(run), logit_scale=logit_scale(run))
     chosen, exits = cheapest(score(VALIDATION), run.config.evaluate.exit_cost), score(TEST)
     return {

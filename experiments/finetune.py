@@ -20,12 +20,11 @@ from experiments.fields import AUTO, Config
 from experiments.machine import Machine, this_machine
 from experiments.runs import command_line
 from experiments.runs.data import open_source, steps_per_epoch
-from experiments.runs.health import advice, warn_of_silent_layers
-from experiments.runs.loop import Training, train
+from experiments.runs.loop import Training, advice, train
 from experiments.runs.progress import say
 from experiments.runs.stages import finish, require, restored, save_network
 from experiments.runs.workdir import CONVERTED, FINETUNED, Results, Run, read_results
-from experiments.scoring import images_for_comparison, score_snn, snn_program, validator
+from experiments.scoring import images_for_comparison, score_snn, validator, warn_of_silent_layers
 from experiments.train_ann import trained_ann
 from jsnn.conversion import convert
 from jsnn.data.datasets import TRAIN, VALIDATION
@@ -39,27 +38,22 @@ from jsnn.training.within_bounds import weights_and_neurons
 
 
 def finetune(run: Run) -> None:
-    """Fine-tune the converted net of a run to the last epoch: checkpoints in hybrid/, and `hybrid` in results.json.
-
-    Where its accuracy then is below the converted net's, and no penalty on rates explains it, the run keeps that one.
-    """
+    """Fine-tune the converted net of a run to the last epoch: checkpoints in hybrid/, and `hybrid` in results.json."""
     require(run, "convert")
     config, begin = run.config, time.perf_counter()
-    score = validator(config, snn_program(config, config.convert.num_steps))
-    is_scratch = config.finetune.start == "scratch"
+    score, is_scratch = validator(config), config.finetune.start == "scratch"
     before = 0.0 if is_scratch else score(scaled_snn(run))  # random weights have no accuracy to keep
     if not config.finetune.trained:
         save_network(run, "hybrid", 0, scaled_snn(run), {})
         results = {"validation_accuracy": before, "epochs": 0, "history": [], "kept": CONVERTED}
         finish(run, "finetune", time.perf_counter() - begin, {"hybrid": results}, "nothing is trained")
         return
-
-    def validate(variables: Variables) -> float:
-        return score(_without_teacher(variables))
-
-    rule = _rule(config)
-    training = Training("hybrid", _step(config, logit_scale(run)), config.finetune.epochs, validate)
-    journal = train(run, training, state_of(config, starting_snn(run), trained_ann(run), rule))
+    step, state = (
+        _step(config, logit_scale(run)),
+        state_of(config, starting_snn(run), trained_ann(run), rule_of(config)),
+    )
+    training = Training("hybrid", step, config.finetune.epochs, lambda variables: score(_without_teacher(variables)))
+    journal = train(run, training, state)
     results, begin = journal.summary() | {"kept": FINETUNED}, time.perf_counter()
     if not is_scratch:
         results |= {"validation_accuracy_before": before} | _kept(run)
@@ -71,7 +65,7 @@ def finetune(run: Run) -> None:
 def _step(config: Config, factor: float) -> Step:
     """The compiled step of fine-tuning an SNN whose logits count times a factor."""
     source, forward = open_source(config, TRAIN), forward_of(config, factor, this_machine())
-    return parallel_train_step(source, forward, _rule(config), loss_of(config), config.run.accumulate)
+    return parallel_train_step(source, forward, rule_of(config), loss_of(config), config.run.accumulate)
 
 
 def _kept(run: Run) -> Results:
@@ -97,19 +91,15 @@ def _kept(run: Run) -> Results:
 def finetuned_snn(run: Run) -> Variables:
     """The variables of the run's fine-tuned net, or of the converted one where that was kept; ValueError before."""
     require(run, "finetune")
-    return scaled_snn(run) if handed_back(run) else last_snn(run)
-
-
-def handed_back(run: Run) -> bool:
-    """Whether fine-tuning lost accuracy, so that the run kept the converted net."""
-    return read_results(run.directory)["hybrid"]["kept"] == CONVERTED
+    is_converted = read_results(run.directory)["hybrid"]["kept"] == CONVERTED
+    return scaled_snn(run) if is_converted else last_snn(run)
 
 
 def last_snn(run: Run) -> Variables:
     """The variables of the run's net after the last epoch of fine-tuning, be they better or worse than before."""
     if not run.config.finetune.trained:
         return scaled_snn(run)
-    config, rule = run.config, _rule(run.config)
+    config, rule = run.config, rule_of(run.config)
     expected: TrainState = jax.eval_shape(
         lambda: state_of(config, networks.snn_like(config), networks.init_variables(config, "init"), rule)
     )
@@ -121,18 +111,15 @@ def _without_teacher(variables: Variables) -> Variables:
 
 
 def starting_snn(run: Run) -> Variables:
-    """The net before the first epoch: thresholds scaled, leak as configured.
-
-    From scratch, the thresholds are balanced for the random weights and scaled by the factor of the converted net.
-    """
+    """The net before the first epoch: thresholds scaled by the factor of the converted net, leak as configured."""
     if run.config.finetune.start == "scratch":
         ann = networks.folded(run.config, networks.init_variables(run.config, "scratch"))
-        thresholds = balance(run, ann)
+        thresholds = balance(run, ann)  # for its random weights
     else:
         ann = dict(converted_snn(run))
         thresholds = {layer: values["threshold"] for layer, values in ann.pop(NEURONS).items()}
-    parameters = {"leak": run.config.finetune.leak, "initial": run.config.convert.initial}
-    snn = convert(networks.build_snn(run.config), ann, thresholds, **parameters)
+    leak, initial = run.config.finetune.leak, run.config.convert.initial
+    snn = convert(networks.build_snn(run.config), ann, thresholds, leak=leak, initial=initial)
     return networks.scaled(run.config, snn, chosen_factor(run))
 
 
@@ -167,9 +154,9 @@ def loss_of(config: Config) -> Loss:
     return few_steps_loss(options.distillation, options.temperature, options.rate_penalty)
 
 
-def rule_of(config: Config, steps: int) -> optax.GradientTransformation:
-    """The optimiser of the SNN of a config, of epochs of so many steps."""
-    options = config.finetune
+def rule_of(config: Config, steps: int | None = None) -> optax.GradientTransformation:
+    """The optimiser of the SNN of a config, of epochs of so many steps, or of as many as its data make."""
+    options, steps = config.finetune, steps or steps_per_epoch(config)
 
     def rule(lr: float, weight_decay: float, clip: float | None = None) -> optax.GradientTransformation:
         rate = learning_rate(options.schedule, lr, options.epochs, steps, options.warmup)
@@ -180,10 +167,6 @@ def rule_of(config: Config, steps: int) -> optax.GradientTransformation:
     weights, neurons = rule(options.lr, options.weight_decay), rule(options.neuron_lr, 0.0)
     first = () if options.clip is None else (optax.clip_by_global_norm(options.clip),)
     return optax.chain(*first, weights_and_neurons(weights, neurons, options.trained))
-
-
-def _rule(config: Config) -> optax.GradientTransformation:
-    return rule_of(config, steps_per_epoch(config))
 
 
 if __name__ == "__main__":

@@ -35,9 +35,14 @@ def host_bytes() -> int:
 
 
 def environment() -> dict[str, object]:
-    """The commit, versions of Python and the packages that results depend on, the machine and the devices."""
+    """The commit, "-dirty" where files are changed, versions of Python and packages, the machine and the devices."""
+    try:
+        folder, command = Path(__file__).parent, ["git", "describe", "--always", "--dirty", "--exclude=*"]
+        commit = subprocess.check_output(command, cwd=folder, stderr=subprocess.DEVNULL, text=True).strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = None  # these files are no checkout
     return {
-        "commit": _commit(),
+        "commit": commit,
         "python": platform.python_version(),
         "versions": {package: version(package) for package in PACKAGES},
         "cpu_count": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -46,12 +51,3 @@ def environment() -> dict[str, object]:
         "device_count": jax.device_count(),
         "process_count": jax.process_count(),
     }
-
-
-def _commit() -> str | None:
-    """The commit of the checkout that this file is part of, with "-dirty" where files are changed, if it is one."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        return subprocess.check_output(command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL, text=True).strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

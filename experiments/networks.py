@@ -29,14 +29,12 @@ TRAINING_SHARE, EVALUATION_SHARE = 1 / 256, 1 / 32
 PURPOSES = ("init", "ann", "balance", "validation", "scratch", "hybrid", "test", "comparison")
 
 
-def build_ann(config: Config) -> VGG | ResNet:
-    """The ANN of a config."""
-    return _build(config, None if config.network.norm == "none" else config.network.norm)
-
-
-def _build(config: Config, norm: str | None) -> VGG | ResNet:
-    fields = {name: value for name, value in asdict(config.network).items() if name != "precision"}
-    return build(num_classes=info(config.data.dataset).num_classes, **{**fields, "norm": norm})
+def build_ann(config: Config, is_folded: bool = False) -> VGG | ResNet:
+    """The ANN of a config, as it is trained or with its batch norm folded."""
+    fields = asdict(config.network)
+    norm, _ = fields.pop("norm"), fields.pop("precision")
+    norm = "folded" if is_folded else None if norm == "none" else norm
+    return build(num_classes=info(config.data.dataset).num_classes, norm=norm, **fields)
 
 
 def folded(config: Config, ann: Variables) -> Variables:
@@ -51,7 +49,7 @@ def ann_function(config: Config) -> Callable[..., Any]:
 
 def build_snn(config: Config) -> SNN:
     """The SNN of a config, with its surrogate."""
-    options, model = config.finetune, _build(config, "folded") if config.convert.fold else build_ann(config)
+    options, model = config.finetune, build_ann(config, config.convert.fold)
     stdb, linear = surrogate.stdb(options.alpha, options.beta), surrogate.linear(options.gamma)
     return spiking(model.apply, lif(stdb if options.surrogate == "stdb" else linear), _operands(config))
 
@@ -63,19 +61,19 @@ def _operands(config: Config) -> jnp.dtype | None:
 def training_presentation(config: Config, machine: Machine) -> Presentation:
     """How the SNN of a config is presented images in training."""
     samples = config.data.batch_size // machine.num_devices // config.run.accumulate
-    most = _steps_at_once(config, machine, samples, TRAINING_SHARE)
-    presentation = _presentation(config, config.convert.num_steps, most)
-    if most is None or residuals_of(presentation, trained_collections(config), config.finetune.residuals) is not None:
+    of_memory = machine, samples, TRAINING_SHARE
+    presentation = _presentation(config, config.convert.num_steps, *of_memory)
+    if residuals_of(presentation, trained_collections(config), config.finetune.residuals) is not None:
         return presentation
     # Membranes are kept at every border of chunks: longer ones take less memory.
-    return _presentation(config, config.convert.num_steps, max(most, 8))
+    return _presentation(config, config.convert.num_steps, *of_memory, at_least=8)
 
 
 def presentation_of(config: Config, num_steps: int, machine: Machine | None = None) -> Presentation:
     """How the SNN of a config is presented images for `num_steps` steps, without a gradient."""
     machine = machine or this_machine()
     samples = config.run.eval_batch_size // machine.num_devices
-    return _presentation(config, num_steps, _steps_at_once(config, machine, samples, EVALUATION_SHARE))
+    return _presentation(config, num_steps, machine, samples, EVALUATION_SHARE)
 
 
 def trained_collections(config: Config) -> tuple[str, ...]:
@@ -83,22 +81,22 @@ def trained_collections(config: Config) -> tuple[str, ...]:
     return ("params",) if set(config.finetune.trained) <= {"weights"} else ("params", NEURONS)
 
 
-def _presentation(config: Config, num_steps: int, most: int | None) -> Presentation:
-    chunk = fitting_chunk(num_steps, most) if config.run.chunk == AUTO else config.run.chunk
+def _presentation(
+    config: Config, num_steps: int, machine: Machine, samples: int, share: float, at_least: int = 1
+) -> Presentation:
+    """Chunks are at most of the steps at which the largest layer's currents take a share of a device's memory."""
+    chunk, most = config.run.chunk, None
+    if chunk == AUTO:
+        if machine.device_bytes is not None:
+            step_bytes = BYTES_OF_MEMBRANE * max(1, samples) * _largest_layer(config)
+            most = max(at_least, int(share * machine.device_bytes) // step_bytes)
+        chunk = fitting_chunk(num_steps, most)
     encode = {"poisson": encoding.poisson, "constant": encoding.constant}[config.convert.encoding]
     return Presentation(build_snn(config), encode, num_steps, chunk, dropout_of)
 
 
-def _steps_at_once(config: Config, machine: Machine, samples: int, share: float) -> int | None:
-    """Time steps at which the currents of the largest layer take a share of a device's memory; at least one."""
-    if machine.device_bytes is None:
-        return None
-    step_bytes = BYTES_OF_MEMBRANE * max(1, samples) * largest_layer(config)
-    return max(1, int(share * machine.device_bytes) // step_bytes)
-
-
 @cache
-def largest_layer(config: Config) -> int:
+def _largest_layer(config: Config) -> int:
     """Neurons in the largest layer of the SNN of a config."""
     layers = jax.eval_shape(lambda: build_snn(config).initial_state(snn_like(config), _an_image(config)))
     return max(state.membrane.size for state in layers.values())
@@ -112,10 +110,7 @@ def scaled(config: Config, snn: Variables, factor: jax.Array | float) -> Variabl
 
 
 def logit_unit(config: Config, snn: Variables) -> jax.Array | float:
-    """The factor that makes logits of the sum over time of an SNN's results.
-
-    The paper's are the sum divided by V of the last layer, the ANN's the mean over time.
-    """
+    """The factor that makes logits of the results' sum over time: 1 / V of the last layer, as the paper's, or 1 / T."""
     if config.convert.logits == "mean":
         return 1 / config.convert.num_steps
     return 1 / snn[NEURONS][build_ann(config).spiking_layers[-1]]["threshold"]
@@ -127,10 +122,7 @@ def random_key(config: Config, purpose: str) -> jax.Array:
 
 
 def stream_keys(config: Config, purpose: str, streams: int) -> list[jax.Array]:
-    """The random keys of several streams of noise for one of PURPOSES; the first ones are the same for any number.
-
-    It is one where the input is constant, for then all are the same.
-    """
+    """The random keys of streams of noise for a purpose, the first ones alike for any number; one of constant input."""
     key, is_noisy = random_key(config, purpose), config.convert.encoding == "poisson"
     return [jax.random.fold_in(key, stream) for stream in range(streams if is_noisy else 1)]
 

@@ -13,42 +13,27 @@ Fields = dict[str, Any]  # GROUP.FIELD of a config -> value
 
 FEW_STEPS = 8  # up to which `qcfs-diet` is taken where none is named
 
+
+def _of(group: str, **fields: Any) -> Fields:
+    return {f"{group}.{name}": value for name, value in fields.items()}
+
+
 RELU: Fields = {"network.levels": None, "convert.scaling_factor": AUTO}  # chosen for the time steps
 QCFS: Fields = {"network.levels": 4, "convert.scaling_factor": 1.0, "convert.percentile": 100.0}
 # A sum of Poisson spikes' results, in the paper's units; weights alone are trained, of leaky neurons.
 POISSON: Fields = {
-    "convert.encoding": "poisson",
-    "convert.initial": 0.0,
-    "convert.scaling": "paper",
-    "convert.logits": "sum",
-    "convert.percentile": 100.0,
-    "finetune.leak": 0.99,
-    "finetune.trained": ("weights",),
-    "finetune.gamma": 0.3,
-    "finetune.neuron_lr": 3e-4,
-    "finetune.schedule": "tenths",
-    "finetune.distillation": 0.0,
-    "finetune.temperature": 1.0,
+    **_of("convert", encoding="poisson", initial=0.0, scaling="paper", logits="sum", percentile=100.0),
+    **_of("finetune", leak=0.99, trained=("weights",), gamma=0.3, neuron_lr=3e-4, schedule="tenths"),
+    **_of("finetune", distillation=0.0, temperature=1.0),
 }
-STDB: Fields = {"finetune.surrogate": "stdb", "finetune.lr": 1e-4, "finetune.weight_decay": 5e-4}
-LINEAR: Fields = {"finetune.surrogate": "linear", "finetune.lr": 3e-4, "finetune.weight_decay": 0.0}
+STDB = _of("finetune", surrogate="stdb", lr=1e-4, weight_decay=5e-4)
+LINEAR = _of("finetune", surrogate="linear", lr=3e-4, weight_decay=0.0)
 # The image is the current at every step, neurons start half way to their thresholds; the mean of the results counts.
 # Half of the loss asks for the ANN's own logits, softened.
 DIRECT: Fields = {
-    "convert.encoding": "constant",
-    "convert.initial": 0.5,
-    "convert.scaling": "uniform",
-    "convert.logits": "mean",
-    "finetune.surrogate": "linear",
-    "finetune.gamma": 1.0,
-    "finetune.schedule": "cosine",
-    "finetune.leak": 1.0,
-    "finetune.lr": 2e-4,
-    "finetune.neuron_lr": 2e-4,
-    "finetune.weight_decay": 0.0,
-    "finetune.logit_scale": 1.0,
-    "finetune.distillation": 0.5,
-    "finetune.temperature": 2.0,
+    **_of("convert", encoding="constant", initial=0.5, scaling="uniform", logits="mean"),
+    **_of("finetune", surrogate="linear", gamma=1.0, schedule="cosine", leak=1.0, lr=2e-4, neuron_lr=2e-4),
+    **_of("finetune", weight_decay=0.0, logit_scale=1.0, distillation=0.5, temperature=2.0),
 }
 RECIPES: dict[str, Fields] = {
     "paper": {**RELU, **POISSON, **STDB, "finetune.logit_scale": 1.0},

@@ -3,7 +3,7 @@
 python -m experiments.train_ann [PRESET] [--workdir DIR] [--field value ...]
 """
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -16,8 +16,8 @@ from experiments.runs.data import open_source, steps_per_epoch
 from experiments.runs.loop import Training, train
 from experiments.runs.stages import finish, require, restored
 from experiments.runs.workdir import Run
-from experiments.scoring import ann_program, validator
-from jsnn.data.datasets import TRAIN
+from experiments.scoring import score_ann
+from jsnn.data.datasets import TRAIN, VALIDATION
 from jsnn.models import dropout_of
 from jsnn.network.transformation import Variables
 from jsnn.training.forward import Forward, ann_forward
@@ -29,9 +29,9 @@ from jsnn.training.step import Step, TrainState, init_state
 def train_ann(run: Run) -> None:
     """Train the ANN of a run to its last epoch: checkpoints in ann/, metrics, and `ann` in results.json."""
     check_accumulate(run.config)
-    config, rule = run.config, rule_of(run.config, steps_per_epoch(run.config))
-    training = Training("ann", _step(config), config.ann.epochs, validator(config, ann_program(config)))
-    journal = train(run, training, init_state(init_variables(config, "init"), rule))
+    config = run.config
+    training = Training("ann", _step(config), config.ann.epochs, partial(score_ann, config, split=VALIDATION))
+    journal = train(run, training, init_state(init_variables(config, "init"), rule_of(config)))
     found = journal.summary()
     summary = f"validation {found['validation_accuracy']:.2%} after {found['epochs']} epochs"
     finish(run, "train_ann", journal.total("seconds"), {"ann": found}, summary)
@@ -40,8 +40,8 @@ def train_ann(run: Run) -> None:
 @cache
 def _step(config: Config) -> Step:
     """The compiled step of training the ANN."""
-    source, rule = open_source(config, TRAIN), rule_of(config, steps_per_epoch(config))
-    return parallel_train_step(source, forward_of(config), rule, accumulate=config.run.accumulate)
+    source, parts = open_source(config, TRAIN), config.run.accumulate
+    return parallel_train_step(source, forward_of(config), rule_of(config), accumulate=parts)
 
 
 def check_accumulate(config: Config) -> None:
@@ -56,7 +56,7 @@ def check_accumulate(config: Config) -> None:
 def trained_ann(run: Run) -> Variables:
     """The variables of the run's trained ANN; ValueError where it is not trained yet."""
     require(run, "train_ann")
-    rule = rule_of(run.config, steps_per_epoch(run.config))
+    rule = rule_of(run.config)
     expected: TrainState = jax.eval_shape(lambda: init_state(init_variables(run.config, "init"), rule))
     return restored(run, "ann", expected).variables()
 
@@ -70,9 +70,9 @@ def forward_of(config: Config) -> Forward:
     return ann_forward(ann_function(config), dropout_of if config.network.norm == "none" else noise)
 
 
-def rule_of(config: Config, steps: int) -> optax.GradientTransformation:
-    """The optimiser of the ANN of a config, of epochs of so many steps."""
-    ann = config.ann
+def rule_of(config: Config, steps: int | None = None) -> optax.GradientTransformation:
+    """The optimiser of the ANN of a config, of epochs of so many steps, or of as many as its data make."""
+    ann, steps = config.ann, steps or steps_per_epoch(config)
     return optimizer("sgd", learning_rate(ann.schedule, ann.lr, ann.epochs, steps), ann.weight_decay)
 
 

@@ -1,4 +1,4 @@
-"""The epochs of a training stage: steps, checkpoints, validation, metrics, and going on from where it was left."""
+"""The epochs of a training stage: steps, checkpoints, validation, metrics, numbers that go wrong, and going on."""
 
 import math
 import time
@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 import jax
 
 from experiments.fields import Config
-from experiments.networks import random_key
+from experiments.networks import build_ann, random_key
 from experiments.runs.data import open_source, steps_per_epoch
-from experiments.runs.health import advice, is_finite
 from experiments.runs.progress import Show, moving_line, say
 from experiments.runs.stages import save_network
 from experiments.runs.stopping import GO_ON, SAVE, STOP, Stopped, is_asked, stop_if_asked
@@ -69,10 +68,7 @@ class Training(NamedTuple):
 
 
 def train(run: Run, training: Training, state: TrainState) -> Journal:
-    """Train to the last epoch, from the latest checkpoint on where there is one.
-
-    Stopped where the run is asked to stop; FloatingPointError where a number is not finite and no step is skipped.
-    """
+    """Train to the last epoch, from the latest checkpoint on where there is one; Stopped where that is asked for."""
     network, steps = training.network, steps_per_epoch(run.config)
     state, journal = _resume(run, network, state)
     state = replicate(state)
@@ -143,13 +139,42 @@ def _settle(config: Config, network: str, journal: Journal, pending: Pending, ah
     while len(pending) > ahead:
         metrics, of_step = pending.popleft()
         metrics, journal = jax.device_get(metrics), journal._replace(steps=journal.steps + 1)
-        if is_finite(config, f"step {journal.steps} of epoch {journal.epoch} of {network}", metrics):
+        if _is_finite(config, network, f"step {journal.steps} of epoch {journal.epoch} of {network}", metrics):
             loss, accuracy = journal.loss + float(metrics.loss), journal.accuracy + float(metrics.scores["accuracy"])
             journal = journal._replace(loss=loss, accuracy=accuracy)
         else:
             journal = journal._replace(skipped=journal.skipped + 1)
         request = max(request, int(of_step))
     return journal, request
+
+
+def _is_finite(config: Config, network: str, where: str, metrics: Metrics) -> bool:
+    """Whether all numbers of a step are finite; else a warning, or FloatingPointError where `on_nan` is "stop"."""
+    bad = {layer for layer, is_finite in metrics.finite.items() if not is_finite}
+    if math.isfinite(metrics.loss) and not bad:
+        return True
+    # Gradients flow backward, so the problem began in the last of the layers that have it.
+    backward = ["readout", *reversed(build_ann(config).spiking_layers)]
+    layer = next((layer for layer in backward if layer in bad), min(bad, default=None))
+    if math.isfinite(metrics.loss):
+        problem = f"in {where} the gradient or the next value of {layer} is not finite"
+    else:
+        problem = f"in {where} the loss is {float(metrics.loss)}" + (f", the gradient of {layer} too" if bad else "")
+    if config.run.on_nan == "stop":
+        cure = f"{advice(config, network)}, or skip such steps by --on-nan=skip"
+        raise FloatingPointError(f"{problem}: {cure}; what was saved is kept.")
+    say(f"warning: {problem}: skipped")
+    return False
+
+
+def advice(config: Config, network: str) -> str:
+    """What to change where the training of "ann" or "hybrid" goes wrong."""
+    if network == "ann":
+        return f"lower ann.lr ({config.ann.lr:g})"
+    lower = f"lower finetune.lr ({config.finetune.lr:g})"
+    if config.finetune.surrogate == "stdb":
+        return f"{lower}, or take the linear surrogate, which few time steps suit better"
+    return f"{lower} or finetune.epochs ({config.finetune.epochs}), or raise num_steps ({config.convert.num_steps})"
 
 
 def _means(journal: Journal) -> tuple[float, float]:
@@ -163,10 +188,8 @@ def _close_epoch(run: Run, training: Training, state: TrainState, journal: Journ
     network, begin = training.network, time.perf_counter()
     loss, accuracy = _means(journal)
     if math.isnan(loss):
-        raise FloatingPointError(
-            f"all {journal.steps} steps of epoch {journal.epoch} of {network} were skipped: "
-            f"{advice(run.config, network)}; what was saved is kept."
-        )
+        problem = f"all {journal.steps} steps of epoch {journal.epoch} of {network} were skipped"
+        raise FloatingPointError(f"{problem}: {advice(run.config, network)}; what was saved is kept.")
     record = {
         "stage": network,
         "step": journal.epoch,
@@ -178,16 +201,17 @@ def _close_epoch(run: Run, training: Training, state: TrainState, journal: Journ
         "images_per_second": journal.steps * run.config.data.batch_size / journal.seconds,
     }
     record = on_first_process(lambda: record)  # of several processes, the times of the first
-    closed = Journal(history=(*journal.history, record))
-    on_first_process(lambda: write_metrics(run.directory, network, closed.history))
-    return closed
+    history = (*journal.history, record)
+    on_first_process(lambda: write_metrics(run.directory, network, history))
+    return Journal(history)
 
 
 def _text(training: Training, journal: Journal) -> str:
     """What the moving line says of the training."""
-    done, epoch = journal.history[-1:], min(journal.epoch, training.epochs)
-    loss, accuracy = _means(journal)
-    if done and not journal.steps:
-        epoch, loss, accuracy = len(journal.history), done[0]["loss"], done[0]["train_accuracy"]
-    validated = f"  validation {done[0]['validation_accuracy']:.2%}" if done else ""
+    epoch, (loss, accuracy), validated = journal.epoch, _means(journal), ""
+    if journal.history:
+        last = journal.history[-1]
+        validated = f"  validation {last['validation_accuracy']:.2%}"
+        if not journal.steps:
+            epoch, loss, accuracy = last["step"], last["loss"], last["train_accuracy"]
     return f"epoch {epoch}/{training.epochs}  loss {loss:.4f}  accuracy {accuracy:.2%}{validated}"
