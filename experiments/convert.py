@@ -76,14 +76,10 @@ def converted_snn(run: Run) -> Variables:
     return restored(run, "converted", jax.eval_shape(lambda: networks.snn_like(run.config)))
 
 
-def scaled_snn(run: Run) -> Variables:
-    """The run's converted net (IF), its thresholds scaled by the chosen factor."""
-    return networks.scaled(run.config, converted_snn(run), chosen_factor(run))
-
-
-def chosen_factor(run: Run) -> float:
-    """The scaling factor of the run's thresholds."""
-    return read_results(run.directory)["converted"]["scaling_factor"]
+def scaled_snn(run: Run, snn: Variables | None = None) -> Variables:
+    """The run's converted net (IF), or another, its thresholds scaled by the chosen factor."""
+    factor = read_results(run.directory)["converted"]["scaling_factor"]
+    return networks.scaled(run.config, snn or converted_snn(run), factor)
 
 
 def calibrated_scale(run: Run) -> float:

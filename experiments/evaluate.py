@@ -10,7 +10,7 @@ from statistics import mean, stdev
 import jax
 import numpy as np
 
-from experiments.convert import chosen_factor, converted_snn, scaled_snn
+from experiments.convert import converted_snn, scaled_snn
 from experiments.finetune import finetuned_snn, logit_scale
 from experiments.machine import environment
 from experiments.networks import build_ann, stream_keys
@@ -30,13 +30,13 @@ from jsnn.training.hosts import is_first_process
 def evaluate(run: Run) -> None:
     """Evaluate the networks of a run on the test split: accuracies and spikes in results.json, plots, a row printed."""
     require(run, "finetune")
-    config, begin = run.config, time.perf_counter()
+    config, found, begin = run.config, read_results(run.directory), time.perf_counter()
     keys = stream_keys(config, TEST, config.evaluate.streams)
     unscaled = _score_streams(run, converted_snn(run), keys[:1])
-    is_unscaled = chosen_factor(run) == 1 and len(keys) == 1
+    is_unscaled = found["converted"]["scaling_factor"] == 1 and len(keys) == 1
     converted = unscaled if is_unscaled else _score_streams(run, scaled_snn(run), keys)
-    is_converted = read_results(run.directory)["hybrid"]["kept"] == CONVERTED
-    hybrid = converted if is_converted else _score_streams(run, finetuned_snn(run), keys)
+    is_kept = found["hybrid"]["kept"] == CONVERTED
+    hybrid = converted if is_kept else _score_streams(run, finetuned_snn(run), keys)
     nets = {"converted": converted, "hybrid": hybrid}
     results = {"ann": {"accuracy": score_ann(config, trained_ann(run), TEST)}}
     for name, net in nets.items():
@@ -73,11 +73,7 @@ def _early_exit(run: Run) -> Results:
 
 
 def _score_streams(run: Run, variables: Variables, keys: list[jax.Array]) -> Results:
-    """Accuracy by step and at num_steps, its spread over streams of noise, and spikes per neuron by layer.
-
-    The first stream runs for eval_steps steps, the others for num_steps: up to num_steps the accuracy by step is the
-    mean over all streams, beyond it that of the first.
-    """
+    """Accuracy by step and at num_steps, the mean over streams of noise but beyond num_steps the first's; spikes."""
     config, num_steps = run.config, run.config.convert.num_steps
     first = score_snn(config, variables, config.evaluate.eval_steps, TEST, keys[0])
     others = [score_snn(config, variables, num_steps, TEST, key) for key in keys[1:]]

@@ -1,8 +1,4 @@
-"""All fields of a run in groups, with their units, defaults and ranges.
-
-The groups are in the order of the stages. The result of a stage depends on its own group and the groups above it, not
-on `run`. On the command line, `ann` and `finetune` are prefixes (--ann.lr), because their fields share names.
-"""
+"""All fields of a run, in groups in the order of the stages, whose results depend on their own and those before it."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -29,7 +25,6 @@ Epochs = Steps = Annotated[int, Field(ge=1, le=100_000, description="at least 1 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, description="above 0 and finite")]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, description="at least 0 and finite")]
 PositiveOrAuto = Annotated[Positive | Auto, Field(description="above 0 and finite, or auto")]
-Seed = Annotated[int, Field(ge=0, lt=2**32, description="at least 0 and below 2^32")]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, description="in [0, 1]")]
 DropoutRate = Annotated[float, Field(ge=0, lt=1, description="in [0, 1)")]
 TRAINED = ("weights", "threshold", "leak", "initial")
@@ -77,8 +72,7 @@ class ANN:
 
     epochs: Epochs = 300  # Epochs.
     lr: Positive = 1e-2  # Initial learning rate.
-    # Learning rate: divided by 10 at 60/80/90 % of the epochs, halved every 5 epochs, a cosine, constant.
-    schedule: Schedule = "tenths"
+    schedule: Schedule = "tenths"  # Learning rate: a tenth at 60/80/90 % of epochs, half every 5, a cosine, constant.
     weight_decay: NonNegative = 5e-4  # Added to the gradient: weights times this (L2).
 
 
@@ -98,8 +92,7 @@ class Convert:
     scaling: Literal["paper", "uniform"] = "paper"
     scaling_factor: PositiveOrAuto = AUTO  # Factor on thresholds, or auto: the best at num_steps on validation images.
     num_steps: Steps = 100  # T: time steps of the SNN in training and in the reported accuracy.
-    # Logits: the sum of the results over time in the paper's units, or their mean in the ANN's.
-    logits: Literal["sum", "mean"] = "sum"
+    logits: Literal["sum", "mean"] = "sum"  # Logits: results' sum over time in the paper's units, or mean in the ANN's.
     encoding: Literal["poisson", "constant"] = "poisson"  # Input: signed Poisson spikes, or the image at every step.
 
 
@@ -108,8 +101,9 @@ class Finetune:
     """Fine-tuning of the SNN with a surrogate gradient."""
 
     start: Literal["converted", "scratch"] = "converted"  # Initial weights: the ANN's, or random ones (the control).
-    # Surrogate derivative of the spike: linear is good for few time steps, STDB is the paper's.
-    surrogate: Literal["stdb", "linear"] = "linear"
+    surrogate: Literal["stdb", "linear"] = (
+        "linear"  # Surrogate: linear is good for few time steps, STDB is the paper's.
+    )
     alpha: Positive = 0.3  # STDB: derivative right after a spike.
     beta: NonNegative = 0.01  # STDB: decay of the derivative per time step since the last spike.
     gamma: Positive = 0.3  # Linear: derivative at the threshold.
@@ -172,7 +166,7 @@ class Runtime:
 class Config:
     """A run. Its defaults are the paper's, but fine-tuning and the factor on thresholds suit few time steps."""
 
-    seed: Seed = 0  # Seed of everything random.
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="at least 0 and below 2^32")] = 0  # Of everything random.
     data: Annotated[Data, Unprefixed] = Data()
     network: Annotated[Network, Unprefixed] = Network()
     ann: ANN = ANN()
@@ -183,4 +177,4 @@ class Config:
 
 
 GROUPS = tuple(field.name for field in dataclasses.fields(Config))
-PREFIXED = ("ann", "finetune")
+PREFIXED = ("ann", "finetune")  # on the command line, as --ann.lr, because their fields share names

@@ -15,7 +15,7 @@ import jax
 import optax
 
 from experiments import networks
-from experiments.convert import balance, calibrated_scale, chosen_factor, converted_snn, scaled_snn
+from experiments.convert import balance, calibrated_scale, converted_snn, scaled_snn
 from experiments.fields import AUTO, Config
 from experiments.machine import Machine, this_machine
 from experiments.runs import command_line
@@ -48,12 +48,9 @@ def finetune(run: Run) -> None:
         results = {"validation_accuracy": before, "epochs": 0, "history": [], "kept": CONVERTED}
         finish(run, "finetune", time.perf_counter() - begin, {"hybrid": results}, "nothing is trained")
         return
-    step, state = (
-        _step(config, logit_scale(run)),
-        state_of(config, starting_snn(run), trained_ann(run), rule_of(config)),
-    )
+    step = _step(config, logit_scale(run))
     training = Training("hybrid", step, config.finetune.epochs, lambda variables: score(_without_teacher(variables)))
-    journal = train(run, training, state)
+    journal = train(run, training, state_of(config, starting_snn(run), trained_ann(run), rule_of(config)))
     results, begin = journal.summary() | {"kept": FINETUNED}, time.perf_counter()
     if not is_scratch:
         results |= {"validation_accuracy_before": before} | _kept(run)
@@ -91,8 +88,7 @@ def _kept(run: Run) -> Results:
 def finetuned_snn(run: Run) -> Variables:
     """The variables of the run's fine-tuned net, or of the converted one where that was kept; ValueError before."""
     require(run, "finetune")
-    is_converted = read_results(run.directory)["hybrid"]["kept"] == CONVERTED
-    return scaled_snn(run) if is_converted else last_snn(run)
+    return scaled_snn(run) if read_results(run.directory)["hybrid"]["kept"] == CONVERTED else last_snn(run)
 
 
 def last_snn(run: Run) -> Variables:
@@ -119,8 +115,7 @@ def starting_snn(run: Run) -> Variables:
         ann = dict(converted_snn(run))
         thresholds = {layer: values["threshold"] for layer, values in ann.pop(NEURONS).items()}
     leak, initial = run.config.finetune.leak, run.config.convert.initial
-    snn = convert(networks.build_snn(run.config), ann, thresholds, leak=leak, initial=initial)
-    return networks.scaled(run.config, snn, chosen_factor(run))
+    return scaled_snn(run, convert(networks.build_snn(run.config), ann, thresholds, leak=leak, initial=initial))
 
 
 def logit_scale(run: Run) -> float:

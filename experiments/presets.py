@@ -11,8 +11,7 @@ from experiments.config import with_fields
 from experiments.fields import ANN, AUTO, Config, Convert, Data, Evaluate, Finetune, Network, Runtime
 from experiments.recipes import with_recipe
 
-# Narrow networks need little dropout, and bear larger learning rates.
-NARROW = Network(conv_dropout=0.0, dense_dropout=0.2)
+NARROW = Network(conv_dropout=0.0, dense_dropout=0.2)  # such need little dropout, and bear larger learning rates
 
 
 class Preset(NamedTuple):
@@ -78,10 +77,7 @@ FASHION_MNIST = Config(
 VGG5 = with_fields(_paper("vgg5", "cifar10", 75), {"finetune.alpha": 0.5, "finetune.beta": 0.035})
 
 _PRESETS = {
-    "digits": (
-        "The embedded default: scikit-learn's digits, a small VGG5, T = 2, by the recipe qcfs-diet, in a minute.",
-        DIGITS,
-    ),
+    "digits": ("The default: scikit-learn's digits, a small VGG5, T = 2, by recipe qcfs-diet, in a minute.", DIGITS),
     "fashion_mnist_cpu": ("A VGG5 of an eighth of the width, T = 8, 18 minutes on a CPU core.", FASHION_MNIST_CPU),
     "cifar10_cpu": ("A VGG5 of a quarter of the width, T = 32, in 66 minutes on two CPU cores.", CIFAR10_CPU),
     "fashion_mnist_t4": ("A VGG5 of an eighth of the width, T = 4, by the recipe qcfs-diet.", FASHION_MNIST_T4),

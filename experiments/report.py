@@ -13,7 +13,7 @@ from experiments.reports.plots import draw_comparison
 from experiments.reports.table import markdown
 from experiments.runs.command_line import guarded
 from experiments.runs.progress import say
-from experiments.runs.workdir import STAGES, Results, read_record, read_results
+from experiments.runs.workdir import STAGES, read_record, read_results
 
 
 @dataclass(frozen=True)
@@ -31,19 +31,17 @@ def report(workdirs: tuple[Path, ...], output: Path) -> str:
     """Write report.md, whose table is returned, and report.png of finished runs; ValueError where there are none."""
     if not workdirs:
         raise ValueError("a report needs at least one workdir: python -m experiments.report WORKDIR...")
-    runs = [_finished(workdir) for workdir in workdirs]
+    for workdir in workdirs:
+        record = read_record(workdir)
+        if record is None or STAGES[-1] not in record.stages:
+            command = f"python -m experiments.hybrid --workdir {workdir}"
+            raise ValueError(f"{workdir} holds no finished run: run `{command}`.")
+    runs = [*map(read_results, workdirs)]
     text = markdown(runs)
     output.mkdir(parents=True, exist_ok=True)
     (output / "report.md").write_text(f"{text}\n\n![accuracy against time steps](report.png)\n", encoding="utf-8")
     draw_comparison(runs, output / "report.png")
     return text
-
-
-def _finished(workdir: Path) -> Results:
-    record = read_record(workdir)
-    if record is None or STAGES[-1] not in record.stages:
-        raise ValueError(f"{workdir} holds no finished run: run `python -m experiments.hybrid --workdir {workdir}`.")
-    return read_results(workdir)
 
 
 def main() -> None:

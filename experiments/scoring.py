@@ -80,13 +80,11 @@ def warn_of_silent_layers(network: str, spikes: Mapping[str, float]) -> None:
 
 @cache
 def _ann_program(config: Config) -> Evaluate:
-    """The compiled evaluation of a batch by the ANN, of any split."""
     return parallel_evaluation(ann_evaluation(ann_function(config), open_source(config, VALIDATION)))
 
 
 @cache
 def _snn_program(config: Config, num_steps: int) -> Evaluate:
-    """The compiled evaluation of a batch by SNNs, of any split."""
     presentation, unit = presentation_of(config, num_steps), partial(logit_unit, config)
     return parallel_evaluation(snn_evaluation(presentation, open_source(config, VALIDATION), unit))
 

@@ -52,7 +52,14 @@ def draw_run(directory: Path, results: Results) -> None:
         _training(right, f"SNN, T = {config.convert.num_steps}", results["hybrid"]["history"])
         left.set_ylabel("accuracy [%]")
     with sheet(directory / "spikes.png") as axes:
-        _spikes(axes, config, results)
+        for offset, network, color in ((-0.2, "converted", CONVERTED), (0.2, "hybrid", HYBRID)):
+            counts = results["spikes_per_neuron"][network]
+            positions = [i + offset for i in range(len(counts))]
+            axes.bar(positions, [*counts.values()], 0.4, color=color, label=network)
+        axes.set_xticks(range(len(counts)), [*counts], rotation=45, ha="right")
+        axes.set_ylabel("spikes per neuron and image")
+        axes.set_title(f"{title(config)}: mean spikes per neuron in {config.convert.num_steps} time steps")
+        axes.legend()
 
 
 def draw_comparison(runs: Sequence[Results], path: Path) -> None:
@@ -102,15 +109,4 @@ def _training(axes: Axes, name: str, records: Sequence[Results]) -> None:
         axes.plot(epochs, accuracy, color=color, marker="." if len(epochs) < 30 else None, label=split)
     axes.set(title=name, xlabel="epoch", xlim=(min(epochs, default=1) - 0.5, max(epochs, default=1) + 0.5))
     axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-    axes.legend()
-
-
-def _spikes(axes: Axes, config: Config, results: Results) -> None:
-    for offset, network, color in ((-0.2, "converted", CONVERTED), (0.2, "hybrid", HYBRID)):
-        counts = results["spikes_per_neuron"][network]
-        positions = [i + offset for i in range(len(counts))]
-        axes.bar(positions, [*counts.values()], 0.4, color=color, label=network)
-    axes.set_xticks(range(len(counts)), [*counts], rotation=45, ha="right")
-    axes.set_ylabel("spikes per neuron and image")
-    axes.set_title(f"{title(config)}: mean spikes per neuron in {config.convert.num_steps} time steps")
     axes.legend()

@@ -30,6 +30,7 @@ from experiments.runs.stages import OFFERED, adopt, reopen
 from experiments.runs.workdir import STAGES, Run, open_run, read_record
 from jsnn.training import hosts
 
+Work = Callable[[Run], None]
 GRACE = 2  # seconds that the first process, on whom the others hang, lets them report the same error
 
 
@@ -61,7 +62,7 @@ class BaseConfig:
     num_steps: int | None = None
 
 
-def run_stage(name: str, description: str, stage: Callable[[Run], None]) -> None:
+def run_stage(name: str, description: str, stage: Work) -> None:
     """The main of one of `STAGES`: it runs again even where it is done, and all that follow become undone."""
 
     def again(run: Run) -> None:
@@ -71,24 +72,17 @@ def run_stage(name: str, description: str, stage: Callable[[Run], None]) -> None
     run_command(name, description, again, STAGES[: STAGES.index(name)])
 
 
-def run_command(name: str, description: str, work: Callable[[Run], None], before: Sequence[str] = STAGES) -> None:
+def run_command(name: str, description: str, work: Work, before: Sequence[str] = STAGES) -> None:
     """The main of a command, see `main`; after an error it does not wait for other processes, which then stop too."""
     status = main(f"python -m experiments.{name}", description, work, sys.argv[1:], before)
     if status and jax.distributed.is_initialized():
-        if hosts.is_first_process():
-            time.sleep(GRACE)
+        time.sleep(GRACE if hosts.is_first_process() else 0)
         sys.stdout.flush()
         os._exit(status)
     raise SystemExit(status)
 
 
-def main(
-    program: str,
-    description: str,
-    work: Callable[[Run], None],
-    arguments: Sequence[str],
-    before: Sequence[str] = STAGES,
-) -> int:
+def main(program: str, description: str, work: Work, arguments: Sequence[str], before: Sequence[str] = STAGES) -> int:
     """Parse a command line, open the run, take over stages `before` where asked, do the work; the exit status."""
 
     def in_run() -> None:
@@ -145,17 +139,13 @@ def report_error(error: Exception, debug: bool) -> int:
 
 
 def parse(program: str, description: str, arguments: Sequence[str]) -> Arguments:
-    """Read a command line: [PRESET] [--workdir DIR] [--field value ...]; SystemExit where it can't be, or after --help.
-
-    Without a preset the config is the workdir's; in a new one the fields' own defaults with the recipe for its time
-    steps where a data set is named, else the default preset. A recipe is laid over it, and fields over that.
-    """
+    """Read [PRESET] [--workdir DIR] [--field value ...]: a config of preset or workdir, then recipe, then fields."""
     preset = arguments[0] if arguments and not arguments[0].startswith("-") else None
     options = arguments if preset is None else arguments[1:]
-    # Which config the fields are laid over depends on what the command line says itself.
     named, _ = tyro.cli(BaseConfig, args=options, return_unknown_args=True, add_help=False, prog=program)
     name = preset or named.dataset or DIGITS.data.dataset
     workdir = named.workdir or Path("runs") / (f"{name}-{named.recipe}" if named.recipe else name)
+    config = DIGITS
     if preset is not None:
         if preset not in PRESETS:
             raise ValueError(f"there is no preset {preset}: choose one of {', '.join(PRESETS)}.")
@@ -164,8 +154,6 @@ def parse(program: str, description: str, arguments: Sequence[str]) -> Arguments
         config = record.config
     elif named.dataset:
         config = with_recipe(Config(), recipe_for(named.num_steps or Config().convert.num_steps))
-    else:
-        config = DIGITS
     rows = (textwrap.fill(f"{name}: {preset.description}", 100) for name, preset in PRESETS.items())
     text = "\n\n".join([f"{description}\nPresets (the default is digits):", *rows])
     default = Arguments(with_recipe(config, named.recipe), workdir)

@@ -9,12 +9,13 @@ import numpy as np
 from experiments.fields import Config
 from experiments.machine import host_bytes, this_machine
 from experiments.networks import init_variables
-from jsnn.data.datasets import TEST, TRAIN, VALIDATION, Split, info, load_split, open_split
+from jsnn.data.datasets import TEST, TRAIN, VALIDATION, info, load_split, open_split
 from jsnn.data.sources import Source, resident_source
 from jsnn.training.parallel import check_batch_size, replicate
 from jsnn.training.step import check_parts
 
 BYTES_PER_WEIGHT = 12  # the weight, its gradient and its momentum
+_loaded = cache(load_split)  # splits that are evaluated are read once: arrays of a user's own may take long
 
 
 def import_data_module(config: Config) -> None:
@@ -38,10 +39,8 @@ def check_fits(config: Config) -> None:
     needed = BYTES_PER_WEIGHT * sum(leaf.size for leaf in jax.tree.leaves(shapes))
     memory = this_machine().device_bytes or host_bytes()
     if needed > memory:
-        raise ValueError(
-            f"training the network's weights takes {needed / 1e9:.0f} GB, of {memory / 1e9:.0f} GB that are there: "
-            "choose a smaller width or hidden."
-        )
+        sizes = f"{needed / 1e9:.0f} GB, of {memory / 1e9:.0f} GB that are there"
+        raise ValueError(f"training the network's weights takes {sizes}: choose a smaller width or hidden.")
 
 
 def check_data(config: Config) -> None:
@@ -63,16 +62,10 @@ def open_source(config: Config, split: str) -> Source:
     if split == TRAIN:
         source = resident_source(load_split(data.dataset, split, run.data_dir), data.crop_padding, data.flip)
         return source._replace(resident=replicate(source.resident))
-    source = resident_source(_evaluated(config, split))
+    source = resident_source(_loaded(data.dataset, split, run.data_dir))
     missing = evaluated_images(config) - source.num_examples
     filled = jax.tree.map(lambda x: np.pad(x, [(0, missing), *[(0, 0)] * (x.ndim - 1)]), source.resident)
     return source._replace(resident=replicate(filled))
-
-
-@cache
-def _evaluated(config: Config, split: str) -> Split:
-    """A split that is evaluated, read once: arrays of a user's own may take long."""
-    return load_split(config.data.dataset, split, config.run.data_dir)
 
 
 @cache
@@ -80,7 +73,7 @@ def evaluated_images(config: Config) -> int:
     """The images of the larger one of the splits that are evaluated."""
     name, folder = config.data.dataset, config.run.data_dir
     if callable(info(name).origin):
-        return max(len(_evaluated(config, split).labels) for split in (VALIDATION, TEST))
+        return max(len(_loaded(name, split, folder).labels) for split in (VALIDATION, TEST))
     return max(len(open_split(name, split, folder)) for split in (VALIDATION, TEST))
 
 
@@ -88,8 +81,6 @@ def steps_per_epoch(config: Config) -> int:
     """Optimiser steps in an epoch, of full batches; ValueError where a batch is larger than the training split."""
     num_examples, batch_size = open_source(config, TRAIN).num_examples, config.data.batch_size
     if num_examples < batch_size:
-        raise ValueError(
-            f"a batch of {batch_size} is larger than the training split of {num_examples} images: "
-            "choose a smaller batch_size."
-        )
+        problem = f"a batch of {batch_size} is larger than the training split of {num_examples} images"
+        raise ValueError(f"{problem}: choose a smaller batch_size.")
     return num_examples // batch_size

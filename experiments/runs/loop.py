@@ -42,7 +42,6 @@ class Journal(NamedTuple):
         return len(self.history) + 1
 
     def total(self, name: str) -> float:
-        """The sum of a value over all epochs that are done."""
         return sum(record[name] for record in self.history)
 
     def summary(self) -> Results:
@@ -70,7 +69,12 @@ class Training(NamedTuple):
 def train(run: Run, training: Training, state: TrainState) -> Journal:
     """Train to the last epoch, from the latest checkpoint on where there is one; Stopped where that is asked for."""
     network, steps = training.network, steps_per_epoch(run.config)
-    state, journal = _resume(run, network, state)
+    checkpoint, journal = restore(run.directory / network, state), Journal()
+    if checkpoint is not None:
+        state, fields = checkpoint.tree, checkpoint.record["journal"]
+        journal = Journal(**{**fields, "history": tuple(fields["history"])})
+        say(f"{network}: going on in epoch {journal.epoch} after step {checkpoint.step}")
+    on_first_process(lambda: write_metrics(run.directory, network, journal.history))
     state = replicate(state)
     with moving_line(network, training.epochs * steps, (journal.epoch - 1) * steps + journal.steps) as show:
         while journal.epoch <= training.epochs:
@@ -84,17 +88,6 @@ def train(run: Run, training: Training, state: TrainState) -> Journal:
             show((journal.epoch - 1) * steps, _text(training, journal))
             stop_if_asked()
     return journal
-
-
-def _resume(run: Run, network: str, state: TrainState) -> tuple[TrainState, Journal]:
-    """The last state that was saved, or the first one, and its journal, whose records are written."""
-    checkpoint, journal = restore(run.directory / network, state), Journal()
-    if checkpoint is not None:
-        state, fields = checkpoint.tree, checkpoint.record["journal"]
-        journal = Journal(**{**fields, "history": tuple(fields["history"])})
-        say(f"{network}: going on in epoch {journal.epoch} after step {checkpoint.step}")
-    on_first_process(lambda: write_metrics(run.directory, network, journal.history))
-    return state, journal
 
 
 def _save(run: Run, network: str, state: TrainState, journal: Journal) -> None:
@@ -207,7 +200,6 @@ def _close_epoch(run: Run, training: Training, state: TrainState, journal: Journ
 
 
 def _text(training: Training, journal: Journal) -> str:
-    """What the moving line says of the training."""
     epoch, (loss, accuracy), validated = journal.epoch, _means(journal), ""
     if journal.history:
         last = journal.history[-1]

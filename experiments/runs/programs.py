@@ -7,9 +7,8 @@ import sys
 import jax
 
 LESS_EFFORT = "--xla_backend_optimization_level=1"  # on a CPU the numbers stay the same, to the bit
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, NO_TRIMMING = -1, -3, -1  # of glibc's malloc.h
 MOST = 2**31 - 1, 32 * 2**20  # bytes that are kept; older versions of glibc refuse the first
-NO_TRIMMING = -1
 
 
 def set_compiler(effort: str, folder: str | None) -> None:
@@ -23,11 +22,7 @@ def set_compiler(effort: str, folder: str | None) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let memory that a step frees stay with the process, where the C library is glibc.
-
-    Else XLA:CPU's arrays go back to the system after each step, which clears their pages for the next: a training step
-    of the ANN of `cifar10_cpu` takes 1.5 times as long.
-    """
+    """Let memory that a step frees stay with the process, where the C library is glibc: clearing pages takes time."""
     set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if set_option is not None and any(set_option(M_MMAP_THRESHOLD, size) for size in MOST):
         set_option(M_TRIM_THRESHOLD, NO_TRIMMING)

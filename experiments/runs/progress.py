@@ -1,7 +1,4 @@
-"""What a run says while it works: a moving line on a terminal, a line per tenth of the work in a pipe.
-
-Of several processes only the first one writes. If nobody reads any more, the run goes on.
-"""
+"""What a run says while it works, of several processes the first one; if nobody reads any more, the run goes on."""
 
 import os
 import shutil
@@ -28,10 +25,7 @@ def say(line: str) -> None:
 
 @contextmanager
 def moving_line(name: str, total: int, done: int = 0, pause: float = 0.0) -> Iterator[Show]:
-    """Show how far some work of `total` parts is: on a terminal a line that moves, and goes away at the end.
-
-    In a pipe a line at each tenth but the last, where `pause` seconds have passed since the one before.
-    """
+    """On a terminal a line that moves and goes away; in a pipe one at each tenth but the last, `pause` s apart."""
     on_terminal, shown_at, tenth = sys.stdout.isatty(), time.monotonic(), 10 * done // total
     begin, start = None, done  # when the first part was done, which compiles, and how much that was
 

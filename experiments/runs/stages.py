@@ -74,10 +74,7 @@ def restored(run: Run, network: str, expected: Any) -> Any:
 
 
 def adopt(run: Run, donor: Path, stages: Sequence[str] = tuple(OFFERED)) -> None:
-    """Take over another run's ANN, and its conversion where that would come out the same; the donor is only read.
-
-    A stage that this run has done stays. ValueError where the other run has no trained ANN, or one of another config.
-    """
+    """Take over another run's ANN, and its conversion where that would come out the same; a stage done before stays."""
     if not stages:
         raise ValueError("there is nothing to take over for train_ann, which trains the ANN: leave from_run out.")
     on_first_process(lambda: _adopt(run, donor, stages))

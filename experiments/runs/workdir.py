@@ -1,11 +1,7 @@
-"""The folder of a run.
+"""The folder of a run, which the first of several processes reads and writes.
 
-- results.json: the config that the folder belongs to, and what each stage has measured
-- ann.jsonl, hybrid.jsonl: a record per epoch
-- ann/, converted/, hybrid/: checkpoints
-- accuracy_by_step.png, training.png, spikes.png: plots; lock: names the process that works on it
-
-A stage is done when it stands in results.json. Of several processes the first reads and writes all of it.
+It holds results.json (the config, and what each stage that is done has measured), ann.jsonl and hybrid.jsonl (a record
+per epoch), checkpoints in ann/, converted/ and hybrid/, plots, and lock, which names the process that works on it.
 """
 
 import json
@@ -55,14 +51,14 @@ class Run(NamedTuple):
 
 @contextmanager
 def open_run(config: Config, directory: Path) -> Iterator[Run]:
-    """Open the folder of a run, or make it, and hold it for this process.
-
-    ValueError, and nothing is written, where a config or its data are bad, or the folder is another's or in use.
-    """
+    """Hold the folder of a run; ValueError, and nothing is written, where config or data are bad or it is another's."""
     import_data_module(config)
     check(config)
     check_fits(config)
-    _refuse_disagreement(config)
+    first = from_json(on_first_process(lambda: json.loads(json.dumps(asdict(config)))))
+    what = difference(first, config, "run")
+    if all_gather(np.array(what is not None)).any():
+        raise ValueError(f"the processes were started with different fields ({what or 'see theirs'}): start all alike.")
     on_first_process(lambda: _refuse_other_config(config, directory))
     check_data(config)
     with ExitStack() as held:
@@ -78,20 +74,11 @@ def open_run(config: Config, directory: Path) -> Iterator[Run]:
         yield Run(config, directory)
 
 
-def _refuse_disagreement(config: Config) -> None:
-    """Refuse, in all of them, processes of one run that were started with different fields."""
-    first = from_json(on_first_process(lambda: json.loads(json.dumps(asdict(config)))))
-    what = difference(first, config, "run")
-    if all_gather(np.array(what is not None)).any():
-        raise ValueError(f"the processes were started with different fields ({what or 'see theirs'}): start all alike.")
-
-
 def _refuse_other_config(config: Config, directory: Path) -> None:
     record = read_record(directory)
     if record and (what := difference(record.config, config)):
-        raise ValueError(
-            f"{directory} belongs to another config: {what}; use another workdir, or the config that is there."
-        )
+        problem = f"{directory} belongs to another config: {what}"
+        raise ValueError(f"{problem}; use another workdir, or the config that is there.")
 
 
 def read_record(directory: Path) -> Record | None:
