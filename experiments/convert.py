@@ -8,7 +8,6 @@ import time
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments import networks
@@ -64,7 +63,7 @@ def balance(run: Run, ann: Variables) -> Thresholds:
         layers=networks.build_ann(config).stem_layers if options.balance == "stem" else None,
         chunk=presentation.chunk,
         batch_size=config.run.eval_batch_size,
-        index=jnp.asarray(index),
+        index=index,
         progress=watched,
         all_gather=all_gather,
     )

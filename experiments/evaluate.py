@@ -73,7 +73,7 @@ def _early_exit(run: Run) -> Results:
 
 
 def _score_streams(run: Run, variables: Variables, keys: list[jax.Array]) -> Results:
-    """Accuracy by step and at num_steps, the mean over streams of noise but beyond num_steps the first's; spikes."""
+    """Accuracy by step, the mean over streams of noise, beyond num_steps the first's alone; its spread, and spikes."""
     config, num_steps = run.config, run.config.convert.num_steps
     first = score_snn(config, variables, config.evaluate.eval_steps, TEST, keys[0])
     others = [score_snn(config, variables, num_steps, TEST, key) for key in keys[1:]]

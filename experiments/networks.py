@@ -22,6 +22,7 @@ from jsnn.neurons import lif, surrogate
 from jsnn.training.forward import residuals_of
 from jsnn.training.within_bounds import WEIGHTS
 
+OPERANDS = {"float32": None, "bfloat16": jnp.dtype("bfloat16")}  # of matrix products, by precision; None leaves them
 BYTES_OF_MEMBRANE = 4
 # Of a device's memory, what the largest layer's currents may take in a chunk: a training step holds some tens of such
 # arrays beside spikes and weights, an evaluation a few.
@@ -44,18 +45,16 @@ def folded(config: Config, ann: Variables) -> Variables:
 
 def ann_function(config: Config) -> Callable[..., Any]:
     """The function of a config's ANN, (variables, images, **kwargs) -> logits, fast on the platform."""
-    return accelerate(build_ann(config).apply, _operands(config))
+    return accelerate(build_ann(config).apply, OPERANDS[config.network.precision])
 
 
 def build_snn(config: Config) -> SNN:
     """The SNN of a config, with its surrogate."""
     options, model = config.finetune, build_ann(config, config.convert.fold)
     stdb, linear = surrogate.stdb(options.alpha, options.beta), surrogate.linear(options.gamma)
-    return spiking(model.apply, lif(stdb if options.surrogate == "stdb" else linear), _operands(config))
-
-
-def _operands(config: Config) -> jnp.dtype | None:
-    return None if config.network.precision == "float32" else jnp.dtype(config.network.precision)
+    return spiking(
+        model.apply, lif(stdb if options.surrogate == "stdb" else linear), OPERANDS[config.network.precision]
+    )
 
 
 def training_presentation(config: Config, machine: Machine) -> Presentation:

@@ -43,14 +43,6 @@ def check_fits(config: Config) -> None:
         raise ValueError(f"training the network's weights takes {sizes}: choose a smaller width or hidden.")
 
 
-def check_data(config: Config) -> None:
-    """Read the training images and open what is read later; ValueError where data are missing or bad."""
-    steps_per_epoch(config)
-    if not callable(info(config.data.dataset).origin):
-        for split in (VALIDATION, TEST):
-            open_split(config.data.dataset, split, config.run.data_dir)
-
-
 @cache
 def open_source(config: Config, split: str) -> Source:
     """A split of the config's data set, read once and held on the devices; filled with zeros, so that programs fit."""

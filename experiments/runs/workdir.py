@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from experiments.config import check, difference, from_json
 from experiments.fields import Config
-from experiments.runs.data import check_data, check_fits, import_data_module
+from experiments.runs.data import check_fits, evaluated_images, import_data_module, steps_per_epoch
 from experiments.runs.files import locked, replace_text
 from jsnn.training.hosts import all_gather, on_first_process
 
@@ -60,7 +60,8 @@ def open_run(config: Config, directory: Path) -> Iterator[Run]:
     if all_gather(np.array(what is not None)).any():
         raise ValueError(f"the processes were started with different fields ({what or 'see theirs'}): start all alike.")
     on_first_process(lambda: _refuse_other_config(config, directory))
-    check_data(config)
+    steps_per_epoch(config)  # reads the training images, and refuses bad ones
+    evaluated_images(config)  # and those of the other splits
     with ExitStack() as held:
 
         def hold() -> None:
