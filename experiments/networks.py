@@ -52,9 +52,8 @@ def build_snn(config: Config) -> SNN:
     """The SNN of a config, with its surrogate."""
     options, model = config.finetune, build_ann(config, config.convert.fold)
     stdb, linear = surrogate.stdb(options.alpha, options.beta), surrogate.linear(options.gamma)
-    return spiking(
-        model.apply, lif(stdb if options.surrogate == "stdb" else linear), OPERANDS[config.network.precision]
-    )
+    neuron = lif(stdb if options.surrogate == "stdb" else linear)
+    return spiking(model.apply, neuron, OPERANDS[config.network.precision])
 
 
 def training_presentation(config: Config, machine: Machine) -> Presentation:
