@@ -101,9 +101,8 @@ class Finetune:
     """Fine-tuning of the SNN with a surrogate gradient."""
 
     start: Literal["converted", "scratch"] = "converted"  # Initial weights: the ANN's, or random ones (the control).
-    surrogate: Literal["stdb", "linear"] = (
-        "linear"  # Surrogate: linear is good for few time steps, STDB is the paper's.
-    )
+    # Surrogate derivative of the spike: linear is good for few time steps, STDB is the paper's.
+    surrogate: Literal["stdb", "linear"] = "linear"
     alpha: Positive = 0.3  # STDB: derivative right after a spike.
     beta: NonNegative = 0.01  # STDB: decay of the derivative per time step since the last spike.
     gamma: Positive = 0.3  # Linear: derivative at the threshold.
